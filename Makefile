@@ -1,0 +1,55 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer: both set up .venv first, once.
+#
+#   make demo       train the embedded default, from folds to a submission (ARGS="..." adds flags)
+#   make test       checks, then all tests                                 (ARGS="..." adds flags)
+#   make check      style, formatting, types, import contracts
+#   make test-gpu   the tests that need a CUDA device
+#   make setup      only the environment; PYTHON=... names the interpreter to build it with
+#   make clean      remove .venv and caches; data/ and runs/ stay
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Recipes call the environment's own interpreter, so no environment has to be active, and one that
+# is active must not leak in.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: help setup demo test check test-gpu clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(PY) -m engine.train $(ARGS)
+
+test: check
+	@$(PY) -m pytest $(ARGS)
+
+check: $(READY)
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --check --quiet . || { echo "run: $(PY) -m ruff format ."; exit 1; }
+	@$(PY) -c "from importlinter.cli import lint_imports_command as c; c()" > .venv/imports.log \
+	    || { cat .venv/imports.log; exit 1; }
+	@$(PY) -m mypy
+
+test-gpu: $(READY)
+	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"
+	@$(PY) -m pytest -m gpu $(ARGS)
+
+# The stamp depends on what is installed, not on when: a new pyproject.toml completes .venv.
+# A name can be on the path and still not run (version-manager shims), so each candidate is tried.
+$(READY): pyproject.toml tools/set_up.py
+	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python}; do \
+	    if "$$python" -c "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))" \
+	        2> /dev/null; then exec "$$python" tools/set_up.py; fi; \
+	done; \
+	echo "Roomsmith needs Python 3.11 or newer with venv and ensurepip, tried:" \
+	    "$${PYTHON:-python3 and newer names}. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1
+
+clean:
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	find benchmarks engine kernels tests tools -name __pycache__ -prune -exec rm -rf {} +
