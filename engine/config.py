@@ -1,0 +1,191 @@
+"""The typed configuration: every field of every section, its default and its rules.
+
+The defaults are the values the five published experiments share; `engine.cli` reads files and flags
+into a `Config`.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engine import nyuv2
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+ROOMS = "rooms"
+"""The `data.root` that stands for the embedded procedural dataset."""
+
+
+def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
+    if name not in classes:
+        near = difflib.get_close_matches(name, classes, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes)}"
+        raise ValueError(f"{key} names the class {name!r}, which data.classes lacks; {hint}")
+
+
+class DataConfig(BaseModel):
+    """Frames, folds and augmentation."""
+
+    model_config = _FROZEN
+
+    root: str = Field(ROOMS, description="dataset folder, or 'rooms': the embedded one")
+    classes: tuple[str, ...] = Field(
+        nyuv2.CLASSES, description="class names by index", min_length=2
+    )
+    source: Literal["auto", "dali", "torch"] = Field("auto", description="who decodes and crops")
+    workers: int = Field(2, ge=1, description="decoding threads")
+    folds: int = Field(5, ge=2, description="number of folds")
+    fold_kind: Literal["random", "blocked", "scene"] = Field("blocked", description="how to split")
+    fold_seed: int = Field(42, ge=0, description="seed of the split")
+    blocks_per_fold: int = Field(8, ge=1, description="contiguous blocks in a blocked fold")
+    input_hw: tuple[int, int] = Field((720, 960), description="size a frame is resized to, pixels")
+    crop_hw: tuple[int, int] = Field((576, 768), description="training crop, pixels of the input")
+    scale_limit: float = Field(0.2, ge=0, lt=1, description="random scale in 1 +- limit")
+    scale_p: float = Field(0.5, ge=0, le=1, description="probability of a random scale")
+    class_aware_p: float = Field(0.5, ge=0, le=1, description="probability of a class-aware crop")
+    small_classes: tuple[str, ...] = Field(
+        nyuv2.SMALL_CLASSES, description="classes a class-aware crop is centred on"
+    )
+    flip_p: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    jitter_p: float = Field(0.5, ge=0, le=1, description="probability of brightness and contrast")
+    brightness: float = Field(0.2, ge=0, le=1, description="brightness shift, share of full scale")
+    contrast: float = Field(0.2, ge=0, lt=1, description="contrast gain in 1 +- contrast")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"data.classes must differ from one another, got {self.classes}")
+        if len(self.classes) > nyuv2.IGNORE_INDEX:
+            raise ValueError(f"data.classes may name at most 255, got {len(self.classes)}")
+        for name in self.small_classes:
+            _known_class("data.small_classes", name, self.classes)
+        for key, (height, width) in (("input_hw", self.input_hw), ("crop_hw", self.crop_hw)):
+            if min(height, width) < 32:
+                raise ValueError(f"data.{key} must be at least 32 x 32, got {height} x {width}")
+        if any(side % 32 for side in self.crop_hw):
+            raise ValueError(f"data.crop_hw must be multiples of 32, got {self.crop_hw}")
+        if self.crop_hw[0] > self.input_hw[0] or self.crop_hw[1] > self.input_hw[1]:
+            raise ValueError(
+                f"data.crop_hw {self.crop_hw} is larger than data.input_hw {self.input_hw}; "
+                "make the crop smaller or the input larger"
+            )
+        return self
+
+
+class ModelConfig(BaseModel):
+    """Encoder, decoder, heads and where their starting weights come from."""
+
+    model_config = _FROZEN
+
+    encoder: str = Field("convnext_base", description="timm model name")
+    weights: str = Field(
+        "timm", description="none | timm | package:NAME | a .safetensors, .pt or .pth file"
+    )
+    decoder: Literal["fpn"] = Field("fpn", description="segmentation decoder")
+    input: Literal["rgb", "rgbd"] = Field("rgb", description="3 channels, or 4 with inverse depth")
+    pyramid_channels: int = Field(256, ge=8, description="FPN pyramid width")
+    segmentation_channels: int = Field(128, ge=8, description="FPN segmentation width")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the segmentation head")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder")
+
+    @property
+    def in_channels(self) -> int:
+        return 4 if self.input == "rgbd" else 3
+
+
+class TrainingConfig(BaseModel):
+    """Optimisation, loss and device policy."""
+
+    model_config = _FROZEN
+
+    seed: int = Field(42, ge=0, description="seed of weights, draws and dropout")
+    epochs: int = Field(50, ge=1, description="epochs a fold")
+    batch_size: int = Field(4, ge=1, description="samples a step")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
+    schedule: Literal["cosine_epoch", "warmup_cosine"] = Field(
+        "cosine_epoch", description="per-epoch cosine, or warm-up then cosine per step"
+    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
+    clip_norm: float = Field(0.0, ge=0, description="gradient norm limit, 0 = none")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the weight average")
+    ema_warmup: bool = Field(False, description="let the decay grow as (1 + t) / (10 + t)")
+    class_weights: dict[str, float] = Field({}, description="loss weight by class, else 1")
+    boundary_weight: float = Field(1.0, gt=0, description="weight of pixels at label edges")
+    ignored_edges: bool = Field(False, description="unlabelled neighbours make an edge")
+    depth_weight: float = Field(0.1, ge=0, description="weight of the auxiliary depth L1, 0 = off")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+    log_every: int = Field(20, ge=1, description="steps between progress lines")
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast type")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the network")
+    threads: int = Field(0, ge=0, description="CPU threads, 0 = torch's choice")
+
+
+class InferenceConfig(BaseModel):
+    """Views and what the probability store keeps."""
+
+    model_config = _FROZEN
+
+    scales: tuple[float, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
+    flip: bool = Field(True, description="add the mirrored view of every scale")
+    temperatures: tuple[float, ...] = Field(
+        (0.7, 0.8, 0.9, 1.0), min_length=1, description="softmax temperatures to score"
+    )
+    base_hw: tuple[int, int] | None = Field(
+        None, description="size that views are scaled from and averaged at; none = the frame's own"
+    )
+    batch_size: int = Field(4, ge=1, description="frames a forward pass")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if min(self.scales) <= 0 or min(self.temperatures) <= 0:
+            raise ValueError("inference.scales and inference.temperatures must be positive")
+        if len(set(self.temperatures)) != len(self.temperatures):
+            raise ValueError(f"inference.temperatures repeat: {self.temperatures}")
+        if len(set(self.scales)) != len(self.scales):
+            raise ValueError(f"inference.scales repeat: {self.scales}")
+        if self.base_hw is not None and min(self.base_hw) * min(self.scales) < 32:
+            raise ValueError(
+                f"inference.base_hw {self.base_hw} at scale {min(self.scales)} is under 32 pixels"
+            )
+        return self
+
+
+class SelectionConfig(BaseModel):
+    """What is chosen on out-of-fold predictions."""
+
+    model_config = _FROZEN
+
+    temperature: float | None = Field(
+        None, description="use this one of inference.temperatures; none = the best on OOF mIoU"
+    )
+
+
+class Config(BaseModel):
+    """One experiment."""
+
+    model_config = _FROZEN
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+    selection: SelectionConfig = SelectionConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, weight in self.training.class_weights.items():
+            _known_class("training.class_weights", name, self.data.classes)
+            if weight <= 0:
+                raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
+        chosen = self.selection.temperature
+        if chosen is not None and chosen not in self.inference.temperatures:
+            raise ValueError(
+                f"selection.temperature {chosen} is not among inference.temperatures "
+                f"{self.inference.temperatures}"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Files to batches: index, folds, draws of the augmentation, sources."""

@@ -1,0 +1,72 @@
+"""One frame from its files, whole and unchanged, by Pillow.
+
+C: colour. H W: pixels of the frame.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from engine import nyuv2
+from engine.data.index import Sample
+
+_DEPTH_MODES = ("I;16", "I;16B", "I")  # how Pillow, by its version, opens a 16-bit PNG
+_LABEL_MODES = ("L", "P")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The decoded files of one sample, on the CPU."""
+
+    image_CHW: Tensor
+    """(3, H, W) uint8."""
+    depth_HW: Tensor | None
+    """(H, W) float32 metres, 0 = missing; None if the sample has no depth file."""
+    label_HW: Tensor | None
+    """(H, W) uint8, 255 = ignore; None if not asked for or without a file."""
+
+
+def read_frame(sample: Sample, *, label: bool = False) -> Frame:
+    """Decode a sample's image, its depth if it has any and, on request, its label.
+
+    EXIF rotation is ignored, as everywhere. Safe to call from several threads.
+
+    Raises:
+        FileNotFoundError: a file is gone; the message names it.
+        RuntimeError: a file cannot be decoded, or is not what `engine.prepare check` lets pass;
+            the message names the file, what was found and what was needed.
+    """
+    image_HWC = _decode(sample.image, ("RGB",), "an 8-bit RGB image", sample.hw)
+    depth_HW = None
+    if sample.depth is not None:
+        depth_mm_HW = _decode(sample.depth, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw)
+        depth_HW = torch.from_numpy(depth_mm_HW.astype(np.float32) / nyuv2.MILLIMETRES_PER_METRE)
+    label_HW = None
+    if label and sample.label is not None:
+        label_HW = torch.from_numpy(
+            _decode(sample.label, _LABEL_MODES, "an 8-bit single-channel label PNG", sample.hw)
+        )
+    return Frame(torch.from_numpy(image_HWC).permute(2, 0, 1), depth_HW, label_HW)
+
+
+def _decode(
+    path: Path, modes: tuple[str, ...], expected: str, hw: tuple[int, int]
+) -> NDArray[np.generic]:
+    try:
+        with Image.open(path) as image:
+            if image.mode not in modes:
+                raise RuntimeError(f"{path}: expected {expected}, found Pillow mode {image.mode!r}")
+            pixels = np.array(image)  # a copy: torch refuses read-only memory
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        # Pillow reports a broken PNG as a SyntaxError.
+        raise RuntimeError(f"{path}: cannot be decoded: {error}; restore the file") from error
+    if pixels.shape[:2] != hw:
+        raise RuntimeError(f"{path}: expected {expected} of size {hw}, found {pixels.shape[:2]}")
+    return pixels

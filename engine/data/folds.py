@@ -1,0 +1,211 @@
+"""Cut the training frames into folds, and measure how far neighbours leak across the cut.
+
+Frames of one room follow each other in stem order, so a fold drawn at random validates on rooms it
+was trained on. `blocked` and `scene` folds keep neighbours together.
+
+N: training frames, in stem order.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.data.index import Sample
+
+KINDS = ("random", "blocked", "scene")
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Which fold validates each frame; every other fold trains on it."""
+
+    kind: str
+    fold_of: NDArray[np.int64]
+    """(N,) the fold, 0 .. folds - 1, that each frame validates."""
+    leakage: float
+    """Share of frames, 0..1, with a neighbour in the training set of the fold they validate."""
+
+    @property
+    def count(self) -> int:
+        """Number of folds."""
+        return int(self.fold_of.max()) + 1
+
+    def training(self, fold: int) -> NDArray[np.int64]:
+        """Indices, ascending, of the frames that `fold` trains on."""
+        return np.flatnonzero(self.fold_of != self._known(fold))
+
+    def validation(self, fold: int) -> NDArray[np.int64]:
+        """Indices, ascending, of the frames that `fold` validates."""
+        return np.flatnonzero(self.fold_of == self._known(fold))
+
+    def to_json(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What folds.json holds; `samples` are those the folds were made of."""
+        stems = (sample.stem for sample in samples)
+        fold_of = dict(zip(stems, self.fold_of.tolist(), strict=True))
+        return {"kind": self.kind, "leakage": self.leakage, "fold_of": fold_of}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], samples: Sequence[Sample]) -> "Folds":
+        """The folds that `to_json` wrote.
+
+        Raises:
+            ValueError: the stems differ from those of `samples`.
+        """
+        fold_of = value["fold_of"]
+        stems = [sample.stem for sample in samples]
+        strays = sorted(set(fold_of) ^ set(stems))
+        if strays:
+            raise ValueError(
+                f"folds were made for other frames: {len(strays)} stems differ, such as "
+                f"{', '.join(strays[:3])}; start a new run for another dataset"
+            )
+        order = np.array([fold_of[stem] for stem in stems], np.int64)
+        return cls(str(value["kind"]), order, float(value["leakage"]))
+
+    def _known(self, fold: int) -> int:
+        if not 0 <= fold < self.count:
+            raise ValueError(f"fold {fold} does not exist; there are 0 .. {self.count - 1}")
+        return fold
+
+
+def make_folds(
+    samples: Sequence[Sample], kind: str, folds: int, seed: int = 42, blocks_per_fold: int = 8
+) -> Folds:
+    """Deal the frames to folds; a pure function of its arguments.
+
+    Args:
+        samples: training frames, sorted by stem.
+        kind: "random" (shuffled k-fold, equal to scikit-learn's `KFold(folds, shuffle=True,
+            random_state=seed)`), "blocked" (contiguous runs of stems) or "scene" (whole scenes of
+            scenes.csv).
+        folds: number of folds, at least 2.
+        seed: of "random"; the others are deterministic without one.
+        blocks_per_fold: contiguous blocks in a "blocked" fold: more of them mix rooms better.
+
+    Raises:
+        ValueError: fewer frames, blocks or scenes than folds, an unknown kind, or "scene" without
+            a scene for every frame.
+    """
+    if folds < 2:
+        raise ValueError(f"data.folds must be at least 2, got {folds}")
+    if len(samples) < folds:
+        raise ValueError(f"{len(samples)} frames cannot fill {folds} folds; lower data.folds")
+    if kind == "random":
+        fold_of = _random(len(samples), folds, seed)
+    elif kind == "blocked":
+        fold_of = _blocked(samples, folds, blocks_per_fold)
+    elif kind == "scene":
+        fold_of = _by_scene(samples, folds)
+    else:
+        raise ValueError(f"data.fold_kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    return Folds(kind, fold_of, _leakage(samples, fold_of))
+
+
+def neighbours(samples: Sequence[Sample]) -> list[list[int]]:
+    """For each frame, the frames that are likely views of the same room: none, one or two.
+
+    These are the frames whose stems end in the number before or after its own, behind the same
+    prefix: a gap in the numbering separates scenes. Where no stem ends in a number, they are the
+    adjacent frames in stem order.
+    """
+    keys = [_number(sample.stem) for sample in samples]
+    if not any(keys):
+        keys = [("", position) for position in range(len(samples))]
+    place = {key: position for position, key in enumerate(keys) if key is not None}
+    found: list[list[int]] = []
+    for key in keys:
+        beside = [] if key is None else [(key[0], key[1] - 1), (key[0], key[1] + 1)]
+        found.append([place[other] for other in beside if other in place])
+    return found
+
+
+def _number(stem: str) -> tuple[str, int] | None:
+    """Split a stem into what precedes its trailing number, and that number."""
+    match = re.fullmatch(r"(.*?)([0-9]+)", stem, re.DOTALL)
+    return (match[1], int(match[2])) if match else None
+
+
+def _leakage(samples: Sequence[Sample], fold_of: NDArray[np.int64]) -> float:
+    leaks = (
+        any(fold_of[other] != fold_of[frame] for other in beside)
+        for frame, beside in enumerate(neighbours(samples))
+    )
+    return sum(leaks) / len(samples)
+
+
+def _random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
+    # The legacy generator, because the published experiments' folds came from scikit-learn's.
+    order = np.arange(count)
+    np.random.RandomState(seed).shuffle(order)
+    sizes = np.full(folds, count // folds)
+    sizes[: count % folds] += 1
+    fold_of = np.empty(count, np.int64)
+    fold_of[order] = np.repeat(np.arange(folds), sizes)
+    return fold_of
+
+
+def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDArray[np.int64]:
+    blocks = folds * blocks_per_fold
+    if len(samples) < blocks:
+        raise ValueError(
+            f"{len(samples)} frames cannot fill {folds} folds x {blocks_per_fold} blocks; "
+            f"lower data.blocks_per_fold to {len(samples) // folds} or less"
+        )
+    # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
+    keys = [(*(_number(sample.stem) or (sample.stem, -1)), sample.stem) for sample in samples]
+    order = np.array(sorted(range(len(samples)), key=keys.__getitem__))
+    beside = neighbours(samples)
+    gaps = [p for p in range(1, len(order)) if int(order[p - 1]) not in beside[int(order[p])]]
+    bounds = [0, *_cuts(len(samples), blocks, gaps), len(samples)]
+    fold_of = np.empty(len(samples), np.int64)
+    filled = [0] * folds
+    # One block of every round to each fold, the largest to the emptiest: folds stay even in size
+    # and each sees every part of the recording, which is often sorted by kind of room.
+    for first in range(0, blocks, folds):
+        by_size = sorted(range(first, first + folds), key=lambda b: (bounds[b] - bounds[b + 1], b))
+        emptiest = sorted(range(folds), key=lambda fold: (filled[fold], fold))
+        for block, fold in zip(by_size, emptiest, strict=True):
+            fold_of[order[bounds[block] : bounds[block + 1]]] = fold
+            filled[fold] += bounds[block + 1] - bounds[block]
+    return fold_of
+
+
+def _cuts(count: int, blocks: int, gaps: Sequence[int]) -> list[int]:
+    """Return the `blocks - 1` ascending cuts: even ones, moved to a gap within half a block."""
+    size = count / blocks
+    cuts: list[int] = []
+    for number in range(1, blocks):
+        even = round(number * size)
+        lowest = cuts[-1] + 1 if cuts else 1
+        # Every block keeps a frame, whatever the cuts beside it do.
+        highest = count - (blocks - number)
+        near = [gap for gap in gaps if abs(gap - even) <= size / 2 and lowest <= gap <= highest]
+        cuts.append(min(near, key=lambda gap: abs(gap - even), default=max(even, lowest)))
+    return cuts
+
+
+def _by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
+    lost = [sample.stem for sample in samples if sample.scene is None]
+    if len(lost) == len(samples):
+        raise ValueError("no frame has a scene: add scenes.csv, or use data.fold_kind blocked")
+    if lost:
+        raise ValueError(
+            f"scenes.csv names no scene for {len(lost)} of {len(samples)} training frames, such "
+            f"as {', '.join(lost[:3])}; add them, or use data.fold_kind blocked"
+        )
+    members: dict[str, list[int]] = {}
+    for position, sample in enumerate(samples):
+        members.setdefault(str(sample.scene), []).append(position)
+    if len(members) < folds:
+        raise ValueError(f"{len(members)} scenes cannot fill {folds} folds; lower data.folds")
+    fold_of = np.empty(len(samples), np.int64)
+    filled = [0] * folds
+    for scene in sorted(members, key=lambda name: (-len(members[name]), name)):
+        fold = filled.index(min(filled))
+        fold_of[members[scene]] = fold
+        filled[fold] += len(members[scene])
+    return fold_of

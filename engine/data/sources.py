@@ -1,0 +1,111 @@
+"""Draws and files to batches: what a source is, and which one runs.
+
+`torch` is the reference, in plain PyTorch; `dali` lets NVIDIA DALI decode and crop. For the same
+draws both give the same labels and depths, and images within rounding.
+"""
+
+import functools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+import torch
+
+from engine.data.augment import Draws
+from engine.data.batch import Batch
+from engine.data.index import Sample
+from engine.data.torch_source import TorchSource
+from engine.normalisation import Normalisation
+
+_LOG = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Whatever turns draws into batches."""
+
+    def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
+        """One batch for each `Draws`, in order, with the next ones in preparation.
+
+        Args:
+            draws: consumed a few batches ahead; none may have more rows than the first one.
+
+        Yields:
+            Batches on the source's device. Closing the iterator early ends its threads.
+
+        Raises:
+            RuntimeError: a file cannot be read; the message names the sample's stem.
+        """
+        ...
+
+
+def make_source(
+    kind: Literal["auto", "dali", "torch"],
+    samples: Sequence[Sample],
+    crop_hw: tuple[int, int],
+    normalisation: Normalisation,
+    in_channels: int,
+    device: torch.device,
+    workers: int,
+) -> Source:
+    """Make the source of a split; logs once which one runs and why.
+
+    Args:
+        kind: `auto` is `dali` where it can be imported (Linux x86-64), else `torch`.
+        samples: the split; `Draws.index` counts in it. Their depth or label files are read for
+            all samples or, if none has one, not at all.
+        crop_hw: size of the crops, pixels.
+        normalisation: of the encoder.
+        in_channels: 3, or 4 with inverse depth.
+        device: where the batches are made; with CUDA, `dali` crops on the GPU.
+        workers: decoding threads, >= 1.
+
+    Raises:
+        ValueError: only some samples have a depth or label file, or four channels are asked for
+            and there is no depth.
+        RuntimeError: `dali` is asked for and cannot be imported.
+    """
+    _check(samples, in_channels)
+    why = "as configured"
+    if kind == "auto":
+        missing = _dali_fault()
+        kind = "torch" if missing else "dali"
+        why = f"DALI cannot be imported: {missing}" if missing else "DALI is installed"
+    elif kind == "dali" and (missing := _dali_fault()):
+        raise RuntimeError(
+            f"data.source = 'dali', but DALI cannot be imported: {missing}; install "
+            "nvidia-dali-cuda130 (Linux x86-64 only) or set data.source to 'torch'"
+        )
+    _announce(kind, why, str(device), workers)
+    if kind == "torch":
+        return TorchSource(samples, crop_hw, normalisation, in_channels, device, workers)
+    from engine.data.dali_source import DaliSource
+
+    return DaliSource(samples, crop_hw, normalisation, in_channels, device, workers)
+
+
+def _check(samples: Sequence[Sample], in_channels: int) -> None:
+    for name in ("depth", "label"):
+        have = sum(getattr(sample, name) is not None for sample in samples)
+        if have not in (0, len(samples)):
+            raise ValueError(
+                f"{have} of {len(samples)} samples have a {name} file; need all or none"
+            )
+    if in_channels == 4 and any(sample.depth is None for sample in samples):
+        raise ValueError(
+            "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
+        )
+
+
+@functools.cache
+def _dali_fault() -> str:
+    """Why DALI cannot be imported; empty if it can."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _announce(kind: str, why: str, device: str, workers: int) -> None:
+    _LOG.info("data source: %s (%s), batches on %s, %d threads", kind, why, device, workers)

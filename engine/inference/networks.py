@@ -1,0 +1,72 @@
+"""Trained folds, loaded for prediction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.config import Config
+from engine.device import DevicePolicy
+from engine.model.network import Prediction, build_network, input_normalisation
+from engine.normalisation import Normalisation
+from engine.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class FoldNetwork:
+    """A fold's averaged weights in evaluation mode.
+
+    Attributes:
+        fold: number of the fold whose validation frames these weights never saw.
+        forward: (B, C, H, W) normalised input to stride-4 prediction.
+        normalisation: of the input.
+        in_channels: 3, or 4 with inverse depth.
+        align_corners: how the logits are upsampled.
+    """
+
+    fold: int
+    forward: Callable[[Tensor], Prediction]
+    normalisation: Normalisation
+    in_channels: int
+    align_corners: bool
+
+
+def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
+    """Load `best.safetensors` of a fold.
+
+    Raises:
+        FileNotFoundError: the fold has no weights yet.
+        RuntimeError: the file is damaged or does not fit the config's network.
+    """
+    path = run.best(fold)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
+    network = build_network(config.model, len(config.data.classes), initial_weights=False)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise RuntimeError(
+            f"{path} does not hold the weights of this config's network: {error}"
+        ) from error
+    network.to(policy.device).to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
+    forward: Callable[[Tensor], Prediction] = network
+    if policy.compile:
+        forward = torch.compile(network, fullgraph=True)
+    return FoldNetwork(
+        fold,
+        forward,
+        input_normalisation(config.model),
+        config.model.in_channels,
+        network.align_corners,
+    )
+
+
+def load_folds(
+    config: Config, run: RunDir, folds: Sequence[int], policy: DevicePolicy
+) -> list[FoldNetwork]:
+    """Load several folds, in order."""
+    return [load_fold(config, run, fold, policy) for fold in folds]

@@ -1,0 +1,113 @@
+"""The submission: masks of the test frames, in stem order, as `.npy` and `.zip`."""
+
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.config import Config
+from engine.data.index import Sample
+from engine.device import DevicePolicy
+from engine.inference.masks import predict_masks
+from engine.inference.networks import FoldNetwork
+from engine.progress import track
+from engine.rundir import RunDir, read_json, sync_folder, whole_file, write_json
+
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""Time stamp inside the zip, the format's earliest: equal masks give equal bytes."""
+
+
+def frame_size(samples: Sequence[Sample]) -> tuple[int, int] | None:
+    """The one size of all frames, or None if there are no frames or they differ."""
+    sizes = {sample.hw for sample in samples}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def write_submission(
+    load: Callable[[], Sequence[FoldNetwork]],
+    samples: Sequence[Sample],
+    temperature: float,
+    config: Config,
+    policy: DevicePolicy,
+    run: RunDir,
+    key: str,
+) -> float:
+    """Predict the test frames into `submission.npy` and `submission.zip`, resuming.
+
+    Args:
+        load: gives the run's networks; not called if the masks are already there.
+        samples: test frames of one size.
+        temperature: softmax temperature.
+        config: the run's config.
+        policy: device and precision.
+        run: where to write.
+        key: hash of everything the masks are made from.
+
+    Returns:
+        Seconds spent on predicting, over all calls.
+    """
+    hw = frame_size(samples)
+    assert hw is not None, "the caller checks the frames' sizes first"
+    partial, progress_path = _partial_path(run), _progress_path(run)
+    progress: dict[str, Any] = {"key": key, "done": 0, "elapsed_s": 0.0}
+    if progress_path.exists():
+        found = read_json(progress_path)
+        progress = found if found["key"] == key else progress
+    if progress["done"] == len(samples) and run.submission_zip.exists() and not partial.exists():
+        return float(progress["elapsed_s"])
+    if not progress["done"]:
+        np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(samples), *hw))
+    if progress["done"] < len(samples):
+        _predict(load(), samples, temperature, config, policy, run, progress)
+    with whole_file(run.submission) as temporary:
+        shutil.copyfile(partial, temporary)
+    with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        entry = zipfile.ZipInfo(run.submission.name, ZIP_TIME)
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, run.submission.read_bytes())
+    partial.unlink()
+    sync_folder(run.root)
+    return float(progress["elapsed_s"])
+
+
+def forget_progress(run: RunDir) -> None:
+    """Remove the note on how far the submission is, once the summary stands."""
+    _progress_path(run).unlink(missing_ok=True)
+
+
+def _partial_path(run: RunDir) -> Path:
+    return run.root / ".submission.npy.partial"
+
+
+def _progress_path(run: RunDir) -> Path:
+    return run.root / ".submission.json"
+
+
+def _predict(
+    networks: Sequence[FoldNetwork],
+    samples: Sequence[Sample],
+    temperature: float,
+    config: Config,
+    policy: DevicePolicy,
+    run: RunDir,
+    progress: dict[str, Any],
+) -> None:
+    partial = _partial_path(run)
+    done = progress["done"]
+    before_s, start_s = progress["elapsed_s"], time.monotonic()
+    masks = predict_masks(networks, samples, temperature, config, policy, start=done)
+    with track("test frames", len(samples), done) as advance, partial.open("r+b") as stream:
+        pixels = samples[0].hw[0] * samples[0].hw[1]
+        header = partial.stat().st_size - len(samples) * pixels
+        for first, mask_BHW in masks:
+            os.pwrite(stream.fileno(), mask_BHW.tobytes(), header + first * pixels)
+            os.fsync(stream.fileno())
+            progress["done"] = first + len(mask_BHW)
+            progress["elapsed_s"] = round(before_s + time.monotonic() - start_s, 3)
+            write_json(_progress_path(run), progress)
+            advance(len(mask_BHW))

@@ -1,0 +1,142 @@
+"""FPN decoder, in the shape and with the parameter names of segmentation_models_pytorch 0.6.
+
+Source: Kirillov, Girshick, He and Dollar, "Panoptic Feature Pyramid Networks", CVPR 2019.
+Shapes: B batch, C channels, h w cells of stride 4 (a quarter of the input's size).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_GROUPS = 32
+"""GroupNorm groups; part of the architecture, so of every checkpoint."""
+
+
+class FpnDecoder(nn.Module):
+    """Four encoder features to one map, returned as two parts that need not be added up.
+
+    smp upsamples each level to stride 4, adds them and applies dropout. Upsampling is linear, so
+    the levels are added at stride 8, and the caller applies its (linear, pixelwise) head to both
+    parts before the last upsampling: few channels are upsampled instead of many, equal results.
+
+    Each GroupNorm reads a convolution, which inductor runs as a kernel of its own. Keep it so: an
+    upsampling that a GroupNorm reads directly is fused into its reduction and made 6 times slower
+    (pytorch issue 189488, mended by pull request 191134); a test guards the order.
+
+    Args:
+        encoder_channels: widths of the features at strides 4, 8, 16, 32.
+        pyramid_channels: width of the pyramid.
+        segmentation_channels: width of the output, a multiple of 32.
+        dropout: probability that an output channel is dropped in training, in [0, 1).
+
+    Raises:
+        ValueError: `segmentation_channels` is not a multiple of 32.
+    """
+
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        pyramid_channels: int = 256,
+        segmentation_channels: int = 128,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if segmentation_channels % _GROUPS:
+            raise ValueError(
+                f"model.segmentation_channels must be a multiple of {_GROUPS} (GroupNorm groups), "
+                f"got {segmentation_channels}"
+            )
+        c2, c3, c4, c5 = encoder_channels
+        self.out_channels = segmentation_channels
+        self.dropout = dropout
+        self.p5 = nn.Conv2d(c5, pyramid_channels, kernel_size=1)
+        self.p4 = _TopDown(c4, pyramid_channels)
+        self.p3 = _TopDown(c3, pyramid_channels)
+        self.p2 = _TopDown(c2, pyramid_channels)
+        self.seg_blocks = nn.ModuleList(
+            _Level(pyramid_channels, segmentation_channels, n_blocks) for n_blocks in (3, 2, 1, 1)
+        )
+        _initialise(self)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Decode.
+
+        Args:
+            features: encoder features at strides 4, 8, 16, 32.
+
+        Returns:
+            `coarse` (B, C, h / 2, w / 2) and `fine` (B, C, h, w), dropout applied; smp's output is
+            `upsample(coarse) + fine`.
+        """
+        c2, c3, c4, c5 = features
+        p5 = self.p5(c5)
+        p4 = self.p4(p5, c4)
+        p3 = self.p3(p4, c3)
+        p2 = self.p2(p3, c2)
+        s5, s4, s3, s2 = self.seg_blocks
+        coarse, fine = s5(p5) + s4(p4) + s3(p3), s2(p2)
+        if self.training and self.dropout:
+            # One mask for both parts: a channel is dropped as a whole.
+            ones = coarse.new_ones(coarse.shape[0], self.out_channels, 1, 1)
+            mask = F.dropout(ones, self.dropout)
+            return coarse * mask, fine * mask
+        return coarse, fine
+
+
+def upsample(x_BCHW: Tensor) -> Tensor:
+    """Bilinear x2 with aligned corners, as smp's FPN does between its blocks."""
+    return F.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear", align_corners=True)
+
+
+class _TopDown(nn.Module):
+    """Coarser pyramid level, nearest x2, plus the encoder feature brought to its width."""
+
+    def __init__(self, skip_channels: int, pyramid_channels: int) -> None:
+        super().__init__()
+        self.skip_conv = nn.Conv2d(skip_channels, pyramid_channels, kernel_size=1)
+
+    def forward(self, coarser: Tensor, skip: Tensor) -> Tensor:
+        finer: Tensor = self.skip_conv(skip)
+        return finer + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
+
+
+class _ConvNormReLU(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            nn.GroupNorm(_GROUPS, out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out: Tensor = self.block(x_BCHW)
+        return out
+
+
+class _Level(nn.Module):
+    """Blocks with an upsampling between each and the next; the one after the last is left out."""
+
+    def __init__(self, in_channels: int, out_channels: int, n_blocks: int) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * n_blocks
+        self.block = nn.Sequential(
+            *(_ConvNormReLU(before, after) for before, after in pairwise(widths))
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x = x_BCHW
+        for position, block in enumerate(self.block):
+            x = block(upsample(x) if position else x)
+        return x
+
+
+def _initialise(module: nn.Module) -> None:
+    """The initialisation that smp gives a decoder (norms keep PyTorch's 1 and 0)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_uniform_(part.weight, mode="fan_in", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,141 @@
+"""The whole network: encoder, decoder and two heads; image in, stride-4 logits and depth out.
+
+Shapes: B batch, C classes, H W pixels of the input, h w cells of stride 4 (H / 4, W / 4).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.config import ModelConfig
+from engine.model.encoder import STRIDES, Encoder, check_name
+from engine.model.fpn import FpnDecoder, upsample
+from engine.model.weights import load_weights, package_normalisation
+from engine.normalisation import Normalisation
+
+_PIXEL_MAX = 255.0
+"""timm states means and deviations for images in 0..1; ours are in 0..255."""
+
+
+class Prediction(NamedTuple):
+    """What a forward pass returns, both at stride 4."""
+
+    logits_BChw: Tensor
+    depth_Bhw: Tensor
+    """Normalised depth, (d - 0.71) / 9.29 for d in metres."""
+
+
+class Network(nn.Module):
+    """Encoder, FPN decoder, segmentation head and depth head.
+
+    Parameter names are those of `segmentation_models_pytorch.FPN` with a `tu-` encoder, plus
+    `depth_head.*`.
+
+    Attributes:
+        logits_stride: input pixels per logits cell.
+        align_corners: how smp upsamples these logits to the input's size (bilinear).
+
+    Args:
+        config: encoder, decoder and their widths; weights are random, see `build_network`.
+        classes: number of classes, at least 1.
+
+    Raises:
+        ValueError: the encoder is unknown or unfit, or a width does not fit the decoder.
+    """
+
+    logits_stride = 4
+    align_corners = True
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.encoder, config.in_channels, config.drop_path)
+        self.decoder = FpnDecoder(
+            self.encoder.channels,
+            config.pyramid_channels,
+            config.segmentation_channels,
+            config.dropout,
+        )
+        self.segmentation_head = _Head(self.decoder.out_channels, classes)
+        self.depth_head = _Head(self.decoder.out_channels, 1)
+
+    def forward(self, image_BCHW: Tensor) -> Prediction:
+        """Predict at stride 4.
+
+        Args:
+            image_BCHW: (B, 3 or 4, H, W) normalised, H and W multiples of 32; channels-last is
+                fastest.
+
+        Returns:
+            Logits (B, C, h, w) and normalised depth (B, h, w).
+
+        Raises:
+            ValueError: H or W is not a multiple of 32.
+        """
+        height, width = image_BCHW.shape[-2:]
+        if height % STRIDES[-1] or width % STRIDES[-1]:
+            raise ValueError(
+                f"image is {height} x {width}; both must be multiples of {STRIDES[-1]}"
+            )
+        coarse, fine = self.decoder(self.encoder(image_BCHW))
+        logits = self.segmentation_head(coarse, fine)
+        depth = self.depth_head(coarse, fine)
+        return Prediction(logits, depth[:, 0])
+
+
+def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = True) -> Network:
+    """Build the network that `config` describes, channels-last, on the CPU.
+
+    Args:
+        config: the model section.
+        classes: number of classes.
+        initial_weights: load what `config.weights` names; False leaves random weights, for a
+            caller that loads a checkpoint next (no hub, package or file is needed then).
+
+    Raises:
+        ValueError: `config` names no encoder, or weights that do not fit it.
+        FileNotFoundError: the weights file does not exist.
+        RuntimeError: the hub cannot be reached or the package is missing.
+    """
+    network = Network(config, classes)
+    if initial_weights:
+        load_weights(network, config)
+    return network.to(memory_format=torch.channels_last)
+
+
+def input_normalisation(config: ModelConfig) -> Normalisation:
+    """Mean and deviation of the RGB input, 0..255, that the encoder's weights were trained with."""
+    check_name(config.encoder)
+    if (normalisation := package_normalisation(config.weights)) is not None:
+        return normalisation
+    pretrained = timm.get_pretrained_cfg(config.encoder)
+    assert pretrained is not None
+    return Normalisation(mean=_scaled(pretrained.mean), std=_scaled(pretrained.std))
+
+
+class _Head(nn.ModuleList):
+    """A 1x1 convolution of `upsample(coarse) + fine`, computed without making that sum."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        # A list of one gives the parameters smp's names, `0.weight` and `0.bias`.
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        super().__init__([conv])
+        # As smp initialises a head.
+        nn.init.xavier_uniform_(conv.weight)
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        conv = self[0]
+        assert isinstance(conv, nn.Conv2d)
+        # The bias belongs to the sum, so it is added once, with the fine part.
+        out: Tensor = conv(fine)
+        return out + upsample(F.conv2d(coarse, conv.weight))
+
+
+def _scaled(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (value * _PIXEL_MAX for value in values)
+    return red, green, blue

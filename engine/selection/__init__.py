@@ -1,0 +1,1 @@
+"""What is chosen on out-of-fold predictions."""

@@ -1,0 +1,346 @@
+"""python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission.
+
+Each stage leaves its files in the run folder and is skipped where they already stand, so a later
+call goes on where an earlier one ended.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli import ConfigError, differences, load_config, parse_command_line, run_main, to_toml
+from engine.config import ROOMS, Config
+from engine.rundir import RunDir, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from engine.data.folds import Folds
+    from engine.data.index import Dataset
+    from engine.device import DevicePolicy
+
+# As a command the module is `__main__`, whose messages nobody shows.
+_log = logging.getLogger("engine.train")
+
+DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
+"""The embedded default: what runs when no --config is given."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.train",
+        description="Train the folds of an experiment, predict out-of-fold, choose the "
+        "temperature and write a submission. Without --config: a small demo on rendered rooms.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="TOML files, merged left to right (default: configs/demo.toml)",
+    )
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/ + config names)")
+    parser.add_argument("--folds", type=int, nargs="+", metavar="K", help="train only these")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue a fold that was stopped half-way"
+    )
+    options, flags = parse_command_line(parser, arguments)
+    files = options.config or [DEMO]
+    config = load_config(files, flags)
+    out = options.out or Path("runs") / "-".join(file.stem for file in files)
+    chosen = options.folds if options.folds is not None else list(range(config.data.folds))
+    for fold in chosen:
+        if not 0 <= fold < config.data.folds:
+            raise ConfigError(
+                f"--folds {fold}: data.folds = {config.data.folds}, so 0 .. "
+                f"{config.data.folds - 1} exist"
+            )
+    return train(config, RunDir(out), sorted(set(chosen)), resume=options.resume)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every stage of one call needs."""
+
+    config: Config
+    dir: RunDir
+    dataset: "Dataset"
+    folds: "Folds"
+    policy: "DevicePolicy"
+    weights_hash: str
+
+    def stage_hash(self, *parts: str) -> str:
+        """Hash of what predictions are made from: training, inference settings and `parts`."""
+        from engine.environment import identity
+
+        return identity(self.config, self.weights_hash, *parts, sections=("inference", "selection"))
+
+    def fold_hashes(self) -> list[str]:
+        """Hash of each fold's weights; "untrained" for a fold without any."""
+        from engine.environment import file_hash
+
+        paths = [self.dir.best(fold) for fold in range(self.config.data.folds)]
+        return [file_hash(path) if path.exists() else "untrained" for path in paths]
+
+
+def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> int:
+    """Run every stage that is not done yet.
+
+    Args:
+        config: the experiment.
+        run_dir: the run folder; created, or continued if it holds the same experiment.
+        chosen: folds to train in this call; the later stages wait until all are trained.
+        resume: continue a fold that an earlier call left half-way.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: the run folder holds another experiment, or a stopped fold without `resume`.
+        DatasetError: the dataset has faults.
+        RuntimeError: training diverged, or a file of the run is damaged.
+    """
+    start_s = time.monotonic()
+    _check_same_experiment(config, run_dir)
+    run = _open(config, run_dir)
+    _check_stopped(run, chosen, resume)
+    opened_s = time.monotonic() - start_s
+    key = run.stage_hash(*run.fold_hashes())
+    if run_dir.summary.exists() and read_json(run_dir.summary)["key"] == key:
+        from engine.inference.submission import forget_progress
+
+        _log.info("%s is complete; nothing to do", run_dir.root)
+        forget_progress(run_dir)
+        _show(run_dir)
+        return 0
+    write_text(run_dir.config, to_toml(config))
+    _train_folds(run, chosen)
+    predicted = _predict_out_of_fold(run)
+    if len(predicted) < config.data.folds:
+        missing = sorted(set(range(config.data.folds)) - {int(fold) for fold in predicted})
+        _log.info(
+            "folds %s remain: run the same command without --folds to complete %s",
+            " ".join(map(str, missing)),
+            run_dir.root,
+        )
+        return 0
+    _finish(run, predicted, opened_s)
+    return 0
+
+
+def _check_same_experiment(config: Config, run_dir: RunDir) -> None:
+    from engine.environment import RUNTIME_FIELDS
+
+    if not run_dir.config.exists():
+        return
+    runtime = {f"{section}.{key}" for section, keys in RUNTIME_FIELDS.items() for key in keys}
+    changed = [
+        line
+        for line in differences(load_config([run_dir.config]), config)
+        if line.partition(":")[0] not in runtime
+    ]
+    if changed:
+        raise ConfigError(
+            f"{run_dir.root} holds another experiment; choose another --out, or undo:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def _open(config: Config, run_dir: RunDir) -> _Run:
+    """Check the dataset, cut the folds, choose the device; write what describes the run."""
+    from engine.data.folds import make_folds
+    from engine.data.index import load_dataset
+    from engine.device import choose_device
+    from engine.environment import describe_environment, identity
+    from engine.progress import track_total
+
+    data = config.data
+    root = Path(data.root)
+    if data.root == ROOMS:
+        from engine.data.rooms import render_rooms
+
+        root = Path("data") / ROOMS
+        with track_total("rendering rooms") as progress:
+            render_rooms(root, progress=progress)
+    with track_total("checking files") as progress:
+        dataset = load_dataset(
+            root,
+            data.classes,
+            data.small_classes,
+            need_depth=config.model.input == "rgbd",
+            workers=data.workers,
+            progress=progress,
+        )
+    folds = make_folds(
+        dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
+    )
+    _log.info(
+        "%s: %d training and %d test frames; %s folds, leakage %.1f %%",
+        root,
+        len(dataset.train.samples),
+        len(dataset.test.samples),
+        folds.kind,
+        100 * folds.leakage,
+    )
+    policy = choose_device(config.training)
+    fold_list = ",".join(map(str, folds.fold_of.tolist()))
+    weights_hash = identity(
+        config, dataset.fingerprint, fold_list, sections=("data", "model", "training")
+    )
+    write_json(run_dir.environment, describe_environment(dataset.fingerprint))
+    write_json(run_dir.folds, folds.to_json(dataset.train.samples))
+    return _Run(config, run_dir, dataset, folds, policy, weights_hash)
+
+
+def _check_stopped(run: _Run, chosen: Sequence[int], resume: bool) -> None:
+    from engine.training.loop import stopped_at
+
+    for fold in chosen:
+        position = stopped_at(run.dir, fold, run.weights_hash)
+        if position and position.epoch < run.config.training.epochs and not resume:
+            raise ConfigError(
+                f"fold {fold} of {run.dir.root} was stopped in epoch {position.epoch + 1} of "
+                f"{run.config.training.epochs}; --resume continues it exactly, another --out "
+                "starts afresh"
+            )
+
+
+def _train_folds(run: _Run, chosen: Sequence[int]) -> None:
+    from engine.training.loop import EPOCH_HEADER, FoldTask, is_complete, train_fold
+
+    epochs = run.config.training.epochs
+    tasks = [
+        FoldTask(
+            config=run.config,
+            dataset=run.dataset,
+            run=run.dir,
+            fold=fold,
+            training=run.folds.training(fold),
+            validation=run.folds.validation(fold),
+            config_hash=run.weights_hash,
+        )
+        for fold in chosen
+        if not is_complete(run.dir, fold, epochs, run.weights_hash)
+    ]
+    if tasks:
+        _log.info("%s", EPOCH_HEADER)
+    for task in tasks:
+        train_fold(task, run.policy)
+
+
+def _predict_out_of_fold(run: _Run) -> dict[str, Any]:
+    """Predict every trained fold's validation frames; finish the store once all are trained.
+
+    Returns:
+        The store's state by fold: frames done, confusion by temperature, seconds.
+    """
+    from engine.inference.networks import load_fold
+    from engine.inference.oof import predict_fold, store_hw
+    from engine.inference.store import ProbStoreWriter, StoreLayout, forget_progress, open_store
+    from engine.selection.temperature import choose_temperature, total_confusion
+    from engine.training.loop import is_complete
+
+    config, samples = run.config, run.dataset.train.samples
+    trained = [
+        fold
+        for fold in range(config.data.folds)
+        if is_complete(run.dir, fold, config.training.epochs, run.weights_hash)
+    ]
+    weights = run.fold_hashes()
+    key = run.stage_hash(*weights)
+    if (run.dir.oof / "manifest.json").exists():
+        finished: dict[str, Any] = open_store(run.dir.oof, key).manifest["predicted"]
+        forget_progress(run.dir.oof)
+        return finished
+    layout = StoreLayout(
+        stems=tuple(sample.stem for sample in samples),
+        fold_of=run.folds.fold_of,
+        classes=config.data.classes,
+        hw=store_hw(config, samples),
+        temperatures=config.inference.temperatures,
+        key=run.stage_hash(),
+    )
+    writer = ProbStoreWriter(run.dir.oof, layout)
+    for fold in trained:
+        predict_fold(
+            partial(load_fold, config, run.dir, fold, run.policy),
+            fold,
+            weights[fold],
+            run.folds,
+            samples,
+            config,
+            run.policy,
+            writer,
+        )
+    predicted = {str(fold): writer.state(fold, weights[fold]) for fold in trained}
+    if len(trained) == config.data.folds:
+        choice = choose_temperature(
+            config.inference.temperatures,
+            total_confusion(predicted),
+            config.selection.temperature,
+        )
+        write_json(run.dir.temperature, choice)
+        writer.finish(choice["best"], key)
+    return predicted
+
+
+def _finish(run: _Run, predicted: dict[str, Any], opened_s: float) -> None:
+    """Predict the test frames and write the summary."""
+    from engine.environment import peak_memory_mib
+    from engine.inference.networks import load_folds
+    from engine.inference.submission import forget_progress, frame_size, write_submission
+    from engine.selection.summary import summarise
+    from engine.training.checkpoint import read_metrics
+
+    config, test = run.config, run.dataset.test.samples
+    choice = read_json(run.dir.temperature)
+    folds = range(config.data.folds)
+    key = run.stage_hash(*run.fold_hashes())
+    submission_s = None
+    if frame_size(test):
+        submission_s = write_submission(
+            partial(load_folds, config, run.dir, folds, run.policy),
+            test,
+            choice["best"],
+            config,
+            run.policy,
+            run.dir,
+            key,
+        )
+    else:
+        why = "their sizes differ; engine.predict writes a mask each" if test else "there are none"
+        _log.warning("no submission of the test frames: %s", why)
+    metrics = {k: read_metrics(run.dir.metrics(k), config.training.epochs) for k in folds}
+    summary = summarise(config.data.classes, predicted, choice, metrics, run.folds.leakage)
+    summary["seconds"] = {"prepare": round(opened_s, 3), **summary["seconds"]}
+    if submission_s is not None:
+        summary["seconds"]["submission"] = submission_s
+    summary["seconds"]["total"] = round(sum(summary["seconds"].values()), 3)
+    summary["peak_memory_mib"] = round(peak_memory_mib())
+    write_json(run.dir.summary, {"key": key, **summary})
+    forget_progress(run.dir)
+    _show(run.dir)
+
+
+def _show(run_dir: RunDir) -> None:
+    from rich.console import Console
+
+    from engine.selection.summary import summary_tables
+
+    console = Console()
+    for table in summary_tables(
+        read_json(run_dir.summary), read_json(run_dir.temperature)["scores"]
+    ):
+        console.print(table)
+    console.print(f"written to {run_dir.root}", highlight=False)
+
+
+if __name__ == "__main__":
+    run_main(main)

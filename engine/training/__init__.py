@@ -1,0 +1,1 @@
+"""The loop: step, losses, optimiser, weight average, checkpoint."""

@@ -1,0 +1,115 @@
+"""One optimisation step: forward, loss, backward, update, average; no host synchronisation."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import Config
+from engine.data.batch import Batch
+from engine.device import DevicePolicy
+from engine.model.network import Network, Prediction
+from engine.training.ema import Ema
+from engine.training.loss import class_weights, training_loss
+
+
+@dataclass
+class Statistics:
+    """Sums over the steps of an epoch, on the device until someone asks.
+
+    Attributes:
+        sums: (4,) float64: total, segmentation and depth loss, and the number of steps.
+        first_bad_step: () int64, the first step of the epoch whose loss or gradient was not
+            finite, or -1.
+    """
+
+    device: torch.device
+    sums: Tensor = field(init=False)
+    first_bad_step: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+
+    def add(self, losses: Tensor, gradient_norm: Tensor, step: int) -> None:
+        """Add the (3,) losses of `step`; device work only."""
+        self.sums[:3] += losses
+        self.sums[3] += 1
+        bad = ~(torch.isfinite(losses[0]) & torch.isfinite(gradient_norm))
+        self.first_bad_step = torch.where(
+            bad & (self.first_bad_step < 0), step, self.first_bad_step
+        )
+
+    def means(self) -> dict[str, float]:
+        """Mean losses so far; synchronises with the device."""
+        total, segmentation, depth, steps = self.sums.tolist()
+        steps = max(steps, 1.0)
+        return {
+            "loss": total / steps,
+            "segmentation_loss": segmentation / steps,
+            "depth_loss": depth / steps,
+        }
+
+
+class TrainStep:
+    """Applies batches to a network, its optimiser and its weight average."""
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema,
+        config: Config,
+        policy: DevicePolicy,
+        fold: int,
+    ) -> None:
+        self.network, self.optimizer, self.ema = network, optimizer, ema
+        self.config, self.policy, self.fold = config, policy, fold
+        # The compiled callable stands beside the network: wrapping it would prefix its keys
+        # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
+        self.forward: Callable[[Tensor], Prediction] = (
+            torch.compile(network, fullgraph=True) if policy.compile else network
+        )
+        self.class_weight_C = class_weights(config, policy.device)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+
+    def __call__(
+        self, batch: Batch, lr: float, step: int, global_step: int, statistics: Statistics
+    ) -> None:
+        """Train on one batch.
+
+        Args:
+            batch: network input and targets, on the policy's device.
+            lr: learning rate of this step.
+            step: position in the epoch, for the report of a fault.
+            global_step: position in the fold, from 0; seeds dropout.
+            statistics: receives the losses.
+        """
+        # Dropout is a pure function of the step, so a resumed run draws what it would have.
+        torch.manual_seed(step_seed(self.config.training.seed, self.fold, global_step))
+        with self.policy.autocast():
+            prediction = self.forward(batch.image_BCHW)
+        losses = training_loss(
+            prediction, batch, self.config, self.class_weight_C, self.network.align_corners
+        )
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradient_norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if self.config.training.clip_norm:
+            nn.utils.clip_grads_with_norm_(
+                self.parameters, self.config.training.clip_norm, gradient_norm, foreach=True
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(global_step)
+        statistics.add(torch.stack(losses).detach(), gradient_norm, step)
+
+
+def step_seed(seed: int, fold: int, step: int) -> int:
+    """A 63-bit seed that depends on its three arguments and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{fold}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,73 @@
+"""Validation by a single view at the frames' base size, counted at the labels' resolution."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import Config
+from engine.data.index import Sample
+from engine.data.views import frame_batches, view_hw, view_input
+from engine.device import DevicePolicy
+from engine.model.network import Prediction
+from engine.normalisation import Normalisation
+from engine.progress import track
+from kernels.confusion import probability_confusion
+from kernels.tta_accumulate import tta_accumulate, zero_total
+
+
+@torch.inference_mode()
+def validate(
+    forward: Callable[[Tensor], Prediction],
+    samples: Sequence[Sample],
+    config: Config,
+    policy: DevicePolicy,
+    normalisation: Normalisation,
+    align_corners: bool,
+) -> NDArray[np.int64]:
+    """Confusion matrix of single-view predictions.
+
+    Args:
+        forward: a network in evaluation mode, or its compiled form.
+        samples: labelled frames.
+        config: the run's config.
+        policy: device and precision.
+        normalisation: of the network's input.
+        align_corners: how the network's logits are upsampled.
+
+    Returns:
+        (C, C) int64.
+    """
+    classes = len(config.data.classes)
+    count_CC = torch.zeros(classes, classes, dtype=torch.int64, device=policy.device)
+    batches = frame_batches(
+        samples,
+        config.inference.batch_size,
+        policy.device,
+        depth=config.model.input == "rgbd",
+        label=True,
+        workers=config.data.workers,
+    )
+    with track("validation", len(samples)) as advance:
+        for frames in batches:
+            base_hw = config.inference.base_hw or frames.hw
+            hw = view_hw(base_hw, 1.0)
+            with policy.autocast():
+                prediction = forward(
+                    view_input(frames, hw, normalisation, config.model.in_channels)
+                )
+            total_BTCHW = zero_total(len(frames), 1, classes, base_hw, policy.device)
+            tta_accumulate(
+                total_BTCHW,
+                prediction.logits_BChw,
+                (1.0,),
+                view_hw=hw,
+                flipped=False,
+                align_corners=align_corners,
+            )
+            assert frames.label_BHW is not None
+            count_CC += probability_confusion(total_BTCHW[:, 0], frames.label_BHW)
+            advance(len(frames))
+    return count_CC.cpu().numpy()

@@ -1,0 +1,8 @@
+"""Fused operations on tensors; each folder stands alone and nothing here imports the engine.
+
+    boundary_ce/      stride-4 logits -> boundary-aware cross entropy at label resolution
+    tta_accumulate/   one view's logits -> its share of the probabilities, at every temperature
+    confusion/        label and prediction -> int64 confusion matrix
+
+In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests.
+"""
