@@ -4,6 +4,7 @@ Nothing is imported here; this page is the map. One image on its way, in the ord
 the files:
 
     config.py  nyuv2.py  cli.py   what an experiment is: typed fields, class names and units, flags
+    experiment.py                 one opened for work: checked data, folds, device, hashes
     data/                         image + depth + label files become batches
         index                     the folder is read and checked; every fault is reported at once
         folds                     which frames a fold trains on, and how much leaks
@@ -19,8 +20,8 @@ the files:
 
 The commands put the stages together: `python -m engine.train`, `engine.predict`, `engine.prepare`.
 
-Imports go one way, downwards in this list: commands > training, inference, selection > data, model
-> cli, rundir > config > nyuv2, normalisation. Parts on one level never import each other; they meet
+Imports go one way: commands > experiment > training, inference, selection > data, model > cli,
+rundir > config > nyuv2, normalisation. Parts on one level never import each other; they meet
 in files of the run folder. The fused operations live in the package `kernels`, which knows nothing
 of the engine.
 """

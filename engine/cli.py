@@ -203,5 +203,6 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
     if not path:
         return list(Config.model_fields)
     section = Config.model_fields[path[0]].annotation
-    assert isinstance(section, type) and issubclass(section, BaseModel)
+    assert isinstance(section, type)
+    assert issubclass(section, BaseModel)
     return list(section.model_fields)

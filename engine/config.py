@@ -86,12 +86,15 @@ class ModelConfig(BaseModel):
     decoder: Literal["fpn"] = Field("fpn", description="segmentation decoder")
     input: Literal["rgb", "rgbd"] = Field("rgb", description="3 channels, or 4 with inverse depth")
     pyramid_channels: int = Field(256, ge=8, description="FPN pyramid width")
-    segmentation_channels: int = Field(128, ge=8, description="FPN segmentation width")
+    segmentation_channels: int = Field(
+        128, multiple_of=32, ge=32, description="FPN segmentation width"
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the segmentation head")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder")
 
     @property
     def in_channels(self) -> int:
+        """Channels of the network's input."""
         return 4 if self.input == "rgbd" else 3
 
 

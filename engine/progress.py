@@ -24,7 +24,8 @@ PLAIN_INTERVAL_S = 20.0
 class Advance(Protocol):
     """Tell the progress that `count` more units are done, with a short note on the state."""
 
-    def __call__(self, count: int, note: str = "") -> None: ...
+    def __call__(self, count: int, note: str = "") -> None:
+        """Advance by `count`; an empty note leaves the last one."""
 
 
 @contextmanager

@@ -8,19 +8,16 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.cli import ConfigError, differences, load_config, parse_command_line, run_main, to_toml
-from engine.config import ROOMS, Config
-from engine.rundir import RunDir, read_json, write_json, write_text
+from engine.cli import ConfigError, load_config, parse_command_line, run_main
+from engine.config import Config
+from engine.rundir import RunDir, read_json, write_json
 
 if TYPE_CHECKING:
-    from engine.data.folds import Folds
-    from engine.data.index import Dataset
-    from engine.device import DevicePolicy
+    from engine.experiment import Experiment
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.train")
@@ -65,31 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return train(config, RunDir(out), sorted(set(chosen)), resume=options.resume)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What every stage of one call needs."""
-
-    config: Config
-    dir: RunDir
-    dataset: "Dataset"
-    folds: "Folds"
-    policy: "DevicePolicy"
-    weights_hash: str
-
-    def stage_hash(self, *parts: str) -> str:
-        """Hash of what predictions are made from: training, inference settings and `parts`."""
-        from engine.environment import identity
-
-        return identity(self.config, self.weights_hash, *parts, sections=("inference", "selection"))
-
-    def fold_hashes(self) -> list[str]:
-        """Hash of each fold's weights; "untrained" for a fold without any."""
-        from engine.environment import file_hash
-
-        paths = [self.dir.best(fold) for fold in range(self.config.data.folds)]
-        return [file_hash(path) if path.exists() else "untrained" for path in paths]
-
-
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> int:
     """Run every stage that is not done yet.
 
@@ -107,9 +79,11 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
         DatasetError: the dataset has faults.
         RuntimeError: training diverged, or a file of the run is damaged.
     """
+    from engine.experiment import check_same_experiment, open_experiment
+
     start_s = time.monotonic()
-    _check_same_experiment(config, run_dir)
-    run = _open(config, run_dir)
+    check_same_experiment(config, run_dir)
+    run = open_experiment(config, run_dir)
     _check_stopped(run, chosen, resume)
     opened_s = time.monotonic() - start_s
     key = run.stage_hash(*run.fold_hashes())
@@ -120,7 +94,7 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
         forget_progress(run_dir)
         _show(run_dir)
         return 0
-    write_text(run_dir.config, to_toml(config))
+    run.describe()
     _train_folds(run, chosen)
     predicted = _predict_out_of_fold(run)
     if len(predicted) < config.data.folds:
@@ -135,71 +109,7 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     return 0
 
 
-def _check_same_experiment(config: Config, run_dir: RunDir) -> None:
-    from engine.environment import RUNTIME_FIELDS
-
-    if not run_dir.config.exists():
-        return
-    runtime = {f"{section}.{key}" for section, keys in RUNTIME_FIELDS.items() for key in keys}
-    changed = [
-        line
-        for line in differences(load_config([run_dir.config]), config)
-        if line.partition(":")[0] not in runtime
-    ]
-    if changed:
-        raise ConfigError(
-            f"{run_dir.root} holds another experiment; choose another --out, or undo:\n  "
-            + "\n  ".join(changed)
-        )
-
-
-def _open(config: Config, run_dir: RunDir) -> _Run:
-    """Check the dataset, cut the folds, choose the device; write what describes the run."""
-    from engine.data.folds import make_folds
-    from engine.data.index import load_dataset
-    from engine.device import choose_device
-    from engine.environment import describe_environment, identity
-    from engine.progress import track_total
-
-    data = config.data
-    root = Path(data.root)
-    if data.root == ROOMS:
-        from engine.data.rooms import render_rooms
-
-        root = Path("data") / ROOMS
-        with track_total("rendering rooms") as progress:
-            render_rooms(root, progress=progress)
-    with track_total("checking files") as progress:
-        dataset = load_dataset(
-            root,
-            data.classes,
-            data.small_classes,
-            need_depth=config.model.input == "rgbd",
-            workers=data.workers,
-            progress=progress,
-        )
-    folds = make_folds(
-        dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
-    )
-    _log.info(
-        "%s: %d training and %d test frames; %s folds, leakage %.1f %%",
-        root,
-        len(dataset.train.samples),
-        len(dataset.test.samples),
-        folds.kind,
-        100 * folds.leakage,
-    )
-    policy = choose_device(config.training)
-    fold_list = ",".join(map(str, folds.fold_of.tolist()))
-    weights_hash = identity(
-        config, dataset.fingerprint, fold_list, sections=("data", "model", "training")
-    )
-    write_json(run_dir.environment, describe_environment(dataset.fingerprint))
-    write_json(run_dir.folds, folds.to_json(dataset.train.samples))
-    return _Run(config, run_dir, dataset, folds, policy, weights_hash)
-
-
-def _check_stopped(run: _Run, chosen: Sequence[int], resume: bool) -> None:
+def _check_stopped(run: "Experiment", chosen: Sequence[int], resume: bool) -> None:
     from engine.training.loop import stopped_at
 
     for fold in chosen:
@@ -212,7 +122,7 @@ def _check_stopped(run: _Run, chosen: Sequence[int], resume: bool) -> None:
             )
 
 
-def _train_folds(run: _Run, chosen: Sequence[int]) -> None:
+def _train_folds(run: "Experiment", chosen: Sequence[int]) -> None:
     from engine.training.loop import EPOCH_HEADER, FoldTask, is_complete, train_fold
 
     epochs = run.config.training.epochs
@@ -235,7 +145,7 @@ def _train_folds(run: _Run, chosen: Sequence[int]) -> None:
         train_fold(task, run.policy)
 
 
-def _predict_out_of_fold(run: _Run) -> dict[str, Any]:
+def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
     """Predict every trained fold's validation frames; finish the store once all are trained.
 
     Returns:
@@ -291,7 +201,7 @@ def _predict_out_of_fold(run: _Run) -> dict[str, Any]:
     return predicted
 
 
-def _finish(run: _Run, predicted: dict[str, Any], opened_s: float) -> None:
+def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> None:
     """Predict the test frames and write the summary."""
     from engine.environment import peak_memory_mib
     from engine.inference.networks import load_folds

@@ -5,10 +5,9 @@
 N: frames of a split. C: classes. K: kept small-class pixels of a frame.
 """
 
-import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.frame_check import Fault, FrameFiles, FrameReport, check_frame
+from engine.data.listing import join_stems, list_folder, list_split, read_scenes
 
 __all__ = [
     "Dataset",
@@ -29,8 +29,6 @@ __all__ = [
     "load_dataset",
     "load_frames",
 ]
-
-_SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "depth": (".png",), "label": (".png",)}
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,11 @@ def load_dataset(
         found, expected = "no such folder", "a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), found, expected)])
     faults: list[Fault] = []
-    scenes = _read_scenes(root, faults)
-    train = _list_split(root, "train", ("image", "label"), need_depth, faults)
+    scenes = read_scenes(root, faults)
+    train = list_split(root, "train", ("image", "label"), need_depth, faults)
     test: list[FrameFiles] = []
     if (root / "test").is_dir():
-        test = _list_split(root, "test", ("image",), need_depth, faults)
+        test = list_split(root, "test", ("image",), need_depth, faults)
     small = [list(classes).index(name) for name in small_classes]
     check = partial(check_frame, root, classes=len(classes), small=small)
     reports = _check_all(check, [*train, *test], faults, workers, progress)
@@ -160,7 +158,7 @@ def load_frames(
     """List and check a folder of images, with or without depth maps: frames to predict.
 
     Args:
-        images: folder of JPEG or PNG images.
+        images: folder of JPEG or PNG images; other files in it are passed over.
         depth: folder of depth maps, one for each image; None for images alone.
         workers: decoding threads.
         progress: as for `load_dataset`.
@@ -174,8 +172,11 @@ def load_frames(
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
-    listed = {kind: _list_folder(root, folder, kind, faults) for kind, folder in folders.items()}
-    frames = _join_stems(root, folders, listed, faults)
+    listed = {
+        kind: list_folder(root, folder, kind, faults, strays=True)
+        for kind, folder in folders.items()
+    }
+    frames = join_stems(root, folders, listed, faults)
     reports = _check_all(
         partial(check_frame, root, classes=0, small=()), frames, faults, workers, progress
     )
@@ -221,96 +222,3 @@ def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:
     for name, digest in sorted(digests):
         total.update(name.encode() + b"\0" + digest)
     return total.hexdigest()
-
-
-def _list_split(
-    root: Path, split: str, required: Sequence[str], need_depth: bool, faults: list[Fault]
-) -> list[FrameFiles]:
-    """The frames of a split by stem; a missing partner, folder or odd file becomes a fault."""
-    if need_depth:
-        required = (*required, "depth")
-    folders = {}
-    for kind in ("image", "depth", "label"):
-        folder = root / split / kind
-        if kind == "label" and "label" not in required:
-            continue
-        if kind in required or folder.is_dir():
-            folders[kind] = folder
-    listed = {kind: _list_folder(root, folder, kind, faults) for kind, folder in folders.items()}
-    return _join_stems(root, folders, listed, faults)
-
-
-def _join_stems(
-    root: Path,
-    folders: Mapping[str, Path],
-    listed: Mapping[str, Mapping[str, Path]],
-    faults: list[Fault],
-) -> list[FrameFiles]:
-    """One entry a stem; a missing partner is a fault."""
-    frames = []
-    for stem in sorted(set().union(*listed.values())):
-        paths = {kind: found.get(stem) for kind, found in listed.items()}
-        present = next(path for path in paths.values() if path is not None)
-        for kind, path in paths.items():
-            # An empty folder is one fault by itself, not one for every frame.
-            if path is None and listed[kind]:
-                expected = f"the {kind} of {present.relative_to(root).as_posix()}"
-                endings = "|".join(_SUFFIXES[kind])
-                name = f"{folders[kind].relative_to(root).as_posix()}/{stem}{endings}"
-                faults.append(Fault(name, "no such file", expected))
-        frames.append(FrameFiles(stem, paths.get("image"), paths.get("depth"), paths.get("label")))
-    return frames
-
-
-def _list_folder(root: Path, folder: Path, kind: str, faults: list[Fault]) -> dict[str, Path]:
-    name = folder.relative_to(root).as_posix()
-    expected = f"a folder of {' or '.join(_SUFFIXES[kind])} files"
-    if not folder.is_dir():
-        faults.append(Fault(name, "no such folder", expected))
-        return {}
-    found: dict[str, Path] = {}
-    odd = False
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue  # Finder and file-sharing services leave such files.
-        file = f"{name}/{path.name}"
-        if path.suffix.lower() not in _SUFFIXES[kind] or not path.is_file():
-            what = "a folder" if path.is_dir() else f"a file ending in {path.suffix or path.name!r}"
-            faults.append(Fault(file, what, f"only {' or '.join(_SUFFIXES[kind])} files"))
-            odd = True
-        elif path.stem in found:
-            other = found[path.stem].name
-            faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
-        else:
-            found[path.stem] = path
-    if not found and not odd:
-        faults.append(Fault(name, "an empty folder", expected))
-    return found
-
-
-def _read_scenes(root: Path, faults: list[Fault]) -> dict[str, str]:
-    """Scene by stem from scenes.csv; empty without that file."""
-    path = root / "scenes.csv"
-    if not path.exists():
-        return {}
-    scenes: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        faults.append(Fault(path.name, f"an unreadable file ({error})", "UTF-8 CSV"))
-        return {}
-    if not rows or [cell.strip() for cell in rows[0]] != ["stem", "scene"]:
-        found = f"the header {','.join(rows[0])!r}" if rows else "an empty file"
-        faults.append(Fault(path.name, found, "the header 'stem,scene'"))
-        return {}
-    for number, row in enumerate(rows[1:], start=2):
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
-            continue
-        where = f"{path.name} line {number}"
-        if len(cells) != 2 or not all(cells):
-            faults.append(Fault(where, repr(",".join(row)), "a stem and its scene"))
-        elif scenes.setdefault(cells[0], cells[1]) != cells[1]:
-            faults.append(Fault(where, f"a second scene for {cells[0]}", "one scene a stem"))
-    return scenes

@@ -41,6 +41,7 @@ class FrameBatch:
 
     @property
     def hw(self) -> tuple[int, int]:
+        """Height and width of the frames, pixels."""
         return self.image_BCHW.shape[2], self.image_BCHW.shape[3]
 
 
@@ -75,7 +76,7 @@ def frame_batches(
 
     with ThreadPoolExecutor(workers) as pool:
         ahead = [pool.submit(read, samples[i]) for i in range(*groups[0])] if groups else []
-        for position, (first, last) in enumerate(groups):
+        for position, (first, _) in enumerate(groups):
             frames = [future.result() for future in ahead]
             following = range(*groups[position + 1]) if position + 1 < len(groups) else range(0)
             ahead = [pool.submit(read, samples[i]) for i in following]

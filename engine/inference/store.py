@@ -40,6 +40,7 @@ class StoreLayout:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, h, w)."""
         return (len(self.stems), len(self.classes), *self.hw)
 
 
@@ -166,6 +167,7 @@ class ProbStore:
 
     @property
     def stems(self) -> Sequence[str]:
+        """N stems, in sample order."""
         stems: list[str] = self.manifest["stems"]
         return stems
 
@@ -192,7 +194,7 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
         )
     try:
         prob_NChw = np.load(prob_path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(
             f"{prob_path} is damaged ({error}); delete {folder} and run again"
         ) from error

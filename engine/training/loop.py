@@ -51,6 +51,7 @@ class FoldTask:
 
     @property
     def batch_size(self) -> int:
+        """Samples a step; a fold smaller than a batch is one batch."""
         return min(self.config.training.batch_size, len(self.training))
 
     @property
@@ -113,9 +114,7 @@ class _FoldTraining:
             self.network, self.optimizer, self.ema, self.config, policy, task.fold
         )
         self.evaluate: Callable[[Tensor], Prediction] = (
-            torch.compile(self.ema.network, fullgraph=True)
-            if policy.compile
-            else self.ema.network
+            torch.compile(self.ema.network, fullgraph=True) if policy.compile else self.ema.network
         )
         self.normalisation = input_normalisation(self.config.model)
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
