@@ -30,7 +30,11 @@ class _Settings(BaseSettings, Config):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: Any, *_: Any, **__: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the name belongs to the overridden method
+        init_settings: Any,
+        *_: Any,
+        **__: Any,
     ) -> tuple[Any, ...]:
         return (init_settings,)
 
@@ -58,8 +62,8 @@ def parse_command_line(
 
     parser.error = fail  # type: ignore[method-assign]
 
-    def parse(root: argparse.ArgumentParser, args: Any = None) -> argparse.Namespace:
-        parsed, unknown = root.parse_known_args(arguments)
+    def parse(root: argparse.ArgumentParser, typed: Any) -> argparse.Namespace:
+        parsed, unknown = root.parse_known_args(typed)
         if unknown:
             raise ConfigError(f"command line: {_unknown_argument(unknown[0], root)}")
         # The source rewrites the namespace it is given; the command's own options must survive.
@@ -68,7 +72,7 @@ def parse_command_line(
 
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Settings,
-        cli_parse_args=True,
+        cli_parse_args=sys.argv[1:] if arguments is None else list(arguments),
         root_parser=parser,
         parse_args_method=parse,
         cli_avoid_json=True,
