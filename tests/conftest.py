@@ -1,0 +1,238 @@
+"""What all tests share."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine import train
+from engine.cli import load_config, to_toml
+from engine.config import Config
+from engine.rundir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY: dict[str, dict[str, Any]] = {
+    "data": {
+        "source": "torch",
+        "workers": 1,
+        "folds": 2,
+        "blocks_per_fold": 1,
+        "input_hw": [48, 64],
+        "crop_hw": [32, 64],
+    },
+    # The smallest encoder of timm with strides 4 to 32; its blocks drop paths, the decoder drops
+    # channels, so that a test of resuming sees random numbers too.
+    "model": {
+        "encoder": "test_efficientnet",
+        "weights": "none",
+        "pyramid_channels": 8,
+        "segmentation_channels": 64,
+        "dropout": 0.2,
+        "drop_path": 0.1,
+    },
+    "training": {
+        "epochs": 2,
+        "batch_size": 2,
+        "lr": 1e-2,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "schedule": "warmup_cosine",
+        "boundary_weight": 2.0,
+        "save_every": 2,
+        "log_every": 2,
+        "threads": 1,
+    },
+    "inference": {
+        "scales": [0.75, 1.0],
+        "temperatures": [0.7, 1.0],
+        "base_hw": [48, 64],
+        "batch_size": 2,
+    },
+}
+"""Twelve frames and a few thousand weights: a run of seconds that goes through every stage."""
+
+TINY_HW = (48, 64)
+TINY_TRAIN, TINY_TEST = 12, 5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    """The same sums on every machine, and small tests leave a large one's cores asleep."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _as_found() -> Iterator[None]:
+    """Commands that run inside the tests set threads and logging; the next test has neither."""
+    logger, threads = logging.getLogger("engine"), torch.get_num_threads()
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def nyuv2_root() -> Path:
+    """The real NYU Depth v2 as a dataset folder; the test is skipped where it is absent."""
+    named = os.environ.get("ROOMSMITH_NYUV2")
+    root = Path(named) if named else ROOT.parent / "shared" / "data" / "nyuv2"
+    if not (root / "train" / "image").is_dir():
+        if named:
+            pytest.fail(f"ROOMSMITH_NYUV2={named} has no train/image; name a dataset folder")
+        pytest.skip("needs the real NYU Depth v2: set ROOMSMITH_NYUV2 to its folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder of 12 + 5 frames, 48 x 64: coloured rectangles, depth by class."""
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", TINY_TRAIN), ("test", TINY_TEST)):
+        for kind in ("image", "depth", "label"):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(count):
+            label = np.full(TINY_HW, 11, np.uint8)
+            for value in rng.integers(0, 13, 6):
+                top, left = rng.integers(0, 40), rng.integers(0, 48)
+                label[top : top + 20, left : left + 24] = value
+            noise = rng.integers(0, 60, (*TINY_HW, 3))
+            image = (label[..., None] * np.array([13, 7, 11]) + noise).astype(np.uint8)
+            depth = (800 + 500 * label.astype(np.uint16)) * (rng.random(TINY_HW) < 0.9)
+            label[rng.random(TINY_HW) < 0.1] = 255
+            name = f"{number:03d}.png"
+            Image.fromarray(image).save(root / split / "image" / name)
+            Image.fromarray(depth.astype(np.uint16)).save(root / split / "depth" / name)
+            if split == "train":
+                Image.fromarray(label).save(root / split / "label" / name)
+    (root / "test" / "label").rmdir()
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_root: Path) -> Config:
+    """The config of a run of seconds on `tiny_root`."""
+    return load_config([], {**TINY, "data": {**TINY["data"], "root": str(tiny_root)}})
+
+
+@pytest.fixture(scope="session")
+def tiny_toml(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_config` as a file."""
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(to_toml(tiny_config), encoding="utf-8")
+    return path
+
+
+def run_module(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m module arguments` from the project's root."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that one call of the command made, and what the command said."""
+
+    dir: RunDir
+    stdout: str
+    stderr: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`."""
+        content: dict[str, Any] = json.loads(self.dir.summary.read_text(encoding="utf-8"))
+        return content
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """`python -m engine.train` on the tiny dataset, from start to end; nobody may change it."""
+    root = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = run_module("engine.train", "--config", tiny_toml, "--out", root)
+    assert done.returncode == 0, done.stderr
+    return FinishedRun(RunDir(root), done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def rgbd_run(
+    tiny_config: Config, tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """A run with depth as input, on a dataset without test frames; nobody may change it."""
+    data = tmp_path_factory.mktemp("rgbd")
+    (data / "train").symlink_to(Path(tiny_config.data.root) / "train")
+    run = RunDir(tmp_path_factory.mktemp("runs") / "rgbd")
+    arguments = ["--config", str(tiny_toml), "--out", str(run.root), "--data.root", str(data)]
+    arguments += ["--model.input", "rgbd", "--training.epochs", "1", "--inference.scales", "[1]"]
+    assert train.main(arguments) == 0
+    return run
+
+
+def run_content(folder: Path) -> dict[str, Any]:
+    """What every file below `folder` holds, but for clock times and peak memory.
+
+    Files that hold none are told by their bytes; a checkpoint by the bytes, type and layout of
+    each of its tensors.
+    """
+    content: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        value: Any = path.read_bytes()
+        if path.suffix == ".pt":
+            value = _flat(torch.load(path, weights_only=True))
+        elif path.suffix == ".jsonl":
+            value = [_flat(json.loads(line)) for line in value.splitlines()]
+        elif path.suffix == ".json":
+            value = _flat(json.loads(value))
+        content[str(path.relative_to(folder))] = value
+    return content
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, torch.Tensor):
+        layout = (value.dtype, tuple(value.shape), value.stride())
+        return {key: (*layout, value.contiguous().numpy().tobytes())}
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {key: value}
+    flat: dict[str, Any] = {}
+    for name, part in value.items():
+        if not (str(name).endswith("_s") or name in ("seconds", "peak_memory_mib")):
+            flat |= _flat(part, f"{key}/{name}")
+    return flat
+
+
+@pytest.fixture(scope="session")
+def read_run() -> Callable[[Path], dict[str, Any]]:
+    """`run_content`, for comparing two runs."""
+    return run_content
+
+
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_module`: run a command as a user does."""
+    return run_module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device (make test-gpu)"))

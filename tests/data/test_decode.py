@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.data.decode import read_frame
+from engine.data.index import Sample
+
+HW = (6, 9)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def written(folder: Path, name: str, pixels: NDArray[np.generic]) -> Path:
+    path = folder / name
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def sample_of(image: Path, depth: Path | None = None, label: Path | None = None) -> Sample:
+    return Sample("frame", image, depth, label, HW, None)
+
+
+def test_a_frame_is_what_its_files_hold(tmp_path: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (*HW, 3), dtype=np.uint8)
+    depth = rng.integers(0, 65536, HW, dtype=np.uint16)
+    depth[0, :2] = 0, 65535
+    label = rng.integers(0, 256, HW, dtype=np.uint8)
+    sample = sample_of(
+        written(tmp_path, "image.png", image),
+        written(tmp_path, "depth.png", depth),
+        written(tmp_path, "label.png", label),
+    )
+    frame = read_frame(sample, label=True)
+    assert frame.depth_HW is not None
+    assert frame.label_HW is not None
+    np.testing.assert_array_equal(frame.image_CHW.permute(1, 2, 0).numpy(), image)
+    np.testing.assert_array_equal(frame.depth_HW.numpy(), depth / np.float32(1000))
+    np.testing.assert_array_equal(frame.label_HW.numpy(), label)
+    assert read_frame(sample).label_HW is None
+
+
+def test_an_indexed_label_keeps_its_indices(tmp_path: Path, rng: np.random.Generator) -> None:
+    label = rng.integers(0, 13, HW, dtype=np.uint8)
+    indexed = Image.fromarray(label)
+    indexed.putpalette([int(v) for v in rng.integers(0, 256, 768)])
+    assert indexed.mode == "P"
+    indexed.save(tmp_path / "label.png")
+    image = written(tmp_path, "image.png", np.zeros((*HW, 3), np.uint8))
+    frame = read_frame(sample_of(image, label=tmp_path / "label.png"), label=True)
+    assert frame.label_HW is not None
+    np.testing.assert_array_equal(frame.label_HW.numpy(), label)
+
+
+def test_exif_rotation_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # orientation: rotate by a quarter
+    image = tmp_path / "image.jpg"
+    Image.fromarray(np.zeros((*HW, 3), np.uint8)).save(image, exif=exif)
+    assert read_frame(sample_of(image)).image_CHW.shape == (3, *HW)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        read_frame(sample_of(tmp_path / "gone.png"))
+
+
+@pytest.mark.parametrize("content", ["cut", "text", "empty"])
+def test_a_file_that_cannot_be_decoded_is_named(
+    tmp_path: Path, rng: np.random.Generator, content: str
+) -> None:
+    image = written(tmp_path, "bad.png", rng.integers(0, 256, (*HW, 3), dtype=np.uint8))
+    whole = image.read_bytes()
+    image.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[content])
+    with pytest.raises(RuntimeError, match=r"bad\.png: cannot be decoded"):
+        read_frame(sample_of(image))
+
+
+def test_a_wrong_kind_or_size_of_file_is_named_with_what_was_needed(tmp_path: Path) -> None:
+    grey = written(tmp_path, "grey.png", np.zeros(HW, np.uint8))
+    small = written(tmp_path, "small.png", np.zeros((3, 3, 3), np.uint8))
+    image = written(tmp_path, "image.png", np.zeros((*HW, 3), np.uint8))
+    for sample, message in (
+        (sample_of(grey), r"grey\.png: expected an 8-bit RGB image, found Pillow mode 'L'"),
+        (sample_of(small), r"small\.png: expected an 8-bit RGB image of size \(6, 9\), found"),
+        (sample_of(image, depth=grey), r"grey\.png: expected a 16-bit depth PNG"),
+        (sample_of(image, label=image), r"image\.png: expected an 8-bit single-channel label PNG"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            read_frame(sample, label=True)

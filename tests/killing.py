@@ -1,0 +1,140 @@
+"""Run engine.train several times on one folder, each time killed by SIGKILL at a given moment.
+
+    python tests/killing.py '[["step", 3], ["write last.pt", 1], null]' TRAIN-ARGUMENTS
+
+A moment is an event and how often it has happened in that call; null lets the call end. The events:
+
+    step          a training step is done
+    fold K        training of fold K is about to begin
+    write NAME    a new version of NAME is half on disk, under its temporary name
+    renamed NAME  a new version of NAME has just appeared
+    pwrite        half of a map or mask of predictions is on disk
+    unlink        a file is about to be removed
+    any           each of these, and each sync to disk; such a call may also end before its count
+
+Every call after the first has --resume. Each is a fork of one process that has imported
+everything, which spares the imports' seconds; torch has computed nothing before the fork.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+import engine.data.rooms
+import engine.inference.oof
+import engine.inference.submission
+import engine.selection.summary
+import engine.train
+import engine.training.loop
+from engine.device import DevicePolicy
+from engine.progress import start_logging
+from engine.training.loop import FoldTask
+from engine.training.step import TrainStep
+
+TRACE = "KILLING_TRACE"
+"""The file that events are noted in, one a line; for whoever wants to see them."""
+
+
+class _Killer:
+    """Ends the process when the event has happened `count` times."""
+
+    def __init__(self, event: str, count: int) -> None:
+        self.event, self.count = event, count
+        self.seen: Counter[str] = Counter()
+
+    def happens(self, event: str) -> bool:
+        """Whether the process should die of this event."""
+        self.seen[event] += 1
+        self.seen["any"] += 1
+        if trace := os.environ.get(TRACE):
+            with Path(trace).open("a", encoding="utf-8") as stream:
+                stream.write(f"{event}\n")
+        return any(self.seen[e] == self.count for e in {event, "any"} & {self.event})
+
+    def kill(self) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("still alive")
+
+
+def install(killer: _Killer) -> None:
+    """Let the events pass the killer."""
+    train_step, replace, unlink = TrainStep.__call__, Path.replace, Path.unlink
+    pwrite, fsync, train_fold = os.pwrite, os.fsync, engine.training.loop.train_fold
+
+    def killing_fold(task: FoldTask, policy: DevicePolicy) -> None:
+        if killer.happens(f"fold {task.fold}"):
+            killer.kill()
+        train_fold(task, policy)
+
+    def killing_step(self: TrainStep, *arguments: Any, **named: Any) -> None:
+        train_step(self, *arguments, **named)
+        if killer.happens("step"):
+            killer.kill()
+
+    def killing_replace(self: Path, target: Path) -> Path:
+        if killer.happens(f"write {target.name}"):
+            if self.suffix == ".tmp":  # others were whole and synced before they got this name
+                os.truncate(self, self.stat().st_size // 2)
+            killer.kill()
+        result = replace(self, target)
+        if killer.happens(f"renamed {target.name}"):
+            killer.kill()
+        return result
+
+    def killing_unlink(self: Path, missing_ok: bool = False) -> None:
+        if self.exists() and killer.happens("unlink"):
+            killer.kill()
+        unlink(self, missing_ok=missing_ok)
+
+    def killing_pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        if killer.happens("pwrite"):
+            pwrite(descriptor, data[: len(data) // 2], offset)
+            killer.kill()
+        return pwrite(descriptor, data, offset)
+
+    def killing_fsync(descriptor: int) -> None:
+        if killer.happens("fsync"):
+            killer.kill()
+        fsync(descriptor)
+
+    engine.training.loop.train_fold = killing_fold
+    TrainStep.__call__ = killing_step  # type: ignore[method-assign]
+    Path.replace = killing_replace  # type: ignore[method-assign, assignment]
+    Path.unlink = killing_unlink  # type: ignore[method-assign]
+    os.pwrite = killing_pwrite  # type: ignore[assignment]
+    os.fsync = killing_fsync  # type: ignore[assignment]
+
+
+def call(moment: list[Any] | None, arguments: list[str]) -> int:
+    """Run the command in a fork; its exit code, or minus the signal that ended it."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 70
+    try:
+        install(_Killer(*(moment or ("never", 0))))
+        start_logging()
+        code = engine.train.main(arguments)
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    moments, arguments = json.loads(sys.argv[1]), sys.argv[2:]
+    for number, moment in enumerate(moments):
+        code = call(moment, arguments + ["--resume"] * (number > 0))
+        if code == 0 and moment and moment[0] == "any":
+            return
+        wanted = -signal.SIGKILL if moment else 0
+        if code != wanted:
+            raise SystemExit(f"call {number} until {moment} ended with {code}, not {wanted}")
+
+
+if __name__ == "__main__":
+    main()

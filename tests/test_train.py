@@ -1,0 +1,299 @@
+"""The whole command on twelve frames: its files, its refusals, its stops and resumptions."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engine import train
+from engine.cli import ConfigError, load_config, run_main
+from engine.config import Config
+from engine.inference.store import open_store
+from engine.rundir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ReadRun = Callable[[Path], dict[str, Any]]
+FinishedRun = Any  # defined in conftest.py, which cannot be imported
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def exit_code(*arguments: object) -> int:
+    """What the command would end with; it runs in this process."""
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: train.main(list(map(str, arguments))))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def mtimes(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def copied_run(finished_run: FinishedRun, tmp_path: Path) -> RunDir:
+    """A finished run that a test may spoil."""
+    shutil.copytree(finished_run.dir.root, tmp_path / "run")
+    return RunDir(tmp_path / "run")
+
+
+def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:
+    root = finished_run.dir.root
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    assert files == [
+        *("config.toml", "environment.json"),
+        *(f"fold{k}/{n}" for k in (0, 1) for n in ("best.safetensors", "last.pt", "metrics.jsonl")),
+        *("folds.json", "oof/manifest.json", "oof/prob.npy"),
+        *("submission.npy", "submission.zip", "summary.json", "temperature.json"),
+    ]
+
+
+def test_the_config_is_the_resolved_one(finished_run: FinishedRun, tiny_config: Config) -> None:
+    assert load_config([finished_run.dir.config]) == tiny_config
+
+
+def test_the_folds_and_the_environment_are_told(finished_run: FinishedRun) -> None:
+    folds = read(finished_run.dir.folds)
+    assert folds["kind"] == "blocked"
+    assert folds["leakage"] == finished_run.summary["leakage"] == pytest.approx(2 / 12)
+    environment = read(finished_run.dir.environment)
+    assert len(environment["dataset_fingerprint"]) == 64
+    assert torch.__version__.startswith(environment["versions"]["torch"])
+
+
+def test_the_store_holds_a_probability_of_every_training_frame(finished_run: FinishedRun) -> None:
+    store = open_store(finished_run.dir.oof)
+    assert store.prob_NChw.shape == (12, 13, 24, 32)
+    assert store.prob_NChw.dtype == np.float16
+    np.testing.assert_allclose(store.prob_NChw.astype(np.float32).sum(1), 1, atol=5e-3)
+    assert list(store.stems) == [f"{i:03d}" for i in range(12)]
+    assert sorted(store.manifest["folds"]) == [0] * 6 + [1] * 6
+    assert store.manifest["classes"] == list(load_config([]).data.classes)
+
+
+def test_the_submission_has_a_mask_of_every_test_frame(finished_run: FinishedRun) -> None:
+    masks = np.load(finished_run.dir.submission)
+    assert (masks.shape, masks.dtype) == ((5, 48, 64), np.uint8)
+    assert masks.max() < 13
+    with zipfile.ZipFile(finished_run.dir.submission_zip) as archive:
+        assert archive.namelist() == ["submission.npy"]
+        assert archive.read("submission.npy") == finished_run.dir.submission.read_bytes()
+
+
+def test_the_summary_adds_up(finished_run: FinishedRun) -> None:
+    summary = finished_run.summary
+    assert {"oof", "folds", "seconds", "leakage", "peak_memory_mib"} <= set(summary)
+    assert set(summary["oof"]) == {"miou", "pixel_acc", "temperature", "iou", "confusion"}
+    choice = read(finished_run.dir.temperature)
+    assert [score["temperature"] for score in choice["scores"]] == [0.7, 1.0]
+    best = max(choice["scores"], key=lambda score: float(score["miou"]))
+    assert choice["best"] == best["temperature"] == summary["oof"]["temperature"]
+    assert summary["oof"]["miou"] == best["miou"]
+    count_CC = np.array(summary["oof"]["confusion"])
+    # Every labelled pixel of the twelve frames is counted once: about nine tenths of them.
+    assert 0.85 < count_CC.sum() / (12 * 48 * 64) < 0.95
+    assert summary["oof"]["pixel_acc"] == pytest.approx(np.trace(count_CC) / count_CC.sum())
+    assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
+    seconds = summary["seconds"]
+    assert set(seconds) == {"prepare", "training", "validation", "oof", "submission", "total"}
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
+    assert summary["peak_memory_mib"] > 50
+
+
+def test_the_user_is_told_what_runs_and_how_far_it_is(finished_run: FinishedRun) -> None:
+    for words in (
+        *("12 training and 5 test frames; blocked folds, leakage 16.7 %", "device cpu"),
+        *("fold  epoch", "   0   1/2", "   1   2/2", "data source: torch", "OOF mIoU"),
+    ):
+        assert words in finished_run.stdout, words
+    assert finished_run.stderr == ""
+
+
+def test_a_second_call_says_it_is_complete_and_changes_nothing(
+    finished_run: FinishedRun, tiny_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = mtimes(finished_run.dir.root)
+    assert exit_code("--config", tiny_toml, "--out", finished_run.dir.root) == 0
+    assert mtimes(finished_run.dir.root) == before
+    shown = capsys.readouterr().out
+    assert "is complete; nothing to do" in shown
+    assert f"{finished_run.summary['oof']['miou']:.4f}" in shown
+
+
+def test_one_fold_and_then_the_rest_equal_one_call(
+    finished_run: FinishedRun,
+    tiny_toml: Path,
+    tmp_path: Path,
+    read_run: ReadRun,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--config", tiny_toml, "--out", tmp_path)
+    assert exit_code(*arguments, "--folds", 1) == 0
+    assert "folds 0 remain: run the same command without --folds" in capsys.readouterr().out
+    assert not (tmp_path / "fold0").exists()
+    assert not (tmp_path / "summary.json").exists()
+    before = mtimes(tmp_path / "fold1")
+    assert exit_code(*arguments) == 0
+    assert mtimes(tmp_path / "fold1") == before, "a trained fold is not trained again"
+    assert read_run(tmp_path) == read_run(finished_run.dir.root)
+
+
+def test_another_experiment_in_the_same_folder_is_refused(
+    finished_run: FinishedRun, tiny_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = mtimes(finished_run.dir.root)
+    arguments = ("--config", tiny_toml, "--out", finished_run.dir.root, "--training.lr", 0.5)
+    assert exit_code(*arguments, "--no-inference.flip") == 2
+    assert capsys.readouterr().err == (
+        f"error: {finished_run.dir.root} holds another experiment; choose another --out, or undo:\n"
+        "  training.lr: 0.01 -> 0.5\n"
+        "  inference.flip: True -> False\n"
+    )
+    assert mtimes(finished_run.dir.root) == before
+
+
+def test_another_dataset_in_the_same_folder_is_refused(
+    copied_run: RunDir, tiny_config: Config, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_config.data.root, data)
+    shutil.copy(data / "test" / "image" / "000.png", data / "test" / "image" / "001.png")
+    before = read_run(copied_run.root)
+    arguments = ("--config", tiny_toml, "--out", copied_run.root, "--data.root", data)
+    with pytest.raises(RuntimeError, match=r"last\.pt was written by another config or dataset"):
+        train.main(list(map(str, arguments)))
+    assert read_run(copied_run.root) == before
+
+
+def test_the_same_dataset_elsewhere_is_the_same_experiment(
+    copied_run: RunDir, tiny_config: Config, tiny_toml: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_config.data.root, data)
+    arguments = ("--config", tiny_toml, "--out", copied_run.root, "--data.root", data)
+    before = mtimes(copied_run.root)
+    assert train.main([*map(str, arguments), "--data.workers", "2"]) == 0
+    assert mtimes(copied_run.root) == before
+
+
+def test_a_faulty_dataset_is_refused_before_anything_is_written(
+    tiny_config: Config, tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_config.data.root, data)
+    (data / "train" / "label" / "003.png").write_bytes(b"")
+    (data / "test" / "image" / "004.png").write_text("no picture", encoding="utf-8")
+    out = tmp_path / "run"
+    assert exit_code("--config", tiny_toml, "--out", out, "--data.root", data) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: 2 faults in {data}:\n")
+    assert "train/label/003.png" in shown
+    assert "test/image/004.png" in shown
+    assert not out.exists()
+
+
+def test_a_stopped_fold_goes_on_only_when_asked_to(
+    tiny_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--config", str(tiny_toml), "--out", str(tmp_path), "--folds", "0"]
+    with monkeypatch.context() as patch:
+
+        def stop(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("engine.training.loop.validate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    assert (tmp_path / "fold0" / "last.pt").exists()
+    with pytest.raises(ConfigError, match=r"fold 0 of .* was stopped in epoch 1 of 2; --resume"):
+        train.main(arguments)
+    assert train.main([*arguments, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("name", ["fold1/last.pt", "fold0/best.safetensors", "oof/prob.npy"])
+def test_a_damaged_file_of_an_unfinished_run_is_named(
+    name: str, copied_run: RunDir, tiny_toml: Path
+) -> None:
+    copied_run.summary.unlink()
+    path = copied_run.root / name
+    path.write_bytes(path.read_bytes()[:1000])
+    if name == "fold0/best.safetensors":
+        shutil.rmtree(copied_run.oof)  # else its weights are not needed for the out-of-fold part
+    with pytest.raises((RuntimeError, ValueError), match=str(path)):
+        train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)])
+
+
+def test_a_store_of_other_weights_is_refused(copied_run: RunDir, tiny_toml: Path) -> None:
+    shutil.copy(copied_run.best(1), copied_run.best(0))
+    with pytest.raises(ValueError, match="was made from other weights, data or settings"):
+        train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)])
+
+
+def test_without_test_frames_there_is_a_summary_and_no_submission(rgbd_run: RunDir) -> None:
+    summary = read(rgbd_run.summary)
+    assert "submission" not in summary["seconds"]
+    assert not rgbd_run.submission.exists()
+    assert not rgbd_run.submission_zip.exists()
+
+
+def test_depth_as_input_is_a_fourth_channel(rgbd_run: RunDir, finished_run: FinishedRun) -> None:
+    def stem_channels(run: RunDir) -> int:
+        return int(load_file(run.best(0))["encoder.model.conv_stem.weight"].shape[1])
+
+    assert stem_channels(rgbd_run) == 4
+    assert stem_channels(finished_run.dir) == 3
+
+
+def run_killed(moments: list[list[Any] | None], *arguments: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "tests/killing.py", json.dumps(moments), *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
+    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
+) -> None:
+    rng = random.Random(0)
+    moments = [
+        ["step", rng.randint(1, 5)],  # within an epoch of fold 0
+        ["write last.pt", 1],  # half a checkpoint on disk
+        ["fold 1", 1],  # between the folds
+        ["step", rng.randint(1, 5)],  # within an epoch of fold 1
+        ["write best.safetensors", 1],
+        ["pwrite", rng.randint(1, 20)],  # out-of-fold prediction: 12 frames, 2 temperatures
+        ["unlink", 1],  # the store is finished, but not tidied up
+        ["write .submission.json", rng.randint(1, 3)],  # prediction of the test frames
+        None,
+    ]
+    run_killed(moments, "--config", tiny_toml, "--out", tmp_path)
+    assert read_run(tmp_path) == read_run(finished_run.dir.root)
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(
+    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
+) -> None:
+    # A whole run has about 190 such moments, so these five lie anywhere in it.
+    rng = random.Random(1)
+    moments: list[list[Any] | None] = [["any", rng.randint(10, 55)] for _ in range(5)]
+    run_killed([*moments, None], "--config", tiny_toml, "--out", tmp_path)
+    assert read_run(tmp_path) == read_run(finished_run.dir.root)

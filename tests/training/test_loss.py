@@ -1,0 +1,127 @@
+"""The training loss: its depth part against a loop, its sum, and its gradients."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.config import Config
+from engine.data.batch import Batch
+from engine.model.network import Prediction
+from engine.training.loss import class_weights, depth_l1, training_loss
+from kernels.boundary_ce import boundary_ce
+
+
+def make(*, batch: int = 2) -> tuple[Prediction, Batch]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(batch, 13, 4, 6, generator=generator)
+    depth = torch.rand(batch, 4, 6, generator=generator)
+    depth_m = 12 * torch.rand(batch, 16, 24, generator=generator)
+    depth_m[torch.rand(depth_m.shape, generator=generator) < 0.3] = 0
+    label = torch.randint(0, 13, depth_m.shape, generator=generator)
+    label[torch.rand(depth_m.shape, generator=generator) < 0.2] = 255
+    image = torch.zeros(batch, 3, 16, 24)
+    return Prediction(logits, depth), Batch(image, depth_m, label.byte(), np.arange(batch))
+
+
+def config_of(**training: object) -> Config:
+    return Config.model_validate({"training": training})
+
+
+def depth_by_loop(predicted: Tensor, depth_m: Tensor) -> float:
+    errors = [
+        abs(float(p) - (min(max(float(d), 0.71), 10.0) - 0.71) / 9.29)
+        for p, d in zip(predicted.flatten(), depth_m.flatten(), strict=True)
+        if d > 0
+    ]
+    return sum(errors) / len(errors)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_the_depth_loss_is_the_mean_error_over_known_depth(align_corners: bool) -> None:
+    prediction, batch = make()
+    upsampled = F.interpolate(
+        prediction.depth_Bhw[:, None], (16, 24), mode="bilinear", align_corners=align_corners
+    )
+    found = float(depth_l1(prediction.depth_Bhw, batch.depth_BHW, align_corners))
+    assert found == pytest.approx(depth_by_loop(upsampled, batch.depth_BHW), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("metres", "target"), [(0.3, 0.0), (0.71, 0.0), (5.355, 0.5), (10.0, 1.0), (65.535, 1.0)]
+)
+def test_depth_is_clipped_to_what_the_sensor_measures(metres: float, target: float) -> None:
+    loss = depth_l1(torch.zeros(1, 1, 1), torch.full((1, 4, 4), metres), True)
+    assert float(loss) == pytest.approx(target, abs=1e-6)
+
+
+def test_without_any_depth_its_loss_and_gradient_are_0() -> None:
+    depth = torch.rand(2, 4, 6, requires_grad=True)
+    loss = depth_l1(depth, torch.zeros(2, 16, 24), True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0.0
+    assert depth.grad is not None
+    assert torch.equal(depth.grad, torch.zeros_like(depth))
+
+
+def test_the_total_is_segmentation_plus_a_tenth_of_depth() -> None:
+    prediction, batch = make()
+    config = config_of(boundary_weight=2.0, class_weights={"tv": 1.5}, ignored_edges=True)
+    weights = class_weights(config, torch.device("cpu"))
+    losses = training_loss(prediction, batch, config, weights, True)
+    segmentation = boundary_ce(
+        prediction.logits_BChw,
+        batch.label_BHW,
+        weights,
+        2.0,
+        align_corners=True,
+        ignored_edges=True,
+    )
+    assert torch.equal(losses.segmentation, segmentation)
+    assert torch.equal(losses.depth, depth_l1(prediction.depth_Bhw, batch.depth_BHW, True))
+    torch.testing.assert_close(losses.total, losses.segmentation + 0.1 * losses.depth)
+
+
+def test_with_the_defaults_it_is_plain_cross_entropy() -> None:
+    prediction, batch = make()
+    config = config_of(depth_weight=0.0)
+    losses = training_loss(
+        prediction, batch, config, class_weights(config, torch.device("cpu")), True
+    )
+    upsampled = F.interpolate(prediction.logits_BChw, (16, 24), mode="bilinear", align_corners=True)
+    oracle = F.cross_entropy(upsampled, batch.label_BHW.long(), ignore_index=255)
+    torch.testing.assert_close(losses.total, oracle)
+
+
+def test_class_weights_stand_in_class_order() -> None:
+    config = config_of(class_weights={"window": 3.0, "bed": 2.0, "tv": 1.5})
+    expected = [2.0, *[1.0] * 9, 1.5, 1.0, 3.0]
+    weights = class_weights(config, torch.device("cpu"))
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == expected
+
+
+def test_half_precision_predictions_are_scored_in_float32() -> None:
+    prediction, batch = make()
+    config = config_of()
+    weights = class_weights(config, torch.device("cpu"))
+    half = Prediction(*(tensor.bfloat16() for tensor in prediction))
+    losses = training_loss(half, batch, config, weights, True)
+    assert {loss.dtype for loss in losses} == {torch.float32}
+    same = Prediction(*(tensor.float() for tensor in half))
+    assert torch.equal(losses.total, training_loss(same, batch, config, weights, True).total)
+
+
+def test_a_batch_without_labels_or_depth_moves_no_weight() -> None:
+    prediction, batch = make()
+    batch.label_BHW.fill_(255)
+    batch.depth_BHW.zero_()
+    config = config_of(boundary_weight=2.0)
+    leaves = Prediction(*(tensor.requires_grad_() for tensor in prediction))
+    losses = training_loss(leaves, batch, config, class_weights(config, torch.device("cpu")), True)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    assert losses.total.item() == 0.0
+    for leaf in leaves:
+        assert leaf.grad is not None
+        assert torch.equal(leaf.grad, torch.zeros_like(leaf))

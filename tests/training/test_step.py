@@ -1,0 +1,179 @@
+"""One step: what it changes, what it never does, and how it notes a loss that is not finite."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engine.config import Config
+from engine.data.batch import Batch
+from engine.device import DevicePolicy
+from engine.model.network import Network, build_network
+from engine.training import loss as loss_module
+from engine.training.ema import Ema
+from engine.training.loss import Losses
+from engine.training.optim import make_optimizer
+from engine.training.step import Statistics, TrainStep, step_seed
+
+CPU = torch.device("cpu")
+EAGER = DevicePolicy(CPU, None, compile=False)
+
+
+def make_batch(seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(2, 3, 32, 64, generator=generator)
+    depth = 5 * torch.rand(2, 32, 64, generator=generator)
+    label = torch.randint(0, 13, (2, 32, 64), generator=generator).byte()
+    return Batch(image.to(memory_format=torch.channels_last), depth, label, np.arange(2))
+
+
+def make_step(
+    config: Config, *, policy: DevicePolicy = EAGER, fold: int = 0, **training: Any
+) -> TrainStep:
+    config = config.model_copy(update={"training": config.training.model_copy(update=training)})
+    torch.manual_seed(0)
+    network: Network = build_network(config.model, 13).train()
+    ema = Ema(network, config.training.ema_decay, warmup=False)
+    return TrainStep(network, make_optimizer(network, config.training), ema, config, policy, fold)
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(module.state_dict())
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_step_moves_weights_and_average_and_adds_up_losses(tiny_config: Config) -> None:
+    step, statistics = make_step(tiny_config), Statistics(CPU)
+    before = weights_of(step.network)
+    step(make_batch(), 1e-2, 0, 0, statistics)
+    after = weights_of(step.network)
+    assert not any(torch.equal(before[key], after[key]) for key in before if "weight" in key)
+    for key, value in weights_of(step.ema.network).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, torch.lerp(before[key], after[key], 0.1))
+    means = statistics.means()
+    assert means["loss"] == pytest.approx(
+        means["segmentation_loss"] + 0.1 * means["depth_loss"], rel=1e-6
+    )
+    assert int(statistics.first_bad_step) == -1
+    assert all(parameter.grad is None for parameter in step.network.parameters())
+
+
+def test_a_step_depends_on_its_position_in_the_fold_and_on_nothing_before(
+    tiny_config: Config,
+) -> None:
+    ends = []
+    for position, noise in ((7, 0), (7, 1), (8, 0)):
+        step = make_step(tiny_config)
+        torch.manual_seed(noise)  # whatever was drawn before must not matter
+        step(make_batch(), 1e-2, 1, position, Statistics(CPU))
+        ends.append(weights_of(step.network))
+    assert equal(ends[0], ends[1])
+    assert not equal(ends[0], ends[2]), "dropout and dropped paths differ from step to step"
+
+
+def test_seeds_differ_between_runs_folds_and_steps_and_fit_64_bits() -> None:
+    seeds = {step_seed(a, b, c) for a in range(3) for b in range(3) for c in range(-1, 30)}
+    assert len(seeds) == 3 * 3 * 31
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_learning_rate_is_the_steps_own(tiny_config: Config) -> None:
+    step = make_step(tiny_config, weight_decay=0.0)
+    before = weights_of(step.network)
+    step(make_batch(), 0.0, 0, 0, Statistics(CPU))
+    named = dict(step.network.named_parameters())
+    assert all(torch.equal(before[key], value) for key, value in named.items())
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3])
+def test_the_gradient_norm_is_limited_where_asked(tiny_config: Config, clip: float) -> None:
+    step = make_step(tiny_config, clip_norm=clip)
+    norms: list[Tensor] = []
+
+    def note(*_: Any) -> None:
+        norms.append(
+            nn.utils.get_total_norm([p.grad for p in step.parameters if p.grad is not None])
+        )
+
+    step.optimizer.register_step_pre_hook(note)
+    step(make_batch(), 1e-2, 0, 0, Statistics(CPU))
+    if clip:
+        assert float(norms[0]) == pytest.approx(clip, rel=1e-3)
+    else:
+        assert float(norms[0]) > 0.1
+
+
+class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_no_value_back_and_no_shape_depends_on_one(tiny_config: Config) -> None:
+    step, statistics, batch = make_step(tiny_config), Statistics(CPU), make_batch()
+    with _Calls() as calls:
+        step(batch, 1e-2, 0, 0, statistics)
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "aten.index.", "bincount")
+    assert [name for name in calls.names if any(word in name for word in waiting)] == []
+    assert any("convolution_backward" in name for name in calls.names), "the mode saw the backward"
+    with _Calls() as calls:
+        statistics.means()
+        bool(statistics.first_bad_step < 0)
+    assert "aten._local_scalar_dense.default" in calls.names, "reading a value is seen"
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_the_first_step_that_is_not_finite_is_noted(
+    tiny_config: Config, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = loss_module.training_loss
+
+    def spoilt(*arguments: Any) -> Losses:
+        losses = plain(*arguments)
+        if kind == "loss":
+            return losses._replace(total=losses.total * float("inf"))
+        # Worth 0, but with a gradient of 0 x infinity.
+        return losses._replace(total=losses.total + (losses.total * 0).abs().sqrt())
+
+    step, statistics = make_step(tiny_config, clip_norm=0.0), Statistics(CPU)
+    for position in range(5):
+        if position == 2:
+            monkeypatch.setattr("engine.training.step.training_loss", spoilt)
+        step(make_batch(position), 1e-3, position, position, statistics)
+    assert int(statistics.first_bad_step) == 2
+
+
+def test_a_compiled_step_trains_the_same_weights_under_the_same_names(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled, asked = torch.compile, []
+
+    def traced(network: nn.Module, **options: Any) -> Any:
+        # Tracing takes seconds; that the network can be traced is shown where it is defined.
+        asked.append(options)
+        wrapped: Any = compiled(network, **options)
+        assert "_orig_mod.encoder" in next(iter(wrapped.state_dict()))
+        return network.__call__
+
+    monkeypatch.setattr(torch, "compile", traced)
+    steps = [
+        make_step(tiny_config, policy=DevicePolicy(CPU, None, compile=compiles))
+        for compiles in (False, True)
+    ]
+    for step in steps:
+        step(make_batch(), 1e-2, 0, 0, Statistics(CPU))
+    assert asked == [{"fullgraph": True}]
+    assert equal(*(weights_of(step.network) for step in steps))
+    assert equal(*(weights_of(step.ema.network) for step in steps))
