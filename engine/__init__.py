@@ -15,7 +15,7 @@ the files:
         fpn  network              decoder, segmentation head, depth head
     training/                     logits become a loss, the loss moves the weights; checkpoints
     inference/                    trained weights become out-of-fold probabilities, by many views
-    selection/                    probabilities become a temperature, blend weights, a submission
+    selection/                    probabilities become a temperature and a summary
     rundir.py                     the folder in which those stages meet, file by file
 
 The commands put the stages together: `python -m engine.train`, `engine.predict`, `engine.prepare`.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.rundir import RunDir, whole_file, write_text
@@ -87,7 +87,8 @@ def save_best(path: Path, network: nn.Module, metadata: dict[str, str]) -> None:
     # One entry only: safetensors writes several in an order that changes from process to process.
     entry = {"roomsmith": json.dumps(metadata, sort_keys=True)}
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata=entry)
+        # Not save_file, whose files only their owner may read (mode 600).
+        temporary.write_bytes(save(tensors, metadata=entry))
 
 
 def write_metrics(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -102,10 +102,12 @@ def test_a_damaged_state_is_one_error_that_names_the_file(damage: str, run: RunD
         load_last(run, 3, "hash")
 
 
-def test_best_weights_are_contiguous_and_carry_their_origin(run: RunDir) -> None:
+def test_best_weights_are_contiguous_readable_by_others_and_carry_their_origin(run: RunDir) -> None:
     network = make()[0]
     origin = {"epoch": "4", "fold": "0", "config_hash": "hash"}
     save_best(run.best(0), network, origin)
+    (run.root / "plain").touch()
+    assert run.best(0).stat().st_mode == (run.root / "plain").stat().st_mode
     with safe_open(run.best(0), framework="pt") as file:
         assert json.loads(file.metadata()["roomsmith"]) == origin
         assert set(file.keys()) == set(network.state_dict())
