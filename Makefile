@@ -52,4 +52,4 @@ $(READY): pyproject.toml tools/set_up.py
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
-	find engine kernels tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find engine kernels benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +

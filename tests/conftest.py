@@ -22,6 +22,11 @@ from engine.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Triton decides between compiler and interpreter when it is imported, which engine's modules do;
+# the imports above do not. Where there is a GPU its kernels are tested as machine code.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 TINY: dict[str, dict[str, Any]] = {
     "data": {
         "source": "torch",

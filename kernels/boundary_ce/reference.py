@@ -44,19 +44,13 @@ def boundary_ce(
     Raises:
         ValueError: the shapes do not fit together.
     """
-    B, C, h, w = logits_BChw.shape
-    if label_BHW.ndim != 3 or label_BHW.shape[0] != B:
-        raise ValueError(f"labels must be (B={B}, H, W), got {tuple(label_BHW.shape)}")
-    H, W = label_BHW.shape[1:]
-    if H % h or W % w or H // h != W // w:
-        raise ValueError(
-            f"labels {H} x {W} must be the same multiple of the logits {h} x {w} in both directions"
-        )
-    if class_weight_C.shape != (C,):
-        raise ValueError(f"class weights must be ({C},), got {tuple(class_weight_C.shape)}")
+    check(logits_BChw, label_BHW, class_weight_C)
     dtype = torch.promote_types(logits_BChw.dtype, torch.float32)
     logits_BCHW = F.interpolate(
-        logits_BChw.to(dtype), size=(H, W), mode="bilinear", align_corners=align_corners
+        logits_BChw.to(dtype),
+        size=label_BHW.shape[1:],
+        mode="bilinear",
+        align_corners=align_corners,
     )
     loss_BHW = F.cross_entropy(
         logits_BCHW,
@@ -67,6 +61,20 @@ def boundary_ce(
     )
     weight_BHW = pixel_weights(label_BHW, boundary_weight, ignored_edges, dtype)
     return (weight_BHW * loss_BHW).sum() / (weight_BHW.sum() + EPSILON)
+
+
+def check(logits_BChw: Tensor, label_BHW: Tensor, class_weight_C: Tensor) -> None:
+    """Raise a ValueError if the shapes of `boundary_ce`'s arguments do not fit together."""
+    B, C, h, w = logits_BChw.shape
+    if label_BHW.ndim != 3 or label_BHW.shape[0] != B:
+        raise ValueError(f"labels must be (B={B}, H, W), got {tuple(label_BHW.shape)}")
+    H, W = label_BHW.shape[1:]
+    if H % h or W % w or H // h != W // w:
+        raise ValueError(
+            f"labels {H} x {W} must be the same multiple of the logits {h} x {w} in both directions"
+        )
+    if class_weight_C.shape != (C,):
+        raise ValueError(f"class weights must be ({C},), got {tuple(class_weight_C.shape)}")
 
 
 def pixel_weights(

@@ -1,6 +1,21 @@
 """Confusion matrices and the figures that are read off them."""
 
 from kernels.confusion.metrics import class_iou, mean_iou, pixel_accuracy
-from kernels.confusion.reference import confusion, probability_confusion
+from kernels.confusion.op import (
+    blend_confusion,
+    confusion,
+    confusion_many,
+    probability_confusion,
+    resized_argmax,
+)
 
-__all__ = ["class_iou", "confusion", "mean_iou", "pixel_accuracy", "probability_confusion"]
+__all__ = [
+    "blend_confusion",
+    "class_iou",
+    "confusion",
+    "confusion_many",
+    "mean_iou",
+    "pixel_accuracy",
+    "probability_confusion",
+    "resized_argmax",
+]

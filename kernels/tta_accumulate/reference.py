@@ -37,22 +37,18 @@ def tta_accumulate(
     mirrored back if the view was mirrored, and resized bilinearly to the base size.
 
     Args:
-        total_BTCHW: (B, T, C, H, W) float32 sum of the views so far; written.
-        logits_BChw: (B, C, h, w), floating.
+        total_BTCHW: (B, T, C, H, W) float32 sum of the views so far, any layout; written.
+        logits_BChw: (B, C, h, w), floating, any layout, on the device of the sum.
         temperatures: T positive numbers, in the order of the second axis of `total_BTCHW`.
         view_hw: size of the view that the network saw, pixels.
         flipped: the view was mirrored left to right.
         align_corners: how the logits are upsampled to the view.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not fit together, the sum is not float32, a side is empty or a
+            temperature is not positive.
     """
-    B, T, C, H, W = total_BTCHW.shape
-    if logits_BChw.shape[:2] != (B, C) or len(temperatures) != T:
-        raise ValueError(
-            f"sum {tuple(total_BTCHW.shape)} does not fit logits {tuple(logits_BChw.shape)} "
-            f"at {len(temperatures)} temperatures; it must be (B, T, C, H, W)"
-        )
+    check(total_BTCHW, logits_BChw, temperatures, view_hw)
     logits_BCHW = F.interpolate(
         logits_BChw.to(torch.float32), size=view_hw, mode="bilinear", align_corners=align_corners
     )
@@ -60,6 +56,33 @@ def tta_accumulate(
         prob_BCHW = torch.softmax(logits_BCHW / temperature, dim=1)
         if flipped:
             prob_BCHW = prob_BCHW.flip(-1)
-        if view_hw != (H, W):
-            prob_BCHW = F.interpolate(prob_BCHW, size=(H, W), mode="bilinear", align_corners=False)
+        if prob_BCHW.shape[2:] != total_BTCHW.shape[3:]:
+            prob_BCHW = F.interpolate(
+                prob_BCHW, size=total_BTCHW.shape[3:], mode="bilinear", align_corners=False
+            )
         total_BTCHW[:, t] += prob_BCHW
+
+
+def check(
+    total_BTCHW: Tensor,
+    logits_BChw: Tensor,
+    temperatures: Sequence[float],
+    view_hw: tuple[int, int],
+) -> None:
+    """Raise the ValueErrors of `tta_accumulate`."""
+    shape = tuple(total_BTCHW.shape)
+    fits = len(shape) == 5 and logits_BChw.ndim == 4
+    if not fits or logits_BChw.shape[:2] != shape[0:3:2] or len(temperatures) != shape[1]:
+        raise ValueError(
+            f"sum {shape} does not fit logits {tuple(logits_BChw.shape)} "
+            f"at {len(temperatures)} temperatures; it must be (B, T, C, H, W)"
+        )
+    if total_BTCHW.dtype != torch.float32:
+        raise ValueError(f"the sum must be float32, got {total_BTCHW.dtype}")
+    if min(*logits_BChw.shape[2:], *view_hw, *shape[3:]) < 1:
+        raise ValueError(
+            f"no side may be empty: logits {tuple(logits_BChw.shape)}, view {tuple(view_hw)}, "
+            f"sum {shape}"
+        )
+    if min(temperatures, default=1.0) <= 0:
+        raise ValueError(f"temperatures must be positive, got {tuple(temperatures)}")

@@ -1,19 +1,42 @@
-"""Confusion matrices against a loop, and the figures read off them against hand counts."""
+"""Counting pairs against a loop; all three implementations."""
 
-import math
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.confusion import class_iou, confusion, mean_iou, pixel_accuracy, probability_confusion
-from kernels.confusion.reference import resized_argmax
+from kernels import confusion as package
+from kernels.confusion import launch
 
 IGNORE = 255
+Count = Callable[..., Tensor]
+
+
+@pytest.fixture
+def module(backend: str, operation: Callable[[str, str], ModuleType]) -> ModuleType:
+    return operation("confusion", backend)
+
+
+@pytest.fixture
+def count(
+    backend: str, module: ModuleType, device_of: Callable[[str], torch.device]
+) -> Callable[..., Tensor]:
+    """`confusion`, or `confusion_many` where there are candidates; the counts on the CPU."""
+
+    def count(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
+        many = prediction.ndim > label.ndim
+        function = module.confusion_many if many else module.confusion
+        device = device_of(backend)
+        found: Tensor = function(prediction.to(device), label.to(device), classes)
+        assert found.dtype == torch.int64
+        return found.cpu()
+
+    return count
 
 
 def by_loop(prediction: Tensor, label: Tensor, classes: int) -> list[list[int]]:
@@ -24,89 +47,151 @@ def by_loop(prediction: Tensor, label: Tensor, classes: int) -> list[list[int]]:
     return count
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    classes=st.integers(2, 13),
-    pixels=st.integers(0, 200),
-    ignored=st.sampled_from([0.0, 0.3, 1.0]),
-    dtype=st.sampled_from([torch.uint8, torch.int64]),
-)
-def test_it_counts_what_a_loop_counts(
-    seed: int, classes: int, pixels: int, ignored: float, dtype: torch.dtype
-) -> None:
+def make(pixels: int, classes: int, ignored: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random predictions and labels, int64."""
     generator = torch.Generator().manual_seed(seed)
     prediction = torch.randint(0, classes, (pixels,), generator=generator)
     label = torch.randint(0, classes, (pixels,), generator=generator)
     label[torch.rand(pixels, generator=generator) < ignored] = IGNORE
-    count = confusion(prediction.to(dtype), label.to(dtype), classes)
-    assert count.dtype == torch.int64
-    assert count.tolist() == by_loop(prediction, label, classes)
+    return prediction, label
 
 
-def test_rows_are_the_truth_and_columns_the_prediction() -> None:
-    count = confusion(torch.tensor([[2, 2]]), torch.tensor([[0, IGNORE]]), 3)
-    assert count.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+# The implementation is the same in every example.
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.integers(1, 20),
+    pixels=st.integers(0, 200),
+    ignored=st.sampled_from([0.0, 0.3, 1.0]),
+    dtypes=st.sampled_from(
+        [(torch.uint8, torch.uint8), (torch.int64, torch.int64), (torch.int32, torch.uint8)]
+    ),
+)
+def test_it_counts_what_a_loop_counts(
+    count: Count,
+    seed: int,
+    classes: int,
+    pixels: int,
+    ignored: float,
+    dtypes: tuple[torch.dtype, torch.dtype],
+) -> None:
+    prediction, label = make(pixels, classes, ignored, seed)
+    found = count(prediction.to(dtypes[0]), label.to(dtypes[1]), classes)
+    assert found.tolist() == by_loop(prediction, label, classes)
 
 
-def test_counts_add_up_over_batches() -> None:
-    generator = torch.Generator().manual_seed(3)
-    prediction = torch.randint(0, 5, (4, 6, 7), generator=generator)
-    label = torch.randint(0, 5, (4, 6, 7), generator=generator)
-    parts = [confusion(prediction[i], label[i], 5) for i in range(4)]
-    assert torch.equal(torch.stack(parts).sum(0), confusion(prediction, label, 5))
+# A tile of Triton and a block of the CPU hold 4096 pixels, four of which the CPU counts at a time.
+@pytest.mark.parametrize("pixels", [4095, 4096, 4097, 13_001])
+# 63 classes are the last that have a table in Triton, 254 the most that leave a number between the
+# last class and the ignored, 255 the most.
+@pytest.mark.parametrize("classes", [13, 63, 64, 254, 255])
+def test_blocks_and_tables_of_any_size_count_alike(count: Count, pixels: int, classes: int) -> None:
+    prediction, label = make(pixels, classes, 0.2)
+    valid = label != IGNORE
+    pair = (label[valid] * classes + prediction[valid]).numpy()
+    expected = np.bincount(pair, minlength=classes * classes).reshape(classes, classes)
+    assert count(prediction.byte(), label.byte(), classes).tolist() == expected.tolist()
 
 
-def test_shapes_that_differ_are_refused() -> None:
+def test_long_runs_of_one_pair_are_counted(count: Count) -> None:
+    label = torch.full((100, 100), 3, dtype=torch.uint8)
+    assert count(label, label, 4)[3, 3] == 10_000
+
+
+def test_rows_are_the_truth_and_columns_the_prediction(count: Count) -> None:
+    found = count(torch.tensor([[2, 2]]), torch.tensor([[0, IGNORE]]), 3)
+    assert found.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("truth", [0, 12])
+@pytest.mark.parametrize("guess", [0, 12])
+def test_the_first_and_the_last_class_are_classes_like_others(
+    count: Count, truth: int, guess: int
+) -> None:
+    found = count(torch.full((7,), guess), torch.full((7,), truth), 13)
+    assert found[truth, guess] == found.sum() == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
+def test_what_is_no_class_does_not_count(count: Count, dtype: torch.dtype) -> None:
+    odd = [4, 254, 255] if dtype == torch.uint8 else [4, 254, 255, 256, 259, 1027, -1, -256, -253]
+    label = torch.tensor([3, *odd, 2, 2], dtype=dtype)
+    prediction = torch.tensor([1, *[0] * len(odd), *odd[:1], 0], dtype=dtype)
+    expected = [[0] * 4, [0] * 4, [1, 0, 0, 0], [0, 1, 0, 0]]
+    assert count(prediction, label, 4).tolist() == expected
+    assert count(label, prediction, 4).T.tolist() == expected
+
+
+def test_all_ignored_and_no_pixels_count_0(count: Count) -> None:
+    ignored = torch.full((3, 4), IGNORE, dtype=torch.uint8)
+    assert count(torch.zeros_like(ignored), ignored, 5).tolist() == [[0] * 5] * 5
+    assert count(torch.zeros(0, 4), torch.zeros(0, 4), 2).tolist() == [[0, 0]] * 2
+    assert count(torch.zeros(3, 0, 4), torch.zeros(0, 4), 2).tolist() == [[[0, 0]] * 2] * 3
+    assert count(torch.zeros(0, 4), torch.zeros(4), 2).shape == (0, 2, 2)
+
+
+def test_counts_add_up_over_batches(count: Count) -> None:
+    prediction, label = (x.reshape(4, 50) for x in make(200, 5, 0.1))
+    parts = [count(prediction[i], label[i], 5) for i in range(4)]
+    assert torch.equal(torch.stack(parts).sum(0), count(prediction, label, 5))
+
+
+def test_each_of_many_candidates_is_counted_by_itself(count: Count) -> None:
+    label = make(9000, 6, 0.2)[1].byte().reshape(90, 100)
+    candidates = torch.stack([make(9000, 6, 0.0, seed)[0] for seed in range(4)])
+    candidates = candidates.byte().reshape(4, 90, 100)
+    found = count(candidates, label, 6)
+    assert found.tolist() == [count(prediction, label, 6).tolist() for prediction in candidates]
+    assert len({str(matrix.tolist()) for matrix in found}) == 4
+
+
+def test_memory_need_not_be_in_order(count: Count) -> None:
+    prediction, label = (x.byte().reshape(40, 50) for x in make(2000, 6, 0.2))
+    expected = count(prediction, label, 6)
+    assert torch.equal(count(prediction.T, label.T, 6), expected)
+    assert torch.equal(count(prediction.flip(0), label.flip(0), 6), expected)
+    assert torch.equal(
+        count(prediction[:, ::2], label[:, ::2], 6) + count(prediction[:, 1::2], label[:, 1::2], 6),
+        expected,
+    )
+
+
+def test_nothing_is_written_into_the_inputs(count: Count) -> None:
+    prediction, label = (x.byte() for x in make(500, 6, 0.2))
+    before = prediction.clone(), label.clone()
+    count(prediction, label, 6)
+    assert torch.equal(prediction, before[0])
+    assert torch.equal(label, before[1])
+
+
+def test_shapes_that_differ_and_numbers_of_classes_are_refused(module: ModuleType) -> None:
+    zeros = torch.zeros(3, 2).long()
     with pytest.raises(ValueError, match=r"prediction \(2, 3\) and label \(3, 2\) must agree"):
-        confusion(torch.zeros(2, 3).long(), torch.zeros(3, 2).long(), 4)
+        module.confusion(zeros.reshape(2, 3), zeros, 4)
+    with pytest.raises(ValueError, match=r"predictions \(3, 2\) must agree with label \(3, 2\)"):
+        module.confusion_many(zeros, zeros, 4)
+    for classes in (0, 256):
+        with pytest.raises(ValueError, match=f"1 to 255 classes, got {classes}"):
+            module.confusion(zeros, zeros, classes)
+        with pytest.raises(ValueError, match=f"1 to 255 classes, got {classes}"):
+            module.confusion_many(zeros[None], zeros, classes)
 
 
-@pytest.mark.parametrize("label_hw", [(12, 16), (24, 31), (5, 7)], ids=["same", "up", "down"])
-def test_probabilities_are_resized_before_the_argmax(label_hw: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(4)
-    prob = torch.rand(2, 4, 12, 16, generator=generator)
-    label = torch.randint(0, 4, (2, *label_hw), generator=generator)
-    resized = F.interpolate(prob, size=label_hw, mode="bilinear", align_corners=False)
-    expected = by_loop(resized.argmax(1), label, 4)
-    assert probability_confusion(prob, label).tolist() == expected
-    assert resized_argmax(prob, label_hw).shape == label.shape
+def test_the_number_of_threads_changes_no_count() -> None:
+    prediction, label = (x.byte() for x in make(100_000, 13, 0.1))
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(package.confusion(prediction, label, 13))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
-def test_scaling_probabilities_changes_no_count() -> None:
-    generator = torch.Generator().manual_seed(5)
-    prob = torch.rand(1, 3, 8, 8, generator=generator)
-    label = torch.randint(0, 3, (1, 16, 16), generator=generator)
-    # A power of two: exact, so that no near tie can turn.
-    assert torch.equal(probability_confusion(8 * prob, label), probability_confusion(prob, label))
-
-
-# Truth 0: 6 of 8 right; truth 1: 3 of 4 right; classes 2 and 3 never occur as truth, 3 is guessed.
-COUNT = np.array([[6, 2, 0, 0], [0, 3, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
-
-
-def test_iou_is_intersection_over_union_and_nan_for_an_absent_class() -> None:
-    iou = class_iou(COUNT)
-    assert iou[:2].tolist() == [6 / 8, 3 / 6]
-    assert math.isnan(iou[2])
-    assert iou[3] == 0.0, "guessed but never true"
-
-
-def test_the_mean_is_over_classes_in_truth_or_prediction() -> None:
-    assert mean_iou(COUNT) == pytest.approx((6 / 8 + 3 / 6 + 0) / 3)
-
-
-def test_pixel_accuracy_is_the_share_of_counted_pixels() -> None:
-    assert pixel_accuracy(COUNT) == 9 / 12
-
-
-def test_an_empty_matrix_scores_0_without_a_warning() -> None:
-    empty = np.zeros((3, 3), np.int64)
-    assert mean_iou(empty) == 0.0
-    assert pixel_accuracy(empty) == 0.0
-    assert np.isnan(class_iou(empty)).all()
-
-
-def test_a_perfect_prediction_scores_1() -> None:
-    assert mean_iou(np.diag([5, 1, 0])) == 1.0
-    assert pixel_accuracy(np.diag([5, 1, 0])) == 1.0
+def test_a_table_holds_every_pair_and_one_place_for_what_is_none() -> None:
+    for classes in range(1, 256):
+        table = launch._table(classes)
+        assert table == 0 or classes**2 < table <= launch.LARGEST_TABLE
+    assert launch._table(63) == launch.LARGEST_TABLE
+    assert launch._table(64) == 0

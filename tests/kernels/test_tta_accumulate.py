@@ -1,27 +1,49 @@
-"""tta_accumulate against its steps written out, and what must hold for any view."""
+"""tta_accumulate against float64, and what must hold for any view; all three implementations."""
 
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.tta_accumulate import tta_accumulate
+from kernels.tta_accumulate import reference, zero_total
+from kernels.tta_accumulate.cpu import _exp
 
 TEMPERATURES = (0.7, 1.0, 2.0)
+CLASSES = 5  # Triton pads it to 8
 
-# Logits reach 16 and float32 positions within them err by some 1e-6 of the difference of cells.
+# Logits reach 16, and their float32 positions are within 1e-6 of the distance between two cells.
 ROUNDING = 1e-5
 
-# Base size and view size: as large, smaller, larger, and with odd sides.
-SIZES = [((32, 64), (32, 64)), ((32, 64), (64, 96)), ((64, 64), (32, 32)), ((47, 61), (32, 64))]
+# Base size and view size: as large; smaller, of two strips of rows; a third; larger, with cells
+# that do not divide it; one pixel.
+SIZES = [
+    ((9, 13), (9, 13)),
+    ((18, 3), (20, 4)),
+    ((5, 7), (16, 20)),
+    ((9, 11), (4, 6)),
+    ((1, 1), (4, 4)),
+    ((3, 3), (1, 1)),
+]
+
+Accumulate = Callable[..., Tensor]
 
 
-def logits_of(view_hw: tuple[int, int], *, batch: int = 2, classes: int = 4) -> Tensor:
+def logits_of(view_hw: tuple[int, int], *, batch: int = 1) -> Tensor:
+    """Channels-last logits of stride 4, which need not divide the view."""
     generator = torch.Generator().manual_seed(view_hw[0] * 1000 + view_hw[1])
-    return 4 * torch.randn(batch, classes, view_hw[0] // 4, view_hw[1] // 4, generator=generator)
+    cells_hw = (-(-view_hw[0] // 4), -(-view_hw[1] // 4))
+    logits = 4 * torch.randn(batch, CLASSES, *cells_hw, generator=generator)
+    return logits.contiguous(memory_format=torch.channels_last)
 
 
-def accumulated(
+def accumulate_with(
+    module: ModuleType,
+    device: torch.device,
     logits: Tensor,
     base_hw: tuple[int, int],
     view_hw: tuple[int, int],
@@ -31,103 +53,223 @@ def accumulated(
     align_corners: bool = True,
     total: Tensor | None = None,
 ) -> Tensor:
+    """The sum, on the CPU."""
     if total is None:
-        total = torch.zeros(len(logits), len(temperatures), logits.shape[1], *base_hw)
-    tta_accumulate(
-        total, logits, temperatures, view_hw=view_hw, flipped=flipped, align_corners=align_corners
+        total = zero_total(
+            len(logits), len(temperatures), CLASSES, base_hw, torch.device("cpu")
+        ).to(device)
+    module.tta_accumulate(
+        total,
+        logits.to(device),
+        temperatures,
+        view_hw=view_hw,
+        flipped=flipped,
+        align_corners=align_corners,
     )
-    return total
+    return total.cpu()
+
+
+@pytest.fixture
+def accumulate(
+    backend: str,
+    operation: Callable[[str, str], ModuleType],
+    device_of: Callable[[str], torch.device],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Accumulate:
+    """`accumulate(logits, base_hw, view_hw, ...)` by each implementation.
+
+    Triton's programs are made so small (8 pixels) that a short row needs several.
+    """
+    module, device = operation("tta_accumulate", backend), device_of(backend)
+    if backend != "reference":
+        monkeypatch.setattr(module, "TILE", 64)
+    return lambda *arguments, **options: accumulate_with(module, device, *arguments, **options)
+
+
+def truth_of(
+    logits: Tensor,
+    base_hw: tuple[int, int],
+    view_hw: tuple[int, int],
+    *,
+    flipped: bool = False,
+    align_corners: bool = True,
+) -> Tensor:
+    """The steps of the docstring in float64."""
+    u = F.interpolate(logits.double(), size=view_hw, mode="bilinear", align_corners=align_corners)
+    views = []
+    for temperature in TEMPERATURES:
+        prob = (u / temperature).softmax(1)
+        prob = prob.flip(-1) if flipped else prob
+        views.append(F.interpolate(prob, size=base_hw, mode="bilinear", align_corners=False))
+    return torch.stack(views, 1)
 
 
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("base_hw", "view_hw"), SIZES)
-def test_it_is_the_mean_of_float64_steps(
-    base_hw: tuple[int, int], view_hw: tuple[int, int], align_corners: bool, flipped: bool
+def test_it_errs_no_more_than_twice_as_much_as_float32_steps(
+    accumulate: Accumulate,
+    base_hw: tuple[int, int],
+    view_hw: tuple[int, int],
+    align_corners: bool,
+    flipped: bool,
 ) -> None:
     logits = logits_of(view_hw)
-    total = accumulated(logits, base_hw, view_hw, flipped=flipped, align_corners=align_corners)
-    u = F.interpolate(logits.double(), size=view_hw, mode="bilinear", align_corners=align_corners)
-    for t, temperature in enumerate(TEMPERATURES):
-        prob = (u / temperature).softmax(1)
-        prob = prob.flip(-1) if flipped else prob
-        expected = F.interpolate(prob, size=base_hw, mode="bilinear", align_corners=False)
-        torch.testing.assert_close(total[:, t].double(), expected, rtol=0, atol=ROUNDING)
+    options: dict[str, Any] = {"flipped": flipped, "align_corners": align_corners}
+    truth = truth_of(logits, base_hw, view_hw, **options)
+    cpu = torch.device("cpu")
+    steps = accumulate_with(reference, cpu, logits, base_hw, view_hw, **options)
+    found = accumulate(logits, base_hw, view_hw, **options)
+    allowed = 2 * (steps - truth).abs().max() + torch.finfo(torch.float32).eps
+    assert allowed < ROUNDING
+    assert (found - truth).abs().max() <= allowed
 
 
-@pytest.mark.parametrize(("base_hw", "view_hw"), SIZES)
-def test_a_mirrored_view_of_an_equivariant_network_adds_the_same(
-    base_hw: tuple[int, int], view_hw: tuple[int, int]
-) -> None:
-    logits = logits_of(view_hw)
-    upright = accumulated(logits, base_hw, view_hw)
-    mirrored = accumulated(logits.flip(-1), base_hw, view_hw, flipped=True)
-    torch.testing.assert_close(mirrored, upright, rtol=0, atol=ROUNDING)
-
-
-def test_the_probabilities_of_a_pixel_sum_to_the_number_of_views() -> None:
-    base_hw, total = (47, 61), None
-    for _, view_hw in SIZES:
+def test_the_probabilities_of_a_pixel_sum_to_the_number_of_views(accumulate: Accumulate) -> None:
+    base_hw, total = (5, 7), None
+    views = [(4, 8), (5, 7), (12, 8)]
+    for view_hw in views:
         for flipped in (False, True):
-            logits = logits_of(view_hw)
-            total = accumulated(logits, base_hw, view_hw, flipped=flipped, total=total)
+            total = accumulate(logits_of(view_hw), base_hw, view_hw, flipped=flipped, total=total)
     assert total is not None
-    views = torch.full((2, len(TEMPERATURES), *base_hw), 2.0 * len(SIZES))
-    torch.testing.assert_close(total.sum(2), views)
+    expected = torch.full((1, len(TEMPERATURES), *base_hw), 2.0 * len(views))
+    torch.testing.assert_close(total.sum(2), expected)
     assert total.min() >= 0
 
 
-def test_temperatures_in_one_pass_are_those_of_single_passes() -> None:
-    base_hw, view_hw = SIZES[1]
-    together = accumulated(logits_of(view_hw), base_hw, view_hw)
+def test_a_mirrored_view_of_an_equivariant_network_adds_the_same(accumulate: Accumulate) -> None:
+    for base_hw, view_hw in SIZES[:4]:
+        logits = logits_of(view_hw)
+        upright = accumulate(logits, base_hw, view_hw)
+        mirrored = accumulate(logits.flip(-1), base_hw, view_hw, flipped=True)
+        torch.testing.assert_close(mirrored, upright, rtol=0, atol=ROUNDING)
+
+
+def test_temperatures_in_one_pass_are_those_of_single_passes(accumulate: Accumulate) -> None:
+    base_hw, view_hw = SIZES[3]
+    together = accumulate(logits_of(view_hw), base_hw, view_hw)
     for t, temperature in enumerate(TEMPERATURES):
-        alone = accumulated(logits_of(view_hw), base_hw, view_hw, temperatures=(temperature,))
+        alone = accumulate(logits_of(view_hw), base_hw, view_hw, temperatures=(temperature,))
         assert torch.equal(alone[:, 0], together[:, t])
 
 
-def test_a_lower_temperature_is_surer() -> None:
+def test_a_lower_temperature_is_surer(accumulate: Accumulate) -> None:
     base_hw, view_hw = SIZES[0]
-    total = accumulated(logits_of(view_hw), base_hw, view_hw)
+    total = accumulate(logits_of(view_hw), base_hw, view_hw)
     cold, warm, hot = total.amax(2).mean((0, 2, 3)).tolist()
     assert cold > warm > hot
 
 
-def test_adding_1000_to_all_logits_changes_nothing_and_10000_stays_finite() -> None:
-    base_hw, view_hw = SIZES[1]
-    logits = logits_of(view_hw)
-    near, far = (accumulated(x, base_hw, view_hw) for x in (logits, logits + 1000))
-    torch.testing.assert_close(far, near, rtol=0, atol=2e-3)  # 1000 costs float32 ten bits
-    assert accumulated(1e4 * logits.sign(), base_hw, view_hw).isfinite().all()
+def test_images_do_not_mix(accumulate: Accumulate) -> None:
+    base_hw, view_hw = SIZES[2]
+    logits = logits_of(view_hw, batch=3)
+    together = accumulate(logits, base_hw, view_hw)
+    for b in range(3):
+        assert torch.equal(accumulate(logits[b : b + 1], base_hw, view_hw)[0], together[b])
 
 
-def test_only_the_sum_is_written() -> None:
-    base_hw, view_hw = SIZES[1]
+def test_adding_1000_to_all_logits_changes_nothing(accumulate: Accumulate) -> None:
+    base_hw, view_hw = SIZES[2]
+    logits = logits_of(view_hw).mul(64).round().div(64)  # so that adding 1000 loses nothing
+    near, far, low = (
+        accumulate(x, base_hw, view_hw) for x in (logits, logits + 1000, logits - 1000)
+    )
+    # Interpolation rounds at 1000 times the size.
+    torch.testing.assert_close(far, near, rtol=0, atol=5e-4)
+    torch.testing.assert_close(low, near, rtol=0, atol=5e-4)
+
+
+def test_logits_of_10000_stay_finite_and_the_largest_wins(accumulate: Accumulate) -> None:
+    base_hw, view_hw = SIZES[0]
+    total = accumulate(1e4 * logits_of(view_hw).sign(), base_hw, view_hw)
+    assert total.isfinite().all()
+    torch.testing.assert_close(total.sum(2), torch.ones(1, len(TEMPERATURES), *base_hw))
+
+
+def test_a_logit_that_is_no_number_is_not_hidden(accumulate: Accumulate) -> None:
+    logits = logits_of((12, 12))
+    logits[0, 2, 2, 2] = torch.nan
+    total = accumulate(logits, (12, 12), (12, 12), align_corners=False)
+    assert total[..., 11, 11].isnan().all()
+    assert total[..., 0, 0].isfinite().all()
+
+
+def test_only_the_sum_is_written(accumulate: Accumulate) -> None:
+    base_hw, view_hw = SIZES[3]
     logits = logits_of(view_hw)
     before = logits.clone()
-    total = torch.full((2, 3, 4, *base_hw), 0.5)
-    accumulated(logits, base_hw, view_hw, total=total)
+    total = zero_total(1, len(TEMPERATURES), CLASSES, base_hw, torch.device("cpu")) + 0.5
+    total = accumulate(logits, base_hw, view_hw, total=total)
     assert torch.equal(logits, before)
-    torch.testing.assert_close(total - 0.5, accumulated(logits, base_hw, view_hw))
+    torch.testing.assert_close(total - 0.5, accumulate(logits, base_hw, view_hw))
 
 
-def test_half_precision_logits_are_summed_in_float32() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_logits_of_any_precision_are_summed_in_float32(
+    accumulate: Accumulate, dtype: torch.dtype
+) -> None:
     base_hw, view_hw = SIZES[0]
-    logits = logits_of(view_hw).to(torch.bfloat16)
-    total = accumulated(logits, base_hw, view_hw)
-    assert torch.equal(total, accumulated(logits.float(), base_hw, view_hw))
+    logits = logits_of(view_hw).to(dtype)
+    total = accumulate(logits, base_hw, view_hw)
+    assert total.dtype == torch.float32
+    assert torch.equal(total, accumulate(logits.float(), base_hw, view_hw))
+
+
+def test_logits_and_sum_may_have_any_layout(accumulate: Accumulate) -> None:
+    base_hw, view_hw = SIZES[2]
+    logits = logits_of(view_hw, batch=2)
+    expected = accumulate(logits, base_hw, view_hw)
+    assert torch.allclose(
+        accumulate(logits.contiguous(), base_hw, view_hw), expected, atol=ROUNDING
+    )
+    every_second = torch.stack([logits, 9 * logits], -1).flatten(3)[..., ::2]
+    assert torch.allclose(accumulate(every_second, base_hw, view_hw), expected, atol=ROUNDING)
+    one_for_both = logits[:1].expand(2, -1, -1, -1)
+    found = accumulate(one_for_both, base_hw, view_hw)
+    assert torch.allclose(found[1], expected[0], atol=ROUNDING)
+    in_order = torch.zeros(2, len(TEMPERATURES), CLASSES, *base_hw)
+    found = accumulate(logits, base_hw, view_hw, total=in_order)
+    assert torch.allclose(found, expected, atol=ROUNDING)
+
+
+def test_no_image_and_no_temperature_are_no_work(accumulate: Accumulate) -> None:
+    assert accumulate(logits_of((8, 8), batch=0), (8, 8), (8, 8)).shape == (0, 3, CLASSES, 8, 8)
+    assert accumulate(logits_of((8, 8)), (8, 8), (8, 8), temperatures=()).numel() == 0
 
 
 @pytest.mark.parametrize(
     ("shape", "temperatures"),
-    [((2, 3, 4, 8, 8), 2), ((1, 3, 4, 8, 8), 3), ((2, 3, 5, 8, 8), 3)],
-    ids=["temperatures", "batch", "classes"],
+    [((1, 3, 5, 8, 8), 2), ((2, 3, 5, 8, 8), 3), ((1, 3, 4, 8, 8), 3), ((3, 5, 8, 8), 3)],
+    ids=["temperatures", "batch", "classes", "axes"],
 )
-def test_a_sum_that_does_not_fit_is_refused(shape: tuple[int, ...], temperatures: int) -> None:
+def test_a_sum_that_does_not_fit_is_refused(
+    accumulate: Accumulate, shape: tuple[int, ...], temperatures: int
+) -> None:
     with pytest.raises(ValueError, match=r"must be \(B, T, C, H, W\)"):
-        accumulated(
-            logits_of((32, 32)),
+        accumulate(
+            logits_of((8, 8)),
             (8, 8),
-            (32, 32),
+            (8, 8),
             temperatures=(1.0,) * temperatures,
             total=torch.zeros(shape),
         )
+
+
+def test_empty_sides_other_sums_and_cold_temperatures_are_refused(accumulate: Accumulate) -> None:
+    logits = logits_of((8, 8))
+    with pytest.raises(ValueError, match=r"no side may be empty: .* view \(8, 0\)"):
+        accumulate(logits, (8, 8), (8, 0))
+    with pytest.raises(ValueError, match="the sum must be float32, got torch.float64"):
+        accumulate(logits, (8, 8), (8, 8), total=torch.zeros(1, 3, CLASSES, 8, 8).double())
+    with pytest.raises(ValueError, match=r"temperatures must be positive, got \(1.0, 0.0, 2.0\)"):
+        accumulate(logits, (8, 8), (8, 8), temperatures=(1.0, 0.0, 2.0))
+
+
+def test_the_exponential_of_the_cpu_is_within_two_units_in_the_last_place() -> None:
+    x = np.concatenate([np.linspace(-87, 0, 20_001), -np.logspace(-8, 0, 999)]).astype(np.float32)
+    truth = np.exp(x.astype(np.float64))
+    found = np.array([_exp(value) for value in x], np.float32)
+    assert (np.abs(found - truth) <= 2 * np.spacing(truth.astype(np.float32))).all()
+    assert _exp(np.float32(0)) == 1
+    assert 0 <= _exp(np.float32(-1e30)) < 2e-38
+    assert np.isnan(_exp(np.float32(np.nan)))

@@ -1,0 +1,181 @@
+"""How the Triton kernels of this folder are launched: tiles, grids and constants.
+
+Axes: as in op.py.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARPS = 4
+PIXELS = 4096
+"""Pixels of a tile of `count_pairs`: 32 a thread, two loads of 128 bits."""
+
+TILE = 2048
+"""Classes times pixels of a tile of the others: 16 values a thread."""
+
+LARGEST_TABLE = 4096
+"""Pairs that a program counts by itself, 16 KiB of them; 63 classes make fewer."""
+
+PROGRAMS_PER_PROCESSOR = 4
+"""Programs that take turns on a multiprocessor while others wait for memory."""
+
+
+def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int]]:
+    """What the engine launches: (kernel, signature, constants, warps) for each machine code.
+
+    Its probabilities lie as `tta_accumulate.zero_total` makes them, the classes of a pixel side by
+    side: a stride of 1, which Triton makes a constant. Stores hold float16.
+    """
+    from kernels.confusion import triton
+
+    classes = 13
+    counts = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
+    yield triton.count_pairs, counts, _pair_constants(classes), WARPS
+    for resized in (True, False):
+        for kernel in (triton.count_winners, triton.write_winners):
+            constants = {**_winner_constants(classes, resized), "prob_c": 1}
+            if kernel is triton.write_winners:
+                del constants["P"]
+            yield kernel, _signature(kernel, constants, prob="*fp32"), constants, WARPS
+    for models in (2, 3):
+        constants = _blend_constants(classes, [(240, 320)] * models)
+        signature = _signature(triton.count_blends, constants, prob="*fp16", weight_KM="*fp32")
+        yield triton.count_blends, signature, constants, WARPS
+
+
+def count(prediction_KN: Tensor, label_N: Tensor, classes: int) -> Tensor:
+    """(K, C, C) of contiguous uint8 (K, N) and (N,)."""
+    from kernels.confusion.triton import count_pairs
+
+    K, n = prediction_KN.shape
+    count_KCC = label_N.new_zeros((K, classes, classes), dtype=torch.int64)
+    constants = _pair_constants(classes)
+    programs = _programs(label_N.device, -(-n // constants["L"]))
+    count_pairs[(programs, K)](prediction_KN, label_N, count_KCC, n, **constants, num_warps=WARPS)
+    return count_KCC
+
+
+def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
+    """Write the winners to contiguous uint8 (B, H, W)."""
+    from kernels.confusion.triton import write_winners
+
+    B, H, W = winner_BHW.shape
+    constants = _winner_constants(prob_BChw.shape[1], prob_BChw.shape[2:] != (H, W))
+    del constants["P"]
+    write_winners[(B * H * -(-W // constants["L"]),)](
+        prob_BChw,
+        winner_BHW,
+        H,
+        W,
+        *prob_BChw.shape[2:],
+        *prob_BChw.stride(),
+        **constants,
+        num_warps=WARPS,
+    )
+
+
+def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
+    """(C, C) of contiguous uint8 labels (B, H, W)."""
+    from kernels.confusion.triton import count_winners
+
+    B, H, W = label_BHW.shape
+    classes = prob_BChw.shape[1]
+    count_CC = label_BHW.new_zeros((classes, classes), dtype=torch.int64)
+    constants = _winner_constants(classes, prob_BChw.shape[2:] != (H, W))
+    programs = _programs(label_BHW.device, B * H * -(-W // constants["L"]))
+    count_winners[(programs,)](
+        prob_BChw,
+        label_BHW,
+        count_CC,
+        B,
+        H,
+        W,
+        *prob_BChw.shape[2:],
+        *prob_BChw.stride(),
+        **constants,
+        num_warps=WARPS,
+    )
+    return count_CC
+
+
+def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Tensor) -> Tensor:
+    """(K, C, C) of contiguous uint8 labels (B, H, W); weights of the type that is blended in."""
+    from kernels.confusion.triton import count_blends as kernel
+
+    B, H, W = label_BHW.shape
+    K, classes = len(weight_KM), prob_MBChw[0].shape[1]
+    count_KCC = label_BHW.new_zeros((K, classes, classes), dtype=torch.int64)
+    settled_CC = count_KCC.new_zeros((classes, classes))
+    settle = (weight_KM >= 0).all() & (weight_KM.sum(dim=1) > 0).all()
+    constants = _blend_constants(classes, [(p.shape[2], p.shape[3]) for p in prob_MBChw])
+    programs = _programs(label_BHW.device, B * H * -(-W // constants["L"]))
+    kernel[(programs,)](
+        torch.cat([prob_BChw.flatten() for prob_BChw in prob_MBChw]),
+        weight_KM.contiguous(),
+        settle.to(torch.uint8),
+        label_BHW,
+        settled_CC,
+        count_KCC,
+        B,
+        H,
+        W,
+        K,
+        **constants,
+        num_warps=WARPS,
+    )
+    return count_KCC + settled_CC
+
+
+def _signature(kernel: Any, constants: dict[str, Any], **pointers: str) -> dict[str, str]:
+    others = {"settle": "*u8", "label_BHW": "*u8", "winner_BHW": "*u8"}
+    others |= dict.fromkeys(("count_P", "count_KP", "settled_P"), "*i64")
+    types = {**others, **pointers}
+    return {name: types.get(name, "i32") for name in kernel.arg_names if name not in constants}
+
+
+def _pair_constants(classes: int) -> dict[str, Any]:
+    return {"CLASSES": classes, "L": PIXELS, "P": _table(classes)}
+
+
+def _winner_constants(classes: int, resized: bool) -> dict[str, Any]:
+    padded = _power_of_two(classes)
+    return {
+        "CLASSES": classes,
+        "RESIZED": resized,
+        "L": max(TILE // padded, 1),
+        "C": padded,
+        "P": _table(classes),
+    }
+
+
+def _blend_constants(classes: int, hw_M: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """A tile of every model stays in registers, so more models make smaller tiles."""
+    padded = _power_of_two(classes)
+    return {
+        "SIZES": tuple(side for hw in hw_M for side in hw),
+        "CLASSES": classes,
+        "L": max(TILE // (padded * _power_of_two(max(len(hw_M), 2))), 1),
+        "C": padded,
+        "P": _table(classes),
+    }
+
+
+def _table(classes: int) -> int:
+    """Pairs and one for the pixels that do not count, to a power of two; 0 if that is too much."""
+    pairs = _power_of_two(classes * classes + 1)
+    return pairs if pairs <= LARGEST_TABLE else 0
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _programs(device: torch.device, tiles: int) -> int:
+    """Enough to fill the GPU; in Triton's interpreter two, so that a program has several tiles."""
+    if device.type != "cuda":
+        return min(tiles, 2)
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return min(tiles, PROGRAMS_PER_PROCESSOR * processors)

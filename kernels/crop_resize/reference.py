@@ -1,0 +1,220 @@
+"""Crops of decoded frames as a network takes them, written as the mathematics reads.
+
+Axes: N frames of a set, P pixels of all of them, B rows of a batch, C input channels, H W pixels of
+one frame, h w pixels of a crop.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = 255
+"""Label of a pixel without a class, and of all that lies outside a frame."""
+
+MILLIMETRES_PER_METRE = 1000.0
+
+DRAW_COLUMNS = ("sample", "top", "left", "height", "width", "mirrored", "gain", "shift")
+"""What the columns of `draw_B8` hold."""
+
+
+class Frames(NamedTuple):
+    """Decoded frames of any sizes, one behind another in flat buffers on one device."""
+
+    image_P3: Tensor
+    """(P, 3) uint8 RGB, rows of a frame in order, contiguous."""
+    depth_P: Tensor | None
+    """(P,) uint16 millimetres, 0 = missing; None without depth."""
+    label_P: Tensor | None
+    """(P,) uint8 class, 255 = ignore; None without labels."""
+    offset_N: Tensor
+    """(N,) int64, where each frame starts, in pixels."""
+    hw_N2: Tensor
+    """(N, 2) int64 height and width of each frame, at least 1; offset + H W <= P."""
+
+
+class Crops(NamedTuple):
+    """What a network takes and what it is held to."""
+
+    image_BChw: Tensor
+    """(B, 3 or 4, h, w) channels-last: normalised RGB (and inverse depth); 0 outside."""
+    depth_Bhw: Tensor
+    """(B, h, w) float32 metres, 0 = missing and outside."""
+    label_Bhw: Tensor
+    """(B, h, w) uint8, 255 = ignore and outside."""
+
+
+def crop_resize(
+    frames: Frames,
+    draw_B8: Tensor,
+    crop_hw: tuple[int, int],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    depth_range_m: tuple[float, float],
+    in_channels: int,
+    dtype: torch.dtype = torch.float32,
+) -> Crops:
+    """Cut a box out of each row's frame, resize it to `crop_hw`, mirror, light and normalise it.
+
+    Output pixel i of a side of n samples the frame at x = start + (i + 1/2) length / n, where pixel
+    k of the frame covers [k, k + 1); a mirrored row is reversed afterwards. Depth and label take
+    the pixel floor(x). The image is interpolated bilinearly between the centres around x, taps
+    beyond the border repeat it, and becomes (clip(gain v + 255 shift, 0, 255) - mean) / std. With d
+    the depth clipped to `depth_range_m`, the fourth channel is (1/d - 1/far) / (1/near - 1/far),
+    and 0 where the depth is missing. A pixel is outside if x is outside [0, H) or [0, W).
+
+    Args:
+        frames: where the pixels are.
+        draw_B8: (B, 8) float64, `DRAW_COLUMNS` by row: the frame's position in [0, N), its box in
+            pixels of the frame (any, also beyond it), 0 or 1, contrast, brightness as a share of
+            full scale. Checked only on the CPU: a GPU would have to be waited for.
+        crop_hw: size of the crops.
+        mean: 3 numbers in 0..255.
+        std: 3 positive numbers in 0..255.
+        depth_range_m: nearest and farthest depth, metres, 0 < near < far.
+        in_channels: 3, or 4 with inverse depth.
+        dtype: of the image: float32, bfloat16 (rounded from float32), or, in this reference only,
+            float64: a truth to measure the others by.
+
+    Returns:
+        New tensors on the frames' device.
+
+    Raises:
+        ValueError: shapes, types or values do not fit together.
+    """
+    check_arguments(frames, draw_B8, crop_hw, mean, std, depth_range_m, in_channels)
+    check_samples(draw_B8, len(frames.hw_N2))
+    work = torch.promote_types(dtype, torch.float32)
+    device = frames.image_P3.device
+    rows = len(draw_B8)
+    image_BhwC = torch.zeros(rows, *crop_hw, in_channels, dtype=work, device=device)
+    depth_Bhw = torch.zeros(rows, *crop_hw, device=device)
+    label_Bhw = torch.full((rows, *crop_hw), IGNORE_INDEX, dtype=torch.uint8, device=device)
+    mean_3 = torch.tensor(mean, dtype=work, device=device)
+    std_3 = torch.tensor(std, dtype=work, device=device)
+    for row, (sample, top, left, height, width, mirrored, gain, shift) in enumerate(
+        draw_B8.tolist()
+    ):
+        first, (H, W) = int(frames.offset_N[int(sample)]), frames.hw_N2[int(sample)].tolist()
+        y_h = _positions(top, height, crop_hw[0], device)
+        x_w = _positions(left, width, crop_hw[1], device)
+        if mirrored:
+            x_w = x_w.flip(0)
+        inside_hw = _inside(y_h, H)[:, None] & _inside(x_w, W)
+        image_HW3 = frames.image_P3[first : first + H * W].reshape(H, W, 3).to(work)
+        lit_hw3 = (_bilinear(image_HW3, y_h, x_w) * gain + 255 * shift).clamp(0, 255)
+        image_BhwC[row, ..., :3] = ((lit_hw3 - mean_3) / std_3) * inside_hw[..., None]
+        nearest_hw = first + W * _nearest(y_h, H)[:, None] + _nearest(x_w, W)
+        if frames.depth_P is not None:
+            metres_hw = frames.depth_P[nearest_hw].to(torch.float32) / MILLIMETRES_PER_METRE
+            depth_Bhw[row] = metres_hw * inside_hw
+        if frames.label_P is not None:
+            label_Bhw[row] = torch.where(inside_hw, frames.label_P[nearest_hw], IGNORE_INDEX)
+    if in_channels == 4:
+        image_BhwC[..., 3] = _inverse_depth(depth_Bhw.to(work), depth_range_m)
+    return Crops(image_BhwC.to(dtype).permute(0, 3, 1, 2), depth_Bhw, label_Bhw)
+
+
+def check_arguments(
+    frames: Frames,
+    draw_B8: Tensor,
+    crop_hw: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    depth_range_m: tuple[float, float],
+    in_channels: int,
+) -> None:
+    """Refuse shapes, types and settings that `crop_resize` cannot work on; reads no values.
+
+    Raises:
+        ValueError: naming what came and what is needed.
+    """
+    _check_frames(frames)
+    if draw_B8.ndim != 2 or draw_B8.shape[1] != len(DRAW_COLUMNS) or draw_B8.dtype != torch.float64:
+        raise ValueError(
+            f"draws must be (B, {len(DRAW_COLUMNS)}) float64 with {', '.join(DRAW_COLUMNS)}, got "
+            f"{tuple(draw_B8.shape)} {draw_B8.dtype}"
+        )
+    if draw_B8.device != frames.image_P3.device:
+        raise ValueError(f"draws are on {draw_B8.device}, the frames on {frames.image_P3.device}")
+    if min(crop_hw) < 1:
+        raise ValueError(f"a crop has at least one pixel a side, got {crop_hw}")
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(f"need 3 means and 3 positive deviations, got {mean} and {std}")
+    if not 0 < depth_range_m[0] < depth_range_m[1]:
+        raise ValueError(f"a depth range is 0 < nearest < farthest, got {depth_range_m}")
+    if in_channels not in (3, 4):
+        raise ValueError(f"a network takes 3 (RGB) or 4 (RGB-D) channels, got {in_channels}")
+    if in_channels == 4 and frames.depth_P is None:
+        raise ValueError("4 input channels need depth, got none; give depth maps or use 3")
+
+
+def check_samples(draw_B8: Tensor, frames: int) -> None:
+    """Refuse draws of frames that are not there; on a GPU, where it would wait, checks nothing.
+
+    Raises:
+        ValueError: naming what came and what is needed.
+    """
+    if draw_B8.device.type != "cpu" or not len(draw_B8):
+        return
+    low, high = (float(end) for end in draw_B8[:, 0].aminmax())
+    if not (low >= 0 and high < frames):
+        raise ValueError(f"samples must be in [0, {frames}), got {low:g} to {high:g}")
+
+
+def _check_frames(frames: Frames) -> None:
+    pixels = len(frames.image_P3)
+    buffers = (
+        ("image", frames.image_P3, (pixels, 3), torch.uint8),
+        ("depth", frames.depth_P, (pixels,), torch.uint16),
+        ("label", frames.label_P, (pixels,), torch.uint8),
+        ("offset", frames.offset_N, (len(frames.hw_N2),), torch.int64),
+        ("hw", frames.hw_N2, (len(frames.hw_N2), 2), torch.int64),
+    )
+    for name, buffer, shape, dtype in buffers:
+        if buffer is None:
+            continue
+        if buffer.shape != shape or buffer.dtype != dtype or not buffer.is_contiguous():
+            raise ValueError(
+                f"the frames' {name} must be {shape} {dtype}, contiguous, got "
+                f"{tuple(buffer.shape)} {buffer.dtype}"
+            )
+        if buffer.device != frames.image_P3.device:
+            raise ValueError(f"{name} is on {buffer.device}, image on {frames.image_P3.device}")
+
+
+def _positions(start: float, length: float, count: int, device: torch.device) -> Tensor:
+    return start + (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (
+        length / count
+    )
+
+
+def _inside(position_n: Tensor, side: int) -> Tensor:
+    return (position_n >= 0) & (position_n < side)
+
+
+def _nearest(position_n: Tensor, side: int) -> Tensor:
+    return position_n.floor().clamp(0, side - 1).long()
+
+
+def _bilinear(image_HW3: Tensor, y_h: Tensor, x_w: Tensor) -> Tensor:
+    """(h, w, 3) of the image's dtype; taps beyond the border repeat it."""
+    for axis, position_n in ((0, y_h), (1, x_w)):
+        side = image_HW3.shape[axis]
+        before_n = (position_n - 0.5).floor()
+        weight_n = (position_n - 0.5 - before_n).to(image_HW3.dtype)
+        weight_n = weight_n.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        first, second = (
+            image_HW3.index_select(axis, (before_n + tap).clamp(0, side - 1).long())
+            for tap in (0, 1)
+        )
+        image_HW3 = first + weight_n * (second - first)
+    return image_HW3
+
+
+def _inverse_depth(depth_Bhw: Tensor, depth_range_m: tuple[float, float]) -> Tensor:
+    near, far = 1 / depth_range_m[0], 1 / depth_range_m[1]
+    inverse_Bhw = 1 / depth_Bhw.clamp(*depth_range_m)
+    return torch.where(depth_Bhw > 0, (inverse_Bhw - far) / (near - far), 0.0)

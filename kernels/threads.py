@@ -1,0 +1,52 @@
+"""How the Numba kernels of all folders share the CPU with one another and with PyTorch."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+
+import numba
+import torch
+from numba.np.ufunc.parallel import threading_layer
+
+_MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined] # set when Numba starts
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Run Numba's parallel kernels on `count` threads, safely from any Python thread.
+
+    Numba takes the first threading layer that loads: TBB, OpenMP, its own `workqueue`. The first
+    two may be entered from several Python threads at once. `workqueue`, which is what is left
+    where no OpenMP library is installed (slim containers, macOS), aborts the process in that case
+    (Numba's manual, "The Threading Layers"), so there the kernels take turns.
+
+    Args:
+        count: threads to use, at least 1; usually `torch.get_num_threads()`, so that one setting
+            governs all work on the CPU. More than Numba may start are not used.
+
+    Yields:
+        Nothing. Kernels called inside, from this Python thread, use that many threads.
+    """
+    with _ONE_AT_A_TIME if _layer() == "workqueue" else nullcontext():
+        before = numba.get_num_threads()
+        numba.set_num_threads(max(1, min(count, _MOST)))
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
+@cache
+def _layer() -> str:
+    """Start Numba's threading layer and name it.
+
+    Its OpenMP layer, when it starts, sets the number of threads of the runtime that PyTorch loaded
+    before (Numba 0.68, `omppool.cpp`): from then on PyTorch would run on all cores.
+    """
+    before = torch.get_num_threads()
+    numba.get_num_threads()
+    torch.set_num_threads(before)
+    name: str = threading_layer()  # type: ignore[no-untyped-call]
+    return name

@@ -1,0 +1,70 @@
+"""What the kernel tests share: one operation, three implementations, one way to name them.
+
+`reference` is the folder's plain PyTorch, `cpu` its Numba loops, `triton` its Triton kernels: on
+the GPU where there is one, else in Triton's interpreter on CPU tensors (tests/conftest.py turns
+that on before anything imports Triton). The last two go through the folder's `op.py`, whose
+`uses_triton(tensor)` decides between them; a test that asks for `triton` overrules it.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+
+BACKENDS = ("reference", "cpu", "triton")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each of the three implementations in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=BACKENDS[1:])
+def fused(request: pytest.FixtureRequest) -> str:
+    """Each of the two fused implementations in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def device_of() -> Callable[[str], torch.device]:
+    """`device_of(backend)`: where its tensors live."""
+
+    def device(backend: str) -> torch.device:
+        cuda = backend == "triton" and torch.cuda.is_available()
+        return torch.device("cuda" if cuda else "cpu")
+
+    return device
+
+
+@pytest.fixture
+def operation(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]:
+    """`operation(folder, backend)`: the module whose functions run on that implementation."""
+
+    def module(folder: str, backend: str) -> ModuleType:
+        if backend == "reference":
+            return importlib.import_module(f"kernels.{folder}.reference")
+        op = importlib.import_module(f"kernels.{folder}.op")
+        monkeypatch.setattr(op, "uses_triton", lambda tensor: backend == "triton")
+        if backend == "triton" and not torch.cuda.is_available():
+            assert_interpreting()
+        return op
+
+    return module
+
+
+def assert_interpreting() -> None:
+    """Triton, if it was imported at all, was imported as the interpreter."""
+    from triton.language import standard
+    from triton.runtime.interpreter import InterpretedFunction
+
+    came = sorted(name for name in sys.modules if name.split(".")[0] == "triton")
+    assert isinstance(standard.sum, InterpretedFunction), (
+        f"Triton was imported before TRITON_INTERPRET was set ({len(came)} of its modules are "
+        "loaded): set it in tests/conftest.py before whatever imports Triton"
+    )

@@ -1,0 +1,139 @@
+"""boundary_ce as an operation of PyTorch: registration, compilation, what it keeps and refuses."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.boundary_ce import boundary_ce, reference
+
+CLASSES = 5
+
+# opcheck looks at .grad of tensors that are no leaves.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
+
+@pytest.fixture
+def op(fused: str, operation: Callable[[str, str], ModuleType]) -> ModuleType:
+    return operation("boundary_ce", fused)
+
+
+@pytest.fixture
+def inputs(fused: str, device_of: Callable[[str], torch.device]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits that need a gradient, labels, class weights."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, CLASSES, 2, 4, generator=generator)
+    label = torch.randint(0, CLASSES, (1, 8, 16), generator=generator).to(torch.uint8)
+    device = device_of(fused)
+    logits = logits.contiguous(memory_format=torch.channels_last).to(device).requires_grad_()
+    return logits, label.to(device), torch.ones(CLASSES, device=device)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_it_is_registered_as_torch_wants_it(
+    op: ModuleType, inputs: tuple[Tensor, Tensor, Tensor], gradient: bool
+) -> None:
+    logits, label, weights = inputs
+    logits = logits.detach().requires_grad_(gradient)
+    arguments = (logits, label, weights, 2.0, True, False, gradient)
+    done = torch.library.opcheck(torch.ops.roomsmith.boundary_ce.default, arguments)
+    assert set(done.values()) == {"SUCCESS"}
+
+
+def test_compiled_without_a_break_it_is_the_same(
+    op: ModuleType, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    logits, label, weights = inputs
+
+    def loss_of(logits: Tensor) -> Tensor:
+        loss: Tensor = op.boundary_ce(2 * logits, label, weights, 2.0, align_corners=True)
+        return loss
+
+    compiled = torch.compile(loss_of, fullgraph=True, backend="aot_eager")
+    found = []
+    for function in (loss_of, compiled):
+        loss = function(logits)
+        found.append((loss, *torch.autograd.grad(loss, logits)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_the_gradient_has_the_layout_and_dtype_of_the_logits(
+    op: ModuleType, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    logits, label, weights = inputs
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        x = logits.detach().to(dtype).requires_grad_()
+        loss = op.boundary_ce(x, label, weights.to(dtype), 2.0, align_corners=True)
+        (gradient,) = torch.autograd.grad(loss, x)
+        assert gradient.isfinite().all()
+        assert gradient.dtype == dtype
+        assert gradient.stride() == x.stride()
+
+
+def test_backward_keeps_one_number_a_logit(
+    op: ModuleType, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    logits, label, weights = inputs
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        op.boundary_ce(logits, label, weights, 2.0, align_corners=True)
+    assert sorted(kept) == [1, logits.numel()]
+
+
+def test_it_has_no_second_derivative(op: ModuleType, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, label, weights = inputs
+    loss = op.boundary_ce(logits, label, weights, 2.0, align_corners=True)
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.square().sum().backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("value", [CLASSES, 254])
+@pytest.mark.parametrize("fused", ["cpu"], indirect=True)
+def test_on_the_cpu_a_label_out_of_range_is_refused(
+    inputs: tuple[Tensor, Tensor, Tensor], value: int
+) -> None:
+    logits, label, weights = inputs
+    label[0, 3, 5] = value
+    with pytest.raises(ValueError, match=r"labels must be 0 \.\. 4 or 255 = ignore"):
+        boundary_ce(logits, label, weights, 2.0, align_corners=True)
+
+
+@pytest.mark.parametrize("value", [-100, -1, 256, 255 + 256])
+@pytest.mark.parametrize("fused", ["cpu"], indirect=True)
+def test_a_label_that_no_byte_holds_is_refused_and_not_wrapped(
+    inputs: tuple[Tensor, Tensor, Tensor], value: int
+) -> None:
+    logits, label, weights = inputs
+    label = label.long()
+    label[0, 3, 5] = value
+    with pytest.raises(ValueError, match=r"labels must be 0 \.\. 4 or 255 = ignore"):
+        boundary_ce(logits, label, weights, 2.0, align_corners=True)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 16, 40])
+def test_any_number_of_classes_works(
+    op: ModuleType, fused: str, device_of: Callable[[str], torch.device], classes: int
+) -> None:
+    generator, device = torch.Generator().manual_seed(classes), device_of(fused)
+    logits = torch.randn(1, classes, 2, 5, generator=generator, dtype=torch.float64)
+    logits = logits.contiguous(memory_format=torch.channels_last)
+    label = torch.randint(0, classes, (1, 4, 10), generator=generator)
+    weights = torch.rand(classes, generator=generator, dtype=torch.float64)
+    x = logits.clone().to(device).requires_grad_()
+    loss = op.boundary_ce(x, label.to(device), weights.to(device), 2.0, align_corners=False)
+    loss.backward()
+    oracle = logits.clone().requires_grad_()
+    expected = reference.boundary_ce(oracle, label, weights, 2.0, align_corners=False)
+    expected.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(loss.cpu(), expected, rtol=1e-13, atol=1e-16)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.cpu(), oracle.grad, rtol=1e-11, atol=1e-16)

@@ -1,0 +1,95 @@
+"""Every Triton kernel, as its operation launches it, in machine code for GPUs that are not here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDERS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/reference.py"))
+
+# Bytes that one block may have (CUDA C Programming Guide, table of compute capabilities).
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+
+# Registers a thread; 65536 / (ceiling x threads of a block) blocks then fit a multiprocessor.
+REGISTER_CEILING = {
+    "add_view": 128,
+    "boundary_ce_sweep": 128,
+    "count_blends": 128,
+    "count_pairs": 40,
+    "count_winners": 128,
+    "crop_rows": 96,
+    "write_winners": 128,
+}
+
+# Kernels that read neighbouring memory in order, and by what a specialisation that does is known
+# ("": all do); the others gather, byte by byte or pixel by pixel.
+READS_128_BITS = {
+    "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
+    "count_pairs": "",
+}
+
+
+@pytest.fixture(scope="session")
+def lowered() -> list[dict[str, Any]]:
+    """What tests/kernels/lowering.py says of every kernel."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "kernels" / "lowering.py", *FOLDERS],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    records: list[dict[str, Any]] = json.loads(done.stdout)
+    return records
+
+
+@pytest.fixture(params=FOLDERS)
+def records(request: pytest.FixtureRequest, lowered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The kernels of one folder."""
+    found = [record for record in lowered if record["folder"] == request.param]
+    assert found, f"kernels/{request.param}/op.py launches no Triton kernel"
+    return found
+
+
+def test_it_is_lowered_for_every_architecture(records: list[dict[str, Any]]) -> None:
+    seen: dict[str, set[int]] = {}
+    for record in records:
+        key = record["kernel"] + record["specialisation"]
+        seen.setdefault(key, set()).add(record["arch"])
+    assert all(architectures == set(SHARED_LIMIT) for architectures in seen.values())
+
+
+def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
+    spilled = [record for record in records if record["spilled"]]
+    assert spilled == []
+
+
+def test_registers_stay_under_the_stated_ceiling(records: list[dict[str, Any]]) -> None:
+    over = [r for r in records if r["registers"] > REGISTER_CEILING.get(r["kernel"], 0)]
+    assert over == []
+
+
+def test_shared_memory_fits_the_architecture(records: list[dict[str, Any]]) -> None:
+    over = [record for record in records if record["shared"] > SHARED_LIMIT[record["arch"]]]
+    assert over == []
+
+
+@pytest.mark.parametrize("kernel", READS_128_BITS)
+def test_what_lies_in_order_is_loaded_128_bits_at_a_time(
+    lowered: list[dict[str, Any]], kernel: str
+) -> None:
+    in_order = [
+        record
+        for record in lowered
+        if record["kernel"] == kernel and READS_128_BITS[kernel] in record["specialisation"]
+    ]
+    assert in_order, f"no specialisation of {kernel} holds {READS_128_BITS[kernel]!r}"
+    assert [record for record in in_order if not record["loads"].get("128")] == []
