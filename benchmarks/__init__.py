@@ -1,0 +1,4 @@
+"""Measurements against named rivals, both sides interleaved in one run.
+
+python -m benchmarks.kernel_speed     each fused operation and what a user would reach for
+"""

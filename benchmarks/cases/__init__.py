@@ -1,0 +1,1 @@
+"""What `benchmarks.kernel_speed` times: one file per operation."""

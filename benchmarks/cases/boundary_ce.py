@@ -1,0 +1,75 @@
+"""Boundary-weighted cross-entropy, forward and backward, at the reports' size.
+
+Axes: B batch, C class, H W pixels, h w stride-4 cells.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.scene import blocky_labels
+from benchmarks.timing import Case, assert_close
+from kernels.boundary_ce import boundary_ce, reference
+
+_B, _C, _h, _w, _STRIDE = 4, 13, 144, 192, 4
+_BOUNDARY_WEIGHT, _IGNORE = 2.0, 255
+
+
+def cases() -> Iterator[Case]:
+    """Forward + backward, 13 x 144 x 192 -> 576 x 768, batch 4."""
+    generator = torch.Generator().manual_seed(0)
+    logits_BChw = 2 * torch.randn(_B, _C, _h, _w, generator=generator)
+    logits_BChw = logits_BChw.contiguous(memory_format=torch.channels_last).requires_grad_()
+    label_BHW = blocky_labels((_B, _h * _STRIDE, _w * _STRIDE), _C)
+    weight_C = torch.ones(_C)
+    weight_C[[1, 9, 10]] = 1.5
+
+    def both(loss: Callable[..., Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
+        def call() -> tuple[Tensor, Tensor]:
+            value = loss(logits_BChw, label_BHW, weight_C, _BOUNDARY_WEIGHT)
+            (gradient_BChw,) = torch.autograd.grad(value, logits_BChw)
+            return value.detach(), gradient_BChw
+
+        return call
+
+    def ours(*arguments: Any) -> Tensor:
+        return boundary_ce(*arguments, align_corners=True)
+
+    def specification(*arguments: Any) -> Tensor:
+        return reference.boundary_ce(*arguments, align_corners=True)
+
+    compiled = torch.compile(specification, fullgraph=True)
+    yield Case(
+        "boundary_ce",
+        both(ours),
+        {"eager": both(_eager), "torch.compile": both(compiled)},
+        _check,
+    )
+
+
+def _eager(
+    logits_BChw: Tensor, label_BHW: Tensor, weight_C: Tensor, boundary_weight: float
+) -> Tensor:
+    """The chain that a training script has: every step stores a full-resolution tensor."""
+    logits_BCHW = F.interpolate(
+        logits_BChw, scale_factor=_STRIDE, mode="bilinear", align_corners=True
+    )
+    target_BHW = label_BHW.long()
+    loss_BHW = F.cross_entropy(
+        logits_BCHW, target_BHW, weight=weight_C, ignore_index=_IGNORE, reduction="none"
+    )
+    valid_BHW = target_BHW != _IGNORE
+    value_B1HW = target_BHW[:, None].float()
+    highest = F.max_pool2d(value_B1HW.masked_fill(~valid_BHW[:, None], -1.0), 3, 1, 1)
+    lowest = -F.max_pool2d((-value_B1HW).masked_fill(~valid_BHW[:, None], -1000.0), 3, 1, 1)
+    edge_BHW = (highest != lowest)[:, 0]
+    weight_BHW = torch.where(edge_BHW, boundary_weight, 1.0) * valid_BHW
+    return (loss_BHW * weight_BHW).sum() / (weight_BHW.sum() + 1e-6)
+
+
+def _check(rival: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
+    assert_close(rival, ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    assert_close(rival, ours[1], theirs[1], rtol=1e-3, atol=1e-9)

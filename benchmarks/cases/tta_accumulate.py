@@ -1,0 +1,70 @@
+"""One mirrored view at scale 1.25 of a 480x640 frame, added at four temperatures.
+
+Axes: B batch, T temperature, C class, H W base pixels, h w stride-4 cells.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.timing import Case, assert_close
+from kernels.tta_accumulate import reference, tta_accumulate, zero_total
+
+_BASE_HW, _VIEW_HW, _C = (480, 640), (576, 800), 13
+_TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
+
+
+def cases() -> Iterator[Case]:
+    """The view of the reports' runs, flipped; each side adds into a total of its own."""
+    generator = torch.Generator().manual_seed(0)
+    logits_BChw = 2 * torch.randn(1, _C, _VIEW_HW[0] // 4, _VIEW_HW[1] // 4, generator=generator)
+    logits_BChw = logits_BChw.contiguous(memory_format=torch.channels_last)
+
+    def with_total(accumulate: Callable[..., None]) -> Callable[[], Tensor]:
+        total_BTCHW = zero_total(1, len(_TEMPERATURES), _C, _BASE_HW, logits_BChw.device)
+
+        def call() -> Tensor:
+            options: dict[str, Any] = {"view_hw": _VIEW_HW, "flipped": True, "align_corners": True}
+            with torch.inference_mode():
+                accumulate(total_BTCHW, logits_BChw, _TEMPERATURES, **options)
+            return total_BTCHW
+
+        return call
+
+    total_THWC = np.zeros((len(_TEMPERATURES), *_BASE_HW, _C), np.float32)
+
+    def opencv() -> Tensor:
+        with torch.inference_mode():
+            _opencv(total_THWC, logits_BChw)
+        return torch.from_numpy(total_THWC).permute(0, 3, 1, 2)[None]
+
+    yield Case(
+        "tta_accumulate",
+        with_total(tta_accumulate),
+        {
+            "eager": with_total(reference.tta_accumulate),
+            "torch.compile": with_total(torch.compile(reference.tta_accumulate, fullgraph=True)),
+            "opencv": opencv,
+        },
+        _check,
+    )
+
+
+def _opencv(total_THWC: np.ndarray[Any, Any], logits_BChw: Tensor) -> None:
+    """Softmax by PyTorch and `cv2.resize`, for each temperature."""
+    logits_BCHW = F.interpolate(logits_BChw, _VIEW_HW, mode="bilinear", align_corners=True)
+    for t, temperature in enumerate(_TEMPERATURES):
+        prob_BCHW = torch.softmax(logits_BCHW / temperature, dim=1).flip(-1)
+        prob_HWC = prob_BCHW[0].permute(1, 2, 0).numpy()
+        total_THWC[t] += cv2.resize(prob_HWC, _BASE_HW[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _check(rival: str, ours: Tensor, theirs: Tensor) -> None:
+    # PyTorch finds its taps in float32: at column 800 their weights are off by 1e-5, times logits
+    # of noise that differ by ten from cell to cell.
+    assert_close(rival, ours, theirs, rtol=0.0, atol=2e-4)

@@ -1,0 +1,72 @@
+"""python -m benchmarks.kernel_speed: every fused operation against what a user would reach for."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+OPERATIONS = ("boundary_ce", "tta_accumulate", "confusion", "crop_resize")
+
+
+def main() -> int:
+    """Parse the command line, measure and report; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernel_speed",
+        description="Time each fused operation against the eager PyTorch chain, torch.compile of "
+        "its reference and the library a user would reach for, interleaved in one run. A side "
+        "whose result is wrong is not timed. About ten minutes on two cores.",
+    )
+    parser.add_argument(
+        "operations", nargs="*", metavar="OPERATION", help=f"some of {', '.join(OPERATIONS)}"
+    )
+    parser.add_argument("--rounds", type=int, default=11, help="runs of each side (default: 11)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    options = parser.parse_args()
+    for name in options.operations:
+        if name not in OPERATIONS:
+            parser.error(f"unknown operation {name!r}; there are {', '.join(OPERATIONS)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {options.rounds}")
+    try:
+        rows = measure(options.operations or OPERATIONS, options.rounds)
+    except AssertionError as error:
+        print(f"error: a result is wrong, so nothing was timed: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; pip install 'roomsmith[bench]'", file=sys.stderr)
+        return 2
+    from benchmarks.report import describe_machine, print_rows
+
+    print_rows(rows)
+    if options.json:
+        from engine.rundir import write_json
+
+        write_json(options.json, {"machine": describe_machine(), "rows": rows})
+    return 0
+
+
+def measure(operations: tuple[str, ...] | list[str], rounds: int) -> list[dict[str, Any]]:
+    """Rows of the published JSON, one for each case and rival.
+
+    Raises:
+        AssertionError: a result is wrong; naming the rival that differs.
+        ModuleNotFoundError: a rival is not installed.
+    """
+    from benchmarks.timing import Timed, measure_memory, run_case
+
+    timed: list[Timed] = []
+    for operation in operations:
+        module = importlib.import_module(f"benchmarks.cases.{operation}")
+        timed += [run_case(case, rounds, _say) for case in module.cases()]
+    _say("measuring memory")
+    measure_memory(timed)
+    return [entry.row(rival) for entry in timed for rival in entry.case.rivals]
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

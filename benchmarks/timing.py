@@ -1,0 +1,150 @@
+"""Time callables against one another, interleaved in one process; what is wrong is not timed."""
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt: man 3 mallopt."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one size, ours and its rivals.
+
+    Attributes:
+        name: of the row.
+        ours: does the work once and returns its result.
+        rivals: the same work by other means, by their names.
+        check: takes a rival's name, our result and its result; raises AssertionError if they
+            differ by more than rounding.
+        at_once: how many pieces of work (frames, say) one call of `ours` or a rival does.
+    """
+
+    name: str
+    ours: Callable[[], Any]
+    rivals: Mapping[str, Callable[[], Any]]
+    check: Callable[[str, Any, Any], None]
+
+
+@dataclass
+class Timed:
+    """Seconds of every round of one case, and the extra memory of one call."""
+
+    case: Case
+    ours_s: list[float] = field(default_factory=list)
+    rivals_s: dict[str, list[float]] = field(default_factory=dict)
+    ours_mib: float = 0.0
+    rivals_mib: dict[str, float] = field(default_factory=dict)
+
+    def row(self, rival: str) -> dict[str, Any]:
+        """The row of the published JSON: ratio = rival / ours, round by round."""
+        theirs_s = self.rivals_s[rival]
+        ratios = [their_s / our_s for our_s, their_s in zip(self.ours_s, theirs_s, strict=True)]
+        return {
+            "name": self.case.name,
+            "rival": rival,
+            "median_s": statistics.median(self.ours_s),
+            "rival_median_s": statistics.median(theirs_s),
+            "ratio": statistics.median(ratios),
+            "quartiles": quartiles(ratios),
+            "quartiles_s": quartiles(self.ours_s),
+            "rival_quartiles_s": quartiles(theirs_s),
+            "peak_extra_mib": round(self.ours_mib, 1),
+            "rival_peak_extra_mib": round(self.rivals_mib[rival], 1),
+        }
+
+
+def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
+    """Check every rival's result against ours, then time them in turns.
+
+    Args:
+        case: what to run.
+        rounds: how often each side runs; within a round each runs once, in alternating order.
+        say: told what is going on, in a few words.
+
+    Raises:
+        AssertionError: a result is wrong; nothing is timed then.
+    """
+    say(f"{case.name}: checking")
+    expected = case.ours()
+    for name, rival in case.rivals.items():
+        # The first call of a compiled rival compiles it, which is not timed.
+        case.check(name, expected, rival())
+    del expected
+    timed = Timed(case, rivals_s={name: [] for name in case.rivals})
+    sides: list[tuple[Callable[[], Any], list[float]]] = [(case.ours, timed.ours_s)]
+    sides += [(rival, timed.rivals_s[name]) for name, rival in case.rivals.items()]
+    for number in range(rounds):
+        say(f"{case.name}: round {number + 1}/{rounds}")
+        for call, seconds in sides if number % 2 else reversed(sides):
+            seconds.append(_once(call))
+    return timed
+
+
+def measure_memory(timed: Sequence[Timed]) -> None:
+    """Fill in the peak extra memory of one call of each side, in MiB of resident size.
+
+    To be called after all timing: it makes the allocator hand freed memory back at once, which
+    slows every side down but shows each allocation.
+    """
+    libc = ctypes.CDLL("libc.so.6")
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        libc.mallopt(parameter, 64 * 1024)
+    for entry in timed:
+        entry.ours_mib = _peak_extra_mib(entry.case.ours, libc)
+        for name, rival in entry.case.rivals.items():
+            entry.rivals_mib[name] = _peak_extra_mib(rival, libc)
+
+
+def assert_close(rival: str, ours: Tensor, theirs: Tensor, *, rtol: float, atol: float) -> None:
+    """`torch.testing.assert_close` whose message names the rival."""
+    torch.testing.assert_close(
+        ours, theirs, rtol=rtol, atol=atol, msg=lambda text: f"{rival}: {text}"
+    )
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """First and third quartile; the value itself, twice, if there is only one."""
+    if len(values) < 2:
+        return [values[0], values[0]]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return [first, third]
+
+
+def _once(call: Callable[[], Any]) -> float:
+    gc.collect()
+    gc.disable()
+    start_s = time.perf_counter()
+    result = call()
+    elapsed_s = time.perf_counter() - start_s
+    gc.enable()
+    del result
+    return elapsed_s
+
+
+def _peak_extra_mib(call: Callable[[], Any], libc: ctypes.CDLL) -> float:
+    gc.collect()
+    libc.malloc_trim(0)
+    # Writing 5 sets the kernel's mark of the peak back: man 5 proc.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before_mib = _status_mib("VmRSS")
+    result = call()
+    peak_mib = _status_mib("VmHWM")
+    del result
+    return max(0.0, peak_mib - before_mib)
+
+
+def _status_mib(key: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {key}; memory is measured on Linux only")
