@@ -9,7 +9,8 @@ the files:
         index                     the folder is read and checked; every fault is reported at once
         folds                     which frames a fold trains on, and how much leaks
         augment                   every random draw, a pure function of (seed, epoch, sample)
-        sources                   draws + files -> a batch on the device (torch, DALI)
+        sources                   draws + frames -> a batch on the device (resident, DALI, torch)
+        views                     whole frames at the size that the network is to see them
     model/                        a batch becomes logits at a quarter of its size
         encoder  weights          any timm network with features at strides 4 to 32
         fpn  network              decoder, segmentation head, depth head

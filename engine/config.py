@@ -34,7 +34,10 @@ class DataConfig(BaseModel):
     classes: tuple[str, ...] = Field(
         nyuv2.CLASSES, description="class names by index", min_length=2
     )
-    source: Literal["auto", "dali", "torch"] = Field("auto", description="who decodes and crops")
+    source: Literal["auto", "resident", "dali", "torch"] = Field(
+        "auto", description="frames decoded once and kept, or files by DALI or plain PyTorch"
+    )
+    cache: str = Field("", description="folder of decoded frames, empty = the user's cache folder")
     workers: int = Field(2, ge=1, description="decoding threads")
     folds: int = Field(5, ge=2, description="number of folds")
     fold_kind: Literal["random", "blocked", "scene"] = Field("blocked", description="how to split")
@@ -125,6 +128,9 @@ class TrainingConfig(BaseModel):
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast type")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the network")
+    kernels: Literal["fused", "reference"] = Field(
+        "fused", description="fused operations, or plain PyTorch in their place"
+    )
     threads: int = Field(0, ge=0, description="CPU threads, 0 = torch's choice")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.config import TrainingConfig
+from engine.operations import Operations, choose_operations
 
 _log = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ _KEEP_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class DevicePolicy:
-    """Device, autocast type and compilation; the memory format is always channels-last."""
+    """Device, autocast type, compilation and kernels; the memory format is channels-last."""
 
     device: torch.device
     autocast_dtype: torch.dtype | None
     compile: bool
+    operations: Operations
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context that a forward pass runs in."""
@@ -75,7 +77,9 @@ def choose_device(config: TrainingConfig) -> DevicePolicy:
         compiled = on_gpu
         why = "static shapes on a GPU" if on_gpu else "convolutions dominate, nothing to fuse"
     _log.info("network %s, channels-last: %s", "compiled" if compiled else "eager", why)
-    return DevicePolicy(device, torch.bfloat16 if precision == "bf16" else None, compiled)
+    operations = choose_operations(config.kernels, device)
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    return DevicePolicy(device, dtype, compiled, operations)
 
 
 def _keep_freed_memory() -> bool:

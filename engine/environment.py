@@ -14,7 +14,7 @@ from engine.config import Config
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
 
 RUNTIME_FIELDS = {
-    "data": {"root", "workers"},
+    "data": {"root", "workers", "cache"},
     "training": {"device", "log_every", "save_every"},
 }
 """Fields that may change between calls on one run: they change no result."""

@@ -48,7 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="continue a fold that was stopped half-way"
     )
+    parser.add_argument(
+        "--kernels",
+        choices=("fused", "reference"),
+        help="short for --training.kernels: reference runs plain PyTorch for the fused operations",
+    )
     options, flags = parse_command_line(parser, arguments)
+    if options.kernels:
+        flags.setdefault("training", {})["kernels"] = options.kernels
     files = options.config or [DEMO]
     config = load_config(files, flags)
     out = options.out or Path("runs") / "-".join(file.stem for file in files)

@@ -56,6 +56,11 @@ class Draws:
     def __len__(self) -> int:
         return len(self.index)
 
+    def table(self) -> NDArray[np.float64]:
+        """(B, 8): all columns in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
+        light = self.flip, self.gain, self.shift
+        return np.column_stack([self.index, self.box, *light]).astype(np.float64)
+
     def __getitem__(self, rows: slice) -> "Draws":
         return Draws(
             self.index[rows], self.box[rows], self.flip[rows], self.gain[rows], self.shift[rows]

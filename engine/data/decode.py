@@ -1,6 +1,6 @@
 """One frame from its files, whole and unchanged, by Pillow.
 
-C: colour. H W: pixels of the frame.
+H W: pixels of the frame.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from engine import nyuv2
 from engine.data.index import Sample
 
 _DEPTH_MODES = ("I;16", "I;16B", "I")  # how Pillow, by its version, opens a 16-bit PNG
@@ -23,10 +22,10 @@ _LABEL_MODES = ("L", "P")
 class Frame:
     """The decoded files of one sample, on the CPU."""
 
-    image_CHW: Tensor
-    """(3, H, W) uint8."""
+    image_HW3: Tensor
+    """(H, W, 3) uint8."""
     depth_HW: Tensor | None
-    """(H, W) float32 metres, 0 = missing; None if the sample has no depth file."""
+    """(H, W) uint16 millimetres, 0 = missing; None if the sample has no depth file."""
     label_HW: Tensor | None
     """(H, W) uint8, 255 = ignore; None if not asked for or without a file."""
 
@@ -41,17 +40,18 @@ def read_frame(sample: Sample, *, label: bool = False) -> Frame:
         RuntimeError: a file cannot be decoded, or is not what `engine.prepare check` lets pass;
             the message names the file, what was found and what was needed.
     """
-    image_HWC = _decode(sample.image, ("RGB",), "an 8-bit RGB image", sample.hw)
+    image_HW3 = _decode(sample.image, ("RGB",), "an 8-bit RGB image", sample.hw)
     depth_HW = None
     if sample.depth is not None:
-        depth_mm_HW = _decode(sample.depth, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw)
-        depth_HW = torch.from_numpy(depth_mm_HW.astype(np.float32) / nyuv2.MILLIMETRES_PER_METRE)
+        decoded_HW = _decode(sample.depth, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw)
+        # Some of Pillow's modes are wider than the 16 bits that the file has.
+        depth_HW = torch.from_numpy(decoded_HW.astype(np.uint16))
     label_HW = None
     if label and sample.label is not None:
         label_HW = torch.from_numpy(
             _decode(sample.label, _LABEL_MODES, "an 8-bit single-channel label PNG", sample.hw)
         )
-    return Frame(torch.from_numpy(image_HWC).permute(2, 0, 1), depth_HW, label_HW)
+    return Frame(torch.from_numpy(image_HW3), depth_HW, label_HW)
 
 
 def _decode(

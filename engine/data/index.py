@@ -43,6 +43,8 @@ class Sample:
     """Height and width of its files, pixels (as stored: EXIF rotation is ignored)."""
     scene: str | None
     """From scenes.csv; None where that has no line for the stem."""
+    digest: str = ""
+    """SHA-256 over the content of its files; empty where nobody has read them all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +211,10 @@ def _split(
     for files, report in zip(frames, reports, strict=True):
         assert files.image is not None, "a frame without image is a fault"
         scene = scenes.get(files.stem)
-        samples.append(Sample(files.stem, files.image, files.depth, files.label, report.hw, scene))
+        digest = hashlib.sha256(b"".join(digest for _, digest in report.digests)).hexdigest()
+        samples.append(
+            Sample(files.stem, files.image, files.depth, files.label, report.hw, scene, digest)
+        )
     return Split(tuple(samples), tuple(report.small_pixels for report in reports))
 
 

@@ -1,12 +1,14 @@
 """Draws and files to batches: what a source is, and which one runs.
 
-`torch` is the reference, in plain PyTorch; `dali` lets NVIDIA DALI decode and crop. For the same
-draws both give the same labels and depths, and images within rounding.
+`resident` keeps decoded frames on the device and crops them by a fused operation; `dali` lets
+NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For the same draws all give
+the same labels and depths, and images within rounding.
 """
 
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -14,8 +16,11 @@ import torch
 from engine.data.augment import Draws
 from engine.data.batch import Batch
 from engine.data.index import Sample
+from engine.data.resident_cache import cache_folder
+from engine.data.resident_source import CropResize, ResidentSource, misfit, open_resident
 from engine.data.torch_source import TorchSource
 from engine.normalisation import Normalisation
+from kernels.crop_resize import crop_resize
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,7 +29,7 @@ class Source(Protocol):
     """Whatever turns draws into batches."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
-        """One batch for each `Draws`, in order, with the next ones in preparation.
+        """One batch for each `Draws`, in order; where files are read, the next are in preparation.
 
         Args:
             draws: consumed a few batches ahead; none may have more rows than the first one.
@@ -39,18 +44,21 @@ class Source(Protocol):
 
 
 def make_source(
-    kind: Literal["auto", "dali", "torch"],
+    kind: Literal["auto", "resident", "dali", "torch"],
     samples: Sequence[Sample],
     crop_hw: tuple[int, int],
     normalisation: Normalisation,
     in_channels: int,
     device: torch.device,
     workers: int,
+    *,
+    cache: str = "",
+    crop: CropResize = crop_resize,
 ) -> Source:
-    """Make the source of a split; logs once which one runs and why.
+    """Make a source of batches; `auto` takes the first that fits of `resident`, `dali`, `torch`.
 
     Args:
-        kind: `auto` is `dali` where it can be imported (Linux x86-64), else `torch`.
+        kind: as `data.source`.
         samples: the split; `Draws.index` counts in it. Their depth or label files are read for
             all samples or, if none has one, not at all.
         crop_hw: size of the crops, pixels.
@@ -58,29 +66,48 @@ def make_source(
         in_channels: 3, or 4 with inverse depth.
         device: where the batches are made; with CUDA, `dali` crops on the GPU.
         workers: decoding threads, >= 1.
+        cache: folder of decoded frames, as `data.cache`; empty = the user's cache folder.
+        crop: the operation that `resident` crops with.
 
     Raises:
         ValueError: only some samples have a depth or label file, or four channels are asked for
             and there is no depth.
-        RuntimeError: `dali` is asked for and cannot be imported.
+        RuntimeError: `dali` is asked for and cannot be imported, or `resident` cannot read a file
+            or has no room.
     """
     _check(samples, in_channels)
-    why = "as configured"
-    if kind == "auto":
-        missing = _dali_fault()
-        kind = "torch" if missing else "dali"
-        why = f"DALI cannot be imported: {missing}" if missing else "DALI is installed"
-    elif kind == "dali" and (missing := _dali_fault()):
-        raise RuntimeError(
-            f"data.source = 'dali', but DALI cannot be imported: {missing}; install "
-            "nvidia-dali-cuda130 (Linux x86-64 only) or set data.source to 'torch'"
-        )
-    _announce(kind, why, str(device), workers)
-    if kind == "torch":
+    chosen, why = _choose(kind, samples, device)
+    _announce(chosen, why, str(device), workers)
+    if chosen == "resident":
+        folder = Path(cache).expanduser() if cache else cache_folder()
+        resident = open_resident(samples, device, folder, workers)
+        return ResidentSource(resident, crop_hw, normalisation, in_channels, crop)
+    if chosen == "torch":
         return TorchSource(samples, crop_hw, normalisation, in_channels, device, workers)
     from engine.data.dali_source import DaliSource
 
     return DaliSource(samples, crop_hw, normalisation, in_channels, device, workers)
+
+
+def _choose(
+    kind: Literal["auto", "resident", "dali", "torch"],
+    samples: Sequence[Sample],
+    device: torch.device,
+) -> tuple[str, str]:
+    """Which source runs, and why."""
+    if kind == "dali" and (missing := _dali_fault()):
+        raise RuntimeError(
+            f"data.source = 'dali', but DALI cannot be imported: {missing}; install "
+            "nvidia-dali-cuda130 (Linux x86-64 only) or set data.source to 'torch'"
+        )
+    if kind != "auto":
+        return kind, "as configured"
+    too_large = misfit(samples, device)
+    if too_large is None:
+        return "resident", "the decoded frames fit"
+    if missing := _dali_fault():
+        return "torch", f"{too_large}; DALI cannot be imported: {missing}"
+    return "dali", f"{too_large}; DALI is installed"
 
 
 def _check(samples: Sequence[Sample], in_channels: int) -> None:

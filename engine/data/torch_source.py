@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine import nyuv2
 from engine.data.augment import Draws, sample_positions
 from engine.data.batch import Batch, finish
 from engine.data.decode import read_frame
@@ -78,11 +79,13 @@ class TorchSource:
             raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
         if flip:
             columns = columns[::-1]
-        return _Crop(
-            _bilinear(frame.image_CHW, rows, columns),
-            None if frame.depth_HW is None else _nearest(frame.depth_HW, rows, columns),
-            None if frame.label_HW is None else _nearest(frame.label_HW, rows, columns),
+        depth_hw, label_hw = (
+            None if map_HW is None else _nearest(map_HW, rows, columns)
+            for map_HW in (frame.depth_HW, frame.label_HW)
         )
+        if depth_hw is not None:
+            depth_hw = depth_hw.to(torch.float32) / nyuv2.MILLIMETRES_PER_METRE
+        return _Crop(_bilinear(frame.image_HW3.permute(2, 0, 1), rows, columns), depth_hw, label_hw)
 
     def _assemble(self, rows: Draws, futures: list[Future[_Crop]]) -> Batch:
         crops = [future.result() for future in futures]

@@ -1,48 +1,48 @@
 """Whole frames at the size of a view: what validation, OOF and prediction feed the network.
 
-Axes: B batch, C channel, H W pixels.
+Axes: B batch, C channel, N frames of a buffer, H W pixels.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.data.batch import network_input
+from engine.data.augment import whole_frame_draws
 from engine.data.decode import Frame, read_frame
 from engine.data.index import Sample
+from engine.data.resident_source import CropResize, ResidentFrames, crop_frames
 from engine.normalisation import Normalisation
+from kernels.crop_resize import Frames, crop_resize
 
 VIEW_MULTIPLE = 32
 """The encoder's coarsest stride: a view's sides are multiples of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameBatch:
     """Frames of one size, as decoded.
 
     Attributes:
         first: position of the first frame in the sequence that was asked for.
-        image_BCHW: (B, 3, H, W) uint8.
-        depth_BHW: (B, H, W) float32 metres, 0 = missing; None without depth.
+        hw: height and width of the frames, pixels.
+        frames: buffers that hold them, and perhaps others.
+        index: (B,) int64, which frames of the buffers they are.
         label_BHW: (B, H, W) uint8, 255 = ignore; None without labels.
     """
 
     first: int
-    image_BCHW: Tensor
-    depth_BHW: Tensor | None
+    hw: tuple[int, int]
+    frames: Frames
+    index: NDArray[np.int64]
     label_BHW: Tensor | None
 
     def __len__(self) -> int:
-        return len(self.image_BCHW)
-
-    @property
-    def hw(self) -> tuple[int, int]:
-        """Height and width of the frames, pixels."""
-        return self.image_BCHW.shape[2], self.image_BCHW.shape[3]
+        return len(self.index)
 
 
 def frame_batches(
@@ -54,22 +54,29 @@ def frame_batches(
     label: bool,
     workers: int,
     start: int = 0,
+    resident: ResidentFrames | None = None,
 ) -> Iterator[FrameBatch]:
-    """Decode `samples[start:]` in order, in batches of equal frame size, a batch ahead of use.
+    """Take `samples[start:]` in order, in batches of equal frame size.
 
     Args:
-        samples: frames to read.
+        samples: frames to take.
         batch_size: frames a batch at most.
         device: where the batches go.
-        depth: read the depth maps too.
-        label: read the labels too.
+        depth: take the depth maps too.
+        label: take the labels too.
         workers: decoding threads.
         start: frames to pass over.
+        resident: decoded frames that hold all of `samples`, on `device`; without them the files are
+            decoded, a batch ahead of use.
 
     Raises:
         RuntimeError: a file cannot be read; the message names it.
+        KeyError: `resident` does not hold a sample.
     """
     groups = equal_size_groups(samples, batch_size, start)
+    if resident is not None:
+        yield from (_take(samples, group, resident, depth, label) for group in groups)
+        return
 
     def read(sample: Sample) -> Frame:
         return read_frame(sample if depth else replace(sample, depth=None), label=label)
@@ -107,32 +114,60 @@ def view_hw(base_hw: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def view_input(
-    frames: FrameBatch, hw: tuple[int, int], normalisation: Normalisation, in_channels: int
+    frames: FrameBatch,
+    hw: tuple[int, int],
+    normalisation: Normalisation,
+    in_channels: int,
+    crop: CropResize = crop_resize,
 ) -> Tensor:
     """The frames as network input of size `hw`: image bilinear, depth nearest.
 
     Returns:
         (B, in_channels, hw) float32, channels-last, normalised.
     """
-    image_BCHW = F.interpolate(
-        frames.image_BCHW.to(torch.float32), size=hw, mode="bilinear", align_corners=False
-    )
-    depth_BHW = None
-    if frames.depth_BHW is not None:
-        depth_BHW = F.interpolate(frames.depth_BHW[:, None], size=hw, mode="nearest-exact")[:, 0]
-    return network_input(image_BCHW, depth_BHW, normalisation, in_channels)
+    hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
+    draws = whole_frame_draws(frames.index, hw_N2)
+    return crop_frames(frames.frames, draws, hw, normalisation, in_channels, crop).image_BChw
+
+
+def _take(
+    samples: Sequence[Sample],
+    group: tuple[int, int],
+    resident: ResidentFrames,
+    depth: bool,
+    label: bool,
+) -> FrameBatch:
+    """A batch that stays where it is; only its labels are brought together."""
+    taken = samples[slice(*group)]
+    index = np.array([resident.position[sample] for sample in taken], np.int64)
+    frames = resident.frames if depth else resident.frames._replace(depth_P=None)
+    label_BHW = None
+    if label and frames.label_P is not None:
+        (height, width), offset_N = taken[0].hw, resident.offset_N
+        label_BHW = torch.stack(
+            [
+                frames.label_P[first : first + height * width].view(height, width)
+                for first in offset_N[index].tolist()
+            ]
+        )
+    return FrameBatch(group[0], taken[0].hw, frames, index, label_BHW)
 
 
 def _stack(first: int, frames: Sequence[Frame], device: torch.device) -> FrameBatch:
-    def stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
-        present = [tensor for tensor in tensors if tensor is not None]
+    def stacked(maps: Sequence[Tensor | None]) -> Tensor | None:
+        present = [part for part in maps if part is not None]
         return torch.stack(present).to(device) if len(present) == len(frames) else None
 
-    image_BCHW = stacked([frame.image_CHW for frame in frames])
-    assert image_BCHW is not None
-    return FrameBatch(
-        first,
-        image_BCHW,
-        stacked([frame.depth_HW for frame in frames]),
-        stacked([frame.label_HW for frame in frames]),
+    image_BHW3 = stacked([frame.image_HW3 for frame in frames])
+    assert image_BHW3 is not None
+    depth_BHW = stacked([frame.depth_HW for frame in frames])
+    label_BHW = stacked([frame.label_HW for frame in frames])
+    batch, height, width = image_BHW3.shape[:3]
+    buffers = Frames(
+        image_BHW3.view(-1, 3),
+        None if depth_BHW is None else depth_BHW.view(-1),
+        None if label_BHW is None else label_BHW.view(-1),
+        torch.arange(batch, device=device) * (height * width),
+        torch.tensor([[height, width]]).expand(batch, 2).contiguous().to(device),
     )
+    return FrameBatch(first, (height, width), buffers, np.arange(batch), label_BHW)

@@ -12,7 +12,6 @@ from engine.data.views import frame_batches
 from engine.device import DevicePolicy
 from engine.inference.networks import FoldNetwork
 from engine.inference.tta import mean_probabilities
-from kernels.confusion.reference import resized_argmax
 
 
 @torch.inference_mode()
@@ -42,5 +41,5 @@ def predict_masks(
         prob_BTCHW = mean_probabilities(
             networks, frames, config.inference, (temperature,), len(config.data.classes), policy
         )
-        mask_BHW = resized_argmax(prob_BTCHW[:, 0], frames.hw)
-        yield frames.first, mask_BHW.to(torch.uint8).cpu().numpy()
+        mask_BHW = policy.operations.resized_argmax(prob_BTCHW[:, 0], frames.hw)
+        yield frames.first, mask_BHW.cpu().numpy()

@@ -20,7 +20,6 @@ from engine.inference.networks import FoldNetwork
 from engine.inference.store import ProbStoreWriter
 from engine.inference.tta import mean_probabilities
 from engine.progress import track
-from kernels.confusion import probability_confusion
 
 
 def store_hw(config: Config, samples: tuple[Sample, ...]) -> tuple[int, int]:
@@ -108,7 +107,8 @@ def _predict_batch(
     )
     assert frames.label_BHW is not None
     counts = [
-        probability_confusion(prob_BTCHW[:, t], frames.label_BHW) for t in range(len(temperatures))
+        policy.operations.probability_confusion(prob_BTCHW[:, t], frames.label_BHW)
+        for t in range(len(temperatures))
     ]
     stored_BTChw = torch.stack(
         [

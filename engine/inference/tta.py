@@ -12,7 +12,7 @@ from engine.config import InferenceConfig
 from engine.data.views import FrameBatch, view_hw, view_input
 from engine.device import DevicePolicy
 from engine.inference.networks import FoldNetwork
-from kernels.tta_accumulate import tta_accumulate, zero_total
+from kernels.tta_accumulate import zero_total
 
 
 @torch.inference_mode()
@@ -43,14 +43,16 @@ def mean_probabilities(
     first = networks[0]
     for scale in config.scales:
         hw = view_hw(base_hw, scale)
-        image_BCHW = view_input(frames, hw, first.normalisation, first.in_channels)
+        image_BCHW = view_input(
+            frames, hw, first.normalisation, first.in_channels, policy.operations.crop_resize
+        )
         for flipped in flips:
             if flipped:
                 image_BCHW = image_BCHW.flip(-1).contiguous(memory_format=torch.channels_last)
             for network in networks:
                 with policy.autocast():
                     prediction = network.forward(image_BCHW)
-                tta_accumulate(
+                policy.operations.tta_accumulate(
                     total_BTCHW,
                     prediction.logits_BChw,
                     temperatures,

@@ -129,6 +129,8 @@ class _FoldTraining:
             self.config.model.in_channels,
             self.policy.device,
             data.workers,
+            cache=data.cache,
+            crop=self.policy.operations.crop_resize,
         )
         while self.position.epoch < self.config.training.epochs:
             self._train_epoch(source)

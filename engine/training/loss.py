@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.data.batch import Batch
 from engine.model.network import Prediction
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
-from kernels.boundary_ce import boundary_ce
+from engine.operations import Operations
 
 
 class Losses(NamedTuple):
@@ -36,9 +36,10 @@ def training_loss(
     config: Config,
     class_weight_C: Tensor,
     align_corners: bool,
+    operations: Operations,
 ) -> Losses:
     """Segmentation loss + `training.depth_weight` x depth L1; no host synchronisation."""
-    segmentation = boundary_ce(
+    segmentation = operations.boundary_ce(
         prediction.logits_BChw,
         batch.label_BHW,
         class_weight_C,

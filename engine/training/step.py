@@ -92,7 +92,12 @@ class TrainStep:
         with self.policy.autocast():
             prediction = self.forward(batch.image_BCHW)
         losses = training_loss(
-            prediction, batch, self.config, self.class_weight_C, self.network.align_corners
+            prediction,
+            batch,
+            self.config,
+            self.class_weight_C,
+            self.network.align_corners,
+            self.policy.operations,
         )
         losses.total.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]

@@ -14,8 +14,7 @@ from engine.device import DevicePolicy
 from engine.model.network import Prediction
 from engine.normalisation import Normalisation
 from engine.progress import track
-from kernels.confusion import probability_confusion
-from kernels.tta_accumulate import tta_accumulate, zero_total
+from kernels.tta_accumulate import zero_total
 
 
 @torch.inference_mode()
@@ -56,10 +55,16 @@ def validate(
             hw = view_hw(base_hw, 1.0)
             with policy.autocast():
                 prediction = forward(
-                    view_input(frames, hw, normalisation, config.model.in_channels)
+                    view_input(
+                        frames,
+                        hw,
+                        normalisation,
+                        config.model.in_channels,
+                        policy.operations.crop_resize,
+                    )
                 )
             total_BTCHW = zero_total(len(frames), 1, classes, base_hw, policy.device)
-            tta_accumulate(
+            policy.operations.tta_accumulate(
                 total_BTCHW,
                 prediction.logits_BChw,
                 (1.0,),
@@ -68,6 +73,6 @@ def validate(
                 align_corners=align_corners,
             )
             assert frames.label_BHW is not None
-            count_CC += probability_confusion(total_BTCHW[:, 0], frames.label_BHW)
+            count_CC += policy.operations.probability_confusion(total_BTCHW[:, 0], frames.label_BHW)
             advance(len(frames))
     return count_CC.cpu().numpy()

@@ -1,6 +1,7 @@
 """Frames on disk, their draws and their sources, for all tests of `engine.data`'s sources."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,14 @@ def jpg(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def _source_of(
-    kind: str, samples: list[Sample], in_channels: int = 4, device: str = "cpu"
+    kind: str,
+    samples: list[Sample],
+    in_channels: int = 4,
+    device: str = "cpu",
+    *,
+    cache: Path,
 ) -> Source:
-    assert kind in ("dali", "torch")
+    assert kind in ("dali", "resident", "torch")
     return make_source(
         kind,  # type: ignore[arg-type]
         samples,
@@ -71,6 +77,7 @@ def _source_of(
         in_channels,
         torch.device(device),
         2,
+        cache=str(cache),
     )
 
 
@@ -97,8 +104,8 @@ def write_frames() -> Callable[[Path, str], list[Sample]]:
 
 
 @pytest.fixture(scope="session")
-def source_of() -> Callable[..., Source]:
-    return _source_of
+def source_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Source]:
+    return partial(_source_of, cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,8 +40,9 @@ def test_a_frame_is_what_its_files_hold(tmp_path: Path, rng: np.random.Generator
     frame = read_frame(sample, label=True)
     assert frame.depth_HW is not None
     assert frame.label_HW is not None
-    np.testing.assert_array_equal(frame.image_CHW.permute(1, 2, 0).numpy(), image)
-    np.testing.assert_array_equal(frame.depth_HW.numpy(), depth / np.float32(1000))
+    np.testing.assert_array_equal(frame.image_HW3.numpy(), image)
+    np.testing.assert_array_equal(frame.depth_HW.numpy(), depth)
+    assert frame.depth_HW.dtype == torch.uint16
     np.testing.assert_array_equal(frame.label_HW.numpy(), label)
     assert read_frame(sample).label_HW is None
 
@@ -62,7 +64,7 @@ def test_exif_rotation_is_ignored(tmp_path: Path) -> None:
     exif[0x112] = 6  # orientation: rotate by a quarter
     image = tmp_path / "image.jpg"
     Image.fromarray(np.zeros((*HW, 3), np.uint8)).save(image, exif=exif)
-    assert read_frame(sample_of(image)).image_CHW.shape == (3, *HW)
+    assert read_frame(sample_of(image)).image_HW3.shape == (*HW, 3)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

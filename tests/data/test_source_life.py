@@ -1,4 +1,4 @@
-"""What both sources promise besides pixels: order, read-ahead, clean ends, clear errors."""
+"""What the sources promise besides pixels: order, read-ahead, clean ends, clear errors."""
 
 import gc
 import logging
@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.data import sources
+from engine.data import resident_source, sources
 from engine.data.augment import Draws
 from engine.data.index import Sample
+from engine.data.resident_source import ResidentSource
 from engine.data.sources import Source, make_source
 from engine.normalisation import Normalisation
 
-Kind = Literal["dali", "torch"]
+Kind = Literal["dali", "resident", "torch"]
 
 # The shape that the fixtures' sources crop.
 CROP_HW = (32, 64)
@@ -33,11 +34,12 @@ has_dali = pytest.mark.skipif(
     not (sys.platform == "linux" and os.uname().machine == "x86_64"),
     reason="DALI exists for Linux x86-64 only",
 )
-BOTH = [pytest.param("dali", marks=has_dali), "torch"]
+READING = [pytest.param("dali", marks=has_dali), "torch"]
+ALL = [*READING, "resident"]
 
 
-@pytest.mark.parametrize("kind", BOTH)
-def test_batches_come_in_order_and_one_ahead_is_in_preparation(
+@pytest.mark.parametrize("kind", ALL)
+def test_batches_come_in_order_and_one_ahead_is_in_preparation_where_files_are_read(
     kind: Kind,
     png: list[Sample],
     source_of: Callable[..., Source],
@@ -53,11 +55,11 @@ def test_batches_come_in_order_and_one_ahead_is_in_preparation(
     batches = source_of(kind, png).batches(draws())
     for number in range(10):
         np.testing.assert_array_equal(next(batches).index, next(epoch(png, number, batch=7)).index)
-        assert len(taken) >= min(10, number + 2)
+        assert len(taken) >= min(10, number + 1 + (kind != "resident"))
     assert next(batches, None) is None
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_no_draws_give_no_batches(
     kind: Kind, png: list[Sample], source_of: Callable[..., Source]
 ) -> None:
@@ -65,7 +67,7 @@ def test_no_draws_give_no_batches(
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", READING)
 def test_an_iterator_closed_early_leaves_no_threads(
     kind: Kind,
     png: list[Sample],
@@ -91,7 +93,7 @@ def test_an_iterator_closed_early_leaves_no_threads(
     assert threads() <= before
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", READING)
 @pytest.mark.parametrize("fault", ["gone", "cut", "text"])
 @pytest.mark.parametrize("name", ["image", "depth", "label"])
 def test_a_file_that_went_bad_is_one_error_with_its_stem(
@@ -147,6 +149,31 @@ def test_files_for_some_samples_only_and_depth_input_without_depth_are_refused(
         source_of("torch", bare)
 
 
+@has_dali
+def test_auto_keeps_frames_that_fit_and_says_so(
+    png: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources._announce.cache_clear()
+    device = torch.device("cpu")
+    with caplog.at_level(logging.INFO, logger="engine.data.sources"):
+        made = make_source("auto", png, CROP_HW, IDENTITY, 3, device, 2, cache=str(tmp_path))
+    assert isinstance(made, ResidentSource)
+    assert "resident (the decoded frames fit)" in caplog.text
+
+
+@has_dali
+def test_auto_reads_files_by_dali_where_the_frames_do_not_fit(
+    png: list[Sample], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources._announce.cache_clear()
+    monkeypatch.setattr(resident_source, "_memory_limit", lambda device: 100_000)
+    device = torch.device("cpu")
+    with caplog.at_level(logging.INFO, logger="engine.data.sources"):
+        made = make_source("auto", png, CROP_HW, IDENTITY, 3, device, 2)
+    assert type(made).__name__ == "DaliSource"
+    assert "dali (0.0 GiB of decoded frames exceed 0.0 GiB, half of the memory" in caplog.text
+
+
 def test_auto_falls_back_to_torch_and_says_why_once(
     png: list[Sample],
     monkeypatch: pytest.MonkeyPatch,
@@ -154,13 +181,15 @@ def test_auto_falls_back_to_torch_and_says_why_once(
     epoch: Callable[..., Iterator[Draws]],
 ) -> None:
     monkeypatch.setattr(sources, "_dali_fault", lambda: "no such library")
+    monkeypatch.setattr(sources, "misfit", lambda samples, device: "too large")
     sources._announce.cache_clear()
     device = torch.device("cpu")
     with caplog.at_level(logging.INFO, logger="engine.data.sources"):
         made = [make_source("auto", png, CROP_HW, IDENTITY, 3, device, 2) for _ in range(3)]
     assert all(len(list(source.batches(epoch(png)))) == 3 for source in made)
     assert [record.getMessage() for record in caplog.records] == [
-        "data source: torch (DALI cannot be imported: no such library), batches on cpu, 2 threads"
+        "data source: torch (too large; DALI cannot be imported: no such library), "
+        "batches on cpu, 2 threads"
     ]
     with pytest.raises(RuntimeError, match="no such library; install nvidia-dali"):
         make_source("dali", png, CROP_HW, IDENTITY, 3, device, 2)

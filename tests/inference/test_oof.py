@@ -21,9 +21,11 @@ from engine.inference.store import ProbStoreWriter, StoreLayout, open_store
 from engine.inference.tta import mean_probabilities
 from engine.model.network import Prediction
 from engine.normalisation import Normalisation
+from engine.operations import choose_operations
 from kernels.confusion import probability_confusion
 
-POLICY = DevicePolicy(torch.device("cpu"), None, compile=False)
+OPERATIONS = choose_operations("fused", torch.device("cpu"))
+POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 
 
 class StoppedError(Exception):

@@ -18,9 +18,11 @@ from engine.inference.networks import FoldNetwork
 from engine.inference.submission import forget_progress, frame_size, write_submission
 from engine.model.network import Prediction
 from engine.normalisation import Normalisation
+from engine.operations import choose_operations
 from engine.rundir import RunDir
 
-POLICY = DevicePolicy(torch.device("cpu"), None, compile=False)
+OPERATIONS = choose_operations("fused", torch.device("cpu"))
+POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 
 
 class StoppedError(Exception):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,11 @@ from engine.inference.networks import FoldNetwork
 from engine.inference.tta import mean_probabilities
 from engine.model.network import Prediction
 from engine.normalisation import Normalisation
+from engine.operations import choose_operations
+from kernels.crop_resize import Frames
 
-POLICY = DevicePolicy(torch.device("cpu"), None, compile=False)
+OPERATIONS = choose_operations("fused", torch.device("cpu"))
+POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 CLASSES = 3
 TEMPERATURES = (0.5, 1.0)
 
@@ -26,7 +30,14 @@ def frames_of(hw: tuple[int, int] = (64, 96), batch: int = 2) -> FrameBatch:
     generator = torch.Generator().manual_seed(0)
     coarse = 255 * torch.rand(batch, 3, 3, 4, generator=generator)
     image = F.interpolate(coarse, hw, mode="bilinear").to(torch.uint8)
-    return FrameBatch(0, image, None, None)
+    frames = Frames(
+        image.permute(0, 2, 3, 1).reshape(-1, 3),
+        None,
+        None,
+        torch.arange(batch) * (hw[0] * hw[1]),
+        torch.tensor([hw] * batch),
+    )
+    return FrameBatch(0, hw, frames, np.arange(batch), None)
 
 
 def network_of(logits: Callable[[Tensor], Tensor], fold: int = 0) -> FoldNetwork:

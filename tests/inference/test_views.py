@@ -11,7 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from engine.data.index import Sample
-from engine.data.views import equal_size_groups, frame_batches, view_hw, view_input
+from engine.data.resident_source import open_resident
+from engine.data.views import (
+    FrameBatch,
+    equal_size_groups,
+    frame_batches,
+    view_hw,
+    view_input,
+)
 from engine.normalisation import Normalisation
 
 CPU = torch.device("cpu")
@@ -52,6 +59,16 @@ def values(tensor: Tensor) -> list[float]:
     return sorted(set(tensor.flatten().tolist()))
 
 
+def pixels(batch: FrameBatch, offset: int) -> tuple[Tensor, Tensor]:
+    """Image and depth of one frame of a batch, as they lie in its buffers."""
+    sample = batch.index[offset]
+    first, count = int(batch.frames.offset_N[sample]), batch.hw[0] * batch.hw[1]
+    assert batch.frames.hw_N2[sample].tolist() == list(batch.hw)
+    assert batch.frames.depth_P is not None
+    own = slice(first, first + count)
+    return batch.frames.image_P3[own], batch.frames.depth_P[own]
+
+
 SMALL, LARGE = (8, 12), (16, 12)
 
 
@@ -67,12 +84,10 @@ def test_frames_come_in_order_in_batches_of_one_size(samples: list[Sample]) -> N
         *((0, 2, SMALL), (2, 1, SMALL), (3, 2, LARGE), (5, 1, SMALL))
     ]
     for batch in batches:
-        assert batch.depth_BHW is not None
         assert batch.label_BHW is not None
         for offset in range(len(batch)):
             number = batch.first + offset + 1
-            assert values(batch.image_BCHW[offset]) == [number]
-            assert values(batch.depth_BHW[offset]) == [number]
+            assert [values(part) for part in pixels(batch, offset)] == [[number], [1000 * number]]
             assert values(batch.label_BHW[offset]) == [number]
 
 
@@ -93,7 +108,39 @@ def test_labels_are_read_only_on_request_and_depth_only_where_all_have_it(tmp_pa
     samples = [write(tmp_path, 1, SMALL), write(tmp_path, 2, SMALL, depth=False)]
     (batch,) = frame_batches(samples, 2, CPU, depth=True, label=False, workers=1)
     assert batch.label_BHW is None
-    assert batch.depth_BHW is None
+    assert batch.frames.depth_P is None
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_resident_frames_make_the_views_of_their_files(
+    samples: list[Sample], tmp_path: Path, depth: bool
+) -> None:
+    # The frames in question are some of those that are held, in another order.
+    resident = open_resident(samples, CPU, tmp_path / "cache", 1)
+    some = [samples[number] for number in (4, 0, 2, 5)]
+    decoded, held = (
+        list(frame_batches(some, 2, CPU, depth=depth, label=True, workers=1, resident=kept))
+        for kept in (None, resident)
+    )
+    for a, b in zip(decoded, held, strict=True):
+        assert (a.first, a.hw, len(a)) == (b.first, b.hw, len(b))
+        assert a.label_BHW is not None
+        assert b.label_BHW is not None
+        assert torch.equal(a.label_BHW, b.label_BHW)
+        channels = 4 if depth else 3
+        assert torch.equal(*(view_input(of, (32, 64), IDENTITY, channels) for of in (a, b)))
+    with pytest.raises(KeyError):
+        list(
+            frame_batches(
+                samples[:1],
+                1,
+                CPU,
+                depth=True,
+                label=True,
+                workers=1,
+                resident=open_resident(some[:1], CPU, tmp_path / "cache", 1),
+            )
+        )
 
 
 def test_an_iterator_closed_early_leaves_no_thread_behind(samples: list[Sample]) -> None:
@@ -144,7 +191,7 @@ def test_the_image_is_resized_bilinearly_and_the_depth_to_the_nearest_pixel(
 def test_three_channels_need_no_depth_and_are_normalised(samples: list[Sample]) -> None:
     for depth in (True, False):
         (batch,) = frame_batches(samples[:1], 1, CPU, depth=depth, label=False, workers=1)
-        assert (batch.depth_BHW is not None) == depth
+        assert (batch.frames.depth_P is not None) == depth
         view = view_input(batch, (32, 64), Normalisation((1.0,) * 3, (0.5,) * 3), 3)
         assert view.shape == (1, 3, 32, 64)
         assert values(view) == [0.0]

@@ -16,6 +16,7 @@ from engine.data.augment import epoch_order
 from engine.data.folds import make_folds
 from engine.data.index import Dataset, load_dataset
 from engine.device import DevicePolicy
+from engine.operations import choose_operations
 from engine.rundir import RunDir
 from engine.training import loss as loss_module
 from engine.training.checkpoint import load_last
@@ -30,7 +31,8 @@ from engine.training.loop import (
 from engine.training.loss import Losses
 from engine.training.step import TrainStep
 
-POLICY = DevicePolicy(torch.device("cpu"), None, compile=False)
+OPERATIONS = choose_operations("fused", torch.device("cpu"))
+POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 
 # Six training frames in batches of two: three steps an epoch, two epochs.
 STEPS, EPOCHS = 3, 2

@@ -9,8 +9,11 @@ from torch import Tensor
 from engine.config import Config
 from engine.data.batch import Batch
 from engine.model.network import Prediction
+from engine.operations import choose_operations
 from engine.training.loss import class_weights, depth_l1, training_loss
 from kernels.boundary_ce import boundary_ce
+
+OPERATIONS = choose_operations("fused", torch.device("cpu"))
 
 
 def make(*, batch: int = 2) -> tuple[Prediction, Batch]:
@@ -69,7 +72,7 @@ def test_the_total_is_segmentation_plus_a_tenth_of_depth() -> None:
     prediction, batch = make()
     config = config_of(boundary_weight=2.0, class_weights={"tv": 1.5}, ignored_edges=True)
     weights = class_weights(config, torch.device("cpu"))
-    losses = training_loss(prediction, batch, config, weights, True)
+    losses = training_loss(prediction, batch, config, weights, True, OPERATIONS)
     segmentation = boundary_ce(
         prediction.logits_BChw,
         batch.label_BHW,
@@ -87,7 +90,7 @@ def test_with_the_defaults_it_is_plain_cross_entropy() -> None:
     prediction, batch = make()
     config = config_of(depth_weight=0.0)
     losses = training_loss(
-        prediction, batch, config, class_weights(config, torch.device("cpu")), True
+        prediction, batch, config, class_weights(config, torch.device("cpu")), True, OPERATIONS
     )
     upsampled = F.interpolate(prediction.logits_BChw, (16, 24), mode="bilinear", align_corners=True)
     oracle = F.cross_entropy(upsampled, batch.label_BHW.long(), ignore_index=255)
@@ -107,10 +110,12 @@ def test_half_precision_predictions_are_scored_in_float32() -> None:
     config = config_of()
     weights = class_weights(config, torch.device("cpu"))
     half = Prediction(*(tensor.bfloat16() for tensor in prediction))
-    losses = training_loss(half, batch, config, weights, True)
+    losses = training_loss(half, batch, config, weights, True, OPERATIONS)
     assert {loss.dtype for loss in losses} == {torch.float32}
     same = Prediction(*(tensor.float() for tensor in half))
-    assert torch.equal(losses.total, training_loss(same, batch, config, weights, True).total)
+    assert torch.equal(
+        losses.total, training_loss(same, batch, config, weights, True, OPERATIONS).total
+    )
 
 
 def test_a_batch_without_labels_or_depth_moves_no_weight() -> None:
@@ -119,7 +124,9 @@ def test_a_batch_without_labels_or_depth_moves_no_weight() -> None:
     batch.depth_BHW.zero_()
     config = config_of(boundary_weight=2.0)
     leaves = Prediction(*(tensor.requires_grad_() for tensor in prediction))
-    losses = training_loss(leaves, batch, config, class_weights(config, torch.device("cpu")), True)
+    losses = training_loss(
+        leaves, batch, config, class_weights(config, torch.device("cpu")), True, OPERATIONS
+    )
     losses.total.backward()  # type: ignore[no-untyped-call]
     assert losses.total.item() == 0.0
     for leaf in leaves:

@@ -13,6 +13,7 @@ from engine.config import Config
 from engine.data.batch import Batch
 from engine.device import DevicePolicy
 from engine.model.network import Network, build_network
+from engine.operations import choose_operations
 from engine.training import loss as loss_module
 from engine.training.ema import Ema
 from engine.training.loss import Losses
@@ -20,7 +21,8 @@ from engine.training.optim import make_optimizer
 from engine.training.step import Statistics, TrainStep, step_seed
 
 CPU = torch.device("cpu")
-EAGER = DevicePolicy(CPU, None, compile=False)
+OPERATIONS = choose_operations("fused", torch.device("cpu"))
+EAGER = DevicePolicy(CPU, None, compile=False, operations=OPERATIONS)
 
 
 def make_batch(seed: int = 0) -> Batch:
@@ -169,7 +171,9 @@ def test_a_compiled_step_trains_the_same_weights_under_the_same_names(
 
     monkeypatch.setattr(torch, "compile", traced)
     steps = [
-        make_step(tiny_config, policy=DevicePolicy(CPU, None, compile=compiles))
+        make_step(
+            tiny_config, policy=DevicePolicy(CPU, None, compile=compiles, operations=OPERATIONS)
+        )
         for compiles in (False, True)
     ]
     for step in steps:

@@ -1,0 +1,165 @@
+"""The resident source: frames decoded once stay on the device, and each batch is one operation.
+
+B: rows of a batch. N: frames of the split.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine import nyuv2
+from engine.data.augment import Draws
+from engine.data.batch import Batch
+from engine.data.index import Sample
+from engine.data.resident_cache import frame_bytes, open_frames
+from engine.normalisation import Normalisation
+from kernels.crop_resize import Crops, Frames, crop_resize
+
+CropResize = Callable[..., Crops]
+"""`kernels.crop_resize.crop_resize`, or its reference."""
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentFrames:
+    """The decoded frames of a split, on one device."""
+
+    samples: tuple[Sample, ...]
+    frames: Frames
+    """N frames in the samples' order."""
+    offset_N: NDArray[np.int64]
+    """(N,) first pixel of each, also on the host."""
+
+    @cached_property
+    def position(self) -> dict[Sample, int]:
+        """Where each sample is among the N."""
+        return {sample: number for number, sample in enumerate(self.samples)}
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentSource:
+    """See `engine.data.sources.Source`; other arguments as of `make_source`.
+
+    Batches are made when they are asked for. On a GPU that is a kernel launch, which the host does
+    not wait for; on a CPU another thread would only take cores from the network.
+    """
+
+    resident: ResidentFrames
+    crop_hw: tuple[int, int]
+    normalisation: Normalisation
+    in_channels: int
+    crop: CropResize = crop_resize
+
+    def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
+        """See `Source.batches`."""
+        for rows in draws:
+            crops = crop_frames(
+                self.resident.frames,
+                rows,
+                self.crop_hw,
+                self.normalisation,
+                self.in_channels,
+                self.crop,
+            )
+            yield Batch(*crops, rows.index)
+
+
+def crop_frames(
+    frames: Frames,
+    draws: Draws,
+    crop_hw: tuple[int, int],
+    normalisation: Normalisation,
+    in_channels: int,
+    crop: CropResize = crop_resize,
+) -> Crops:
+    """Crops of frames by the engine's own draws, depth range and normalisation.
+
+    Args:
+        frames: on any device.
+        draws: B rows; `Draws.index` counts in `frames`.
+        crop_hw: size of the crops, pixels.
+        normalisation: of the encoder.
+        in_channels: 3, or 4 with inverse depth.
+        crop: the operation.
+
+    Returns:
+        Float32 crops on the frames' device; no host synchronisation.
+
+    Raises:
+        ValueError: four channels without depth, or a sample out of range.
+    """
+    if len(draws) and not 0 <= draws.index.min() <= draws.index.max() < len(frames.offset_N):
+        raise ValueError(
+            f"samples must be in [0, {len(frames.offset_N)}), got "
+            f"{draws.index.min()}..{draws.index.max()}"
+        )
+    return crop(
+        frames,
+        to_device(torch.from_numpy(draws.table()), frames.image_P3.device),
+        crop_hw,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        depth_range_m=(nyuv2.DEPTH_MIN_M, nyuv2.DEPTH_MAX_M),
+        in_channels=in_channels,
+    )
+
+
+def open_resident(
+    samples: Sequence[Sample], device: torch.device, folder: Path, workers: int
+) -> ResidentFrames:
+    """Decode the samples, or map them from the cache, and put them on the device.
+
+    Args:
+        samples: a split; all with depth or none, all with labels or none.
+        device: where they stay.
+        folder: of the cache, see `engine.data.resident_cache`.
+        workers: decoding threads.
+
+    Raises:
+        RuntimeError: a file cannot be read, or there is no room for the frames.
+    """
+    frames = open_frames(samples, folder, workers, memory=_memory_limit(torch.device("cpu")))
+    offset_N = frames.offset_N.numpy()
+    if device.type != "cpu":
+        frames = Frames(*(None if part is None else part.to(device) for part in frames))  # type: ignore[arg-type]
+    return ResidentFrames(tuple(samples), frames, offset_N)
+
+
+def misfit(samples: Sequence[Sample], device: torch.device) -> str | None:
+    """Why the decoded samples should not stay on the device; None if they fit.
+
+    The limits do not depend on what else is running, so that a run goes on with the source that it
+    began with: half of the memory, because the rest of the engine needs some and pages of a mapping
+    that does not fit are read again each epoch; a quarter of a GPU's, which the network needs.
+    """
+    need, limit = frame_bytes(samples), _memory_limit(device)
+    if need <= limit:
+        return None
+    share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
+    return f"{need / _GIB:.1f} GiB of decoded frames exceed {limit / _GIB:.1f} GiB, {share}"
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor to the device without waiting for what runs there."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _memory_limit(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory // 4)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # What a container may use: https://docs.kernel.org/admin-guide/cgroup-v2.html
+    group = Path("/sys/fs/cgroup/memory.max")
+    if group.exists() and (allowed := group.read_text(encoding="ascii").strip()).isdigit():
+        memory = min(memory, int(allowed))
+    return memory // 2
