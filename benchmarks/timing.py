@@ -15,6 +15,9 @@ from torch import Tensor
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt: man 3 mallopt."""
 
+_QUIET_S = 0.02
+"""OpenMP's threads spin for some milliseconds after a side has run; the next is not to pay."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,7 +29,6 @@ class Case:
         rivals: the same work by other means, by their names.
         check: takes a rival's name, our result and its result; raises AssertionError if they
             differ by more than rounding.
-        at_once: how many pieces of work (frames, say) one call of `ours` or a rival does.
     """
 
     name: str
@@ -80,6 +82,9 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
         # The first call of a compiled rival compiles it, which is not timed.
         case.check(name, expected, rival())
     del expected
+    # What lives now need not be walked before each run, which would leave the caches cold.
+    gc.collect()
+    gc.freeze()
     timed = Timed(case, rivals_s={name: [] for name in case.rivals})
     sides: list[tuple[Callable[[], Any], list[float]]] = [(case.ours, timed.ours_s)]
     sides += [(rival, timed.rivals_s[name]) for name, rival in case.rivals.items()]
@@ -123,6 +128,7 @@ def quartiles(values: Sequence[float]) -> list[float]:
 def _once(call: Callable[[], Any]) -> float:
     gc.collect()
     gc.disable()
+    time.sleep(_QUIET_S)
     start_s = time.perf_counter()
     result = call()
     elapsed_s = time.perf_counter() - start_s

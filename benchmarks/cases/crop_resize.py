@@ -1,4 +1,4 @@
-"""One 480x640 RGB-D frame to a 576x768 crop of 720x960, on one core.
+"""A batch of 480x640 RGB-D frames to 576x768 crops of 720x960, on one core.
 
 Axes: N frames, P pixels of all of them, B rows, C channels, H W pixels of a frame, h w of a crop.
 """
@@ -21,11 +21,14 @@ from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
 from benchmarks.timing import Case, assert_close
 from kernels.crop_resize import Crops, Frames, crop_resize, reference
 
+_BATCH = 4
+"""Frames a call, as the published experiments train on."""
 _HW, _INPUT_HW, _CROP_HW = (480, 640), (720, 960), (576, 768)
 _SCALE, _TOP, _LEFT = 0.9, 30, 50
 """The frame becomes 648 x 864; the crop starts at this row and column of it, once mirrored."""
 _CONTRAST, _BRIGHTNESS = 0.1, -0.05
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_Array = NDArray[Any]
 _OPTIONS: dict[str, Any] = {
     "mean": _MEAN,
     "std": _STD,
@@ -35,21 +38,26 @@ _OPTIONS: dict[str, Any] = {
 
 
 def cases() -> Iterator[Case]:
-    """RGB, depth and label of one decoded frame in memory, each side on one thread."""
-    image_HW3, depth_HW, label_HW = _frame()
+    """RGB, depth and label of decoded frames in memory, each side on one thread."""
+    image_NHW3, depth_NHW, label_NHW = _frames()
     frames = Frames(
-        torch.from_numpy(image_HW3).reshape(-1, 3),
-        torch.from_numpy(depth_HW).reshape(-1),
-        torch.from_numpy(label_HW).reshape(-1),
-        torch.zeros(1, dtype=torch.int64),
-        torch.tensor([_HW]),
+        torch.from_numpy(image_NHW3).reshape(-1, 3),
+        torch.from_numpy(depth_NHW).reshape(-1),
+        torch.from_numpy(label_NHW).reshape(-1),
+        torch.arange(_BATCH) * (_HW[0] * _HW[1]),
+        torch.tensor([_HW] * _BATCH),
     )
-    draw_B8 = torch.tensor([_draw()], dtype=torch.float64)
-    chain = _albumentations()
+    draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(_BATCH)], dtype=torch.float64)
+    compose = _albumentations()
 
-    def albumentations() -> Crops:
-        out = chain(image=image_HW3, masks=[depth_HW, label_HW])
+    def albumentations(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
+        out = compose(image=image_HW3, masks=[depth_HW, label_HW])
         return _crops(out["image"], *out["masks"])
+
+    arrays_N = image_NHW3, depth_NHW, label_NHW
+
+    def each(chain: Callable[..., Crops]) -> Callable[[], list[Crops]]:
+        return lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)]
 
     yield Case(
         "crop_resize",
@@ -58,29 +66,29 @@ def cases() -> Iterator[Case]:
             "eager": _on_one_core(
                 lambda: reference.crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS)
             ),
-            "opencv": _on_one_core(lambda: _opencv(image_HW3, depth_HW, label_HW)),
-            "albumentations": _on_one_core(albumentations),
+            "opencv": _on_one_core(each(_opencv)),
+            "albumentations": _on_one_core(each(albumentations)),
         },
         _check,
     )
 
 
-def _frame() -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:
+def _frames() -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:
     """Smooth, as a room is: resampling twice then differs little from resampling once."""
-    shades = smooth_probabilities((1, 4, *_HW), seed=3)[0].numpy()
-    image_HW3 = np.ascontiguousarray((255 * shades[:3]).transpose(1, 2, 0).astype(np.uint8))
-    depth_HW = (1000 + 8000 * shades[3]).astype(np.uint16)
-    return image_HW3, depth_HW, blocky_labels((1, *_HW), 13)[0].numpy()
+    shades = smooth_probabilities((_BATCH, 4, *_HW), seed=3).numpy()
+    image_NHW3 = np.ascontiguousarray((255 * shades[:, :3]).transpose(0, 2, 3, 1).astype(np.uint8))
+    depth_NHW = (1000 + 8000 * shades[:, 3]).astype(np.uint16)
+    return image_NHW3, depth_NHW, blocky_labels((_BATCH, *_HW), 13).numpy()
 
 
 def _draw() -> list[float]:
-    """The row of draws that gives the crop of the chains below."""
+    """The row of draws, but for the frame, that gives the crop of the chains below."""
     height, width = (round(side * _SCALE) for side in _INPUT_HW)
     per_row, per_column = _HW[0] / height, _HW[1] / width
     # The chains mirror first and crop then: from the right edge.
     left = width - _LEFT - _CROP_HW[1]
     box = (_TOP * per_row, left * per_column, _CROP_HW[0] * per_row, _CROP_HW[1] * per_column)
-    return [0.0, *box, 1.0, 1.0 + _CONTRAST, _BRIGHTNESS]
+    return [*box, 1.0, 1.0 + _CONTRAST, _BRIGHTNESS]
 
 
 def _albumentations() -> A.Compose:
@@ -99,9 +107,7 @@ def _albumentations() -> A.Compose:
     )
 
 
-def _opencv(
-    image_HW3: NDArray[np.uint8], depth_HW: NDArray[np.uint16], label_HW: NDArray[np.uint8]
-) -> Crops:
+def _opencv(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
     """The same chain by hand, without what this frame does not need (it is padded nowhere)."""
     size = _INPUT_HW[::-1]
     scaled = tuple(round(side * _SCALE) for side in size)
@@ -118,14 +124,14 @@ def _opencv(
     return _crops(normal, *maps)
 
 
-def _crops(image_hw3: NDArray[Any], depth_hw: NDArray[Any], label_hw: NDArray[Any]) -> Crops:
+def _crops(image_hw3: _Array, depth_hw: _Array, label_hw: _Array) -> Crops:
     image_B3hw = torch.from_numpy(np.ascontiguousarray(image_hw3)).permute(2, 0, 1)[None]
     depth_Bhw = torch.from_numpy(depth_hw.astype(np.float32) / 1000)[None]
     return Crops(image_B3hw, depth_Bhw, torch.from_numpy(label_hw.astype(np.uint8))[None])
 
 
-def _on_one_core(call: Callable[[], Crops]) -> Callable[[], Crops]:
-    def limited() -> Crops:
+def _on_one_core(call: Callable[[], Any]) -> Callable[[], Any]:
+    def limited() -> Any:
         before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
@@ -138,7 +144,9 @@ def _on_one_core(call: Callable[[], Crops]) -> Callable[[], Crops]:
     return limited
 
 
-def _check(rival: str, ours: Crops, theirs: Crops) -> None:
+def _check(rival: str, ours: Crops, theirs: Crops | list[Crops]) -> None:
+    if isinstance(theirs, list):
+        theirs = Crops(*(torch.cat(parts) for parts in zip(*theirs, strict=True)))
     assert [tensor.shape for tensor in ours] == [tensor.shape for tensor in theirs], rival
     if rival == "eager":
         assert torch.equal(ours.depth_Bhw, theirs.depth_Bhw), rival

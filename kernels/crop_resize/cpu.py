@@ -1,27 +1,29 @@
 """Crops on the CPU: one pass over each frame's lines, no array between the frame and the crop.
 
-A line of the frame becomes float32 with light and normalisation folded in (they are affine), is
-resized to the crop's width, and kept while rows of the crop lie between it and the next: enlarging
-a frame costs one vectorised blend of two kept lines for each row. What the light may have pushed
-out of 0..255 is clipped after the blend, as the definition has it.
+A line of the frame is resized to the crop's width, with light and normalisation folded in (they are
+affine), and kept while rows of the crop lie between it and the next: enlarging a frame costs one
+vectorised blend of two kept lines for each row. What the light may have pushed out of 0..255 is
+clipped after the blend, as the definition has it. Rows go to memory past the cache.
 
 Indices into arrays are unsigned where it pays: Numba then drops the test for negative ones, and
 LLVM vectorises the loop.
 
-Axes: see reference.py. R: the crop's rows of one task. l: values of a frame's line, 3 W. n: values
-of a crop's row, w C.
+Axes: see reference.py. R: the crop's rows of one task. l: values of a frame's line, 3 W + 4. n:
+values of a crop's row, w C.
 """
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.crop_resize.cpu_nearest import depth_rows, label_rows
+from kernels.crop_resize.cpu_nearest import depth_rows, inverse_depth, label_rows, metres_line, take
+from kernels.crop_resize.cpu_vector import address, lerp_pixel, publish, stream, stream_blend
 
 ROWS_PER_TASK = 96
 """Rows of a crop that one thread makes in a run: few enough to share out, many to reuse lines."""
 
-_GREEN, _BLUE, _NEXT = np.uintp(1), np.uintp(2), np.uintp(3)
+_HALF, _FLOAT, _PIXEL = np.uintp(2), np.uintp(4), np.uintp(12)
+"""Bytes of a bfloat16, of a float32 and of three."""
 
 _Bytes = NDArray[np.uint8]
 _Floats = NDArray[np.float32]
@@ -39,10 +41,11 @@ def crop_resize(
     scale_3: NDArray[np.float64],
     shift_3: NDArray[np.float64],
     depth_range_m: tuple[float, float],
-    crop_Bhn: _Floats,
-    rounded_Bhn: NDArray[np.uint16],
-    depth_Bhw: _Floats,
-    label_Bhw: _Bytes,
+    hwC: tuple[int, int, int],
+    crop: _Floats,
+    rounded: NDArray[np.uint16],
+    metres: _Floats,
+    classes: _Bytes,
 ) -> None:
     """Write the crops of `draw_B8`; see `reference.crop_resize`.
 
@@ -56,44 +59,42 @@ def crop_resize(
         scale_3: 1 / std.
         shift_3: -mean / std.
         depth_range_m: nearest and farthest depth.
-        crop_Bhn: (B, h, n) the image's float32 values; (B, h, 0) if they are to be rounded.
-        rounded_Bhn: (B, h, n) the bits of its bfloat16 values; (B, h, 0) if they are not.
-        depth_Bhw: (B, h, w) metres.
-        label_Bhw: (B, h, w) classes.
+        hwC: size of a crop and channels.
+        crop: (B h w C,) the image's float32 values; (0,) if they are to be rounded.
+        rounded: (B h w C,) the bits of its bfloat16 values; (0,) if they are not.
+        metres: (B h w,) depth.
+        classes: (B h w,) label.
     """
-    B, h, w = depth_Bhw.shape
+    h, w, _ = hwC
     tasks = (h + ROWS_PER_TASK - 1) // ROWS_PER_TASK
-    for task in numba.prange(B * tasks):
+    for task in numba.prange(len(draw_B8) * tasks):
         b, first = task // tasks, (task % tasks) * ROWS_PER_TASK
-        rows = slice(first, min(first + ROWS_PER_TASK, h))
-        R = min(ROWS_PER_TASK, h - first)
+        rows = min(ROWS_PER_TASK, h - first)
         sample, top, left, height, width, mirrored, gain, light = draw_B8[b]
         start, (H, W) = offset_N[int(sample)], hw_N2[int(sample)]
-        y_R, tap_R, blend_R = _new_taps(R)
+        y_R, tap_R, blend_R = _new_taps(rows)
         x_w, tap_w, weight_w = _new_taps(w)
         inside_R = _taps(top, height, H, False, first, h, y_R, tap_R, blend_R)
         inside_w = _taps(left, width, W, mirrored != 0.0, 0, w, x_w, tap_w, weight_w)
         if inside_w[0] == inside_w[1]:
             inside_R = (0, 0)
-
-        depth_Rw, label_Rw = depth_Bhw[b, rows], label_Bhw[b, rows]
-        pixels = slice(start, start + H * W)
-        depth_rows(depth_P[pixels], W, y_R, x_w, inside_R, inside_w, depth_Rw)
-        label_rows(label_P[pixels], W, y_R, x_w, inside_R, inside_w, label_Rw)
-        lit = gain * scale_3, 255 * light * scale_3 + shift_3
+        pixel = np.uintp((b * h + first) * w)
+        lines = (start, W), (y_R, inside_R), (x_w, inside_w)
+        depth_rows(depth_P, *lines, metres, pixel)
+        label_rows(label_P, *lines, classes, pixel)
         _image_rows(
-            image[3 * start : 3 * (start + H * W)],
-            (H, W),
-            (tap_R, blend_R, inside_R),
-            (tap_w, weight_w, inside_w),
-            lit,
+            (image, depth_P),
+            (start, H, W),
+            (y_R, tap_R, blend_R, inside_R),
+            (x_w, tap_w, weight_w, inside_w),
+            (gain * scale_3, 255 * light * scale_3 + shift_3),
             (shift_3, 255 * scale_3 + shift_3),
-            gain < 0 or light < 0 or gain + light > 1,
-            depth_Rw,
             depth_range_m,
-            crop_Bhn[b, rows],
-            rounded_Bhn[b, rows],
+            hwC[2],
+            (crop, rounded),
+            pixel,
         )
+        publish()
 
 
 @numba.njit(cache=True)
@@ -137,56 +138,90 @@ def _taps(
 
 @numba.njit(cache=True)
 def _image_rows(
-    image: _Bytes,
-    hw: tuple[int, int],
-    vertical: tuple[_Indices, _Floats, tuple[int, int]],
-    horizontal: tuple[_Indices, _Floats, tuple[int, int]],
+    frames: tuple[_Bytes, NDArray[np.uint16]],
+    frame: tuple[int, int, int],
+    vertical: tuple[_Indices, _Indices, _Floats, tuple[int, int]],
+    horizontal: tuple[_Indices, _Indices, _Floats, tuple[int, int]],
     lit: tuple[NDArray[np.float64], NDArray[np.float64]],
     bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
-    clips: bool,
-    depth_Rw: _Floats,
     depth_range_m: tuple[float, float],
-    out_Rn: _Floats,
-    rounded_Rn: NDArray[np.uint16],
+    C: int,
+    out: tuple[_Floats, NDArray[np.uint16]],
+    pixel: np.uintp,
 ) -> None:
-    """The network's input; factor and term in `lit`, lowest and highest in `bounds`, by channel."""
-    H, W = hw
-    (tap_R, blend_R, inside_R), (tap_w, weight_w, inside_w) = vertical, horizontal
-    R, w = depth_Rw.shape
-    rounded = rounded_Rn.shape[1] > 0
-    n = rounded_Rn.shape[1] if rounded else out_Rn.shape[1]
-    C = n // w
-    factor_l, term_l = _by_channel(lit[0], 3, 3 * W), _by_channel(lit[1], 3, 3 * W)
-    low_n, high_n = _by_channel(bounds[0], C, n), _by_channel(bounds[1], C, n)
-    inside_n = slice(inside_w[0] * C, inside_w[1] * C)
-    line_l = np.zeros(3 * W + 3, np.float32)  # the last pixel has a next one, of weight 0
-    kept_2n, kept = np.zeros((2, n), np.float32), np.full(2, -1, np.int64)
-    inverse_w, unrounded_n = np.empty(w, np.float32), np.empty(n if rounded else 0, np.float32)
-    for r in range(R):
-        out_n = unrounded_n if rounded else out_Rn[r]
-        if not inside_R[0] <= r < inside_R[1]:
-            out_n[:] = 0
-        else:
+    """Rows of the network's input, behind `pixel` pixels of others.
+
+    Args:
+        frames: the flat image and depth.
+        frame: first pixel, height and width of the one that is cropped.
+        vertical: nearest lines, first taps, weights, and which rows are inside.
+        horizontal: the same for columns.
+        lit: factor and term by channel of light and normalisation.
+        bounds: what 0 and 255 become by channel.
+        depth_range_m: nearest and farthest depth.
+        C: channels.
+        out: float32, or bits of bfloat16, of which one is empty.
+        pixel: counted from the first of the batch.
+    """
+    (image, depth_P), (start, H, W), (crop, rounded) = frames, frame, out
+    (y_R, tap_R, blend_R, inside_R), (x_w, tap_w, weight_w, inside_w) = vertical, horizontal
+    n = np.uintp(x_w.shape[0] * C)
+    left, right = np.uintp(inside_w[0] * C), np.uintp(inside_w[1] * C)
+    factor_4, term_4 = _by_channel(lit[0], 4, 4), _by_channel(lit[1], 4, 4)
+    straight = C == 3 and crop.shape[0] > 0  # from the blend to memory, with no row between
+    count = 18 if straight else x_w.shape[0] * C
+    low, high = _by_channel(bounds[0], C, count), _by_channel(bounds[1], C, count)
+    # `lerp_pixel` reads four values for three, of the last pixel the next one's, and writes four.
+    pitch = n + np.uintp(1)
+    line_l, lines = np.zeros(3 * W + 4, np.float32), np.zeros(2 * pitch, np.float32)
+    kept = np.full(2, -1, np.int64)
+    value_n, bits_n = np.zeros(n, np.float32), np.empty(n, np.uint16)
+    metres_W, metres_w = np.empty(W, np.float32), np.zeros(x_w.shape[0], np.float32)
+    inverse_w = np.empty(x_w.shape[0], np.float32)
+    for r in range(y_R.shape[0]):
+        at = pixel * np.uintp(C) + np.uintp(r) * n
+        if inside_R[0] <= r < inside_R[1]:
             above = np.int64(tap_R[r])
             below = above + 1 if above + 1 < H else above
             for y in (above, below):
                 if kept[y & 1] != y:
-                    _convert(image[3 * y * W : 3 * (y + 1) * W], factor_l, term_l, line_l)
-                    _resize(line_l, tap_w, weight_w, inside_w, np.uintp(C), kept_2n[y & 1])
+                    _convert(image, np.uintp(3 * (start + y * W)), line_l)
+                    _resize(
+                        address(line_l),
+                        (tap_w, weight_w, inside_w),
+                        (address(factor_4), address(term_4)),
+                        C,
+                        address(lines) + _FLOAT * np.uintp(y & 1) * pitch,
+                    )
                     kept[y & 1] = y
-            out_n[: inside_n.start] = 0
-            out_n[inside_n.stop :] = 0
-            upper_n, lower_n = kept_2n[above & 1, inside_n], kept_2n[below & 1, inside_n]
-            if clips:
-                low, high = low_n[inside_n], high_n[inside_n]
-                _blend_and_clip(upper_n, lower_n, blend_R[r], low, high, out_n[inside_n])
-            else:
-                _blend(upper_n, lower_n, blend_R[r], out_n[inside_n])
+            upper, lower = np.uintp(above & 1) * pitch, np.uintp(below & 1) * pitch
+            if straight:
+                _clear(crop, at, left)
+                _clear(crop, at + right, n - right)
+                stream_blend(
+                    address(lines) + _FLOAT * (upper + left),
+                    address(lines) + _FLOAT * (lower + left),
+                    blend_R[r],
+                    address(low),
+                    address(high),
+                    address(crop) + _FLOAT * (at + left),
+                    right - left,
+                )
+                continue
+            _blend(lines, upper, lower, blend_R[r], low, high, left, right, value_n)
             if C == 4:
-                _inverse_depth(depth_Rw[r], depth_range_m, inverse_w)
-                out_n[3::4] = inverse_w
-        if rounded:
-            _round(unrounded_n.view(np.uint32), rounded_Rn[r])
+                if r == inside_R[0] or y_R[r] != y_R[r - 1]:
+                    metres_line(depth_P, np.uintp(start + np.int64(y_R[r]) * W), metres_W)
+                    take(metres_W, np.uintp(0), x_w, inside_w, metres_w)
+                    inverse_depth(metres_w, depth_range_m, inverse_w)
+                _set_fourth(value_n, inverse_w)
+        else:
+            value_n[:] = 0
+        if crop.shape[0]:
+            stream(address(value_n), address(crop) + _FLOAT * at, _FLOAT * n)
+        else:
+            _round(value_n.view(np.uint32), bits_n)
+            stream(address(bits_n), address(rounded) + _HALF * at, _HALF * n)
 
 
 @numba.njit(cache=True)
@@ -198,62 +233,56 @@ def _by_channel(value_3: NDArray[np.float64], C: int, count: int) -> _Floats:
     return out
 
 
-@numba.njit(cache=True, fastmath={"contract"})
-def _convert(line: _Bytes, factor_l: _Floats, term_l: _Floats, out_l: _Floats) -> None:
-    for j in range(line.shape[0]):
-        out_l[j] = factor_l[j] * np.float32(line[j]) + term_l[j]
+@numba.njit(cache=True)
+def _convert(image: _Bytes, first: np.uintp, line_l: _Floats) -> None:
+    """The line of bytes that begins at image[first], as float32; the last four values stay."""
+    for j in range(line_l.shape[0] - 4):
+        line_l[j] = image[first + np.uintp(j)]
 
 
-@numba.njit(cache=True, fastmath={"contract"})
+@numba.njit(cache=True)
+def _clear(out: _Floats, first: np.uintp, count: np.uintp) -> None:
+    for j in range(count):
+        out[first + j] = 0
+
+
+@numba.njit(cache=True)
 def _resize(
-    line_l: _Floats,
-    tap_w: _Indices,
-    weight_w: _Floats,
-    inside_w: tuple[int, int],
-    C: np.uintp,
-    out_n: _Floats,
+    line: np.uintp,
+    horizontal: tuple[_Indices, _Floats, tuple[int, int]],
+    lit: tuple[np.uintp, np.uintp],
+    C: int,
+    out: np.uintp,
 ) -> None:
-    """A line at the crop's width, inside; channels are written out: a loop over them is slower."""
-    out = np.uintp(inside_w[0]) * C
-    for x in range(inside_w[0], inside_w[1]):
-        tap, weight = tap_w[x] * _NEXT, weight_w[x]
-        after = tap + _NEXT
-        red, green, blue = line_l[tap], line_l[tap + _GREEN], line_l[tap + _BLUE]
-        out_n[out] = red + weight * (line_l[after] - red)
-        out_n[out + _GREEN] = green + weight * (line_l[after + _GREEN] - green)
-        out_n[out + _BLUE] = blue + weight * (line_l[after + _BLUE] - blue)
-        out += C
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _blend(upper_n: _Floats, lower_n: _Floats, weight: np.float32, out_n: _Floats) -> None:
-    for j in range(out_n.shape[0]):
-        out_n[j] = upper_n[j] + weight * (lower_n[j] - upper_n[j])
+    """A line at the crop's width, inside; the value behind each pixel is left to the next one."""
+    (tap_w, weight_w, (lo, hi)), step = horizontal, _FLOAT * np.uintp(C)
+    at = out + step * np.uintp(lo)
+    for x in range(np.uintp(lo), np.uintp(hi)):
+        lerp_pixel(line + tap_w[x] * _PIXEL, weight_w[x], lit[0], lit[1], at)
+        at += step
 
 
 @numba.njit(cache=True, fastmath={"contract", "nnan", "nsz"})
-def _blend_and_clip(
-    upper_n: _Floats,
-    lower_n: _Floats,
+def _blend(
+    values: _Floats,
+    upper: np.uintp,
+    lower: np.uintp,
     weight: np.float32,
     low_n: _Floats,
     high_n: _Floats,
+    left: np.uintp,
+    right: np.uintp,
     out_n: _Floats,
 ) -> None:
-    for j in range(out_n.shape[0]):
-        value = upper_n[j] + weight * (lower_n[j] - upper_n[j])
+    for j in range(left, right):
+        value = values[upper + j] + weight * (values[lower + j] - values[upper + j])
         out_n[j] = min(max(value, low_n[j]), high_n[j])
 
 
 @numba.njit(cache=True)
-def _inverse_depth(depth_w: _Floats, depth_range_m: tuple[float, float], out_w: _Floats) -> None:
-    """From 0, far, to 1, near; 0 where missing."""
-    nearest, farthest = np.float32(depth_range_m[0]), np.float32(depth_range_m[1])
-    near, far = 1 / depth_range_m[0], 1 / depth_range_m[1]
-    factor, term = np.float32(1 / (near - far)), np.float32(far)
-    for x in range(depth_w.shape[0]):
-        inverse = np.float32(1) / min(max(depth_w[x], nearest), farthest)
-        out_w[x] = (inverse - term) * factor if depth_w[x] > 0 else np.float32(0)
+def _set_fourth(value_n: _Floats, fourth_w: _Floats) -> None:
+    for x in range(np.uintp(fourth_w.shape[0])):
+        value_n[np.uintp(4) * x + np.uintp(3)] = fourth_w[x]
 
 
 @numba.njit(cache=True)

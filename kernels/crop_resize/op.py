@@ -182,13 +182,9 @@ def _crop_numba(
     outputs: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     crop_BhwC, depth_Bhw, label_Bhw = outputs
-    crop_Bhn = crop_BhwC.flatten(2)
-    none_Bh0 = crop_Bhn.new_empty((*crop_Bhn.shape[:2], 0), dtype=torch.float32)
+    crop, (_, h, w, C) = crop_BhwC.flatten(), crop_BhwC.shape
     # NumPy has no bfloat16: the kernel writes its bits. What is not there is an empty array.
-    if crop_Bhn.dtype == torch.bfloat16:
-        float_Bhn, bits_Bhn = none_Bh0, crop_Bhn.view(torch.uint16)
-    else:
-        float_Bhn, bits_Bhn = crop_Bhn, none_Bh0.to(torch.uint16)
+    rounds = crop.dtype == torch.bfloat16
     with cpu_threads(torch.get_num_threads()):
         cpu.crop_resize(
             frames.image_P3.flatten().numpy(),
@@ -200,10 +196,11 @@ def _crop_numba(
             np.array(scale),
             np.array(shift),
             depth_range_m,
-            float_Bhn.numpy(),
-            bits_Bhn.numpy(),
-            depth_Bhw.numpy(),
-            label_Bhw.numpy(),
+            (h, w, C),
+            _or_empty(None if rounds else crop, torch.float32).numpy(),
+            _or_empty(crop.view(torch.uint16) if rounds else None, torch.uint16).numpy(),
+            depth_Bhw.flatten().numpy(),
+            label_Bhw.flatten().numpy(),
         )
 
 
