@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 
 import numba
 import torch
@@ -38,13 +39,38 @@ def cpu_threads(count: int) -> Iterator[None]:
             numba.set_num_threads(before)
 
 
+def forget_stale_code(kernels: Path) -> None:
+    """Remove the machine code that Numba cached of an operation whose sources changed since.
+
+    Numba looks only at the file of the function that is called: after a change of one that it
+    calls, from another file, it would run the old code (manual, "Notes on Caching", limitations).
+
+    Args:
+        kernels: holds one folder of sources for each operation.
+    """
+    for folder in kernels.iterdir():
+        cached = list((folder / "__pycache__").glob("*.nb[ic]"))
+        changed_s = max((path.stat().st_mtime for path in folder.glob("*.py")), default=0.0)
+        if any(_modified_s(path) < changed_s for path in cached):
+            for path in cached:
+                path.unlink(missing_ok=True)
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process was here first
+        return float("inf")
+
+
 @cache
 def _layer() -> str:
-    """Start Numba's threading layer and name it.
+    """Start Numba's threading layer and name it; the first use of any kernel comes through here.
 
     Its OpenMP layer, when it starts, sets the number of threads of the runtime that PyTorch loaded
     before (Numba 0.68, `omppool.cpp`): from then on PyTorch would run on all cores.
     """
+    forget_stale_code(Path(__file__).parent)
     before = torch.get_num_threads()
     numba.get_num_threads()
     torch.set_num_threads(before)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from kernels.threads import cpu_threads
+from kernels.threads import cpu_threads, forget_stale_code
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TWO_THREADS = """
 import threading
 import numba, numpy as np, torch
-from kernels.threads import cpu_threads
+from kernels.threads import cpu_threads, forget_stale_code
 
 @numba.njit(parallel=True)
 def row_sums(a, out):
@@ -82,7 +82,7 @@ def test_two_python_threads_may_call_kernels_at_once_beside_torch(layer: str) ->
 
 ONE_THREAD = """
 import torch
-from kernels.threads import cpu_threads
+from kernels.threads import cpu_threads, forget_stale_code
 
 torch.set_num_threads(1)
 with cpu_threads(torch.get_num_threads()):
@@ -117,3 +117,26 @@ def test_the_number_of_threads_is_put_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), cpu_threads(1):
         raise ZeroDivisionError
     assert numba.get_num_threads() == before
+
+
+def test_machine_code_of_changed_sources_is_forgotten_and_no_other(tmp_path: Path) -> None:
+    for folder in ("changed", "untouched"):
+        cached = tmp_path / folder / "__pycache__"
+        cached.mkdir(parents=True)
+        for path, age_s in (
+            (tmp_path / folder / "cpu.py", 30),
+            (tmp_path / folder / "cpu_rows.py", 0 if folder == "changed" else 30),
+            (cached / "cpu.f-1.py311.nbi", 10),
+            (cached / "cpu.f-1.py311.1.nbc", 20),
+            (cached / "cpu.cpython-311.pyc", 20),
+        ):
+            path.touch()
+            os.utime(path, (1_000_000_000 - age_s,) * 2)
+    (tmp_path / "threads.py").touch()
+    forget_stale_code(tmp_path)
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.nb?"))
+    assert kept == [
+        "untouched/__pycache__/cpu.f-1.py311.1.nbc",
+        "untouched/__pycache__/cpu.f-1.py311.nbi",
+    ]
+    assert len(list(tmp_path.rglob("*.pyc"))) == 2

@@ -1,0 +1,73 @@
+"""The Numba kernels as plain Python, where an index outside of its array is an error.
+
+Compiled, such an index reads or writes somebody else's memory, and no result need show it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+UNCOMPILED = """
+import numba, torch
+from kernels import boundary_ce, confusion, tta_accumulate
+from kernels.boundary_ce import reference as boundary_reference
+from kernels.confusion import reference as confusion_reference
+from kernels.tta_accumulate import reference as tta_reference
+
+assert numba.config.DISABLE_JIT
+classes, label_hw = 3, (18, 5)
+label = torch.randint(0, classes, (2, *label_hw)).byte()
+label[0, :4], label[1, 7], label[1, 8] = 255, classes, 254
+probs = [torch.rand(2, classes, *hw) for hw in ((9, 4), (20, 3), (18, 5))]
+for prob in probs:
+    arguments = prob, label
+    assert torch.equal(
+        confusion.probability_confusion(*arguments),
+        confusion_reference.probability_confusion(*arguments),
+    )
+winner = torch.stack([confusion.resized_argmax(prob, label_hw) for prob in probs])
+winner[0, 0, 5] = 255
+arguments = winner, label, classes
+assert torch.equal(
+    confusion.confusion_many(*arguments), confusion_reference.confusion_many(*arguments)
+)
+for weight in (torch.eye(3)[:, :2], torch.rand(5, 3), torch.rand(4, 2), torch.randn(2, 2)):
+    weight = weight[weight.abs().sum(1) > 0]
+    arguments = probs[: weight.shape[1]], weight, label
+    assert torch.equal(
+        confusion.blend_confusion(*arguments), confusion_reference.blend_confusion(*arguments)
+    )
+for view_hw, flipped in (((10, 7), True), ((23, 4), False), ((18, 5), True), ((1, 1), False)):
+    totals = []
+    for module in (tta_accumulate, tta_reference):
+        total = tta_accumulate.zero_total(2, 2, classes, label_hw, torch.device("cpu"))
+        module.tta_accumulate(
+            total, probs[0], (0.7, 1.0), view_hw=view_hw, flipped=flipped, align_corners=flipped
+        )
+        totals.append(total)
+    torch.testing.assert_close(*totals)
+for stride, (h, w), align_corners in ((4, (2, 3), True), (3, (1, 2), False), (1, (5, 4), False)):
+    label = torch.randint(0, classes, (2, h * stride, w * stride)).byte()
+    label[0, :2], label[1, -1] = 255, 255
+    arguments = torch.randn(2, classes, h, w), label, torch.rand(classes), 2.0
+    options = {"align_corners": align_corners, "ignored_edges": stride == 3}
+    torch.testing.assert_close(
+        boundary_ce.boundary_ce(*arguments, **options),
+        boundary_reference.boundary_ce(*arguments, **options),
+    )
+"""
+
+
+def test_no_index_leaves_its_array() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch; torch.manual_seed(0)" + UNCOMPILED],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
