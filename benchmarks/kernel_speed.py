@@ -29,7 +29,7 @@ def main() -> int:
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     try:
-        rows = measure(options.operations or OPERATIONS, options.rounds)
+        rates, rows = measure(options.operations or OPERATIONS, options.rounds)
     except AssertionError as error:
         print(f"error: a result is wrong, so nothing was timed: {error}", file=sys.stderr)
         return 1
@@ -42,26 +42,38 @@ def main() -> int:
     if options.json:
         from engine.rundir import write_json
 
-        write_json(options.json, {"machine": describe_machine(), "rows": rows})
+        machine = {**describe_machine(), "rates_by_threads": rates}
+        write_json(options.json, {"machine": machine, "rows": rows})
     return 0
 
 
-def measure(operations: tuple[str, ...] | list[str], rounds: int) -> list[dict[str, Any]]:
-    """Rows of the published JSON, one for each case and rival.
+def measure(
+    operations: tuple[str, ...] | list[str], rounds: int
+) -> tuple[dict[int, dict[str, float]], list[dict[str, Any]]]:
+    """This machine's rates by threads, and rows of the published JSON for each case and rival.
 
     Raises:
         AssertionError: a result is wrong; naming the rival that differs.
         ModuleNotFoundError: a rival is not installed.
     """
+    from benchmarks.rates import machine_rates
     from benchmarks.timing import Timed, measure_memory, run_case
 
+    rates: dict[int, dict[str, float]] = {}
     timed: list[Timed] = []
     for operation in operations:
         module = importlib.import_module(f"benchmarks.cases.{operation}")
-        timed += [run_case(case, rounds, _say) for case in module.cases()]
+        for case in module.cases():
+            threads = case.work.threads
+            if threads not in rates:
+                _say(f"measuring the machine on {threads} threads")
+                rates[threads] = machine_rates(threads)
+            entry = run_case(case, rounds, _say)
+            entry.floor_s = case.work.floor_s(rates[threads])
+            timed.append(entry)
     _say("measuring memory")
     measure_memory(timed)
-    return [entry.row(rival) for entry in timed for rival in entry.case.rivals]
+    return rates, [entry.row(rival) for entry in timed for rival in entry.case.rivals]
 
 
 def _say(words: str) -> None:

@@ -21,10 +21,14 @@ def describe_machine() -> dict[str, Any]:
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print a table of medians, ratios with quartiles, and memory."""
-    table = Table(title="ratio = rival / ours, median of the rounds")
+    table = Table(
+        title="ratio = rival / ours, median of the rounds; floor: share of our time that this "
+        "machine's copy or matrix product would need for the same bytes or operations"
+    )
     for column, side in (
         ("operation", "left"),
         ("ours", "right"),
+        ("floor", "right"),
         ("rival", "left"),
         ("rival's", "right"),
         ("ratio", "right"),
@@ -38,6 +42,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["name"],
             f"{1000 * row['median_s']:.1f} ms",
+            f"{row['share_of_floor']:.0%}",
             row["rival"],
             f"{1000 * row['rival_median_s']:.1f} ms",
             f"{row['ratio']:.2f}",

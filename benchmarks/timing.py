@@ -20,6 +20,25 @@ _QUIET_S = 0.02
 
 
 @dataclass(frozen=True)
+class Work:
+    """What an operation cannot do without: the floor of any implementation.
+
+    Attributes:
+        bytes: its inputs once and its outputs once.
+        flops: float32 additions, multiplications, comparisons; an exponential counts as twenty.
+        threads: how many threads it is timed on.
+    """
+
+    bytes: int
+    flops: int
+    threads: int
+
+    def floor_s(self, rates: Mapping[str, float]) -> float:
+        """Seconds at the machine's best rates, memory and arithmetic fully overlapped."""
+        return max(self.bytes / rates["copy_bytes_s"], self.flops / rates["gemm_flop_s"])
+
+
+@dataclass(frozen=True)
 class Case:
     """One operation at one size, ours and its rivals.
 
@@ -27,6 +46,7 @@ class Case:
         name: of the row.
         ours: does the work once and returns its result.
         rivals: the same work by other means, by their names.
+        work: what must be moved and computed.
         check: takes a rival's name, our result and its result; raises AssertionError if they
             differ by more than rounding.
     """
@@ -34,6 +54,7 @@ class Case:
     name: str
     ours: Callable[[], Any]
     rivals: Mapping[str, Callable[[], Any]]
+    work: Work
     check: Callable[[str, Any, Any], None]
 
 
@@ -46,6 +67,7 @@ class Timed:
     rivals_s: dict[str, list[float]] = field(default_factory=dict)
     ours_mib: float = 0.0
     rivals_mib: dict[str, float] = field(default_factory=dict)
+    floor_s: float = 0.0
 
     def row(self, rival: str) -> dict[str, Any]:
         """The row of the published JSON: ratio = rival / ours, round by round."""
@@ -62,6 +84,10 @@ class Timed:
             "rival_quartiles_s": quartiles(theirs_s),
             "peak_extra_mib": round(self.ours_mib, 1),
             "rival_peak_extra_mib": round(self.rivals_mib[rival], 1),
+            "bytes": self.case.work.bytes,
+            "flops": self.case.work.flops,
+            "floor_s": self.floor_s,
+            "share_of_floor": self.floor_s / statistics.median(self.ours_s),
         }
 
 

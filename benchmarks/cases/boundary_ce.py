@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.scene import blocky_labels
-from benchmarks.timing import Case, assert_close
+from benchmarks.timing import Case, Work, assert_close
 from kernels.boundary_ce import boundary_ce, reference
 
 _B, _C, _h, _w, _STRIDE = 4, 13, 144, 192, 4
@@ -46,8 +46,19 @@ def cases() -> Iterator[Case]:
         "boundary_ce",
         both(ours),
         {"eager": both(_eager), "torch.compile": both(compiled)},
+        _work(logits_BChw.nbytes, label_BHW),
         _check,
     )
+
+
+def _work(logits_bytes: int, label_BHW: Tensor) -> Work:
+    """Forward reads logits and labels and writes the gradient; backward scales that.
+
+    A class of a pixel: 20 operations for the exponential, and 20 to interpolate, to find maximum,
+    sum and slope, and to spread the slope over the cells.
+    """
+    flops = label_BHW.numel() * _C * 40
+    return Work(4 * logits_bytes + label_BHW.nbytes, flops, torch.get_num_threads())
 
 
 def _eager(

@@ -14,7 +14,7 @@ import torchmetrics.functional.classification as tm
 from torch import Tensor
 
 from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
-from benchmarks.timing import Case
+from benchmarks.timing import Case, Work
 from kernels.confusion import blend_confusion, confusion, reference
 
 _C, _LABEL_HW, _STORE_HW = 13, (480, 640), (240, 320)
@@ -63,6 +63,7 @@ def _counting() -> Case:
             "torchmetrics": torchmetrics,
             "scikit-learn": scikit_learn,
         },
+        Work(prediction_BHW.nbytes + label_BHW.nbytes, 0, torch.get_num_threads()),
         _check,
     )
 
@@ -95,6 +96,13 @@ def _blending() -> Case:
             "eager": lambda: reference.blend_confusion(stores_MBChw, weight_KM, label_BHW),
             "opencv": plain,
         },
+        # A class of a pixel and store is interpolated along row and column: 6 operations. Where the
+        # winner depends on the weights costs more, and how much depends on the probabilities.
+        Work(
+            sum(store.nbytes for store in stores_MBChw) + label_BHW.nbytes,
+            label_BHW.numel() * _C * len(stores_MBChw) * 6,
+            torch.get_num_threads(),
+        ),
         _check,
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
-from benchmarks.timing import Case, assert_close
+from benchmarks.timing import Case, Work, assert_close
 from kernels.crop_resize import Crops, Frames, crop_resize, reference
 
 _BATCH = 4
@@ -69,8 +69,22 @@ def cases() -> Iterator[Case]:
             "opencv": _on_one_core(each(_opencv)),
             "albumentations": _on_one_core(each(albumentations)),
         },
+        _work(),
         _check,
     )
+
+
+def _work() -> Work:
+    """The part of the frame under the crop is read: colours, depth, label; the crop is written.
+
+    A colour of an output pixel: 3 operations to interpolate along the column, 2 to clip; of a
+    pixel of a resized line: 3 along the row, 2 for light and normalisation.
+    """
+    _, _, height, width, *_ = _draw()
+    pixels, lines = _CROP_HW[0] * _CROP_HW[1], round(height)
+    read, written = round(height * width) * (3 + 2 + 1), pixels * (3 * 4 + 4 + 1)
+    flops = 3 * 5 * (pixels + lines * _CROP_HW[1])
+    return Work(_BATCH * (read + written), _BATCH * flops, threads=1)
 
 
 def _frames() -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:

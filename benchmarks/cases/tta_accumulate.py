@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Case, assert_close
+from benchmarks.timing import Case, Work, assert_close
 from kernels.tta_accumulate import reference, tta_accumulate, zero_total
 
 _BASE_HW, _VIEW_HW, _C = (480, 640), (576, 800), 13
@@ -51,8 +51,23 @@ def cases() -> Iterator[Case]:
             "torch.compile": with_total(torch.compile(reference.tta_accumulate, fullgraph=True)),
             "opencv": opencv,
         },
+        _work(logits_BChw.nbytes),
         _check,
     )
+
+
+def _work(logits_bytes: int) -> Work:
+    """The total is read and written, the logits are read.
+
+    A class of a view's pixel: 5 operations to interpolate and find the maximum, then 23 for each
+    temperature, 20 of them the exponential. A class of a base pixel and temperature: 7 to
+    interpolate twice and add.
+    """
+    pixels, view_pixels = (hw[0] * hw[1] for hw in (_BASE_HW, _VIEW_HW))
+    temperatures = len(_TEMPERATURES)
+    flops = _C * (view_pixels * (5 + 23 * temperatures) + pixels * 7 * temperatures)
+    total_bytes = 4 * temperatures * _C * pixels
+    return Work(2 * total_bytes + logits_bytes, flops, torch.get_num_threads())
 
 
 def _opencv(total_THWC: np.ndarray[Any, Any], logits_BChw: Tensor) -> None:
