@@ -1,0 +1,61 @@
+"""Frames that end where readable memory ends: a tap beyond the last pixel kills the process.
+
+What lies there would have no weight, so no value shows such a tap.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+AT_THE_END_OF_MEMORY = """
+import ctypes, mmap, sys
+import torch
+from kernels.crop_resize import Frames, op
+
+op.uses_triton = lambda tensor: sys.argv[1] == "triton"
+libc = ctypes.CDLL(None, use_errno=True)
+kept = []
+
+def before_a_guard(values):
+    page, size = mmap.PAGESIZE, values.numel() * values.element_size()
+    memory = mmap.mmap(-1, 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert libc.mprotect(ctypes.c_void_p(start + page), page, 0) == 0
+    kept.append(memory)
+    end = torch.frombuffer(memory, dtype=values.dtype, count=values.numel(), offset=page - size)
+    return end.copy_(values.flatten()).view(values.shape)
+
+for height, width in ((1, 1), (1, 8), (9, 1), (3, 5)):
+    pixels = height * width
+    frames = Frames(
+        before_a_guard(torch.full((pixels, 3), 9, dtype=torch.uint8)),
+        before_a_guard(torch.full((pixels,), 9, dtype=torch.uint16)),
+        before_a_guard(torch.full((pixels,), 9, dtype=torch.uint8)),
+        torch.zeros(1, dtype=torch.int64),
+        torch.tensor([[height, width]]),
+    )
+    for mirrored in (0, 1):
+        draw = torch.tensor([[0, -0.5, -0.5, height + 1, width + 1, mirrored, 1, 0]]).double()
+        op.crop_resize(
+            frames, draw, (6, 7), mean=[9.0] * 3, std=[1.0] * 3, depth_range_m=(1, 9), in_channels=4
+        )
+print("all read")
+"""
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_nothing_is_read_beyond_the_last_frame(backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END_OF_MEMORY, backend],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "all read\n", f"exit code {done.returncode}: {done.stderr}"
