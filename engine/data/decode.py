@@ -41,17 +41,37 @@ def read_frame(sample: Sample, *, label: bool = False) -> Frame:
             the message names the file, what was found and what was needed.
     """
     image_HW3 = _decode(sample.image, ("RGB",), "an 8-bit RGB image", sample.hw)
-    depth_HW = None
-    if sample.depth is not None:
-        decoded_HW = _decode(sample.depth, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw)
-        # Some of Pillow's modes are wider than the 16 bits that the file has.
-        depth_HW = torch.from_numpy(decoded_HW.astype(np.uint16))
-    label_HW = None
-    if label and sample.label is not None:
-        label_HW = torch.from_numpy(
-            _decode(sample.label, _LABEL_MODES, "an 8-bit single-channel label PNG", sample.hw)
-        )
-    return Frame(torch.from_numpy(image_HW3), depth_HW, label_HW)
+    depth_HW = read_depth(sample)
+    label_HW = read_label(sample) if label else None
+    return Frame(
+        torch.from_numpy(image_HW3),
+        None if depth_HW is None else torch.from_numpy(depth_HW),
+        None if label_HW is None else torch.from_numpy(label_HW),
+    )
+
+
+def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
+    """Decode a sample's depth alone: (H, W) millimetres, 0 = missing; None without a file.
+
+    Raises:
+        FileNotFoundError, RuntimeError: as `read_frame`.
+    """
+    if sample.depth is None:
+        return None
+    # Some of Pillow's modes are wider than the 16 bits that the file has.
+    return _decode(sample.depth, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw).astype(np.uint16)
+
+
+def read_label(sample: Sample) -> NDArray[np.uint8] | None:
+    """Decode a sample's label alone: (H, W), 255 = ignore; None without a file.
+
+    Raises:
+        FileNotFoundError, RuntimeError: as `read_frame`.
+    """
+    if sample.label is None:
+        return None
+    expected = "an 8-bit single-channel label PNG"
+    return _decode(sample.label, _LABEL_MODES, expected, sample.hw).astype(np.uint8, copy=False)
 
 
 def _decode(

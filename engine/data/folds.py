@@ -105,6 +105,29 @@ def make_folds(
     return Folds(kind, fold_of, _leakage(samples, fold_of))
 
 
+def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int64]:
+    """Cut the frames, in the order of their numbers, into blocks of about one size.
+
+    A cut moves to a gap in the numbering where there is one within half a block: rooms stay whole.
+
+    Args:
+        samples: N frames, sorted by stem.
+        blocks: number of blocks, 1 .. N.
+
+    Returns:
+        (N,) the block, 0 .. blocks - 1, of each frame; none is empty.
+    """
+    # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
+    keys = [(*(_number(sample.stem) or (sample.stem, -1)), sample.stem) for sample in samples]
+    order = np.array(sorted(range(len(samples)), key=keys.__getitem__))
+    beside = neighbours(samples)
+    gaps = [p for p in range(1, len(order)) if int(order[p - 1]) not in beside[int(order[p])]]
+    bounds = [0, *_cuts(len(samples), blocks, gaps), len(samples)]
+    block_of = np.empty(len(samples), np.int64)
+    block_of[order] = np.repeat(np.arange(blocks), np.diff(bounds))
+    return block_of
+
+
 def neighbours(samples: Sequence[Sample]) -> list[list[int]]:
     """For each frame, the frames that are likely views of the same room: none, one or two.
 
@@ -155,23 +178,19 @@ def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDA
             f"{len(samples)} frames cannot fill {folds} folds x {blocks_per_fold} blocks; "
             f"lower data.blocks_per_fold to {len(samples) // folds} or less"
         )
-    # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
-    keys = [(*(_number(sample.stem) or (sample.stem, -1)), sample.stem) for sample in samples]
-    order = np.array(sorted(range(len(samples)), key=keys.__getitem__))
-    beside = neighbours(samples)
-    gaps = [p for p in range(1, len(order)) if int(order[p - 1]) not in beside[int(order[p])]]
-    bounds = [0, *_cuts(len(samples), blocks, gaps), len(samples)]
-    fold_of = np.empty(len(samples), np.int64)
+    block_of = contiguous_blocks(samples, blocks)
+    size = np.bincount(block_of, minlength=blocks).tolist()
+    fold_of_block = np.empty(blocks, np.int64)
     filled = [0] * folds
     # One block of every round to each fold, the largest to the emptiest: folds stay even in size
     # and each sees every part of the recording, which is often sorted by kind of room.
     for first in range(0, blocks, folds):
-        by_size = sorted(range(first, first + folds), key=lambda b: (bounds[b] - bounds[b + 1], b))
+        by_size = sorted(range(first, first + folds), key=lambda block: (-size[block], block))
         emptiest = sorted(range(folds), key=lambda fold: (filled[fold], fold))
         for block, fold in zip(by_size, emptiest, strict=True):
-            fold_of[order[bounds[block] : bounds[block + 1]]] = fold
-            filled[fold] += bounds[block + 1] - bounds[block]
-    return fold_of
+            fold_of_block[block] = fold
+            filled[fold] += size[block]
+    return fold_of_block[block_of]
 
 
 def _cuts(count: int, blocks: int, gaps: Sequence[int]) -> list[int]:
