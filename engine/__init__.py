@@ -16,10 +16,11 @@ the files:
         fpn  network              decoder, segmentation head, depth head
     training/                     logits become a loss, the loss moves the weights; checkpoints
     inference/                    trained weights become out-of-fold probabilities, by many views
-    selection/                    probabilities become a temperature and a summary
+    selection/                    probabilities become a temperature, a summary and an error atlas
     rundir.py                     the folder in which those stages meet, file by file
 
-The commands put the stages together: `python -m engine.train`, `engine.predict`, `engine.prepare`.
+The commands put the stages together: `python -m engine.train`, `engine.predict`, `engine.compare`,
+`engine.prepare`.
 
 Imports go one way: commands > experiment > training, inference, selection > data, model > cli,
 rundir > config > nyuv2, normalisation. Parts on one level never import each other; they meet

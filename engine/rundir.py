@@ -5,6 +5,7 @@ runs/NAME/
   fold0/ metrics.jsonl last.pt best.safetensors
   oof/ manifest.json prob.npy                float16 (N, C, h, w), half scale
   temperature.json summary.json              the numbers
+  atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
   submission.npy submission.zip              uint8 (N, H, W) in stem order
 """
 
@@ -58,6 +59,18 @@ class RunDir:
     @property
     def summary(self) -> Path:
         return self.root / "summary.json"
+
+    @property
+    def atlas(self) -> Path:
+        return self.root / "atlas.json"
+
+    @property
+    def frame_counts(self) -> Path:
+        return self.root / "frames.npy"
+
+    @property
+    def worst_frames(self) -> Path:
+        return self.root / "worst.png"
 
     @property
     def submission(self) -> Path:

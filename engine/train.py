@@ -1,4 +1,4 @@
-"""python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission.
+"""python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission, atlas.
 
 Each stage leaves its files in the run folder and is skipped where they already stand, so a later
 call goes on where an earlier one ended.
@@ -99,6 +99,7 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
 
         _log.info("%s is complete; nothing to do", run_dir.root)
         forget_progress(run_dir)
+        _atlas(run, key)
         _show(run_dir)
         return 0
     run.describe()
@@ -209,7 +210,7 @@ def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
 
 
 def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> None:
-    """Predict the test frames and write the summary."""
+    """Predict the test frames, map the errors and write the summary."""
     from engine.environment import peak_memory_mib
     from engine.inference.networks import load_folds
     from engine.inference.submission import forget_progress, frame_size, write_submission
@@ -239,6 +240,7 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
     summary["seconds"] = {"prepare": round(opened_s, 3), **summary["seconds"]}
     if submission_s is not None:
         summary["seconds"]["submission"] = submission_s
+    summary["seconds"]["atlas"] = _atlas(run, key)["elapsed_s"]
     summary["seconds"]["total"] = round(sum(summary["seconds"].values()), 3)
     summary["peak_memory_mib"] = round(peak_memory_mib())
     write_json(run.dir.summary, {"key": key, **summary})
@@ -246,15 +248,29 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
     _show(run.dir)
 
 
+def _atlas(run: "Experiment", key: str) -> dict[str, Any]:
+    """The error atlas of the stored predictions, made unless it stands."""
+    from engine.inference.store import open_store
+    from engine.selection.atlas import has_atlas, stored_masks, write_atlas
+
+    if has_atlas(run.dir, key):
+        found: dict[str, Any] = read_json(run.dir.atlas)
+        return found
+    masks = stored_masks(open_store(run.dir.oof, key).prob_NChw, run.policy)
+    samples, classes = run.dataset.train.samples, run.config.data.classes
+    return write_atlas(run.dir, key, samples, run.folds.fold_of.tolist(), classes, masks)
+
+
 def _show(run_dir: RunDir) -> None:
     from rich.console import Console
 
+    from engine.selection.atlas_report import atlas_tables
     from engine.selection.summary import summary_tables
 
     console = Console()
-    for table in summary_tables(
-        read_json(run_dir.summary), read_json(run_dir.temperature)["scores"]
-    ):
+    scores = read_json(run_dir.temperature)["scores"]
+    tables = summary_tables(read_json(run_dir.summary), scores)
+    for table in [*tables, *atlas_tables(read_json(run_dir.atlas))]:
         console.print(table)
     console.print(f"written to {run_dir.root}", highlight=False)
 

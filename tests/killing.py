@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import engine.data.rooms
 import engine.inference.oof
 import engine.inference.submission
+import engine.selection.atlas
 import engine.selection.summary
 import engine.train
 import engine.training.loop

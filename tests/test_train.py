@@ -55,10 +55,10 @@ def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:
     root = finished_run.dir.root
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     assert files == [
-        *("config.toml", "environment.json"),
+        *("atlas.json", "config.toml", "environment.json"),
         *(f"fold{k}/{n}" for k in (0, 1) for n in ("best.safetensors", "last.pt", "metrics.jsonl")),
-        *("folds.json", "oof/manifest.json", "oof/prob.npy"),
-        *("submission.npy", "submission.zip", "summary.json", "temperature.json"),
+        *("folds.json", "frames.npy", "oof/manifest.json", "oof/prob.npy"),
+        *("submission.npy", "submission.zip", "summary.json", "temperature.json", "worst.png"),
     ]
 
 
@@ -109,7 +109,8 @@ def test_the_summary_adds_up(finished_run: FinishedRun) -> None:
     assert summary["oof"]["pixel_acc"] == pytest.approx(np.trace(count_CC) / count_CC.sum())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
     seconds = summary["seconds"]
-    assert set(seconds) == {"prepare", "training", "validation", "oof", "submission", "total"}
+    stages = ("prepare", "training", "validation", "oof", "submission", "atlas")
+    assert set(seconds) == {*stages, "total"}
     assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
     assert summary["peak_memory_mib"] > 50
 
@@ -132,6 +133,18 @@ def test_a_second_call_says_it_is_complete_and_changes_nothing(
     shown = capsys.readouterr().out
     assert "is complete; nothing to do" in shown
     assert f"{finished_run.summary['oof']['miou']:.4f}" in shown
+
+
+def test_a_lost_atlas_is_made_again_and_nothing_else(
+    copied_run: RunDir, finished_run: FinishedRun, tiny_toml: Path, read_run: ReadRun
+) -> None:
+    copied_run.frame_counts.unlink()
+    before = mtimes(copied_run.root)
+    assert train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)]) == 0
+    after = mtimes(copied_run.root)
+    made = {path.name for path, moment in after.items() if before.get(path) != moment}
+    assert made == {"run", "atlas.json", "frames.npy", "worst.png"}
+    assert read_run(copied_run.root) == read_run(finished_run.dir.root)
 
 
 def test_one_fold_and_then_the_rest_equal_one_call(
@@ -283,6 +296,7 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
         ["pwrite", rng.randint(1, 20)],  # out-of-fold prediction: 12 frames, 2 temperatures
         ["unlink", 1],  # the store is finished, but not tidied up
         ["write .submission.json", rng.randint(1, 3)],  # prediction of the test frames
+        ["write atlas.json", 1],
         None,
     ]
     run_killed(moments, "--config", tiny_toml, "--out", tmp_path)

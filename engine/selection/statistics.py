@@ -221,7 +221,9 @@ def _iou(margin_KC: NDArray[np.float64]) -> NDArray[np.float64]:
     """(..., C) from (..., K, C); NaN for a class in neither truth nor prediction."""
     hit, truth, predicted = np.moveaxis(margin_KC, -2, 0)
     union = truth + predicted - hit
-    return np.divide(hit, union, out=np.full(hit.shape, np.nan), where=union > 0)
+    iou = np.full(hit.shape, np.nan)
+    np.divide(hit, union, out=iou, where=union > 0)
+    return iou
 
 
 def _mean_iou(margin_KC: NDArray[np.float64]) -> NDArray[np.float64]:
