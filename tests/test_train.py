@@ -109,8 +109,7 @@ def test_the_summary_adds_up(finished_run: FinishedRun) -> None:
     assert summary["oof"]["pixel_acc"] == pytest.approx(np.trace(count_CC) / count_CC.sum())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
     seconds = summary["seconds"]
-    stages = ("prepare", "training", "validation", "oof", "submission", "atlas")
-    assert set(seconds) == {*stages, "total"}
+    assert " ".join(seconds) == "prepare training validation oof submission atlas total"
     assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
     assert summary["peak_memory_mib"] > 50
 
@@ -133,18 +132,6 @@ def test_a_second_call_says_it_is_complete_and_changes_nothing(
     shown = capsys.readouterr().out
     assert "is complete; nothing to do" in shown
     assert f"{finished_run.summary['oof']['miou']:.4f}" in shown
-
-
-def test_a_lost_atlas_is_made_again_and_nothing_else(
-    copied_run: RunDir, finished_run: FinishedRun, tiny_toml: Path, read_run: ReadRun
-) -> None:
-    copied_run.frame_counts.unlink()
-    before = mtimes(copied_run.root)
-    assert train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)]) == 0
-    after = mtimes(copied_run.root)
-    made = {path.name for path, moment in after.items() if before.get(path) != moment}
-    assert made == {"run", "atlas.json", "frames.npy", "worst.png"}
-    assert read_run(copied_run.root) == read_run(finished_run.dir.root)
 
 
 def test_one_fold_and_then_the_rest_equal_one_call(
