@@ -17,11 +17,13 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from engine.data.folds import contiguous_blocks
 from engine.data.index import Sample
 
-FRAMES_PER_BLOCK = 10
-"""Frames of a group where no scenes are known. For N frames in a row a block of about N^(1/3) is
-the order that serves the bootstrap best (Hall, Horowitz and Jing, "On blocking rules for the
-bootstrap with dependent data", Biometrika 82, 1995): 9.3 for the 795 of NYU Depth v2, whose rooms
-have three frames on average. Cuts move to gaps in the numbering, where rooms end for certain."""
+FRAMES_PER_BLOCK = 20
+"""Frames of a group where no scenes are known: blocks of neighbours take the place of frames that
+depend on one another (Kuensch, "The Jackknife and the Bootstrap for General Stationary
+Observations", Annals of Statistics 17, 1989). Measured on a small network's 795 out-of-fold frames
+of NYU Depth v2: the accuracy of neighbours correlates by 0.33, that of frames 10 to 20 apart still
+by 0.15, as rooms of a kind follow each other; the bootstrap's standard deviation of mIoU is 0.0077
+by frames, 0.0096 by blocks of 10, 0.0108 of 20 and 0.0113 of 40, where it levels off."""
 
 FEWEST_GROUPS = 5
 """Below this there is no interval: four groups have 35 distinct resamples."""

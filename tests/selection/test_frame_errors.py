@@ -83,6 +83,13 @@ def test_without_depth_every_pixel_is_missing_it(value: int | None) -> None:
     assert found.depth_DCC[len(DEPTHS) - 1].sum() == 400
 
 
+def test_the_longest_class_list_is_counted_without_overflow() -> None:
+    label, mask = np.full((20, 20), 254, np.uint8), np.full((20, 20), 253, np.uint8)
+    found = count_frame(mask, label, None, 255)
+    assert found.depth_DCC[-1, 254, 253] == found.size_SCC[1, 254, 253] == 400
+    assert found.depth_DCC.sum() == found.size_SCC.sum() == found.edge_ECC[1].sum() == 400
+
+
 def test_a_frame_without_labels_adds_nothing() -> None:
     total = count_frame(halves(9), halves(10), None, 2)
     before = {name: count.copy() for name, count in vars(total).items()}

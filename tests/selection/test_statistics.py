@@ -196,19 +196,19 @@ def test_scenes_are_the_groups_where_every_frame_has_one() -> None:
 
 
 def test_without_scenes_the_groups_are_blocks_cut_at_gaps() -> None:
-    # 36 frames, a gap after 12 and after 24: three blocks of about ten, cut there.
-    numbers = [*range(12), *range(20, 32), *range(40, 52)]
-    for scenes in (None, [None, *["a"] * 35]):
+    # 72 frames, gaps after 26 and after 46: three blocks of about twenty, cut there.
+    numbers = [*range(26), *range(40, 60), *range(70, 96)]
+    for scenes in (None, [None, *["a"] * 71]):
         groups = group_of(frames(numbers, scenes))
         assert groups.kind == "block"
-        assert groups.of_N.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+        assert groups.of_N.tolist() == [0] * 26 + [1] * 20 + [2] * 26
 
 
-@pytest.mark.parametrize("count", [1, 9, 100, 795])
-def test_blocks_are_contiguous_and_of_about_ten_frames(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 19, 200, 795])
+def test_blocks_are_contiguous_and_of_about_twenty_frames(count: int) -> None:
     of = group_of(frames(list(range(count)))).of_N.tolist()
     assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(of))
     sizes = np.bincount(of)
-    assert len(sizes) == max(1, count // 10)
-    assert sizes.min() >= min(count, 10)
-    assert sizes.max() <= 11
+    assert len(sizes) == max(1, count // 20)
+    assert sizes.min() >= min(count, 20)
+    assert sizes.max() <= 21
