@@ -6,10 +6,12 @@ import os
 import platform
 import resource
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.config import Config
+from engine.rundir import RunDir
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
 
@@ -58,6 +60,29 @@ def identity(config: Config, *parts: str, sections: tuple[str, ...]) -> str:
     for part in parts:
         digest.update(f"{part}\n".encode())
     return digest.hexdigest()
+
+
+def weights_identity(config: Config, fingerprint: str, fold_of: Sequence[int]) -> str:
+    """Hash of all that trained weights depend on.
+
+    Args:
+        config: the run's.
+        fingerprint: of the dataset.
+        fold_of: the fold that each training frame validates.
+    """
+    fold_list = ",".join(map(str, fold_of))
+    return identity(config, fingerprint, fold_list, sections=("data", "model", "training"))
+
+
+def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
+    """Hash of what predictions are made from: training, inference settings and `parts`."""
+    return identity(config, weights_hash, *parts, sections=("inference", "selection"))
+
+
+def fold_hashes(config: Config, run_dir: RunDir) -> list[str]:
+    """Hash of each fold's weights in a run folder; "untrained" for a fold without any."""
+    paths = [run_dir.best(fold) for fold in range(config.data.folds)]
+    return [file_hash(path) if path.exists() else "untrained" for path in paths]
 
 
 def file_hash(path: Path) -> str:

@@ -10,7 +10,13 @@ from engine.data.folds import Folds, make_folds
 from engine.data.index import Dataset, load_dataset
 from engine.data.rooms import render_rooms
 from engine.device import DevicePolicy, choose_device
-from engine.environment import RUNTIME_FIELDS, describe_environment, file_hash, identity
+from engine.environment import (
+    RUNTIME_FIELDS,
+    describe_environment,
+    fold_hashes,
+    stage_identity,
+    weights_identity,
+)
 from engine.model.network import input_normalisation
 from engine.progress import track_total
 from engine.rundir import RunDir, write_json, write_text
@@ -40,12 +46,11 @@ class Experiment:
 
     def stage_hash(self, *parts: str) -> str:
         """Hash of what predictions are made from: training, inference settings and `parts`."""
-        return identity(self.config, self.weights_hash, *parts, sections=("inference", "selection"))
+        return stage_identity(self.config, self.weights_hash, *parts)
 
     def fold_hashes(self) -> list[str]:
         """Hash of each fold's weights; "untrained" for a fold without any."""
-        paths = [self.dir.best(fold) for fold in range(self.config.data.folds)]
-        return [file_hash(path) if path.exists() else "untrained" for path in paths]
+        return fold_hashes(self.config, self.dir)
 
     def describe(self) -> None:
         """Write what the run is made from: config, environment and folds."""
@@ -75,6 +80,29 @@ def check_same_experiment(config: Config, run_dir: RunDir) -> None:
         )
 
 
+def read_dataset(config: Config) -> Dataset:
+    """Check the dataset that a config names; the embedded rooms are rendered if they are not there.
+
+    Raises:
+        DatasetError: the dataset has faults.
+    """
+    data = config.data
+    root = Path(data.root)
+    if data.root == ROOMS:
+        root = Path("data") / ROOMS
+        with track_total("rendering rooms") as progress:
+            render_rooms(root, progress=progress)
+    with track_total("checking files") as progress:
+        return load_dataset(
+            root,
+            data.classes,
+            data.small_classes,
+            need_depth=config.model.input == "rgbd",
+            workers=data.workers,
+            progress=progress,
+        )
+
+
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     """Check the dataset, cut the folds, choose the device; writes nothing.
 
@@ -85,34 +113,18 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     # An unknown encoder is found now, not after the files have been read.
     input_normalisation(config.model)
     data = config.data
-    root = Path(data.root)
-    if data.root == ROOMS:
-        root = Path("data") / ROOMS
-        with track_total("rendering rooms") as progress:
-            render_rooms(root, progress=progress)
-    with track_total("checking files") as progress:
-        dataset = load_dataset(
-            root,
-            data.classes,
-            data.small_classes,
-            need_depth=config.model.input == "rgbd",
-            workers=data.workers,
-            progress=progress,
-        )
+    dataset = read_dataset(config)
     folds = make_folds(
         dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
     )
     _log.info(
         "%s: %d training and %d test frames; %s folds, leakage %.1f %%",
-        root,
+        data.root,
         len(dataset.train.samples),
         len(dataset.test.samples),
         folds.kind,
         100 * folds.leakage,
     )
     policy = choose_device(config.training)
-    fold_list = ",".join(map(str, folds.fold_of.tolist()))
-    weights_hash = identity(
-        config, dataset.fingerprint, fold_list, sections=("data", "model", "training")
-    )
+    weights_hash = weights_identity(config, dataset.fingerprint, folds.fold_of.tolist())
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)

@@ -212,6 +212,7 @@ def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
 def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> None:
     """Predict the test frames, map the errors and write the summary."""
     from engine.environment import peak_memory_mib
+    from engine.inference.masks import predict_masks
     from engine.inference.networks import load_folds
     from engine.inference.submission import forget_progress, frame_size, write_submission
     from engine.selection.summary import summarise
@@ -223,15 +224,12 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
     key = run.stage_hash(*run.fold_hashes())
     submission_s = None
     if frame_size(test):
-        submission_s = write_submission(
-            partial(load_folds, config, run.dir, folds, run.policy),
-            test,
-            choice["best"],
-            config,
-            run.policy,
-            run.dir,
-            key,
-        )
+
+        def masks(start: int) -> Any:
+            networks = load_folds(config, run.dir, folds, run.policy)
+            return predict_masks(networks, test, choice["best"], config, run.policy, start)
+
+        submission_s = write_submission(masks, test, run.dir, key)
     else:
         why = "their sizes differ; engine.predict writes a mask each" if test else "there are none"
         _log.warning("no submission of the test frames: %s", why)

@@ -42,7 +42,7 @@ def read_frame(sample: Sample, *, label: bool = False) -> Frame:
     """
     image_HW3 = _decode(sample.image, ("RGB",), "an 8-bit RGB image", sample.hw)
     depth_HW = read_depth(sample)
-    label_HW = read_label(sample) if label else None
+    label_HW = read_label(sample) if label and sample.label is not None else None
     return Frame(
         torch.from_numpy(image_HW3),
         None if depth_HW is None else torch.from_numpy(depth_HW),
@@ -54,7 +54,8 @@ def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
     """Decode a sample's depth alone: (H, W) millimetres, 0 = missing; None without a file.
 
     Raises:
-        FileNotFoundError, RuntimeError: as `read_frame`.
+        FileNotFoundError: as for `read_frame`.
+        RuntimeError: as for `read_frame`.
     """
     if sample.depth is None:
         return None
@@ -62,14 +63,16 @@ def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
     return _decode(sample.depth, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw).astype(np.uint16)
 
 
-def read_label(sample: Sample) -> NDArray[np.uint8] | None:
-    """Decode a sample's label alone: (H, W), 255 = ignore; None without a file.
+def read_label(sample: Sample) -> NDArray[np.uint8]:
+    """Decode a sample's label alone; (H, W), 255 = ignore. Safe to call from several threads.
 
     Raises:
-        FileNotFoundError, RuntimeError: as `read_frame`.
+        ValueError: the sample has no label.
+        FileNotFoundError: as for `read_frame`.
+        RuntimeError: as for `read_frame`.
     """
     if sample.label is None:
-        return None
+        raise ValueError(f"{sample.stem} has no label file; choose a training frame")
     expected = "an 8-bit single-channel label PNG"
     return _decode(sample.label, _LABEL_MODES, expected, sample.hw).astype(np.uint8, copy=False)
 

@@ -4,19 +4,19 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.config import Config
 from engine.data.index import Sample
-from engine.device import DevicePolicy
-from engine.inference.masks import predict_masks
-from engine.inference.networks import FoldNetwork
 from engine.progress import track
 from engine.rundir import RunDir, read_json, sync_folder, whole_file, write_json
+
+Masks = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
+"""From the number of frames to pass over to (position of the first frame, (B, H, W) masks)."""
 
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time stamp inside the zip, the format's earliest: equal masks give equal bytes."""
@@ -28,23 +28,12 @@ def frame_size(samples: Sequence[Sample]) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def write_submission(
-    load: Callable[[], Sequence[FoldNetwork]],
-    samples: Sequence[Sample],
-    temperature: float,
-    config: Config,
-    policy: DevicePolicy,
-    run: RunDir,
-    key: str,
-) -> float:
+def write_submission(masks: Masks, samples: Sequence[Sample], run: RunDir, key: str) -> float:
     """Predict the test frames into `submission.npy` and `submission.zip`, resuming.
 
     Args:
-        load: gives the run's networks; not called if the masks are already there.
+        masks: predicts; not called if the masks are already there.
         samples: test frames of one size.
-        temperature: softmax temperature.
-        config: the run's config.
-        policy: device and precision.
         run: where to write.
         key: hash of everything the masks are made from.
 
@@ -63,7 +52,7 @@ def write_submission(
     if not progress["done"]:
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(samples), *hw))
     if progress["done"] < len(samples):
-        _predict(load(), samples, temperature, config, policy, run, progress)
+        _predict(masks, samples, run, progress)
     with whole_file(run.submission) as temporary:
         shutil.copyfile(partial, temporary)
     with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -89,22 +78,16 @@ def _progress_path(run: RunDir) -> Path:
 
 
 def _predict(
-    networks: Sequence[FoldNetwork],
-    samples: Sequence[Sample],
-    temperature: float,
-    config: Config,
-    policy: DevicePolicy,
-    run: RunDir,
-    progress: dict[str, Any],
+    masks: Masks, samples: Sequence[Sample], run: RunDir, progress: dict[str, Any]
 ) -> None:
     partial = _partial_path(run)
     done = progress["done"]
     before_s, start_s = progress["elapsed_s"], time.monotonic()
-    masks = predict_masks(networks, samples, temperature, config, policy, start=done)
+    predicted = masks(done)
     with track("test frames", len(samples), done) as advance, partial.open("r+b") as stream:
         pixels = samples[0].hw[0] * samples[0].hw[1]
         header = partial.stat().st_size - len(samples) * pixels
-        for first, mask_BHW in masks:
+        for first, mask_BHW in predicted:
             os.pwrite(stream.fileno(), mask_BHW.tobytes(), header + first * pixels)
             os.fsync(stream.fileno())
             progress["done"] = first + len(mask_BHW)
