@@ -3,6 +3,7 @@
     boundary_ce/      stride-4 logits -> boundary-aware cross entropy at label resolution
     tta_accumulate/   one view's logits -> its share of the probabilities, at every temperature
     confusion/        label and prediction -> int64 confusion matrix
+    blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
     threads.py        how their CPU forms share threads with one another and with PyTorch
 

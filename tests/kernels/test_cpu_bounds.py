@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 UNCOMPILED = """
 import numba, torch
-from kernels import boundary_ce, confusion, tta_accumulate
+import numpy as np
+from kernels import blend_sweep, boundary_ce, confusion, tta_accumulate
+from kernels.blend_sweep import reference as sweep_reference
 from kernels.boundary_ce import reference as boundary_reference
 from kernels.confusion import reference as confusion_reference
 from kernels.tta_accumulate import reference as tta_reference
@@ -58,6 +60,22 @@ for stride, (h, w), align_corners in ((4, (2, 3), True), (3, (1, 2), False), (1,
         boundary_ce.boundary_ce(*arguments, **options),
         boundary_reference.boundary_ce(*arguments, **options),
     )
+label = torch.randint(0, 5, (1, 18, 5)).byte()
+edge, bins = np.linspace(0, 1, 6), (np.zeros((5, 4, 3), np.int64), np.ones(5), np.zeros(5))
+for sizes, (first, step) in (((9, 4), (9, 4)), (0, 1)), (((1, 1), (20, 3)), (2, 5)):
+    probs = [np.random.dirichlet([1, 1, 1], hw).transpose(2, 0, 1) for hw in sizes]
+    arguments = probs, np.random.rand(2, 2, 3), label[0, :18, :5].numpy()[first::step], (
+        first, step, 18
+    )
+    found = blend_sweep.frame_crossings(*arguments)
+    count, changes = sweep_reference.frame_crossings(*arguments)
+    assert (found.count_CC == count).all() and len(found.share_E) == len(changes)
+    blend_sweep.add_to_bins(*bins, edge, found)
+    blend_sweep.soft_counts(probs, *arguments[2:])
+order = found.share_E.argsort()
+state, zeros = np.array([2, 1, 0, 2, 2], np.uint8), np.zeros((6, 3), np.int64)
+events = found.share_E[order], found.kind_E3[order]
+blend_sweep.widest_peak(edge, state, bins[1], zeros, zeros, zeros[0] + 9, *events)
 """
 
 
