@@ -17,13 +17,15 @@ the files:
     training/                     logits become a loss, the loss moves the weights; checkpoints
     inference/                    trained weights become out-of-fold probabilities, by many views
     selection/                    probabilities become a temperature, a summary and an error atlas
+        sweep  blend              several runs' probabilities become weights, exactly
+    members.py                    the runs of a blend, checked to belong together
     rundir.py                     the folder in which those stages meet, file by file
 
-The commands put the stages together: `python -m engine.train`, `engine.predict`, `engine.compare`,
-`engine.prepare`.
+The commands put the stages together: `python -m engine.train`, `engine.predict`, `engine.blend`,
+`engine.compare`, `engine.prepare`.
 
-Imports go one way: commands > experiment > training, inference, selection > data, model > cli,
-rundir > config > nyuv2, normalisation. Parts on one level never import each other; they meet
+Imports go one way: commands > experiment, members > training, inference, selection > data, model >
+cli, rundir > config > nyuv2, normalisation. Parts on one level never import each other; they meet
 in files of the run folder. The fused operations live in the package `kernels`, which knows nothing
 of the engine.
 """

@@ -7,6 +7,8 @@ runs/NAME/
   temperature.json summary.json              the numbers
   atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
   submission.npy submission.zip              uint8 (N, H, W) in stem order
+
+The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
 """
 
 import json
@@ -71,6 +73,10 @@ class RunDir:
     @property
     def worst_frames(self) -> Path:
         return self.root / "worst.png"
+
+    @property
+    def blend(self) -> Path:
+        return self.root / "blend.json"
 
     @property
     def submission(self) -> Path:

@@ -189,6 +189,51 @@ def rgbd_run(
     return run
 
 
+@pytest.fixture(scope="session")
+def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
+    """`untrained_run(root, seed, config)`: what `engine.train` leaves, but of random weights.
+
+    Its out-of-fold probabilities are random too, but right more often than not.
+    """
+
+    def make(root: Path, seed: int, config: Config = tiny_config) -> RunDir:
+        from safetensors.torch import save_file
+
+        from engine.data.decode import read_label
+        from engine.experiment import open_experiment
+        from engine.inference.oof import store_hw
+        from engine.inference.store import ProbStoreWriter, StoreLayout
+        from engine.model.network import build_network
+        from engine.rundir import write_json
+
+        run = open_experiment(config, RunDir(root))
+        run.describe()
+        classes = config.data.classes
+        for fold in range(config.data.folds):
+            run.dir.fold(fold).mkdir()
+            torch.manual_seed(10 * seed + fold)
+            network = build_network(config.model, len(classes), initial_weights=False)
+            weights = {name: part.contiguous() for name, part in network.state_dict().items()}
+            save_file(weights, run.dir.best(fold))
+        samples, hw = run.dataset.train.samples, store_hw(config, run.dataset.train.samples)
+        stems = tuple(sample.stem for sample in samples)
+        layout = StoreLayout(stems, run.folds.fold_of, classes, hw, (1.0,), run.stage_hash())
+        writer = ProbStoreWriter(run.dir.oof, layout)
+        rng = np.random.default_rng(seed)
+        for index, sample in enumerate(samples):
+            truth_hw = np.minimum(read_label(sample)[::2, ::2], len(classes) - 1)
+            prob_hwC = (
+                rng.dirichlet(np.ones(len(classes)), hw) + 0.3 * np.eye(len(classes))[truth_hw]
+            )
+            prob_1Chw = (prob_hwC / 1.3).transpose(2, 0, 1)[None].astype(np.float32)
+            writer.write(index, prob_1Chw, int(run.folds.fold_of[index]))
+        writer.finish(1.0, run.stage_hash(*run.fold_hashes()))
+        write_json(run.dir.temperature, {"best": 1.0, "scores": []})
+        return run.dir
+
+    return make
+
+
 def run_content(folder: Path) -> dict[str, Any]:
     """What every file below `folder` holds, but for clock times and peak memory.
 

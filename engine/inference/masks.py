@@ -1,9 +1,14 @@
-"""Masks of new frames: the mean of a run's folds at one temperature."""
+"""Masks of new frames: the mean of a run's folds at one temperature, and blends of runs.
+
+Axes: B batch, T temperature, C class, H W pixels of a frame.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from engine.config import Config
@@ -43,3 +48,60 @@ def predict_masks(
         )
         mask_BHW = policy.operations.resized_argmax(prob_BTCHW[:, 0], frames.hw)
         yield frames.first, mask_BHW.cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class BlendMember:
+    """A run's part in a blend.
+
+    Attributes:
+        networks: its folds.
+        config: its config: views and input.
+        temperature: its softmax temperature.
+        weight_C: (C,) float64 weight of each class.
+    """
+
+    networks: Sequence[FoldNetwork]
+    config: Config
+    temperature: float
+    weight_C: NDArray[np.float64]
+
+
+@torch.inference_mode()
+def blend_masks(
+    members: Sequence[BlendMember],
+    samples: Sequence[Sample],
+    policy: DevicePolicy,
+    start: int = 0,
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """As `predict_masks`, for the weighted sum of several runs' probabilities.
+
+    Each run predicts with its own views and temperature; its mean over views and folds is resized
+    to the frame before it is weighted.
+    """
+    batches = frame_batches(
+        samples,
+        min(member.config.inference.batch_size for member in members),
+        policy.device,
+        depth=any(member.config.model.input == "rgbd" for member in members),
+        label=False,
+        workers=members[0].config.data.workers,
+        start=start,
+    )
+    for frames in batches:
+        blend_BCHW = torch.zeros((), device=policy.device)
+        for member in members:
+            prob_BTCHW = mean_probabilities(
+                member.networks,
+                frames,
+                member.config.inference,
+                (member.temperature,),
+                len(member.weight_C),
+                policy,
+            )
+            wide_BCHW = F.interpolate(
+                prob_BTCHW[:, 0], size=frames.hw, mode="bilinear", align_corners=False
+            )
+            weight_C = torch.from_numpy(member.weight_C).to(wide_BCHW)
+            blend_BCHW = blend_BCHW + weight_C[:, None, None] * wide_BCHW
+        yield frames.first, blend_BCHW.argmax(dim=1).to(torch.uint8).cpu().numpy()

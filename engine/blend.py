@@ -1,0 +1,296 @@
+"""python -m engine.blend: several runs -> weights -> blended submission."""
+
+import argparse
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.cli import ConfigError, run_main
+from engine.rundir import RunDir, read_json, write_json
+
+if TYPE_CHECKING:
+    from engine.data.index import Dataset
+    from engine.device import DevicePolicy
+    from engine.members import Member
+
+# As a command the module is `__main__`, whose messages nobody shows.
+_log = logging.getLogger("engine.blend")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        method: how the weights are found.
+        per_class: weight each class of each run.
+        compare: run the plain SLSQP as well.
+        submission: predict the test frames.
+        data: dataset folder; None = the first run's.
+        device: for the submission; None = the first run's.
+    """
+
+    method: Literal["exact", "slsqp", "equal"] = "exact"
+    per_class: bool = False
+    compare: bool = False
+    submission: bool = True
+    data: Path | None = None
+    device: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and blend; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.blend",
+        description="Find the weights with which several finished runs, trained on the same folds, "
+        "have the best out-of-fold mIoU together, and write the blended submission.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folders of engine.train"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the blend")
+    parser.add_argument(
+        "--method",
+        choices=("exact", "slsqp", "equal"),
+        default="exact",
+        help="exact: the optimum for two runs, exact line searches from several starts for more; "
+        "slsqp: those searches start at the maximum of the soft mIoU; equal: no search",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="then weight each class of each run"
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="also run SciPy's SLSQP on the mIoU itself, as the published ensemble did",
+    )
+    parser.add_argument(
+        "--no-submission", action="store_true", help="leave the test frames for a later call"
+    )
+    parser.add_argument("--data", type=Path, help="dataset folder (default: the first run's)")
+    parser.add_argument("--device", help="auto | cpu | cuda | cuda:N (default: the first run's)")
+    given = parser.parse_args(arguments)
+    options = Options(
+        given.method,
+        given.per_class,
+        given.compare,
+        not given.no_submission,
+        given.data,
+        given.device,
+    )
+    return blend(given.runs, RunDir(given.out), options)
+
+
+def blend(roots: Sequence[Path], out: RunDir, options: Options) -> int:
+    """Run every stage that is not done yet.
+
+    Args:
+        roots: finished runs.
+        out: the folder of the blend; created, or continued if it holds the same blend.
+        options: the command's.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: `out` holds something else.
+        ValueError: the runs do not fit together, or the dataset is not theirs.
+        FileNotFoundError: a run has no finished store.
+    """
+    from engine.members import open_members
+
+    start_s = time.monotonic()
+    members = open_members(roots)
+    key = _key(members, options)
+    _check_out(out, key)
+    if (
+        out.blend.exists()
+        and out.summary.exists()
+        and (out.submission_zip.exists() or not options.submission)
+    ):
+        _log.info("%s is complete; nothing to do", out.root)
+        _show(out)
+        return 0
+    dataset, policy = _open_data(members, options)
+    opened_s = round(time.monotonic() - start_s, 3)
+    if not out.blend.exists():
+        _find_weights(members, dataset, options, out, key, opened_s)
+    _finish(members, dataset, policy, options, out, key)
+    return 0
+
+
+def _key(members: Sequence["Member"], options: Options) -> str:
+    """Hash of everything that the blend is made from."""
+    parts = [options.method, str(options.per_class), str(options.compare)]
+    return hashlib.sha256("\n".join([*(m.key for m in members), *parts]).encode()).hexdigest()
+
+
+def _check_out(out: RunDir, key: str) -> None:
+    if out.config.exists():
+        raise ConfigError(f"{out.root} is a run of engine.train; choose another --out")
+    if out.blend.exists() and read_json(out.blend)["key"] != key:
+        raise ConfigError(
+            f"{out.root} holds another blend: of other runs, or found in another way; choose "
+            "another --out, or delete it"
+        )
+
+
+def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset", "DevicePolicy"]:
+    """The checked dataset and the device, by the first run's config."""
+    from engine.config import Config
+    from engine.device import choose_device
+    from engine.experiment import read_dataset
+    from engine.members import check_dataset
+
+    config = members[0].config.model_dump()
+    # Whatever a member needs has to be there for all.
+    if any(member.config.model.input == "rgbd" for member in members):
+        config["model"]["input"] = "rgbd"
+    if options.data is not None:
+        config["data"]["root"] = str(options.data)
+    if options.device is not None:
+        config["training"]["device"] = options.device
+    merged = Config.model_validate(config)
+    policy = choose_device(merged.training)
+    dataset = read_dataset(merged)
+    check_dataset(members, dataset)
+    return dataset, policy
+
+
+def _find_weights(
+    members: Sequence["Member"],
+    dataset: "Dataset",
+    options: Options,
+    out: RunDir,
+    key: str,
+    opened_s: float,
+) -> None:
+    """Search, count, and write blend.json with the summary's part that goes with it."""
+    from engine.members import open_pixels
+    from engine.selection.blend import fit_weights
+    from engine.selection.blend_report import describe_blend, summarise_blend
+    from engine.selection.counts import frame_confusions
+    from engine.selection.soft import maximise_plainly
+
+    classes = members[0].config.data.classes
+    pixels = open_pixels(members, dataset)
+    _log.info("the sweep runs on the CPU, from the stores' memory maps")
+    start_s = time.monotonic()
+    fit = fit_weights(pixels, options.method, per_class=options.per_class)
+    found_s = time.monotonic()
+    count_KNCC = frame_confusions(pixels, fit.weight_MC, fit.honest_FMC)
+    counted_s = time.monotonic()
+    described = describe_blend(
+        [str(member.run.root) for member in members],
+        [member.temperature for member in members],
+        classes,
+        fit,
+        count_KNCC,
+    )
+    plain = maximise_plainly(pixels) if options.compare else None
+    seconds = {
+        "prepare": opened_s,
+        "search": round(found_s - start_s, 3),
+        "count": round(counted_s - found_s, 3),
+    }
+    if options.compare:
+        seconds["plain_slsqp"] = round(time.monotonic() - counted_s, 3)
+    write_json(
+        out.blend,
+        {
+            "key": key,
+            "method": options.method,
+            "per_class": options.per_class,
+            **described,
+            "plain_slsqp": plain,
+            "leakage": members[0].leakage,
+            "seconds": seconds,
+            "summary": summarise_blend(described, classes, pixels.fold_of_N, count_KNCC[-2]),
+        },
+    )
+
+
+def _finish(
+    members: Sequence["Member"],
+    dataset: "Dataset",
+    policy: "DevicePolicy",
+    options: Options,
+    out: RunDir,
+    key: str,
+) -> None:
+    """Predict the test frames, if asked, and write the summary."""
+    from engine.environment import peak_memory_mib
+    from engine.inference.submission import forget_progress
+
+    found = read_json(out.blend)
+    seconds = dict(found["seconds"])
+    if options.submission:
+        submission_s = _submit(members, dataset, policy, found, out, key)
+        if submission_s is not None:
+            seconds["submission"] = submission_s
+    seconds["total"] = round(sum(seconds.values()), 3)
+    summary = {
+        "key": key,
+        **found["summary"],
+        "seconds": seconds,
+        "leakage": found["leakage"],
+        "peak_memory_mib": round(peak_memory_mib()),
+    }
+    write_json(out.summary, summary)
+    forget_progress(out)
+    _show(out)
+
+
+def _submit(
+    members: Sequence["Member"],
+    dataset: "Dataset",
+    policy: "DevicePolicy",
+    found: dict[str, Any],
+    out: RunDir,
+    key: str,
+) -> float | None:
+    from engine.inference.masks import BlendMember, blend_masks
+    from engine.inference.networks import load_folds
+    from engine.inference.submission import frame_size, write_submission
+    from engine.selection.blend_report import weights_by_class
+
+    test = dataset.test.samples
+    if not frame_size(test):
+        why = "their sizes differ" if test else "there are none"
+        _log.warning("no submission of the test frames: %s", why)
+        return None
+    classes = members[0].config.data.classes
+
+    def masks(start: int) -> Any:
+        parts = [
+            BlendMember(
+                load_folds(member.config, member.run, range(member.config.data.folds), policy),
+                member.config,
+                member.temperature,
+                weights_by_class(described["weight"], classes),
+            )
+            for member, described in zip(members, found["members"], strict=True)
+        ]
+        return blend_masks(parts, test, policy, start)
+
+    return write_submission(masks, test, out, key)
+
+
+def _show(out: RunDir) -> None:
+    from rich.console import Console
+
+    from engine.selection.blend_report import blend_tables
+
+    console = Console()
+    for table in blend_tables(read_json(out.blend), read_json(out.summary)):
+        console.print(table)
+    console.print(f"written to {out.root}", highlight=False)
+
+
+if __name__ == "__main__":
+    run_main(main)

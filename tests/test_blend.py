@@ -1,0 +1,248 @@
+"""The command: several runs in, weights, figures and a submission out."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import blend
+from engine.cli import ConfigError, run_main
+from engine.config import Config
+from engine.inference import submission
+from engine.rundir import RunDir
+
+FinishedRun = Any  # defined in conftest.py, which cannot be imported
+MakeRun = Callable[..., RunDir]
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def pair(untrained_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs; nobody may change them."""
+    folder = tmp_path_factory.mktemp("pair")
+    return [untrained_run(folder / name, seed).root for seed, name in enumerate(("one", "two"))]
+
+
+@pytest.fixture(scope="module")
+def finished_blend(pair: list[Path], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Their blend, compared with the plain SLSQP; nobody may change it."""
+    out = tmp_path_factory.mktemp("blend") / "both"
+    run(*pair, "--out", out, "--compare")
+    return RunDir(out)
+
+
+def run(*arguments: object) -> None:
+    assert blend.main(list(map(str, arguments))) == 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_folder_of_a_blend_holds_its_files_and_no_others(finished_blend: RunDir) -> None:
+    assert sorted(path.name for path in finished_blend.root.iterdir()) == [
+        "blend.json",
+        "submission.npy",
+        "submission.zip",
+        "summary.json",
+    ]
+
+
+def test_it_says_what_the_blend_gains_and_what_that_is_worth(finished_blend: RunDir) -> None:
+    found = read(finished_blend.blend)
+    weights = [member["weight"] for member in found["members"]]
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) > 0
+    best = max(member["miou"] for member in found["members"])
+    assert found["members"][found["best_member"]]["miou"] == best
+    assert found["gain"] == found["oof"]["miou"] - best > 0
+    assert best < found["honest"]["miou"] <= found["oof"]["miou"]
+    assert len(found["honest"]["weights"]) == 2
+    assert len(found["curve"]["share"]) == len(found["curve"]["miou"]) == 1001
+    peak = found["curve"]["peak"]
+    assert peak["miou"] == pytest.approx(found["oof"]["miou"], abs=1e-12)
+    assert peak["share"] == weights[1]
+    assert max(found["curve"]["miou"]) <= peak["miou"]
+    assert [found["curve"]["miou"][at] for at in (0, -1)] == pytest.approx(
+        [member["miou"] for member in found["members"]], abs=1e-12
+    )
+    plain = found["plain_slsqp"]
+    assert plain["weights"] == [0.5, 0.5]
+    assert plain["miou"] == pytest.approx(found["curve"]["miou"][500], abs=1e-12)
+    assert plain["miou"] <= found["oof"]["miou"]
+    assert 0 < found["leakage"] <= 1
+
+
+def test_the_summary_has_the_shape_of_a_runs(
+    finished_blend: RunDir, finished_run: FinishedRun
+) -> None:
+    found = read(finished_blend.summary)
+    assert set(found["oof"]) == set(finished_run.summary["oof"])
+    assert found["oof"]["temperature"] == 1.0
+    count = np.array(found["oof"]["confusion"])
+    assert np.trace(count) / count.sum() == pytest.approx(found["oof"]["pixel_acc"])
+    per_class = [value for value in found["oof"]["iou"].values() if value is not None]
+    assert np.mean(per_class) == pytest.approx(found["oof"]["miou"])
+    assert [fold["fold"] for fold in found["folds"]] == [0, 1]
+    assert found["leakage"] == finished_run.summary["leakage"]
+    assert found["seconds"]["total"] == pytest.approx(
+        sum(value for stage, value in found["seconds"].items() if stage != "total"), abs=0.01
+    )
+    assert set(found["seconds"]) == {
+        "prepare",
+        "search",
+        "count",
+        "plain_slsqp",
+        "submission",
+        "total",
+    }
+
+
+def test_the_submission_blends_what_the_runs_predict(
+    finished_blend: RunDir, pair: list[Path], tiny_config: Config
+) -> None:
+    import torch
+    import torch.nn.functional as F
+
+    from engine.data.index import load_dataset
+    from engine.data.views import frame_batches
+    from engine.device import choose_device
+    from engine.inference.networks import load_folds
+    from engine.inference.tta import mean_probabilities
+
+    array = np.load(finished_blend.submission)
+    assert array.shape == (5, 48, 64)
+    data, policy = tiny_config.data, choose_device(tiny_config.training)
+    dataset = load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
+    weights = [member["weight"] for member in read(finished_blend.blend)["members"]]
+    masks = []
+    for frames in frame_batches(
+        dataset.test.samples, 2, policy.device, depth=False, label=False, workers=1
+    ):
+        blended = torch.zeros(())
+        for root, weight in zip(pair, weights, strict=True):
+            networks = load_folds(tiny_config, RunDir(root), range(2), policy)
+            prob = mean_probabilities(networks, frames, tiny_config.inference, (1.0,), 13, policy)
+            blended = blended + weight * F.interpolate(prob[:, 0], frames.hw, mode="bilinear")
+        masks.append(blended.argmax(1).numpy())
+    assert (np.concatenate(masks) != array).mean() < 1e-3
+    with zipfile.ZipFile(finished_blend.submission_zip) as archive:
+        assert archive.namelist() == ["submission.npy"]
+
+
+def test_the_table_shows_members_blend_and_honest_estimate(
+    finished_blend: RunDir,
+    pair: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    run(*pair, "--out", finished_blend.root, "--compare")
+    shown = capsys.readouterr().out
+    found = read(finished_blend.blend)
+    for figure in (found["oof"]["miou"], found["honest"]["miou"], found["plain_slsqp"]["miou"]):
+        assert f"{figure:.4f}" in shown
+    assert "honest" in shown
+    assert shown.count(f"{found['leakage']:.1%}") >= 5
+    assert str(pair[1]) in shown
+
+
+def test_what_stands_is_not_done_again(
+    finished_blend: RunDir, pair: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError("nothing is left to do")
+
+    monkeypatch.setattr(blend, "_open_data", forbidden)
+    run(*pair, "--out", finished_blend.root, "--compare")
+
+
+def test_a_run_blended_with_itself_gains_nothing(finished_run: FinishedRun, tmp_path: Path) -> None:
+    root = finished_run.dir.root
+    run(root, root, "--out", tmp_path / "self")
+    found = read(tmp_path / "self" / "blend.json")
+    assert found["gain"] == 0
+    assert found["honest"]["gain"] == 0
+    # Stored in half precision at half size, the figures differ a little from the run's own.
+    assert found["oof"]["miou"] == pytest.approx(finished_run.summary["oof"]["miou"], abs=0.02)
+    assert np.array_equal(
+        np.load(tmp_path / "self" / "submission.npy"), np.load(finished_run.dir.submission)
+    )
+
+
+def test_the_submission_may_wait_for_a_later_call(pair: list[Path], tmp_path: Path) -> None:
+    out = RunDir(tmp_path / "later")
+    run(*pair, "--out", out.root, "--no-submission", "--method", "equal")
+    assert not out.submission.exists()
+    assert "submission" not in read(out.summary)["seconds"]
+    before = out.blend.read_bytes()
+    run(*pair, "--out", out.root, "--method", "equal")
+    assert np.load(out.submission).shape == (5, 48, 64)
+    assert out.blend.read_bytes() == before
+
+
+def test_a_stopped_submission_goes_on_to_the_same_bytes(
+    finished_blend: RunDir, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = RunDir(tmp_path / "stopped")
+    out.root.mkdir()
+    shutil.copy(finished_blend.blend, out.blend)
+    from engine.rundir import write_json as written
+
+    with monkeypatch.context() as patch:
+
+        def stopping(path: Path, value: Any) -> None:
+            written(path, value)
+            if value.get("done") == 4:
+                raise StoppedError
+
+        patch.setattr(submission, "write_json", stopping)
+        with pytest.raises(StoppedError):
+            run(*pair, "--out", out.root, "--compare")
+    assert not out.submission.exists()
+    run(*pair, "--out", out.root, "--compare")
+    assert out.submission_zip.read_bytes() == finished_blend.submission_zip.read_bytes()
+
+
+def test_weights_by_class_are_written_by_name(pair: list[Path], tmp_path: Path) -> None:
+    out = RunDir(tmp_path / "classes")
+    run(*pair, "--out", out.root, "--per-class", "--method", "equal", "--no-submission")
+    found = read(out.blend)
+    assert set(found["members"][0]["weight"]) == set(found["iou"])
+    assert found["curve"] is None
+
+
+@pytest.mark.parametrize("method", ["equal", "exact"])
+def test_a_folder_of_something_else_is_left_alone(
+    method: str, pair: list[Path], finished_blend: RunDir
+) -> None:
+    with pytest.raises(ConfigError, match="holds another blend"):
+        run(*pair, "--out", finished_blend.root, "--method", method)
+    with pytest.raises(ConfigError, match=r"is a run of engine\.train; choose another --out"):
+        run(*pair, "--out", pair[0], "--method", method)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("{one}",), ("{one}", "{absent}"), ("{one}", "{one}", "--methid", "x")]
+)
+def test_a_mistake_ends_with_exit_code_2_and_writes_nothing(
+    arguments: tuple[str, ...],
+    pair: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [word.format(one=pair[0], absent=tmp_path / "absent") for word in arguments]
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: blend.main([*filled, "--out", str(tmp_path / "out")]))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.strip() != ""
+    assert not (tmp_path / "out").exists()
