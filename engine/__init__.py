@@ -13,7 +13,8 @@ the files:
         views                     whole frames at the size that the network is to see them
     model/                        a batch becomes logits at a quarter of its size
         encoder  weights          any timm network with features at strides 4 to 32
-        fpn  network              decoder, segmentation head, depth head
+        fpn  deeplabv3plus        the decoders
+        network                   encoder, decoder, segmentation head, depth head
     training/                     logits become a loss, the loss moves the weights; checkpoints
     inference/                    trained weights become out-of-fold probabilities, by many views
     selection/                    probabilities become a temperature, a summary and an error atlas

@@ -18,6 +18,10 @@ ROOMS = "rooms"
 """The `data.root` that stands for the embedded procedural dataset."""
 
 
+_UNTRAINED = ("none", "timm")
+"""Sources of `model.weights` that leave the decoder random, as a package does."""
+
+
 def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
     if name not in classes:
         near = difflib.get_close_matches(name, classes, n=1)
@@ -84,21 +88,41 @@ class ModelConfig(BaseModel):
 
     encoder: str = Field("convnext_base", description="timm model name")
     weights: str = Field(
-        "timm", description="none | timm | package:NAME | a .safetensors, .pt or .pth file"
+        "timm",
+        min_length=1,
+        description="none | timm | package:NAME | a .safetensors, .pt or .pth file or a folder of "
+        "smp's save_pretrained, {fold} = the fold's number",
     )
-    decoder: Literal["fpn"] = Field("fpn", description="segmentation decoder")
+    decoder: Literal["fpn", "deeplabv3plus"] = Field(
+        "fpn", description="segmentation decoder; the other one's fields are ignored"
+    )
     input: Literal["rgb", "rgbd"] = Field("rgb", description="3 channels, or 4 with inverse depth")
     pyramid_channels: int = Field(256, ge=8, description="FPN pyramid width")
     segmentation_channels: int = Field(
         128, multiple_of=32, ge=32, description="FPN segmentation width"
     )
-    dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the segmentation head")
+    dropout: float = Field(0.2, ge=0, lt=1, description="FPN dropout before the heads")
+    aspp_channels: int = Field(256, ge=8, description="DeepLabV3+ width")
+    aspp_rates: tuple[int, int, int] = Field(
+        (12, 24, 36), description="DeepLabV3+ dilation rates, cells of stride 16"
+    )
+    aspp_dropout: float = Field(0.5, ge=0, lt=1, description="DeepLabV3+ dropout after its pyramid")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if min(self.aspp_rates) < 1:
+            raise ValueError(f"model.aspp_rates must be at least 1, got {self.aspp_rates}")
+        return self
 
     @property
     def in_channels(self) -> int:
         """Channels of the network's input."""
         return 4 if self.input == "rgbd" else 3
+
+    def of_fold(self, fold: int) -> Self:
+        """The section with `{fold}` in `weights` replaced by the fold's number."""
+        return self.model_copy(update={"weights": self.weights.replace("{fold}", str(fold))})
 
 
 class TrainingConfig(BaseModel):
@@ -107,8 +131,13 @@ class TrainingConfig(BaseModel):
     model_config = _FROZEN
 
     seed: int = Field(42, ge=0, description="seed of weights, draws and dropout")
-    epochs: int = Field(50, ge=1, description="epochs a fold")
+    epochs: int = Field(
+        50, ge=0, description="epochs a fold, 0 = the starting weights are the fold's"
+    )
     batch_size: int = Field(4, ge=1, description="samples a step")
+    accumulate: int = Field(
+        1, ge=1, description="parts in which a step's batch passes the network, for less memory"
+    )
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
     schedule: Literal["cosine_epoch", "warmup_cosine"] = Field(
@@ -187,6 +216,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_training()
         for name, weight in self.training.class_weights.items():
             _known_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
@@ -198,3 +228,22 @@ class Config(BaseModel):
                 f"{self.inference.temperatures}"
             )
         return self
+
+    def _check_training(self) -> None:
+        batch, parts = self.training.batch_size, self.training.accumulate
+        if batch % parts:
+            raise ValueError(
+                f"training.batch_size {batch} must be a multiple of training.accumulate {parts}"
+            )
+        if self.model.decoder == "deeplabv3plus" and batch // parts < 2:
+            raise ValueError(
+                "deeplabv3plus normalises each image's mean over the batch, so at least 2 samples "
+                f"must pass the network together; training.batch_size {batch} in "
+                f"training.accumulate {parts} leaves {batch // parts}"
+            )
+        weights = self.model.weights
+        if not self.training.epochs and (weights in _UNTRAINED or weights.startswith("package:")):
+            raise ValueError(
+                "training.epochs = 0 takes the starting weights as the fold's, and model.weights = "
+                f"{weights!r} has no trained decoder; name a file of a whole network"
+            )

@@ -97,7 +97,7 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
         ("[data]\ncrop_hw = 96", "data.crop_hw = 96: Input should be a valid tuple"),
         ("training = 3", "training = 3: Input should be a valid dictionary"),
         ("[data]\ncrop_hw = [736, 960]", "data.crop_hw (736, 960) is larger than data.input_hw"),
-        ("[training]\nepochs = 0", "training.epochs = 0: Input should be greater than or equal"),
+        ("[training]\nepochs = -1", "training.epochs = -1: Input should be greater than or equal"),
         ("[training]\nepochs == 0", "not valid TOML"),
     ],
 )

@@ -67,11 +67,17 @@ def test_a_crop_larger_than_the_input_is_refused(crop: tuple[int, int]) -> None:
         ("data", {"folds": 1}, "greater than or equal to 2"),
         ("data", {"flip_p": 1.5}, "less than or equal to 1"),
         ("data", {"fold_kind": "block"}, "'random', 'blocked' or 'scene'"),
-        ("model", {"decoder": "unet"}, "'fpn'"),
+        ("model", {"decoder": "unet"}, "'fpn' or 'deeplabv3plus'"),
+        ("model", {"weights": ""}, "at least 1 character"),
+        ("model", {"aspp_rates": (12, 24)}, "Field required"),
+        ("model", {"aspp_rates": (0, 6, 12)}, "model.aspp_rates must be at least 1"),
         ("training", {"lr": 0}, "greater than 0"),
         ("training", {"lr": float("nan")}, "finite number"),
         ("training", {"lr": float("inf")}, "finite number"),
         ("training", {"epochs": 2.5}, "valid integer"),
+        ("training", {"epochs": -1}, "greater than or equal to 0"),
+        ("training", {"epochs": 0}, "model.weights = 'timm' has no trained decoder; name a file"),
+        ("training", {"accumulate": 3}, "batch_size 4 must be a multiple of training.accumulate 3"),
         ("training", {"class_weights": {"tabel": 2.0}}, "did you mean 'table'?"),
         ("training", {"class_weights": {"table": 0.0}}, "table must be positive, got 0.0"),
         ("training", {"class_weights": {"table": float("nan")}}, "finite number"),
@@ -88,6 +94,20 @@ def test_a_value_out_of_range_is_refused_with_what_was_needed(
     section: str, values: dict[str, Any], part: str
 ) -> None:
     assert part in message_of(**{section: values})
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 1), (4, 4)])
+def test_batch_norms_over_one_sample_are_refused(batch_size: int, accumulate: int) -> None:
+    training = {"batch_size": batch_size, "accumulate": accumulate}
+    message = message_of(model={"decoder": "deeplabv3plus"}, training=training)
+    assert "at least 2 samples must pass the network together" in message
+    assert Config.model_validate({"training": training}).training.batch_size == batch_size
+
+
+def test_a_fold_has_weights_of_its_own() -> None:
+    model = Config.model_validate({"model": {"weights": "runs/a/fold{fold}/b.pt"}}).model
+    assert model.of_fold(3).weights == "runs/a/fold3/b.pt"
+    assert model.of_fold(3).encoder == model.encoder
 
 
 def test_other_classes_bring_their_own_small_classes() -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 STRIDES = (4, 8, 16, 32)
-"""What the decoders take: each feature is the input's size divided by one of these."""
+"""Each feature is the input's size divided by one of these, or by the encoder's output stride if
+that is less."""
 
 
 class Encoder(nn.Module):
@@ -25,16 +26,23 @@ class Encoder(nn.Module):
         name: a timm model name, with or without a pretrained tag.
         in_channels: 3 (RGB) or 4 (RGB and inverse depth).
         drop_path: rate of stochastic depth in the deepest block, in [0, 1).
+        output_stride: of the last feature. At 16 the last stage keeps the size of the stage
+            before it, and its convolutions are dilated instead; the weights have the same shapes.
 
     Raises:
-        ValueError: timm has no such model, it has no features at some stride of `STRIDES`, or it
-            has no stochastic depth and `drop_path` is not 0.
+        ValueError: timm has no such model, it has no features at some stride of `STRIDES`, it
+            cannot be dilated and `output_stride` is not 32, or it has no stochastic depth and
+            `drop_path` is not 0.
     """
 
-    def __init__(self, name: str, in_channels: int, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, name: str, in_channels: int, drop_path: float = 0.0, output_stride: int = STRIDES[-1]
+    ) -> None:
         super().__init__()
         self.name = name
-        self.model, self.channels = create_features(name, in_channels, drop_path=drop_path)
+        self.model, self.channels = create_features(
+            name, in_channels, drop_path=drop_path, output_stride=output_stride
+        )
         # Swin and a few others return NHWC, and say so.
         self._returns_nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
         for module in self.model.modules():
@@ -44,7 +52,7 @@ class Encoder(nn.Module):
                 module.inplace = False
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
-        """Features (B, channels[i], H / STRIDES[i], W / STRIDES[i]); H and W multiples of 32."""
+        """Features (B, channels[i], H / s, W / s), s of `STRIDES`; H and W multiples of 32."""
         features: list[Tensor] = self.model(image_BCHW)
         if self._returns_nhwc:
             # A view: permuted, an NHWC tensor is a channels-last NCHW tensor.
@@ -53,14 +61,21 @@ class Encoder(nn.Module):
 
 
 def create_features(
-    name: str, in_channels: int, **options: Any
+    name: str,
+    in_channels: int,
+    *,
+    drop_path: float = 0.0,
+    output_stride: int = STRIDES[-1],
+    **options: Any,
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """A timm feature extractor that returns one feature for each of `STRIDES`.
 
     Args:
         name: a timm model name.
         in_channels: channels of its input.
-        **options: `drop_path`, and what timm's `create_model` takes, such as `pretrained`.
+        drop_path: as for `Encoder`.
+        output_stride: as for `Encoder`.
+        **options: what timm's `create_model` takes, such as `pretrained`.
 
     Returns:
         The extractor, and the width of each feature.
@@ -69,8 +84,7 @@ def create_features(
         ValueError: as for `Encoder`.
     """
     check_name(name)
-    options |= _probe(name)
-    drop_path = options.pop("drop_path", 0.0)
+    options |= _probe(name, output_stride)
     if drop_path:
         options["drop_path_rate"] = drop_path
     model: Any  # timm does not declare `feature_info`
@@ -102,7 +116,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"model.encoder = {name!r} has an unknown tag; timm has {known}")
 
 
-def _probe(name: str) -> dict[str, Any]:
+def _probe(name: str, output_stride: int) -> dict[str, Any]:
     """What `create_model` must be told for features at `STRIDES` and inputs of any size."""
     options: dict[str, Any] = {}
     try:
@@ -125,7 +139,28 @@ def _probe(name: str) -> dict[str, Any]:
             f"encoder {name!r} has features at strides {sorted(at_stride)} and none at {missing}; "
             "choose one with strides 4, 8, 16, 32, such as convnext_base or resnet50"
         )
-    return options | {"out_indices": tuple(at_stride[stride] for stride in STRIDES)}
+    options["out_indices"] = tuple(at_stride[stride] for stride in STRIDES)
+    if output_stride != STRIDES[-1]:
+        options["output_stride"] = output_stride
+        _check_dilated(name, options)
+    return options
+
+
+def _check_dilated(name: str, options: dict[str, Any]) -> None:
+    """Refuse an encoder that cannot trade the stride of its last stages for dilation."""
+    stride = options["output_stride"]
+    try:
+        found = _on_meta_device(name, **options).feature_info.reduction()
+        why = f"its features have strides {found}"
+    # timm has no one way to say it: an unexpected argument, or an assertion on its value.
+    except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+        found, why = [], str(error) or type(error).__name__
+    if found != [min(own, stride) for own in STRIDES]:
+        raise ValueError(
+            f"encoder {name!r} cannot be dilated to stride {stride} in timm {timm.__version__} "
+            f"({why}); choose model.decoder = 'fpn', or another encoder, such as convnext_base or "
+            "resnet50"
+        )
 
 
 def _on_meta_device(name: str, **options: Any) -> Any:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
+from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import FpnDecoder, upsample
 from engine.model.weights import load_weights, package_normalisation
@@ -19,6 +20,9 @@ from engine.normalisation import Normalisation
 
 _PIXEL_MAX = 255.0
 """timm states means and deviations for images in 0..1; ours are in 0..255."""
+
+_OUTPUT_STRIDE = {"fpn": 32, "deeplabv3plus": 16}
+"""Stride of the encoder's last feature, by decoder."""
 
 
 class Prediction(NamedTuple):
@@ -30,10 +34,10 @@ class Prediction(NamedTuple):
 
 
 class Network(nn.Module):
-    """Encoder, FPN decoder, segmentation head and depth head.
+    """Encoder, decoder, segmentation head and depth head.
 
-    Parameter names are those of `segmentation_models_pytorch.FPN` with a `tu-` encoder, plus
-    `depth_head.*`.
+    Parameter names are those of `segmentation_models_pytorch.FPN` or `.DeepLabV3Plus` with a `tu-`
+    encoder, plus `depth_head.*`.
 
     Attributes:
         logits_stride: input pixels per logits cell.
@@ -52,15 +56,13 @@ class Network(nn.Module):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        self.encoder = Encoder(config.encoder, config.in_channels, config.drop_path)
-        self.decoder = FpnDecoder(
-            self.encoder.channels,
-            config.pyramid_channels,
-            config.segmentation_channels,
-            config.dropout,
+        self.encoder = Encoder(
+            config.encoder, config.in_channels, config.drop_path, _OUTPUT_STRIDE[config.decoder]
         )
-        self.segmentation_head = _Head(self.decoder.out_channels, classes)
-        self.depth_head = _Head(self.decoder.out_channels, 1)
+        self.decoder = _make_decoder(config, self.encoder.channels)
+        xavier = config.decoder == "fpn"
+        self.segmentation_head = _Head(self.decoder.out_channels, classes, xavier)
+        self.depth_head = _Head(self.decoder.out_channels, 1, xavier)
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
         """Predict at stride 4.
@@ -116,24 +118,40 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
     return Normalisation(mean=_scaled(pretrained.mean), std=_scaled(pretrained.std))
 
 
-class _Head(nn.ModuleList):
-    """A 1x1 convolution of `upsample(coarse) + fine`, computed without making that sum."""
+def _make_decoder(
+    config: ModelConfig, encoder_channels: Sequence[int]
+) -> FpnDecoder | DeepLabV3PlusDecoder:
+    if config.decoder == "deeplabv3plus":
+        return DeepLabV3PlusDecoder(
+            encoder_channels, config.aspp_channels, config.aspp_rates, config.aspp_dropout
+        )
+    return FpnDecoder(
+        encoder_channels, config.pyramid_channels, config.segmentation_channels, config.dropout
+    )
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+
+class _Head(nn.ModuleList):
+    """A 1x1 convolution of `upsample(coarse) + fine`, computed without making that sum.
+
+    Without a coarse part it is a 1x1 convolution of the fine one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, xavier: bool) -> None:
         # A list of one gives the parameters smp's names, `0.weight` and `0.bias`.
         conv = nn.Conv2d(in_channels, out_channels, kernel_size=1)
         super().__init__([conv])
-        # As smp initialises a head.
-        nn.init.xavier_uniform_(conv.weight)
-        assert conv.bias is not None
-        nn.init.zeros_(conv.bias)
+        # smp initialises an FPN, and leaves a DeepLabV3+, decoder and head, as PyTorch made it.
+        if xavier:
+            nn.init.xavier_uniform_(conv.weight)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
 
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+    def forward(self, coarse: Tensor | None, fine: Tensor) -> Tensor:
         conv = self[0]
         assert isinstance(conv, nn.Conv2d)
         # The bias belongs to the sum, so it is added once, with the fine part.
         out: Tensor = conv(fine)
-        return out + upsample(F.conv2d(coarse, conv.weight))
+        return out if coarse is None else out + upsample(F.conv2d(coarse, conv.weight))
 
 
 def _scaled(values: Sequence[float]) -> tuple[float, float, float]:

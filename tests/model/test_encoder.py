@@ -20,6 +20,26 @@ def test_features_have_the_four_strides_and_the_stated_widths(name: str) -> None
     ]
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "tf_efficientnet_lite0", "resnet18"])
+def test_a_dilated_encoder_keeps_stride_16_and_its_weights(name: str) -> None:
+    plain, dilated = Encoder(name, 3).eval(), Encoder(name, 3, output_stride=16).eval()
+    dilated.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wide, fine = plain(image), dilated(image)
+    assert [tuple(feature.shape[2:]) for feature in fine] == [(16, 24), (8, 12), (4, 6), (4, 6)]
+    # The stages before are the same; the last one looks at the same cells, and at those between.
+    for ours, theirs in zip(fine[:3], wide[:3], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+# An argument it does not know, an assertion on its value.
+@pytest.mark.parametrize("name", ["swin_s3_tiny_224", "test_mambaout", "vgg11"])
+def test_an_encoder_that_cannot_be_dilated_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' cannot be dilated to stride 16 .*'fpn'"):
+        Encoder(name, 3, output_stride=16)
+
+
 def test_parameters_are_named_as_in_smp() -> None:
     assert all(name.startswith("model.") for name in Encoder("test_convnext", 3).state_dict())
 

@@ -18,6 +18,8 @@ smp = pytest.importorskip(
 
 CLASSES = 13
 
+both_decoders = pytest.mark.parametrize("decoder", ["fpn", "deeplabv3plus"])
+
 
 def config(encoder: str = "test_efficientnet", **changes: Any) -> ModelConfig:
     values: dict[str, Any] = {
@@ -25,6 +27,7 @@ def config(encoder: str = "test_efficientnet", **changes: Any) -> ModelConfig:
         "weights": "none",
         "pyramid_channels": 96,
         "segmentation_channels": 64,
+        "aspp_channels": 64,
     }
     return ModelConfig.model_validate(values | changes)
 
@@ -58,6 +61,8 @@ def with_weights_of(theirs: torch.nn.Module, model: ModelConfig) -> Network:
     result = ours.load_state_dict(theirs.state_dict(), strict=False)
     assert not result.unexpected_keys
     assert result.missing_keys == ["depth_head.0.weight", "depth_head.0.bias"]
+    count = sum(p.numel() for p in ours.parameters()) - model.segmentation_channels - 1
+    assert count == sum(p.numel() for p in theirs.parameters())
     return ours
 
 
@@ -70,8 +75,15 @@ def upsampled(logits_BChw: torch.Tensor) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("channels", ["rgb", "rgbd"])
-@pytest.mark.parametrize("encoder", ["convnext_atto", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    ("encoder", "channels"),
+    [
+        ("convnext_atto", "rgb"),
+        ("convnext_atto", "rgbd"),
+        ("tf_efficientnet_lite0", "rgb"),
+        ("convnext_base", "rgbd"),
+    ],
+)
 def test_logits_equal_those_of_smp(encoder: str, channels: str) -> None:
     model = config(encoder, input=channels)
     theirs = oracle(model).eval()
@@ -117,16 +129,18 @@ def test_gradients_and_statistics_of_a_training_pass_equal_those_of_smp() -> Non
         torch.testing.assert_close(ours.get_buffer(name), buffer, msg=name)
 
 
-def test_depth_head_reads_the_same_features_as_the_segmentation_head() -> None:
-    network = build_network(config(), 1).eval()
+@both_decoders
+def test_depth_head_reads_the_same_features_as_the_segmentation_head(decoder: str) -> None:
+    network = build_network(config(decoder=decoder), 1).eval()
     network.depth_head.load_state_dict(network.segmentation_head.state_dict())
     prediction = network(channels_last(2, 3, 64, 96))
     assert prediction.depth_Bhw.shape == (2, 16, 24)
     torch.testing.assert_close(prediction.depth_Bhw, prediction.logits_BChw[:, 0])
 
 
-def test_output_is_channels_last_for_both_layouts_of_the_input() -> None:
-    network = build_network(config(), CLASSES).eval()
+@both_decoders
+def test_output_is_channels_last_for_both_layouts_of_the_input(decoder: str) -> None:
+    network = build_network(config(decoder=decoder), CLASSES).eval()
     image = channels_last(2, 3, 64, 96)
     for view in (image, image.contiguous()):
         logits = network(view).logits_BChw
@@ -163,10 +177,28 @@ def test_drop_path_reaches_the_encoder_and_only_acts_in_training() -> None:
         assert torch.equal(network(image).logits_BChw, network(image).logits_BChw)
 
 
-def test_a_seed_fixes_the_random_weights() -> None:
+@both_decoders
+def test_random_weights_have_the_spread_that_smp_gives_them(decoder: str) -> None:
+    if decoder == "fpn":
+        options = {"decoder_pyramid_channels": 96, "decoder_segmentation_channels": 64}
+        theirs = smp.FPN("tu-test_efficientnet", encoder_weights=None, classes=CLASSES, **options)
+    else:
+        theirs = smp.DeepLabV3Plus(
+            "tu-test_efficientnet", encoder_weights=None, classes=CLASSES, decoder_channels=64
+        )
+    ours = build_network(config(decoder=decoder), CLASSES).state_dict()
+    for name, tensor in theirs.state_dict().items():
+        # Uniform within a bound, which tensors of this size come close to.
+        if tensor.ndim == 4 and tensor.numel() > 100 and not name.startswith("encoder."):
+            bound = float(tensor.abs().max())
+            assert float(ours[name].abs().max()) == pytest.approx(bound, rel=0.1), name
+
+
+@both_decoders
+def test_a_seed_fixes_the_random_weights(decoder: str) -> None:
     def state() -> dict[str, torch.Tensor]:
         torch.manual_seed(7)
-        return build_network(config(), CLASSES).state_dict()
+        return build_network(config(decoder=decoder), CLASSES).state_dict()
 
     first, second = state(), state()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -185,8 +217,10 @@ def test_a_segmentation_width_that_groups_do_not_divide_is_refused() -> None:
         config(segmentation_channels=48)
 
 
-def test_the_network_compiles_whole_and_gives_the_same_values() -> None:
-    network = build_network(config(dropout=0.0), CLASSES).train()
+@both_decoders
+def test_the_network_compiles_whole_and_gives_the_same_values(decoder: str) -> None:
+    model = config("test_convnext", decoder=decoder, dropout=0.0, aspp_dropout=0.0)
+    network = build_network(model, CLASSES).train()
     image = channels_last(2, 3, 64, 64)
     # The graph is what fullgraph is about; generating C++ for it would take a minute.
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
@@ -194,7 +228,7 @@ def test_the_network_compiles_whole_and_gives_the_same_values() -> None:
     torch.testing.assert_close(found.logits_BChw, expected.logits_BChw)
     torch.testing.assert_close(found.depth_Bhw, expected.depth_Bhw)
     torch.autograd.backward(found.logits_BChw.sum())
-    assert network.decoder.p5.weight.grad is not None
+    assert all(parameter.grad is not None for parameter in network.decoder.parameters())
     torch._dynamo.reset()
 
 
@@ -217,8 +251,9 @@ def test_every_group_norm_reads_a_convolution() -> None:
     assert all("conv2d" in producer for producer in producers), producers
 
 
-def test_the_forward_pass_runs_on_fake_cuda_tensors_in_bf16() -> None:
-    model = config("convnext_atto", input="rgbd")
+@both_decoders
+def test_the_forward_pass_runs_on_fake_cuda_tensors_in_bf16(decoder: str) -> None:
+    model = config("convnext_atto", input="rgbd", decoder=decoder)
     network = build_network(model, CLASSES)
     convolutions: set[torch.dtype] = set()
     for part in network.modules():
@@ -246,7 +281,8 @@ def test_the_forward_pass_runs_on_fake_cuda_tensors_in_bf16() -> None:
     # The layout is not asked for: a fake convolution keeps it only where cuDNN is at hand.
     # Autocast interpolates and normalises in float32, so sums with an upsampled part are float32.
     assert convolutions == {torch.bfloat16}
-    assert logits.dtype == depth.dtype == torch.float32
+    assert logits.dtype == depth.dtype
+    assert logits.dtype == (torch.float32 if decoder == "fpn" else torch.bfloat16)
     assert logits.shape == (2, CLASSES, 16, 24)
 
 
