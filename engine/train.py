@@ -131,7 +131,8 @@ def _check_stopped(run: "Experiment", chosen: Sequence[int], resume: bool) -> No
 
 
 def _train_folds(run: "Experiment", chosen: Sequence[int]) -> None:
-    from engine.training.loop import EPOCH_HEADER, FoldTask, is_complete, train_fold
+    from engine.model.weights import check_source
+    from engine.training.loop import EPOCH_HEADER, FoldTask, is_complete, stopped_at, train_fold
 
     epochs = run.config.training.epochs
     tasks = [
@@ -147,7 +148,11 @@ def _train_folds(run: "Experiment", chosen: Sequence[int]) -> None:
         for fold in chosen
         if not is_complete(run.dir, fold, epochs, run.weights_hash)
     ]
-    if tasks:
+    # A file that is missing is missed now, not when the folds before it have been trained.
+    for task in tasks:
+        if stopped_at(run.dir, task.fold, run.weights_hash) is None:
+            check_source(run.config.model.of_fold(task.fold))
+    if tasks and epochs:
         _log.info("%s", EPOCH_HEADER)
     for task in tasks:
         train_fold(task, run.policy)
@@ -233,7 +238,9 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
     else:
         why = "their sizes differ; engine.predict writes a mask each" if test else "there are none"
         _log.warning("no submission of the test frames: %s", why)
-    metrics = {k: read_metrics(run.dir.metrics(k), config.training.epochs) for k in folds}
+    # A fold that was not trained has one line too: the score of the weights that it was given.
+    lines = max(config.training.epochs, 1)
+    metrics = {k: read_metrics(run.dir.metrics(k), lines) for k in folds}
     summary = summarise(config.data.classes, predicted, choice, metrics, run.folds.leakage)
     summary["seconds"] = {"prepare": round(opened_s, 3), **summary["seconds"]}
     if submission_s is not None:

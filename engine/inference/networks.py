@@ -1,18 +1,21 @@
 """Trained folds, loaded for prediction."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from engine.config import Config
 from engine.device import DevicePolicy
 from engine.model.network import Prediction, build_network, input_normalisation
+from engine.model.weights import load_network
 from engine.normalisation import Normalisation
 from engine.rundir import RunDir
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class FoldNetwork:
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
     """Load `best.safetensors` of a fold.
 
+    It may be a file of segmentation_models_pytorch that somebody put in the place of ours; that is
+    logged, because nothing tells which frames such weights were trained on.
+
     Raises:
         FileNotFoundError: the fold has no weights yet.
         RuntimeError: the file is damaged or does not fit the config's network.
@@ -46,11 +52,18 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        load_network(network, path)
+    except (ValueError, RuntimeError) as error:
         raise RuntimeError(
             f"{path} does not hold the weights of this config's network: {error}"
         ) from error
+    with safe_open(path, framework="pt") as file:
+        if "roomsmith" not in (file.metadata() or {}):
+            _log.warning(
+                "%s was not written by engine.train; whether it was trained on the fold's "
+                "validation frames cannot be told here",
+                path,
+            )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
     forward: Callable[[Tensor], Prediction] = network

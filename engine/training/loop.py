@@ -92,7 +92,9 @@ class _FoldTraining:
         state = checkpoint.load_last(task.run, task.fold, task.config_hash)
         torch.manual_seed(step_seed(self.config.training.seed, task.fold, -1))
         self.network: Network = build_network(
-            self.config.model, len(self.config.data.classes), initial_weights=state is None
+            self.config.model.of_fold(task.fold),
+            len(self.config.data.classes),
+            initial_weights=state is None,
         )
         self.network.to(policy.device).to(memory_format=torch.channels_last)
         training = self.config.training
@@ -120,6 +122,9 @@ class _FoldTraining:
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
 
     def run(self) -> None:
+        if not self.config.training.epochs:
+            self._adopt()
+            return
         task, data = self.task, self.config.data
         source = make_source(
             data.source,
@@ -174,26 +179,7 @@ class _FoldTraining:
             **self.statistics.means(),
         }
         if (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs:
-            samples = [task.dataset.train.samples[i] for i in task.validation]
-            count_CC = validate(
-                self.evaluate,
-                samples,
-                self.config,
-                self.policy,
-                self.normalisation,
-                self.network.align_corners,
-            )
-            line["miou"], line["pixel_acc"] = mean_iou(count_CC), pixel_accuracy(count_CC)
-            if line["miou"] > best_line(self.metrics).get("miou", -1.0):
-                checkpoint.save_best(
-                    task.run.best(task.fold),
-                    self.ema.network,
-                    {
-                        "config_hash": task.config_hash,
-                        "fold": str(task.fold),
-                        "epoch": str(epoch + 1),
-                    },
-                )
+            line |= self._validate(epoch + 1)
         line["train_s"] = round(train_s, 3)
         line["validation_s"] = round(time.monotonic() - start_s, 3)
         self.metrics.append(line)
@@ -202,6 +188,42 @@ class _FoldTraining:
         self.statistics = Statistics(self.policy.device)
         self._save()
         _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
+
+    def _adopt(self) -> None:
+        """Make the starting weights the fold's, validated as after an epoch of training."""
+        start_s = time.monotonic()
+        scores = self._validate(0)
+        spent_s = round(time.monotonic() - start_s, 3)
+        line = {"epoch": 0, **scores, "train_s": 0.0, "validation_s": spent_s}
+        checkpoint.write_metrics(self.task.run.metrics(self.task.fold), [line])
+        self._save()
+        _log.warning(
+            "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
+            "they were trained on those frames cannot be told here",
+            self.task.fold,
+            self.config.model.of_fold(self.task.fold).weights,
+            scores["miou"],
+        )
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Score the average on the validation frames; keep it if no epoch was better."""
+        task = self.task
+        count_CC = validate(
+            self.evaluate,
+            [task.dataset.train.samples[i] for i in task.validation],
+            self.config,
+            self.policy,
+            self.normalisation,
+            self.network.align_corners,
+        )
+        scores = {"miou": mean_iou(count_CC), "pixel_acc": pixel_accuracy(count_CC)}
+        if scores["miou"] > best_line(self.metrics).get("miou", -1.0):
+            checkpoint.save_best(
+                task.run.best(task.fold),
+                self.ema.network,
+                {"config_hash": task.config_hash, "fold": str(task.fold), "epoch": str(epoch)},
+            )
+        return scores
 
     def _draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
         task, size = self.task, self.task.batch_size
