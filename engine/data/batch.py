@@ -30,6 +30,20 @@ class Batch:
     index: NDArray[np.int64]
     """(B,) which samples they are."""
 
+    def parts(self, count: int) -> list["Batch"]:
+        """At most `count` batches of (nearly) equal size, in order, that share its memory."""
+        size = -(-len(self.index) // count)
+        starts = range(0, len(self.index), size)
+        return [
+            Batch(
+                self.image_BCHW[start : start + size],
+                self.depth_BHW[start : start + size],
+                self.label_BHW[start : start + size],
+                self.index[start : start + size],
+            )
+            for start in starts
+        ]
+
 
 def network_input(
     image_BCHW: Tensor, depth_BHW: Tensor | None, normalisation: Normalisation, in_channels: int

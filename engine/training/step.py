@@ -12,7 +12,7 @@ from engine.data.batch import Batch
 from engine.device import DevicePolicy
 from engine.model.network import Network, Prediction
 from engine.training.ema import Ema
-from engine.training.loss import class_weights, training_loss
+from engine.training.loss import WHOLE, Shares, class_weights, part_shares, training_loss
 
 
 @dataclass
@@ -89,17 +89,7 @@ class TrainStep:
         """
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.config.training.seed, self.fold, global_step))
-        with self.policy.autocast():
-            prediction = self.forward(batch.image_BCHW)
-        losses = training_loss(
-            prediction,
-            batch,
-            self.config,
-            self.class_weight_C,
-            self.network.align_corners,
-            self.policy.operations,
-        )
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses = self._accumulate(batch)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         gradient_norm = nn.utils.get_total_norm(gradients, foreach=True)
         if self.config.training.clip_norm:
@@ -111,7 +101,34 @@ class TrainStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(global_step)
-        statistics.add(torch.stack(losses).detach(), gradient_norm, step)
+        statistics.add(losses, gradient_norm, step)
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        """Add the gradient of the batch's loss, part by part; returns the (3,) losses.
+
+        The parts' losses add up to the batch's, whatever share of each is labelled. What differs
+        from one pass over all: rounding, the order of dropout's draws, and that a batch norm sees
+        one part at a time.
+        """
+        parts = batch.parts(self.config.training.accumulate)
+        shares = part_shares(parts, self.config) if len(parts) > 1 else [WHOLE]
+        losses = [self._backward(*pair) for pair in zip(parts, shares, strict=True)]
+        return torch.stack(losses).sum(dim=0)
+
+    def _backward(self, part: Batch, shares: Shares) -> Tensor:
+        with self.policy.autocast():
+            prediction = self.forward(part.image_BCHW)
+        losses = training_loss(
+            prediction,
+            part,
+            self.config,
+            self.class_weight_C,
+            self.network.align_corners,
+            self.policy.operations,
+            shares,
+        )
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        return torch.stack(losses).detach()
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:

@@ -10,7 +10,7 @@ from engine.config import Config
 from engine.data.batch import Batch
 from engine.model.network import Prediction
 from engine.operations import choose_operations
-from engine.training.loss import class_weights, depth_l1, training_loss
+from engine.training.loss import class_weights, depth_l1, part_shares, training_loss
 from kernels.boundary_ce import boundary_ce
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -132,3 +132,40 @@ def test_a_batch_without_labels_or_depth_moves_no_weight() -> None:
     for leaf in leaves:
         assert leaf.grad is not None
         assert torch.equal(leaf.grad, torch.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("boundary_weight", [1.0, 2.0])
+@pytest.mark.parametrize("ignored_edges", [False, True])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_losses_of_parts_add_up_to_the_batchs(
+    count: int, ignored_edges: bool, boundary_weight: float
+) -> None:
+    prediction, batch = make(batch=4)
+    # Parts that count unequally: a frame without a label, one without depth, one with little.
+    batch.label_BHW[0] = 255
+    batch.label_BHW[1, 2:] = 255
+    batch.depth_BHW[3] = 0
+    config = config_of(
+        boundary_weight=boundary_weight, ignored_edges=ignored_edges, class_weights={"bed": 3.0}
+    )
+    weight = class_weights(config, torch.device("cpu"))
+    whole = training_loss(prediction, batch, config, weight, True, OPERATIONS)
+    parts = batch.parts(count)
+    losses = []
+    for part, shares in zip(parts, part_shares(parts, config), strict=True):
+        rows = part.index
+        own = Prediction(prediction.logits_BChw[rows], prediction.depth_Bhw[rows])
+        losses.append(training_loss(own, part, config, weight, True, OPERATIONS, shares))
+    found = torch.stack([torch.stack(part) for part in losses]).sum(dim=0)
+    torch.testing.assert_close(found, torch.stack(whole), rtol=1e-6, atol=1e-6)
+
+
+def test_a_batch_without_labels_and_depth_is_worth_nothing_in_parts_either() -> None:
+    prediction, batch = make(batch=2)
+    batch.label_BHW[:] = 255
+    batch.depth_BHW[:] = 0
+    config = config_of()
+    weight = class_weights(config, torch.device("cpu"))
+    for shares in part_shares(batch.parts(2), config):
+        losses = training_loss(prediction, batch, config, weight, True, OPERATIONS, shares)
+        assert torch.stack(losses).tolist() == [0.0, 0.0, 0.0]

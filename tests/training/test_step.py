@@ -95,6 +95,38 @@ def test_the_learning_rate_is_the_steps_own(tiny_config: Config) -> None:
     assert all(torch.equal(before[key], value) for key, value in named.items())
 
 
+def gradients_of(config: Config, batch: Batch, accumulate: int) -> tuple[list[Tensor], Statistics]:
+    step, statistics = make_step(config, accumulate=accumulate, clip_norm=0.0), Statistics(CPU)
+    gradients: list[Tensor] = []
+    step.optimizer.register_step_pre_hook(
+        lambda *_: gradients.extend(p.grad.clone() for p in step.parameters if p.grad is not None)
+    )
+    step(batch, 1e-2, 0, 0, statistics)
+    return gradients, statistics
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_config: Config) -> None:
+    # Without batch norm and dropout, which see parts and draw in another order.
+    model = {"encoder": "test_convnext", "dropout": 0.0, "drop_path": 0.0}
+    config = tiny_config.model_copy(update={"model": tiny_config.model.model_copy(update=model)})
+    batch = make_batch()
+    batch.label_BHW[0, 3:] = 255
+    batch.depth_BHW[1, 5:] = 0
+    (whole, of_whole), (parts, of_parts) = (gradients_of(config, batch, n) for n in (1, 2))
+    assert len(whole) == len(parts) > 50
+    largest = max(float(gradient.abs().max()) for gradient in whole)
+    for expected, found in zip(whole, parts, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 * largest)
+    assert of_parts.means() == pytest.approx(of_whole.means(), rel=1e-6)
+
+
+def test_parts_pass_the_network_one_by_one(tiny_config: Config) -> None:
+    step, sizes = make_step(tiny_config, accumulate=2), []
+    step.network.register_forward_hook(lambda _part, inputs, _out: sizes.append(len(inputs[0])))
+    step(make_batch(), 1e-2, 0, 0, Statistics(CPU))
+    assert sizes == [1, 1]
+
+
 @pytest.mark.parametrize("clip", [0.0, 1e-3])
 def test_the_gradient_norm_is_limited_where_asked(tiny_config: Config, clip: float) -> None:
     step = make_step(tiny_config, clip_norm=clip)
@@ -123,8 +155,12 @@ class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def test_a_step_reads_no_value_back_and_no_shape_depends_on_one(tiny_config: Config) -> None:
-    step, statistics, batch = make_step(tiny_config), Statistics(CPU), make_batch()
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_reads_no_value_back_and_no_shape_depends_on_one(
+    accumulate: int, tiny_config: Config
+) -> None:
+    step = make_step(tiny_config, accumulate=accumulate)
+    statistics, batch = Statistics(CPU), make_batch()
     with _Calls() as calls:
         step(batch, 1e-2, 0, 0, statistics)
     waiting = ("_local_scalar_dense", "nonzero", "masked_select", "aten.index.", "bincount")
