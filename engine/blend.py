@@ -102,7 +102,9 @@ def blend(roots: Sequence[Path], out: RunDir, options: Options) -> int:
         ValueError: the runs do not fit together, or the dataset is not theirs.
         FileNotFoundError: a run has no finished store.
     """
-    from engine.members import open_members
+    from engine.members import open_members, open_pixels
+    from engine.selection.blend_search import search_blend
+    from engine.selection.statistics import group_of
 
     start_s = time.monotonic()
     members = open_members(roots)
@@ -111,6 +113,7 @@ def blend(roots: Sequence[Path], out: RunDir, options: Options) -> int:
     if (
         out.blend.exists()
         and out.summary.exists()
+        and out.atlas.exists()
         and (out.submission_zip.exists() or not options.submission)
     ):
         _log.info("%s is complete; nothing to do", out.root)
@@ -119,7 +122,18 @@ def blend(roots: Sequence[Path], out: RunDir, options: Options) -> int:
     dataset, policy = _open_data(members, options)
     opened_s = round(time.monotonic() - start_s, 3)
     if not out.blend.exists():
-        _find_weights(members, dataset, options, out, key, opened_s)
+        _log.info("the sweep runs on the CPU, from the stores' memory maps")
+        found = search_blend(
+            open_pixels(members, dataset),
+            members[0].config.data.classes,
+            [(str(member.run.root), member.temperature) for member in members],
+            group_of(dataset.train.samples),
+            options.method,
+            per_class=options.per_class,
+            compare=options.compare,
+        )
+        found["seconds"] = {"prepare": opened_s, **found["seconds"]}
+        write_json(out.blend, {"key": key, "leakage": members[0].leakage, **found})
     _finish(members, dataset, policy, options, out, key)
     return 0
 
@@ -162,59 +176,6 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     return dataset, policy
 
 
-def _find_weights(
-    members: Sequence["Member"],
-    dataset: "Dataset",
-    options: Options,
-    out: RunDir,
-    key: str,
-    opened_s: float,
-) -> None:
-    """Search, count, and write blend.json with the summary's part that goes with it."""
-    from engine.members import open_pixels
-    from engine.selection.blend import fit_weights
-    from engine.selection.blend_report import describe_blend, summarise_blend
-    from engine.selection.counts import frame_confusions
-    from engine.selection.soft import maximise_plainly
-
-    classes = members[0].config.data.classes
-    pixels = open_pixels(members, dataset)
-    _log.info("the sweep runs on the CPU, from the stores' memory maps")
-    start_s = time.monotonic()
-    fit = fit_weights(pixels, options.method, per_class=options.per_class)
-    found_s = time.monotonic()
-    count_KNCC = frame_confusions(pixels, fit.weight_MC, fit.honest_FMC)
-    counted_s = time.monotonic()
-    described = describe_blend(
-        [str(member.run.root) for member in members],
-        [member.temperature for member in members],
-        classes,
-        fit,
-        count_KNCC,
-    )
-    plain = maximise_plainly(pixels) if options.compare else None
-    seconds = {
-        "prepare": opened_s,
-        "search": round(found_s - start_s, 3),
-        "count": round(counted_s - found_s, 3),
-    }
-    if options.compare:
-        seconds["plain_slsqp"] = round(time.monotonic() - counted_s, 3)
-    write_json(
-        out.blend,
-        {
-            "key": key,
-            "method": options.method,
-            "per_class": options.per_class,
-            **described,
-            "plain_slsqp": plain,
-            "leakage": members[0].leakage,
-            "seconds": seconds,
-            "summary": summarise_blend(described, classes, pixels.fold_of_N, count_KNCC[-2]),
-        },
-    )
-
-
 def _finish(
     members: Sequence["Member"],
     dataset: "Dataset",
@@ -233,6 +194,7 @@ def _finish(
         submission_s = _submit(members, dataset, policy, found, out, key)
         if submission_s is not None:
             seconds["submission"] = submission_s
+    seconds["atlas"] = _atlas(members, dataset, policy, found, out, key)
     seconds["total"] = round(sum(seconds.values()), 3)
     summary = {
         "key": key,
@@ -256,14 +218,10 @@ def _submit(
 ) -> float | None:
     from engine.inference.masks import BlendMember, blend_masks
     from engine.inference.networks import load_folds
-    from engine.inference.submission import frame_size, write_submission
+    from engine.inference.submission import write_submission
     from engine.selection.blend_report import weights_by_class
 
     test = dataset.test.samples
-    if not frame_size(test):
-        why = "their sizes differ" if test else "there are none"
-        _log.warning("no submission of the test frames: %s", why)
-        return None
     classes = members[0].config.data.classes
 
     def masks(start: int) -> Any:
@@ -281,13 +239,39 @@ def _submit(
     return write_submission(masks, test, out, key)
 
 
+def _atlas(
+    members: Sequence["Member"],
+    dataset: "Dataset",
+    policy: "DevicePolicy",
+    found: dict[str, Any],
+    out: RunDir,
+    key: str,
+) -> float:
+    """The error atlas of the blend, made unless it stands; the seconds it took."""
+    import numpy as np
+
+    from engine.selection.atlas import has_atlas, stored_masks, write_atlas
+    from engine.selection.blend_report import weights_by_class
+
+    if not has_atlas(out, key):
+        classes = members[0].config.data.classes
+        weights = [weights_by_class(described["weight"], classes) for described in found["members"]]
+        masks = stored_masks([m.store.prob_NChw for m in members], np.stack(weights), policy)
+        folds = list(members[0].fold_of.values())
+        write_atlas(out, key, dataset.train.samples, folds, classes, masks)
+    elapsed_s: float = read_json(out.atlas)["elapsed_s"]
+    return elapsed_s
+
+
 def _show(out: RunDir) -> None:
     from rich.console import Console
 
+    from engine.selection.atlas_report import atlas_tables
     from engine.selection.blend_report import blend_tables
 
     console = Console()
-    for table in blend_tables(read_json(out.blend), read_json(out.summary)):
+    tables = blend_tables(read_json(out.blend), read_json(out.summary))
+    for table in [*tables, *atlas_tables(read_json(out.atlas))]:
         console.print(table)
     console.print(f"written to {out.root}", highlight=False)
 

@@ -219,7 +219,7 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
     from engine.environment import peak_memory_mib
     from engine.inference.masks import predict_masks
     from engine.inference.networks import load_folds
-    from engine.inference.submission import forget_progress, frame_size, write_submission
+    from engine.inference.submission import forget_progress, write_submission
     from engine.selection.summary import summarise
     from engine.training.checkpoint import read_metrics
 
@@ -227,17 +227,12 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
     choice = read_json(run.dir.temperature)
     folds = range(config.data.folds)
     key = run.stage_hash(*run.fold_hashes())
-    submission_s = None
-    if frame_size(test):
 
-        def masks(start: int) -> Any:
-            networks = load_folds(config, run.dir, folds, run.policy)
-            return predict_masks(networks, test, choice["best"], config, run.policy, start)
+    def masks(start: int) -> Any:
+        networks = load_folds(config, run.dir, folds, run.policy)
+        return predict_masks(networks, test, choice["best"], config, run.policy, start)
 
-        submission_s = write_submission(masks, test, run.dir, key)
-    else:
-        why = "their sizes differ; engine.predict writes a mask each" if test else "there are none"
-        _log.warning("no submission of the test frames: %s", why)
+    submission_s = write_submission(masks, test, run.dir, key)
     # A fold that was not trained has one line too: the score of the weights that it was given.
     lines = max(config.training.epochs, 1)
     metrics = {k: read_metrics(run.dir.metrics(k), lines) for k in folds}
@@ -255,14 +250,17 @@ def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> No
 
 def _atlas(run: "Experiment", key: str) -> dict[str, Any]:
     """The error atlas of the stored predictions, made unless it stands."""
+    import numpy as np
+
     from engine.inference.store import open_store
     from engine.selection.atlas import has_atlas, stored_masks, write_atlas
 
     if has_atlas(run.dir, key):
         found: dict[str, Any] = read_json(run.dir.atlas)
         return found
-    masks = stored_masks(open_store(run.dir.oof, key).prob_NChw, run.policy)
     samples, classes = run.dataset.train.samples, run.config.data.classes
+    ones_1C = np.ones((1, len(classes)))
+    masks = stored_masks([open_store(run.dir.oof, key).prob_NChw], ones_1C, run.policy)
     return write_atlas(run.dir, key, samples, run.folds.fold_of.tolist(), classes, masks)
 
 

@@ -1,5 +1,6 @@
 """The submission: masks of the test frames, in stem order, as `.npy` and `.zip`."""
 
+import logging
 import os
 import shutil
 import time
@@ -15,6 +16,8 @@ from engine.data.index import Sample
 from engine.progress import track
 from engine.rundir import RunDir, read_json, sync_folder, whole_file, write_json
 
+_log = logging.getLogger(__name__)
+
 Masks = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
 """From the number of frames to pass over to (position of the first frame, (B, H, W) masks)."""
 
@@ -28,20 +31,26 @@ def frame_size(samples: Sequence[Sample]) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def write_submission(masks: Masks, samples: Sequence[Sample], run: RunDir, key: str) -> float:
+def write_submission(
+    masks: Masks, samples: Sequence[Sample], run: RunDir, key: str
+) -> float | None:
     """Predict the test frames into `submission.npy` and `submission.zip`, resuming.
 
     Args:
         masks: predicts; not called if the masks are already there.
-        samples: test frames of one size.
+        samples: test frames.
         run: where to write.
         key: hash of everything the masks are made from.
 
     Returns:
-        Seconds spent on predicting, over all calls.
+        Seconds spent on predicting, over all calls; None, and the log says why, where one array
+        cannot hold the masks: there are no frames, or their sizes differ.
     """
     hw = frame_size(samples)
-    assert hw is not None, "the caller checks the frames' sizes first"
+    if hw is None:
+        why = "their sizes differ; engine.predict writes a mask each"
+        _log.warning("no submission of the test frames: %s", why if samples else "there are none")
+        return None
     partial, progress_path = _partial_path(run), _progress_path(run)
     progress: dict[str, Any] = {"key": key, "done": 0, "elapsed_s": 0.0}
     if progress_path.exists():

@@ -3,7 +3,7 @@
 One pass over the frames, one at a time: what is kept grows with their number only by one
 confusion matrix a frame, which the bootstrap of `statistics` needs.
 
-Axes: N frames, C class (truth by prediction), h w stored pixels, H W label pixels.
+Axes: M stores, N frames, C class (truth by prediction), h w stored pixels, H W label pixels.
 """
 
 import time
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from engine.data.decode import read_depth, read_label
@@ -77,18 +78,33 @@ def write_atlas(
     return atlas
 
 
-def stored_masks(prob_NChw: NDArray[np.float16], policy: DevicePolicy) -> Masks:
-    """Masks of a probability store: bilinear to the size asked for, then the largest.
+def stored_masks(
+    prob_MNChw: Sequence[NDArray[np.float16]],
+    weight_MC: NDArray[np.float64],
+    policy: DevicePolicy,
+) -> Masks:
+    """Masks of a weighted sum of probability stores: bilinear to the size asked for, the largest.
 
     Args:
-        prob_NChw: (N, C, h, w), may be memory-mapped; one sample at a time is read.
+        prob_MNChw: M arrays (N, C, h, w), may be memory-mapped; one sample at a time is read.
+        weight_MC: (M, C) weights; a lone store has ones.
         policy: device and operations.
     """
 
     def masks(index: int, hw: tuple[int, int]) -> NDArray[np.uint8]:
-        prob_1Chw = torch.from_numpy(np.array(prob_NChw[index : index + 1])).to(policy.device)
+        prob_M1Chw = [
+            torch.from_numpy(np.array(prob_NChw[index : index + 1])).to(policy.device).float()
+            for prob_NChw in prob_MNChw
+        ]
+        if len({prob_1Chw.shape for prob_1Chw in prob_M1Chw}) > 1:
+            # Maps of different sizes meet at the frame's.
+            prob_M1Chw = [F.interpolate(prob_1Chw, hw, mode="bilinear") for prob_1Chw in prob_M1Chw]
+        weight_MC11 = torch.from_numpy(weight_MC).to(prob_M1Chw[0])[:, :, None, None]
+        blend_1Chw = torch.stack(
+            [prob_1Chw * w_C11 for prob_1Chw, w_C11 in zip(prob_M1Chw, weight_MC11, strict=True)]
+        ).sum(dim=0)
         mask_HW: NDArray[np.uint8] = (
-            policy.operations.resized_argmax(prob_1Chw, hw)[0].cpu().numpy()
+            policy.operations.resized_argmax(blend_1Chw, hw)[0].cpu().numpy()
         )
         return mask_HW
 

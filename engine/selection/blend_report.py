@@ -4,6 +4,7 @@ Axes: M models, N samples, C class (truth by prediction), F folds.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,32 @@ from rich.table import Table
 
 from engine.progress import duration
 from engine.selection.blend import Fit
+from engine.selection.statistics import Difference, Groups, paired_bootstrap
 from kernels.confusion import class_iou, mean_iou, pixel_accuracy
+
+GAIN_COLUMN = "gain on the best run, 95 % interval"
 
 
 def describe_blend(
-    runs: Sequence[str],
-    temperatures: Sequence[float],
+    runs: Sequence[tuple[str, float]],
     classes: Sequence[str],
     fit: Fit,
     count_KNCC: NDArray[np.int64],
+    groups: Groups,
 ) -> dict[str, Any]:
     """What a blend is and what it gains.
 
     Args:
-        runs: names of the M runs.
-        temperatures: theirs.
+        runs: M names and temperatures.
         classes: class names.
         fit: the weights.
         count_KNCC: what `frame_confusions` returned: the runs, the blend, the honest blend.
+        groups: the frames that a bootstrap draws together.
 
     Returns:
         The part of `blend.json` that follows from the counts: `members`, `oof`, `gain` over the
-        best member, `honest`, `iou` of each class before and after, `curve` and `soft_weights`.
+        best member with its paired interval, `honest`, `iou` of each class before and after,
+        `curve` and `soft_weights`.
     """
     *member_counts, blend_CC, honest_CC = count_KNCC.sum(axis=1)
     members = [
@@ -43,20 +48,21 @@ def describe_blend(
             "temperature": temperature,
             "weight": _weight(weight_C, classes),
         }
-        for run, count_CC, temperature, weight_C in zip(
-            runs, member_counts, temperatures, fit.weight_MC, strict=True
+        for (run, temperature), count_CC, weight_C in zip(
+            runs, member_counts, fit.weight_MC, strict=True
         )
     ]
     mious = [mean_iou(count_CC) for count_CC in member_counts]
+    best = int(np.argmax(mious))
     ious = [_named_iou(count_CC, classes) for count_CC in (*member_counts, blend_CC)]
     return {
         "members": members,
         "oof": _figures(blend_CC),
-        "best_member": int(np.argmax(mious)),
-        "gain": mean_iou(blend_CC) - max(mious),
+        "best_member": best,
+        "gain": _gain(count_KNCC[-2], count_KNCC[best], groups),
         "honest": {
             **_figures(honest_CC),
-            "gain": mean_iou(honest_CC) - max(mious),
+            "gain": _gain(count_KNCC[-1], count_KNCC[best], groups),
             "weights": [[_weight(w_C, classes) for w_C in w_MC] for w_MC in fit.honest_FMC],
         },
         "iou": {
@@ -104,18 +110,21 @@ def blend_tables(blend: Mapping[str, Any], summary: Mapping[str, Any]) -> list[T
     leakage = f"{summary['leakage']:.1%}"
     rows = Table(
         title=f"blend ({blend['method']}): OOF mIoU {blend['oof']['miou']:.4f}, "
-        f"{blend['gain']:+.4f} on the best run; leakage {leakage}",
+        f"{blend['gain']['difference']:+.4f} on the best run; leakage {leakage}",
         title_justify="left",
     )
     rows.add_column("run")
-    for column in ("OOF mIoU", "pixel accuracy", "T", "weight", "leakage"):
+    for column in ("OOF mIoU", "pixel accuracy", "T", "weight", "leakage", GAIN_COLUMN):
         rows.add_column(column, justify="right")
     for member in blend["members"]:
         weight = member["weight"]
         shown = "by class" if isinstance(weight, dict) else f"{weight:.4f}"
         rows.add_row(*_cells(member["run"], member), f"{member['temperature']:g}", shown, leakage)
-    rows.add_row(*_cells("blend, weights found on the same frames", blend["oof"]), "", "", leakage)
-    rows.add_row(*_cells("blend, honest: without each fold", blend["honest"]), "", "", leakage)
+    for name, figures, gain in (
+        ("blend, weights found on the same frames", blend["oof"], blend["gain"]),
+        ("blend, honest: without each fold", blend["honest"], blend["honest"]["gain"]),
+    ):
+        rows.add_row(*_cells(name, figures), "", "", leakage, _shown_gain(gain))
     plain = blend["plain_slsqp"]
     if plain:
         shown = " ".join(f"{weight:.4f}" for weight in plain["weights"])
@@ -147,6 +156,18 @@ def weights_by_class(
 
 def _figures(count_CC: NDArray[np.int64]) -> dict[str, float]:
     return {"miou": mean_iou(count_CC), "pixel_acc": pixel_accuracy(count_CC)}
+
+
+def _gain(
+    count_NCC: NDArray[np.int64], best_NCC: NDArray[np.int64], groups: Groups
+) -> dict[str, Any]:
+    """What is gained on the best member, with the interval of a paired bootstrap."""
+    return {"groups_of": groups.kind, **asdict(paired_bootstrap(count_NCC, best_NCC, groups.of_N))}
+
+
+def _shown_gain(gain: Mapping[str, Any]) -> str:
+    values = {key: value for key, value in gain.items() if key != "groups_of"}
+    return str(Difference(**values)).replace("groups", f"{gain['groups_of']}s")
 
 
 def _cells(name: str, figures: Mapping[str, float]) -> tuple[str, str, str]:
