@@ -12,7 +12,7 @@ from engine.config import Config
 from engine.device import DevicePolicy
 from engine.model.network import Prediction, build_network, input_normalisation
 from engine.model.weights import load_network
-from engine.normalisation import Normalisation
+from engine.normalisation import Normalisation, read_normalisation
 from engine.rundir import RunDir
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     return FoldNetwork(
         fold,
         forward,
-        input_normalisation(config.model),
+        # The weights that training began with may be gone by now.
+        read_normalisation(path) or input_normalisation(config.model),
         config.model.in_channels,
         network.align_corners,
     )

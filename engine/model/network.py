@@ -4,6 +4,7 @@ Shapes: B batch, C classes, H W pixels of the input, h w cells of stride 4 (H / 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import timm
@@ -16,7 +17,7 @@ from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import FpnDecoder, upsample
 from engine.model.weights import load_weights, package_normalisation
-from engine.normalisation import Normalisation
+from engine.normalisation import Normalisation, read_normalisation
 
 _PIXEL_MAX = 255.0
 """timm states means and deviations for images in 0..1; ours are in 0..255."""
@@ -109,9 +110,15 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
 
 
 def input_normalisation(config: ModelConfig) -> Normalisation:
-    """Mean and deviation of the RGB input, 0..255, that the encoder's weights were trained with."""
+    """Mean and deviation of the RGB input, 0..255, that the encoder's weights were trained with.
+
+    A package and a file of `engine.train` say so themselves; of folds the first is asked. For other
+    weights it is what timm's were trained with.
+    """
     check_name(config.encoder)
     if (normalisation := package_normalisation(config.weights)) is not None:
+        return normalisation
+    if (normalisation := read_normalisation(Path(config.of_fold(0).weights))) is not None:
         return normalisation
     pretrained = timm.get_pretrained_cfg(config.encoder)
     assert pretrained is not None

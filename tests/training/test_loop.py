@@ -16,6 +16,7 @@ from engine.data.augment import epoch_order
 from engine.data.folds import make_folds
 from engine.data.index import Dataset, load_dataset
 from engine.device import DevicePolicy
+from engine.normalisation import read_normalisation
 from engine.operations import choose_operations
 from engine.rundir import RunDir
 from engine.training import loss as loss_module
@@ -121,7 +122,15 @@ def test_the_best_weights_are_the_average_of_the_best_epoch(undisturbed: RunDir)
     best = best_line(metrics_of(undisturbed))
     with safe_open(undisturbed.best(1), framework="pt") as file:
         origin = json.loads(file.metadata()["roomsmith"])
-    assert origin == {"config_hash": "hash", "fold": "1", "epoch": str(best["epoch"])}
+    normalisation = read_normalisation(undisturbed.best(1))
+    assert normalisation is not None
+    assert origin == {
+        "config_hash": "hash",
+        "fold": "1",
+        "epoch": str(best["epoch"]),
+        "mean": list(normalisation.mean),
+        "std": list(normalisation.std),
+    }
     if best["epoch"] == EPOCHS:
         state = load_last(undisturbed, 1, "hash")
         assert state is not None
