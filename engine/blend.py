@@ -269,7 +269,8 @@ def _show(out: RunDir) -> None:
     from engine.selection.atlas_report import atlas_tables
     from engine.selection.blend_report import blend_tables
 
-    console = Console()
+    # A log has no width of its own, and the names of runs are long.
+    console = Console(width=None if Console().is_terminal else 120)
     tables = blend_tables(read_json(out.blend), read_json(out.summary))
     for table in [*tables, *atlas_tables(read_json(out.atlas))]:
         console.print(table)

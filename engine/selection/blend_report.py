@@ -16,7 +16,7 @@ from engine.selection.blend import Fit
 from engine.selection.statistics import Difference, Groups, paired_bootstrap
 from kernels.confusion import class_iou, mean_iou, pixel_accuracy
 
-GAIN_COLUMN = "gain on the best run, 95 % interval"
+GAIN_COLUMN = "on the best run, 95 % interval"
 
 
 def describe_blend(
@@ -112,8 +112,11 @@ def blend_tables(blend: Mapping[str, Any], summary: Mapping[str, Any]) -> list[T
         title=f"blend ({blend['method']}): OOF mIoU {blend['oof']['miou']:.4f}, "
         f"{blend['gain']['difference']:+.4f} on the best run; leakage {leakage}",
         title_justify="left",
+        caption="blend: weights found on the frames that it is scored on; honest: each fold scored "
+        "with the weights found without it",
+        caption_justify="left",
     )
-    rows.add_column("run")
+    rows.add_column("run", overflow="fold")
     for column in ("OOF mIoU", "pixel accuracy", "T", "weight", "leakage", GAIN_COLUMN):
         rows.add_column(column, justify="right")
     for member in blend["members"]:
@@ -121,8 +124,8 @@ def blend_tables(blend: Mapping[str, Any], summary: Mapping[str, Any]) -> list[T
         shown = "by class" if isinstance(weight, dict) else f"{weight:.4f}"
         rows.add_row(*_cells(member["run"], member), f"{member['temperature']:g}", shown, leakage)
     for name, figures, gain in (
-        ("blend, weights found on the same frames", blend["oof"], blend["gain"]),
-        ("blend, honest: without each fold", blend["honest"], blend["honest"]["gain"]),
+        ("blend", blend["oof"], blend["gain"]),
+        ("blend, honest", blend["honest"], blend["honest"]["gain"]),
     ):
         rows.add_row(*_cells(name, figures), "", "", leakage, _shown_gain(gain))
     plain = blend["plain_slsqp"]
