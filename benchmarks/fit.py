@@ -1,0 +1,75 @@
+"""How a cost grows with its work: seconds = startup + constant * work ** exponent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_FEWEST_FOR_STARTUP = 4
+"""Three numbers are fitted; from three points they could not be told from noise."""
+
+_EXPONENTS = np.arange(0.0, 3.0001, 0.005)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """A fitted cost.
+
+    Attributes:
+        exponent: 1 = linear.
+        constant_s: seconds of one unit of work, beyond the start-up.
+        startup_s: seconds that do not depend on the work; 0 where there were too few points.
+        worst: largest relative distance of a point from the curve.
+    """
+
+    exponent: float
+    constant_s: float
+    startup_s: float
+    worst: float
+
+    def seconds(self, work: float) -> float:
+        """Cost of some work by the curve."""
+        power: float = work**self.exponent
+        return self.startup_s + self.constant_s * power
+
+
+def fit_power_law(work: Sequence[float], seconds: Sequence[float]) -> PowerLaw:
+    """Fit by least squares of the relative errors.
+
+    For a given exponent the model is linear in the other two, so every exponent in steps of 0.005
+    is tried, and no start value can lead astray.
+
+    Args:
+        work: positive and different from one another, at least two.
+        seconds: positive.
+
+    Raises:
+        ValueError: there are fewer than two points, or one is not positive.
+    """
+    if len(work) < 2 or len(set(work)) < len(work):
+        raise ValueError(f"a fit needs two or more different amounts of work, got {list(work)}")
+    if min(work) <= 0 or min(seconds) <= 0:
+        raise ValueError(f"work and seconds must be positive, got {list(work)} and {list(seconds)}")
+    x, y = np.asarray(work, float), np.asarray(seconds, float)
+    with_startup = len(x) >= _FEWEST_FOR_STARTUP
+    tried = [_fit_for(exponent, x, y, with_startup) for exponent in _EXPONENTS.tolist()]
+    _, exponent, constant, startup = min(tried)
+    law = PowerLaw(exponent, constant, startup, 0.0)
+    worst = max(abs(law.seconds(a) / b - 1) for a, b in zip(x, y, strict=True))
+    return PowerLaw(law.exponent, law.constant_s, law.startup_s, worst)
+
+
+def _fit_for(
+    exponent: float, x: np.ndarray, y: np.ndarray, with_startup: bool
+) -> tuple[float, float, float, float]:
+    """Squared relative error, exponent, constant and start-up, neither negative."""
+    power = x**exponent / y
+    alone = power.sum() / (power**2).sum()
+    fits = [(float(((alone * power - 1) ** 2).sum()), exponent, float(alone), 0.0)]
+    if with_startup and exponent > 0:
+        columns = np.stack([power, 1 / y], axis=1)
+        (constant, startup), *_ = np.linalg.lstsq(columns, np.ones_like(y))
+        if constant > 0 and startup > 0:
+            error = float(((columns @ [constant, startup] - 1) ** 2).sum())
+            fits.append((error, exponent, float(constant), float(startup)))
+    return min(fits)

@@ -1,0 +1,13 @@
+"""The rival: the published recipe as one writes it with today's libraries.
+
+    data.py        OpenCV decodes, albumentations augments, a DataLoader's workers run it
+    model.py       segmentation_models_pytorch's FPN and a head for depth
+    loss.py        cross-entropy on full-resolution logits, L1 on depth
+    training.py    AdamW, schedule, weight average over the state dict, epochs, validation
+    inference.py   views by cv2.resize, softmax for each temperature, masks
+    selection.py   numpy.bincount, temperature, blend weights by a grid and by SLSQP
+    run.py         folds, out-of-fold probabilities, temperature, submission, blend
+
+It reads the engine's config and is told which frames belong to which fold, so that both sides
+train one experiment from the same weights; none of the work is done by the engine.
+"""

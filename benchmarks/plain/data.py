@@ -1,0 +1,196 @@
+"""Frames from files by OpenCV, augmented by albumentations, in the workers of a DataLoader.
+
+Axes: H W pixels of a frame, h w of a crop.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# On import it asks the package index for a newer release, and waits where there is no network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from engine.config import Config
+from engine.data.index import Sample
+from engine.model.network import input_normalisation
+from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
+
+Array = NDArray[Any]
+
+
+class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """Augmented training crops: image (C, h, w) float32, depth (h, w) metres, label (h, w)."""
+
+    def __init__(self, samples: Sequence[Sample], config: Config, seed: int) -> None:
+        data, normalisation = config.data, input_normalisation(config.model)
+        self.samples, self.crop_hw, self.rgbd = samples, data.crop_hw, config.model.in_channels == 4
+        self.class_aware_p = data.class_aware_p
+        self.is_small = np.zeros(256, bool)
+        self.is_small[[data.classes.index(name) for name in data.small_classes]] = True
+        self.mean = tuple(round(value) for value in normalisation.mean)
+        self.resize = A.Compose(
+            [A.Resize(*data.input_hw), A.RandomScale(data.scale_limit, p=data.scale_p)],
+            additional_targets={"depth": "mask"},
+        )
+        self.light = A.Compose(
+            [
+                A.HorizontalFlip(p=data.flip_p),
+                A.RandomBrightnessContrast(data.brightness, data.contrast, p=data.jitter_p),
+                A.Normalize(
+                    mean=[value / 255 for value in normalisation.mean],
+                    std=[value / 255 for value in normalisation.std],
+                ),
+            ],
+            additional_targets={"depth": "mask"},
+        )
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start all random draws afresh."""
+        self.random = np.random.default_rng(seed)
+        self.resize.set_random_seed(seed)
+        self.light.set_random_seed(seed + 1)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        sample = self.samples[index]
+        label_HW = read_label(sample)
+        parts = {"image": read_image(sample), "mask": label_HW, "depth": read_depth(sample)}
+        parts = self._crop(**self.resize(**parts))
+        parts = self.light(**parts)
+        image_hwC = with_depth(parts["image"], parts["depth"]) if self.rgbd else parts["image"]
+        return (
+            torch.from_numpy(np.ascontiguousarray(image_hwC.transpose(2, 0, 1))),
+            torch.from_numpy(parts["depth"].astype(np.float32) / 1000),
+            torch.from_numpy(np.ascontiguousarray(parts["mask"])),
+        )
+
+    def _crop(self, image: Array, mask: Array, depth: Array) -> dict[str, Array]:
+        """Crop at random or around a pixel of a small class; pad where the frame is too small."""
+        missing = [max(0, crop - side) for crop, side in zip(self.crop_hw, mask.shape, strict=True)]
+        if any(missing):
+            top, left = (int(self.random.integers(0, gap + 1)) for gap in missing)
+            border = (top, missing[0] - top, left, missing[1] - left)
+            image = cv2.copyMakeBorder(image, *border, cv2.BORDER_CONSTANT, value=self.mean)
+            mask = cv2.copyMakeBorder(mask, *border, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
+            depth = cv2.copyMakeBorder(depth, *border, cv2.BORDER_CONSTANT, value=0)
+        height, width = self.crop_hw
+        last_top, last_left = mask.shape[0] - height, mask.shape[1] - width
+        small = np.empty(0, np.int64)
+        if self.random.random() < self.class_aware_p:
+            small = np.flatnonzero(self.is_small[mask])
+        if len(small):
+            row, column = divmod(int(self.random.choice(small)), mask.shape[1])
+            top = min(max(row - height // 2, 0), last_top)
+            left = min(max(column - width // 2, 0), last_left)
+        else:
+            top = int(self.random.integers(0, last_top + 1))
+            left = int(self.random.integers(0, last_left + 1))
+        window = np.s_[top : top + height, left : left + width]
+        return {"image": image[window], "mask": mask[window], "depth": depth[window]}
+
+
+class FrameDataset(Dataset[tuple[Array, Array, Array]]):
+    """Whole frames: image (H, W, 3) uint8, depth (H, W) uint16, label (H, W) uint8."""
+
+    def __init__(self, samples: Sequence[Sample], *, depth: bool) -> None:
+        self.samples, self.depth = samples, depth
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Array, Array, Array]:
+        sample = self.samples[index]
+        depth_HW = read_depth(sample) if self.depth else np.zeros((0, 0), np.uint16)
+        return read_image(sample), depth_HW, read_label(sample)
+
+
+def training_loader(
+    dataset: CropDataset, batch_size: int, *, workers: int, seed: int, pin: bool
+) -> DataLoader[Any]:
+    """Shuffled whole batches; the workers live as long as the loader."""
+    return DataLoader(
+        dataset,
+        batch_size=min(batch_size, len(dataset)),
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def frame_loader(
+    samples: Sequence[Sample], batch_size: int, *, workers: int, depth: bool
+) -> DataLoader[Any]:
+    """Whole frames in order, in lists; one by one if their sizes differ."""
+    one_size = len({sample.hw for sample in samples}) == 1
+    return DataLoader(
+        FrameDataset(samples, depth=depth),
+        batch_size=batch_size if one_size else 1,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_start_worker,
+    )
+
+
+def read_image(sample: Sample) -> Array:
+    """(H, W, 3) uint8 RGB."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image_HW3: Array = cv2.cvtColor(_read(sample.image, flags), cv2.COLOR_BGR2RGB)
+    return image_HW3
+
+
+def read_depth(sample: Sample) -> Array:
+    """(H, W) uint16 millimetres, 0 = missing."""
+    if sample.depth is None:
+        return np.zeros(sample.hw, np.uint16)
+    return _read(sample.depth, cv2.IMREAD_UNCHANGED)
+
+
+def read_label(sample: Sample) -> Array:
+    """(H, W) uint8, 255 = ignore; (0, 0) without a label file."""
+    if sample.label is None:
+        return np.zeros((0, 0), np.uint8)
+    label_HW = _read(sample.label, cv2.IMREAD_UNCHANGED)
+    if label_HW.ndim != 2:
+        raise RuntimeError(
+            f"{sample.label}: OpenCV turns indexed colours into RGB; save labels as greyscale PNG"
+        )
+    return label_HW
+
+
+def with_depth(image_hw3: Array, depth_mm_hw: Array) -> Array:
+    """The normalised image and inverse depth in 0..1 as a fourth channel, 0 where missing."""
+    depth_m_hw = np.clip(depth_mm_hw.astype(np.float32) / 1000, DEPTH_MIN_M, DEPTH_MAX_M)
+    near, far = 1 / DEPTH_MIN_M, 1 / DEPTH_MAX_M
+    inverse_hw = np.where(depth_mm_hw > 0, (1 / depth_m_hw - far) / (near - far), 0)
+    stacked: Array = np.dstack([image_hw3, inverse_hw.astype(np.float32)])
+    return stacked
+
+
+def _read(path: Path, flags: int) -> Array:
+    pixels: Array | None = cv2.imread(str(path), flags)
+    if pixels is None:
+        raise RuntimeError(f"{path}: OpenCV cannot read it")
+    return pixels
+
+
+def _start_worker(_: int) -> None:
+    """One thread a worker, and draws of its own."""
+    cv2.setNumThreads(0)
+    info = get_worker_info()
+    if info is not None and isinstance(info.dataset, CropDataset):
+        info.dataset.reseed(info.seed % 2**31)

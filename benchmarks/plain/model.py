@@ -1,0 +1,66 @@
+"""segmentation_models_pytorch's FPN with a second head that predicts depth.
+
+Shapes: B batch, C classes, H W pixels of the input.
+"""
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from benchmarks.plain.recipe import Recipe
+from engine.config import Config, ModelConfig
+from engine.model.weights import load_weights
+
+
+class DepthFpn(nn.Module):
+    """smp's FPN and a depth head on its decoder; both are upsampled to the input's size."""
+
+    def __init__(self, config: ModelConfig, classes: int) -> None:
+        super().__init__()
+        if config.decoder != "fpn":
+            raise ValueError(f"the plain recipe has the decoder fpn, not {config.decoder!r}")
+        dropped = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+        fpn = smp.FPN(
+            f"tu-{config.encoder}",
+            encoder_weights=None,
+            in_channels=config.in_channels,
+            classes=classes,
+            decoder_pyramid_channels=config.pyramid_channels,
+            decoder_segmentation_channels=config.segmentation_channels,
+            decoder_dropout=config.dropout,
+            **dropped,
+        )
+        self.encoder, self.decoder = fpn.encoder, fpn.decoder
+        self.segmentation_head = fpn.segmentation_head
+        self.depth_head = smp.base.SegmentationHead(
+            config.segmentation_channels, 1, kernel_size=1, upsampling=4
+        )
+        smp.base.initialization.initialize_head(self.depth_head)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C, H, W) and normalised depth (B, H, W)."""
+        decoded = self.decoder(self.encoder(image_BCHW))
+        logits_BCHW: Tensor = self.segmentation_head(decoded)
+        depth_B1HW: Tensor = self.depth_head(decoded)
+        return logits_BCHW, depth_B1HW[:, 0]
+
+
+def build_model(config: Config, recipe: Recipe) -> DepthFpn:
+    """A network with the starting weights that the config names, the engine's own tensors.
+
+    Raises:
+        ValueError: the config has a decoder that the plain recipe lacks.
+        RuntimeError: the weights cannot be had.
+    """
+    model = DepthFpn(config.model, len(config.data.classes))
+    load_weights(model, config.model)
+    return to_device(model, recipe)
+
+
+def to_device(model: DepthFpn, recipe: Recipe) -> DepthFpn:
+    """Move the network to the recipe's device and memory format."""
+    if torch.device(recipe.device).type == "cuda":
+        # Crops have one size: trying every algorithm once is what one does.
+        torch.backends.cudnn.benchmark = True
+    model = model.to(recipe.device)
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model

@@ -1,0 +1,23 @@
+"""The ways in which users of these libraries differ."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A variant of the plain recipe; the default is the published one.
+
+    Attributes:
+        device: where the network runs.
+        amp: float16 autocast with a gradient scaler; CUDA only.
+        channels_last: keep weights and images in that memory format.
+        shared_passes: softmax one forward pass at every temperature; the published scripts
+            repeat all passes for each.
+        workers: processes of a DataLoader.
+    """
+
+    device: str = "cpu"
+    amp: bool = False
+    channels_last: bool = False
+    shared_passes: bool = False
+    workers: int = 2

@@ -1,0 +1,89 @@
+"""Choosing on out-of-fold predictions with NumPy, OpenCV and SciPy.
+
+Axes: N frames, M runs, T temperatures, C classes, H W pixels of a label, h w of a stored map.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+
+from engine.nyuv2 import IGNORE_INDEX
+
+GRID = 101
+"""Weights of a blend of two that are tried: every hundredth."""
+
+Stores = Sequence[NDArray[np.floating[Any]]]
+"""M arrays (N, C, h, w) of probabilities."""
+
+
+def confusion(
+    prediction_HW: NDArray[np.uint8], label_HW: NDArray[np.uint8], classes: int
+) -> NDArray[np.int64]:
+    """(C, C) counts, rows = truth; ignored pixels do not count."""
+    valid_HW = label_HW != IGNORE_INDEX
+    pair_N = label_HW[valid_HW].astype(np.int64) * classes + prediction_HW[valid_HW]
+    return np.bincount(pair_N, minlength=classes * classes).reshape(classes, classes)
+
+
+def mean_iou(count_CC: NDArray[np.int64]) -> float:
+    """Mean over the classes that occur in truth or prediction."""
+    hit_C = np.diag(count_CC).astype(np.float64)
+    union_C = count_CC.sum(0) + count_CC.sum(1) - hit_C
+    return float((hit_C[union_C > 0] / union_C[union_C > 0]).mean()) if union_C.any() else 0.0
+
+
+def blend_counts(
+    stores_M: Stores,
+    labels_N: Sequence[NDArray[np.uint8]],
+    weights_KM: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """(K, C, C) counts of the blends by each row of weights; every map is upsampled once."""
+    classes = stores_M[0].shape[1]
+    count_KCC = np.zeros((len(weights_KM), classes, classes), np.int64)
+    for n, label_HW in enumerate(labels_N):
+        full_M = [_upsampled(store[n], label_HW.shape) for store in stores_M]
+        for k, weight_M in enumerate(weights_KM.astype(np.float32)):
+            mixed_HWC = weight_M[0] * full_M[0]
+            for weight, full_HWC in zip(weight_M[1:], full_M[1:], strict=True):
+                mixed_HWC += weight * full_HWC
+            count_KCC[k] += confusion(mixed_HWC.argmax(2).astype(np.uint8), label_HW, classes)
+    return count_KCC
+
+
+def grid_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tuple[Any, float]:
+    """The best of 101 weights of a blend of two runs, (2,), and its mIoU."""
+    second_K = np.linspace(0, 1, GRID)
+    weights_K2 = np.stack([1 - second_K, second_K], axis=1)
+    miou_K = [mean_iou(count_CC) for count_CC in blend_counts(stores_M, labels_N, weights_K2)]
+    best = int(np.argmax(miou_K))
+    return weights_K2[best], miou_K[best]
+
+
+def slsqp_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tuple[Any, float]:
+    """SLSQP on the out-of-fold mIoU from equal weights, as the published ensemble does.
+
+    The mIoU is constant between the points where a pixel's winner changes, so the finite
+    differences that SLSQP takes for a gradient are mostly zero.
+    """
+
+    def loss(weight_M: NDArray[np.float64]) -> float:
+        return -mean_iou(blend_counts(stores_M, labels_N, weight_M[None])[0])
+
+    equal_M = np.full(len(stores_M), 1 / len(stores_M))
+    unit_sum: dict[str, str | Callable[[Any], Any]] = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    found = scipy.optimize.minimize(
+        loss, equal_M, method="SLSQP", bounds=[(0, 1)] * len(stores_M), constraints=[unit_sum]
+    )
+    return found.x, -float(found.fun)
+
+
+def _upsampled(prob_Chw: NDArray[Any], hw: tuple[int, ...]) -> NDArray[np.float32]:
+    prob_hwC = np.ascontiguousarray(prob_Chw.astype(np.float32).transpose(1, 2, 0))
+    full_HWC: NDArray[np.float32] = cv2.resize(
+        prob_hwC, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR
+    )
+    return full_HWC

@@ -1,0 +1,153 @@
+"""A fold by hand: AdamW, a schedule, a weight average, epochs, validation, the best kept."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.plain.data import CropDataset, training_loader
+from benchmarks.plain.inference import validate
+from benchmarks.plain.loss import RecipeLoss
+from benchmarks.plain.model import DepthFpn, build_model
+from benchmarks.plain.recipe import Recipe
+from benchmarks.plain.selection import mean_iou
+from engine.config import Config, TrainingConfig
+from engine.data.index import Sample
+
+
+class StateAverage:
+    """Exponential moving average over the state dict, tensor by tensor."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+        self.decay, self.warmup, self.updates = config.ema_decay, config.ema_warmup, 0
+        self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present weights."""
+        step, self.updates = self.updates, self.updates + 1
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].mul_(decay).add_(value, alpha=1 - decay)
+            else:
+                self.state[key].copy_(value)
+
+
+def schedule(config: TrainingConfig, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each step, for `LambdaLR`."""
+    steps = config.epochs * steps_per_epoch
+    warmup_steps = round(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if config.schedule == "cosine_epoch":
+            return 0.5 * (1 + math.cos(math.pi * (step // steps_per_epoch) / config.epochs))
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
+
+
+class Stepper:
+    """One training step and everything that it changes."""
+
+    def __init__(
+        self, model: DepthFpn, config: Config, recipe: Recipe, steps_per_epoch: int
+    ) -> None:
+        training = config.training
+        self.model, self.recipe, self.clip_norm = model.train(), recipe, training.clip_norm
+        self.loss = RecipeLoss(config, recipe.device)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=training.lr, weight_decay=training.weight_decay
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, schedule(training, steps_per_epoch)
+        )
+        self.scaler = torch.amp.GradScaler(enabled=recipe.amp)
+        self.average = StateAverage(model, training)
+
+    def __call__(self, image: Tensor, depth_m: Tensor, label: Tensor) -> dict[str, float]:
+        """Train on one batch from the loader; returns its losses, for which the host waits."""
+        device = self.recipe.device
+        image = image.to(device, non_blocking=True)
+        if self.recipe.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        depth_m = depth_m.to(device, non_blocking=True)
+        label = label.to(device, non_blocking=True).long()
+        self.optimizer.zero_grad()
+        with torch.autocast(
+            torch.device(device).type, dtype=torch.float16, enabled=self.recipe.amp
+        ):
+            logits, depth = self.model(image)
+            total, segmentation, depth_loss = self.loss(logits, depth, label, depth_m)
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.average.update(self.model)
+        return {
+            "loss": total.item(),
+            "segmentation_loss": segmentation.item(),
+            "depth_loss": depth_loss.item(),
+        }
+
+
+def train_fold(
+    config: Config,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+    fold: int,
+    best: Path,
+    recipe: Recipe,
+) -> list[dict[str, Any]]:
+    """Train one fold and leave its best averaged weights in a file.
+
+    Args:
+        config: the experiment.
+        training: frames to train on.
+        validation: frames to validate on.
+        fold: its number; seeds the fold.
+        best: where the averaged weights of the best validated epoch go.
+        recipe: how.
+
+    Returns:
+        One line an epoch: mean losses, and the validation mIoU where there was one.
+    """
+    settings = config.training
+    torch.manual_seed(settings.seed + fold)
+    model = build_model(config, recipe)
+    loader = training_loader(
+        CropDataset(training, config, settings.seed + fold),
+        settings.batch_size,
+        workers=recipe.workers,
+        seed=settings.seed + fold,
+        pin=recipe.device != "cpu",
+    )
+    stepper = Stepper(model, config, recipe, len(loader))
+    averaged = copy.deepcopy(model).eval()
+    history: list[dict[str, Any]] = []
+    best_miou = -1.0
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        logged = [stepper(*batch) for batch in loader]
+        line: dict[str, Any] = {
+            key: sum(losses[key] for losses in logged) / len(logged) for key in logged[0]
+        }
+        if epoch % settings.validate_every == 0 or epoch == settings.epochs:
+            averaged.load_state_dict(stepper.average.state)
+            line["miou"] = mean_iou(validate(averaged, validation, config, recipe))
+            if line["miou"] > best_miou:
+                best_miou = line["miou"]
+                best.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(averaged.state_dict(), best)
+        history.append(line)
+    return history

@@ -1,0 +1,94 @@
+"""A fold's out-of-fold probabilities by every view, scored at every temperature and stored."""
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.rows.epoch import check_scores
+from benchmarks.rows.job import Job, with_section
+from benchmarks.rows.work import counting_flops, inference_flops
+from benchmarks.sides import Prepared
+from benchmarks.timing import Work
+from engine.config import Config
+
+if TYPE_CHECKING:
+    from benchmarks.plain.recipe import Recipe
+
+__all__ = ["check_scores", "configure", "ours", "plain", "work"]
+
+_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
+_TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
+
+
+def configure(config: Config) -> Config:
+    """Ten views and four temperatures, as the published experiments have."""
+    return with_section(config, "inference", scales=_SCALES, flip=True, temperatures=_TEMPERATURES)
+
+
+def ours(job: Job) -> Prepared:
+    """The engine's prediction of fold 0 into its store."""
+    import numpy as np
+
+    from engine.device import choose_device
+    from engine.inference.networks import load_fold
+    from engine.inference.oof import predict_fold, store_hw
+    from engine.inference.store import ProbStoreWriter, StoreLayout
+    from engine.rundir import RunDir
+    from kernels.confusion import mean_iou
+
+    config, samples = job.config, job.dataset.train.samples
+    policy = choose_device(config.training)
+    network = load_fold(config, RunDir(job.networks / "0"), 0, policy)
+    layout = StoreLayout(
+        stems=tuple(sample.stem for sample in samples),
+        fold_of=job.folds.fold_of,
+        classes=config.data.classes,
+        hw=store_hw(config, samples),
+        temperatures=config.inference.temperatures,
+        key="benchmark",
+    )
+
+    def run() -> dict[str, Any]:
+        writer = ProbStoreWriter(job.folder / "oof", layout)
+        weights = "benchmark"
+        predict_fold(lambda: network, 0, weights, job.folds, samples, config, policy, writer)
+        count_TCC = np.array(writer.state(0, weights)["confusion"])
+        writer.finish(config.inference.temperatures[0], "benchmark")
+        return _facts(job, [mean_iou(count_CC) for count_CC in count_TCC], int(count_TCC[0].sum()))
+
+    return Prepared(run, lambda: shutil.rmtree(job.folder / "oof", ignore_errors=True))
+
+
+def plain(job: Job, recipe: "Recipe") -> Prepared:
+    """The recipe's prediction of fold 0 with the same network."""
+    from benchmarks.plain.run import OutOfFold
+    from benchmarks.rows.networks import trained_model
+
+    model = trained_model(job, 0, recipe)
+
+    def run() -> dict[str, Any]:
+        predicted = OutOfFold(job.config, job.dataset, job.folder, recipe)
+        predicted.add(model, job.folds.validation(0))
+        pixels = int(predicted.count_TCC[0].sum())
+        return _facts(job, list(predicted.finish().miou_T), pixels)
+
+    return Prepared(run)
+
+
+def work(job: Job) -> Work:
+    """Passes, softmax, resizing and counting; images and labels read, probabilities written."""
+    config, frames, hw = job.config, len(job.validation), job.validation[0].hw
+    classes, temperatures = len(config.data.classes), len(config.inference.temperatures)
+    base_hw = config.inference.base_hw or hw
+    stored = temperatures * classes * (base_hw[0] // 2) * (base_hw[1] // 2) * 2
+    flops = inference_flops(config, frames, hw, config.inference.scales, temperatures)
+    flops += counting_flops(frames, hw, classes, temperatures)
+    return Work(frames * (hw[0] * hw[1] * (3 + 1) + stored), flops, job.threads)
+
+
+def _facts(job: Job, mious: list[float], pixels: int) -> dict[str, Any]:
+    return {
+        "frames": len(job.validation),
+        "mious": mious,
+        "miou": max(mious),
+        "pixels": pixels,
+    }
