@@ -13,7 +13,7 @@ import engine
 import kernels
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("engine", "kernels")
+PACKAGES = ("benchmarks", "engine", "kernels")
 LONGEST_FILE = 300
 
 # Folders of somebody's machine, told apart from a relative path by what stands before the slash.

@@ -1,9 +1,11 @@
 """The rival: the published recipe as one writes it with today's libraries.
 
+    recipe.py      the variants of it: AMP, memory format, passes a temperature
     data.py        OpenCV decodes, albumentations augments, a DataLoader's workers run it
     model.py       segmentation_models_pytorch's FPN and a head for depth
     loss.py        cross-entropy on full-resolution logits, L1 on depth
-    training.py    AdamW, schedule, weight average over the state dict, epochs, validation
+    optim.py       schedule, weight average over the state dict
+    training.py    AdamW, steps, epochs, validation, the best weights
     inference.py   views by cv2.resize, softmax for each temperature, masks
     selection.py   numpy.bincount, temperature, blend weights by a grid and by SLSQP
     run.py         folds, out-of-fold probabilities, temperature, submission, blend

@@ -1,0 +1,70 @@
+"""The gate stops a ratio that fell by more than its spread, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gate import fallen, read_earlier
+
+_SETTINGS = {"size": "lite", "frames": None}
+
+
+def row(ratio: float, spread: float, name: str = "epoch", rival: str = "plain") -> dict[str, Any]:
+    half = spread / 2
+    return {"name": name, "rival": rival, "ratio": ratio, "quartiles": [ratio - half, ratio + half]}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "stops"),
+    [
+        (row(2.0, 0.1), row(1.95, 0.1), False),
+        (row(2.0, 0.1), row(1.8, 0.1), True),
+        # Either measurement may be the noisy one.
+        (row(2.0, 0.4), row(1.8, 0.01), False),
+        (row(2.0, 0.01), row(1.8, 0.4), False),
+        (row(2.0, 0.1), row(3.0, 0.1), False),
+    ],
+)
+def test_a_fall_stops_only_beyond_the_spread(
+    before: dict[str, Any], now: dict[str, Any], stops: bool
+) -> None:
+    lines = fallen([before], [now])
+    assert bool(lines) == stops
+    if stops:
+        assert lines == ["epoch against plain: ratio 1.80, was 2.00, spread 0.10"]
+
+
+def test_rows_are_told_apart_by_rival_and_missing_ones_passed_over() -> None:
+    before = [row(2.0, 0.1), row(9.0, 0.1, rival="plain, AMP"), row(5.0, 0.1, name="oof")]
+    assert fallen(before, [row(2.0, 0.1), row(8.0, 0.1, rival="plain, AMP")]) == [
+        "epoch against plain, AMP: ratio 8.00, was 9.00, spread 0.10"
+    ]
+
+
+def test_nothing_in_common_is_an_error_and_no_pass() -> None:
+    with pytest.raises(ValueError, match="no row in common"):
+        fallen([row(2.0, 0.1, name="oof")], [row(2.0, 0.1)])
+
+
+def test_a_file_of_the_same_settings_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps({"rows": [row(2.0, 0.1)], "settings": _SETTINGS}), "utf-8")
+    assert read_earlier(path, _SETTINGS) == [row(2.0, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "no rows"),
+        ('{"rows": [{"name": "epoch"}]}', "no rows"),
+        ('{"rows": [], "settings": {"size": "full", "frames": null}}', "'full', now 'lite'"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "earlier.json"
+    path.write_text(content, "utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_earlier(path, _SETTINGS)

@@ -1,0 +1,64 @@
+"""A side runs in a process of its own, reports its faults, and its memory is counted as a tree."""
+
+import math
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.memory import PeakMemory, tree_memory
+from benchmarks.sides import Prepared, Side, take_turns
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="memory is counted by Linux's /proc"
+)
+
+# A child holds 64 MiB of its own and has a child that holds as much.
+_TWO_HOLDERS = """
+import subprocess, sys
+held = bytes(range(256)) * (4 << 16)
+inner = "held = bytes(range(256)) * (4 << 16); print('ready', flush=True); input()"
+with subprocess.Popen([sys.executable, "-c", inner], stdin=subprocess.PIPE) as child:
+    input()
+"""
+
+
+def test_sides_take_turns_and_return_facts_and_seconds() -> None:
+    said: list[str] = []
+    with (
+        Side("ours", 1, Prepared, partial(dict, frames=3)) as ours,
+        Side("plain", 1, Prepared, partial(dict, frames=4)) as plain,
+    ):
+        calls = take_turns([ours, plain], 3, said.append)
+        assert ours.first.facts == {"frames": 3}
+        assert [called.facts for called in calls["plain"]] == [{"frames": 4}] * 3
+        assert all(0 < called.seconds < 1 for called in calls["ours"])
+        assert ours.memory.own >= 0
+    assert len(said) == 3
+
+
+def test_what_went_wrong_in_a_side_is_told() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)plain failed.*sqrt|plain failed.*domain"):
+        Side("plain", 1, math.sqrt, -1.0)  # type: ignore[arg-type]
+
+
+def test_a_side_that_dies_is_told_with_its_exit_code() -> None:
+    with pytest.raises(RuntimeError, match="plain ended with exit code 3"):
+        Side("plain", 1, os._exit, 3)
+
+
+def test_memory_counts_a_process_and_what_it_started() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _TWO_HOLDERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with PeakMemory(process.pid) as memory:
+            now = tree_memory(process.pid)
+        process.terminate()
+    for held in (now.own, memory.peak.own):
+        assert 128 < held < 180
+    assert now.mapped < 60
