@@ -184,6 +184,8 @@ def _measure_and_report(
 
 def _measured(bench: Any, options: argparse.Namespace) -> Any:
     """Yield the JSON rows of each row, then each curve."""
+    from dataclasses import replace
+
     from benchmarks.curves import curves, measure_curve
     from benchmarks.measure import measure, row_of
     from benchmarks.rows.catalogue import rows
@@ -200,6 +202,7 @@ def _measured(bench: Any, options: argparse.Namespace) -> Any:
     for name in options.curves:
         curve = curves()[name]
         row = known[curve.row]
+        row = replace(row, frames=options.frames or row.frames)
         rounds = options.rounds or row.rounds
         yield [], [measure_curve(bench, name, curve, row, rounds, options.frames)]
 

@@ -77,6 +77,7 @@ def rows(device: str) -> dict[str, Row]:
             frames=40,
             rounds=15,
             shared=shared.batch,
+            configure=step.configure,
         ),
         "validation": Row(
             epoch.ours_validation,
