@@ -133,6 +133,9 @@ def row_of(name: str, rival: str, measured: Measured) -> dict[str, Any]:
         "floor_s": measured.floor_s,
         "share_of_floor": measured.floor_s / statistics.median(ours_s),
     }
+    gpu_mib = [measured.calls[side][-1].gpu_mib for side in (OURS, rival)]
+    if any(gpu_mib):
+        row |= {"peak_gpu_mib": round(gpu_mib[0], 1), "rival_peak_gpu_mib": round(gpu_mib[1], 1)}
     ours, theirs = measured.first[OURS], measured.first[rival]
     if "miou" in ours:
         row |= {"miou": ours["miou"], "rival_miou": theirs["miou"]}

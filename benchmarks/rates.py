@@ -9,37 +9,49 @@ import torch
 _COPIED_FLOATS = 1 << 26
 """256 MiB: more than any cache of a desktop, and no first touch of memory within the timing."""
 _GEMM_SIDE = 2048
+_CUDA_GEMM_SIDE = 8192
+"""A GPU is not full with less."""
 _ROUNDS = 5
 
 
-def copy_rate() -> float:
+def copy_rate(device: str = "cpu") -> float:
     """Bytes a second, read and written together, of PyTorch's copy on its threads."""
-    source, target = torch.ones(_COPIED_FLOATS), torch.zeros(_COPIED_FLOATS)
-    return 2 * source.nbytes / _median_s(lambda: target.copy_(source))
+    source = torch.ones(_COPIED_FLOATS, device=device)
+    target = torch.zeros_like(source)
+    return 2 * source.nbytes / _median_s(lambda: target.copy_(source), device)
 
 
-def gemm_rate() -> float:
-    """Float32 operations a second, additions and multiplications, of PyTorch's matrix product."""
-    side = torch.ones(_GEMM_SIDE, _GEMM_SIDE)
+def gemm_rate(device: str = "cpu") -> float:
+    """Operations a second, additions and multiplications, of PyTorch's matrix product.
+
+    In float32 on the CPU, in bfloat16 on CUDA: what the engine's networks run in.
+    """
+    size, dtype = _GEMM_SIDE, torch.float32
+    if device != "cpu":
+        size, dtype = _CUDA_GEMM_SIDE, torch.bfloat16
+    side = torch.ones(size, size, device=device, dtype=dtype)
     product = torch.empty_like(side)
-    return 2 * _GEMM_SIDE**3 / _median_s(lambda: torch.mm(side, side, out=product))
+    return 2 * size**3 / _median_s(lambda: torch.mm(side, side, out=product), device)
 
 
-def machine_rates(threads: int) -> dict[str, float]:
-    """Both rates on that many threads of PyTorch."""
+def machine_rates(threads: int, device: str = "cpu") -> dict[str, float]:
+    """Both rates of a device, on that many threads of PyTorch where it is the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {"copy_bytes_s": copy_rate(), "gemm_flop_s": gemm_rate()}
+        return {"copy_bytes_s": copy_rate(device), "gemm_flop_s": gemm_rate(device)}
     finally:
         torch.set_num_threads(before)
 
 
-def _median_s(call: Callable[[], object]) -> float:
+def _median_s(call: Callable[[], object], device: str) -> float:
+    wait = torch.cuda.synchronize if device != "cpu" else bool
     call()
+    wait()
     seconds = []
     for _ in range(_ROUNDS):
         start_s = time.perf_counter()
         call()
+        wait()
         seconds.append(time.perf_counter() - start_s)
     return statistics.median(seconds)

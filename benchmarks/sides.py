@@ -41,10 +41,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Called:
-    """One timed call."""
+    """One timed call.
+
+    Attributes:
+        seconds: it took.
+        facts: about its result.
+        gpu_mib: most memory of PyTorch's tensors on the GPU since the side began; 0 without one.
+    """
 
     seconds: float
     facts: dict[str, Any]
+    gpu_mib: float = 0.0
 
 
 class Side:
@@ -188,4 +195,11 @@ def _timed(prepared: Prepared) -> Called:
     start_s = time.perf_counter()
     facts = prepared.run()
     seconds = time.perf_counter() - start_s
-    return Called(seconds, facts)
+    return Called(seconds, facts, _gpu_mib())
+
+
+def _gpu_mib() -> float:
+    import torch
+
+    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return used / 2**20

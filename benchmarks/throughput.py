@@ -154,7 +154,8 @@ def _measure_and_report(
     from benchmarks.report import describe_machine, print_curves, print_stages
 
     _say("measuring the machine")
-    rates = machine_rates(config.training.threads or torch.get_num_threads())
+    threads = config.training.threads or torch.get_num_threads()
+    rates = machine_rates(threads, config.training.device)
     machine = {**describe_machine(), "rates": rates}
     content: dict[str, Any] = {"machine": machine, "settings": settings, "rows": [], "curves": []}
     with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:

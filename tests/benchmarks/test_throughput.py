@@ -9,11 +9,34 @@ from typing import Any
 
 import pytest
 
+from benchmarks import throughput
 from benchmarks.rows.job import Job, with_section
 from benchmarks.subset import Subset
 from benchmarks.throughput import CURVES, ROWS, main
 from engine.cli import ConfigError
 from engine.config import Config
+
+_SIDE_MIB = {
+    f"{side}peak_{kind}_mib": 1.0 for side in ("", "rival_") for kind in ("extra", "mapped")
+}
+_STAGE: dict[str, Any] = {
+    "rival": "plain",
+    "frames": 12,
+    "median_s": 1.0,
+    "rival_median_s": 2.0,
+    "share_of_floor": 0.5,
+    **_SIDE_MIB,
+}
+_LAW = {"exponent": 1.0, "constant_s": 1.0, "startup_s": 0.0, "worst": 0.0}
+_CURVE: dict[str, Any] = {
+    "name": "frames",
+    "row": "epoch",
+    "unit": "frames",
+    "rival": "plain",
+    "points": [{"work": n, "median_s": n, "rival_median_s": 2 * n, **_SIDE_MIB} for n in (1, 2)],
+    "fit": _LAW,
+    "rival_fit": _LAW,
+}
 
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -91,35 +114,91 @@ def test_a_wrong_gate_file_is_found_before_anything_is_measured(tmp_path: Path) 
         main(["--gate", str(tmp_path / "none.json")])
 
 
-def test_the_command_measures_writes_and_gates(
+def test_the_command_measures_a_row_in_processes_of_its_own(
     tiny_config: Config, run_command: RunCommand, tmp_path: Path
 ) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
-    flags = _flags(tiny_config)
-    chosen = ["--rows", "train step", "--curves", "crops", "--rivals", "plain", "--frames", "12"]
-    out, picture = tmp_path / "figures.json", tmp_path / "curves.png"
-    files = ["--json", out, "--plot", picture]
-    done = run_command("benchmarks.throughput", *flags, *chosen, "--rounds", "2", *files)
+    out = tmp_path / "figures.json"
+    chosen = ["--rows", "train step", "--rivals", "plain", "--frames", "12", "--rounds", "2"]
+    done = run_command("benchmarks.throughput", *_flags(tiny_config), *chosen, "--json", out)
     assert done.returncode == 0, done.stderr
     assert "train step" in done.stdout
-    assert "exponent" in done.stdout
     content: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     (row,) = content["rows"]
+    assert (row["name"], row["rival"], row["frames"]) == ("train step", "plain", 2)
     assert row["ratio"] > 0
     assert row["peak_extra_mib"] > 0
-    assert sum(row["phases"][phase]["median_s"] for phase in row["phases"]) == pytest.approx(
-        row["median_s"], rel=0.5
-    )
-    assert [point["work"] for point in content["curves"][0]["points"]] == [1, 2, 4]
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert row["rival_peak_extra_mib"] > 0
+    phases = sum(figures["median_s"] for figures in row["phases"].values())
+    assert phases == pytest.approx(row["median_s"], rel=0.5)
     assert content["machine"]["rates"]["gemm_flop_s"] > 0
+    assert content["curves"] == []
 
-    content["rows"][0] |= {"ratio": 1e6, "quartiles": [1e6, 1e6]}
-    out.write_text(json.dumps(content), encoding="utf-8")
-    chosen = ["--rows", "train step", "--rivals", "plain", "--frames", "12", "--rounds", "1"]
-    gated = run_command("benchmarks.throughput", *flags, *chosen, "--gate", out)
-    assert gated.returncode == 1, gated.stderr
-    assert "train step against plain" in gated.stderr
+
+@pytest.mark.parametrize(("ratio", "code"), [(3.0, 0), (1.5, 1)])
+def test_the_gate_decides_the_exit_code(
+    ratio: float,
+    code: int,
+    tiny_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
+    arguments = [*_flags(tiny_config), "--rows", "epoch"]
+    out, picture = tmp_path / "figures.json", tmp_path / "curves.png"
+
+    def measured(ratio: float) -> Callable[..., Any]:
+        # What takes the time, measuring, is shown by the test above.
+        row = _STAGE | {"name": "epoch", "ratio": ratio, "quartiles": [ratio, ratio + 0.1]}
+        return lambda *_: iter([([row], []), ([], [_CURVE])])
+
+    monkeypatch.setattr(throughput, "_measured", measured(2.0))
+    assert main([*arguments, "--json", str(out), "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(throughput, "_measured", measured(ratio))
+    assert main([*arguments, "--gate", str(out)]) == code
+    assert ("epoch against plain: ratio 1.50, was 2.00" in capsys.readouterr().err) == bool(code)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_curve_measures_its_points_and_fits_both_sides(
+    name: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
+    from benchmarks import curves
+    from benchmarks.measure import Bench, Measured
+    from benchmarks.rows.catalogue import rows
+    from benchmarks.sides import Called
+    from benchmarks.timing import Work
+
+    jobs: list[Job] = []
+
+    def measured(bench: Bench, title: str, row: Any, job: Job, *_: Any) -> Measured:
+        """Ours costs as many seconds as there was work, the rival three times that."""
+        jobs.append(job)
+        amount = float(title.rpartition(", ")[2].split(maxsplit=1)[0])
+        calls = {"ours": [Called(amount, {})], "plain": [Called(3 * amount, {})]}
+        sides = {"ours": 1.0, "plain": 2.0}
+        return Measured(1, calls, {}, sides, sides, Work(1, 1, 1), 1.0)
+
+    monkeypatch.setattr(curves, "measure", measured)
+    config = with_section(tiny_config, "data", crop_hw=(32, 32))
+    bench = Bench(config, tmp_path, {}, lambda _: None)
+    curve = curves.curves()[name]
+    row = replace(rows("cpu")[curve.row], frames=12)
+    made = curves.measure_curve(bench, name, curve, row, 1, None)
+    assert made["fit"]["exponent"] == made["rival_fit"]["exponent"] == pytest.approx(1, abs=0.006)
+    assert made["fit"]["constant_s"] == pytest.approx(1, rel=0.05)
+    assert made["rival_fit"]["constant_s"] == pytest.approx(3, rel=0.05)
+    assert [point["work"] for point in made["points"]] == list(curve.points)
+    areas = [job.config.data.crop_hw[0] * job.config.data.crop_hw[1] for job in jobs]
+    if name == "crops":
+        assert [area / areas[0] for area in areas] == [1, 2, 4]
+    if name == "runs":
+        assert [job.models for job in jobs] == [2, 3, 4, 6, 8]
+    with pytest.raises(ValueError, match="needs two points"):
+        curves.measure_curve(bench, "frames", curves.curves()["frames"], row, 1, 60)
 
 
 def _flags(config: Config) -> list[str]:
