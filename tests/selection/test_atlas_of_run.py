@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from engine import train
+from engine.config import TrainingConfig
+from engine.device import choose_device
 from engine.inference.store import open_store
 from engine.rundir import RunDir, read_json
+from engine.selection.atlas import stored_masks
 from kernels.confusion import mean_iou
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -63,3 +66,20 @@ def test_a_lost_atlas_is_made_again_and_nothing_else(
     made = {path.name for path, moment in after.items() if before.get(path) != moment}
     assert made == {"atlas.json", "frames.npy", "worst.png"}
     assert read_run(copied_run.root) == read_run(finished_run.dir.root)
+
+
+@pytest.mark.parametrize("sizes", [[(4, 6), (4, 6)], [(4, 6), (3, 5)]], ids=["one grid", "two"])
+def test_the_masks_of_several_stores_are_those_of_their_weighted_sum(
+    sizes: list[tuple[int, int]],
+) -> None:
+    rng = np.random.default_rng(0)
+    stores = [rng.random((2, 3, *hw)).astype(np.float16) for hw in sizes]
+    weight_MC = rng.random((2, 3))
+    wide_M3HW = [
+        F.interpolate(torch.from_numpy(store[1:2]).double(), (9, 13), mode="bilinear")[0]
+        for store in stores
+    ]
+    blend_3HW = torch.einsum("mc,mcyx->cyx", torch.from_numpy(weight_MC), torch.stack(wide_M3HW))
+    policy = choose_device(TrainingConfig(device="cpu"))
+    masks = stored_masks(stores, weight_MC, policy)
+    assert np.array_equal(masks(1, (9, 13)), blend_3HW.argmax(dim=0).numpy())
