@@ -15,7 +15,7 @@ def main() -> int:
         prog="python -m benchmarks.kernel_speed",
         description="Time each fused operation against the eager PyTorch chain, torch.compile of "
         "its reference and the library a user would reach for, interleaved in one run. A side "
-        "whose result is wrong is not timed. About ten minutes on two cores.",
+        "whose result is wrong is not timed. About twelve minutes on two cores.",
     )
     parser.add_argument(
         "operations", nargs="*", metavar="OPERATION", help=f"some of {', '.join(OPERATIONS)}"

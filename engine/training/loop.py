@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.config import Config
 from engine.data.augment import Draws, draw, epoch_order
 from engine.data.index import Dataset
+from engine.data.resident_source import ResidentFrames, ResidentSource
 from engine.data.sources import Source, make_source
 from engine.device import DevicePolicy
 from engine.model.network import Network, Prediction, build_network, input_normalisation
@@ -119,6 +120,7 @@ class _FoldTraining:
             torch.compile(self.ema.network, fullgraph=True) if policy.compile else self.ema.network
         )
         self.normalisation = input_normalisation(self.config.model)
+        self.resident: ResidentFrames | None = None
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
 
     def run(self) -> None:
@@ -137,6 +139,8 @@ class _FoldTraining:
             cache=data.cache,
             crop=self.policy.operations.crop_resize,
         )
+        if isinstance(source, ResidentSource):
+            self.resident = source.resident
         while self.position.epoch < self.config.training.epochs:
             self._train_epoch(source)
             self._finish_epoch()
@@ -215,6 +219,7 @@ class _FoldTraining:
             self.policy,
             self.normalisation,
             self.network.align_corners,
+            self.resident,
         )
         scores = {"miou": mean_iou(count_CC), "pixel_acc": pixel_accuracy(count_CC)}
         if scores["miou"] > best_line(self.metrics).get("miou", -1.0):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.config import Config
 from engine.data.index import Sample
+from engine.data.resident_source import ResidentFrames
 from engine.data.views import frame_batches, view_hw, view_input
 from engine.device import DevicePolicy
 from engine.model.network import Prediction
@@ -25,6 +26,7 @@ def validate(
     policy: DevicePolicy,
     normalisation: Normalisation,
     align_corners: bool,
+    resident: ResidentFrames | None = None,
 ) -> NDArray[np.int64]:
     """Confusion matrix of single-view predictions.
 
@@ -35,6 +37,7 @@ def validate(
         policy: device and precision.
         normalisation: of the network's input.
         align_corners: how the network's logits are upsampled.
+        resident: decoded frames that hold the samples; without them the files are read.
 
     Returns:
         (C, C) int64.
@@ -48,6 +51,7 @@ def validate(
         depth=config.model.input == "rgbd",
         label=True,
         workers=config.data.workers,
+        resident=resident,
     )
     with track("validation", len(samples)) as advance:
         for frames in batches:

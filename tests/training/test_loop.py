@@ -278,3 +278,17 @@ def test_the_first_of_equal_epochs_is_the_best() -> None:
     ]
     assert best_line(lines)["epoch"] == 2
     assert best_line(lines[:1]) == {}
+
+
+def test_validation_takes_the_frames_that_training_holds(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny_config.data.model_copy(update={"source": "resident", "cache": str(tmp_path)})
+    task = make_task(tiny_config.model_copy(update={"data": data}), dataset, tmp_path / "run")
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("a file is read again")
+
+    monkeypatch.setattr("engine.data.views.read_frame", read)
+    train_fold(task, POLICY)
+    assert all(0 < line["miou"] <= 1 for line in metrics_of(task.run))
