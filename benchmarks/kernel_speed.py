@@ -4,7 +4,10 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 OPERATIONS = ("boundary_ce", "tta_accumulate", "confusion", "crop_resize")
 
@@ -21,6 +24,7 @@ def main() -> int:
         "operations", nargs="*", metavar="OPERATION", help=f"some of {', '.join(OPERATIONS)}"
     )
     parser.add_argument("--rounds", type=int, default=11, help="runs of each side (default: 11)")
+    parser.add_argument("--gpu", action="store_true", help="on the CUDA device: its own time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     options = parser.parse_args()
     for name in options.operations:
@@ -28,8 +32,13 @@ def main() -> int:
             parser.error(f"unknown operation {name!r}; there are {', '.join(OPERATIONS)}")
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
+    import torch
+
+    if options.gpu and not torch.cuda.is_available():
+        parser.error("--gpu, but torch finds no CUDA device")
+    device = torch.device("cuda" if options.gpu else "cpu")
     try:
-        rates, rows = measure(options.operations or OPERATIONS, options.rounds)
+        rates, rows = measure(options.operations or OPERATIONS, options.rounds, device)
     except AssertionError as error:
         print(f"error: a result is wrong, so nothing was timed: {error}", file=sys.stderr)
         return 1
@@ -48,7 +57,7 @@ def main() -> int:
 
 
 def measure(
-    operations: tuple[str, ...] | list[str], rounds: int
+    operations: tuple[str, ...] | list[str], rounds: int, device: "torch.device"
 ) -> tuple[dict[int, dict[str, float]], list[dict[str, Any]]]:
     """This machine's rates by threads, and rows of the published JSON for each case and rival.
 
@@ -63,11 +72,11 @@ def measure(
     timed: list[Timed] = []
     for operation in operations:
         module = importlib.import_module(f"benchmarks.cases.{operation}")
-        for case in module.cases():
+        for case in module.cases(device):
             threads = case.work.threads
             if threads not in rates:
                 _say(f"measuring the machine on {threads} threads")
-                rates[threads] = machine_rates(threads)
+                rates[threads] = machine_rates(threads, device.type, tensor_cores=False)
             entry = run_case(case, rounds, _say)
             entry.floor_s = case.work.floor_s(rates[threads])
             timed.append(entry)

@@ -21,25 +21,33 @@ def copy_rate(device: str = "cpu") -> float:
     return 2 * source.nbytes / _median_s(lambda: target.copy_(source), device)
 
 
-def gemm_rate(device: str = "cpu") -> float:
+def gemm_rate(device: str = "cpu", *, tensor_cores: bool = True) -> float:
     """Operations a second, additions and multiplications, of PyTorch's matrix product.
 
-    In float32 on the CPU, in bfloat16 on CUDA: what the engine's networks run in.
+    Args:
+        device: "cpu", or a CUDA device.
+        tensor_cores: of a GPU, in bfloat16: what the engine's networks run in there. Otherwise, as
+            on the CPU, in float32.
     """
-    size, dtype = _GEMM_SIDE, torch.float32
-    if device != "cpu":
-        size, dtype = _CUDA_GEMM_SIDE, torch.bfloat16
-    side = torch.ones(size, size, device=device, dtype=dtype)
+    size = _GEMM_SIDE if device == "cpu" else _CUDA_GEMM_SIDE
+    dtype = torch.bfloat16 if tensor_cores and device != "cpu" else torch.float32
+    # Random: a GPU runs faster, for want of power, where it multiplies ones or zeros.
+    side = torch.randn(size, size, device=device).to(dtype)
     product = torch.empty_like(side)
     return 2 * size**3 / _median_s(lambda: torch.mm(side, side, out=product), device)
 
 
-def machine_rates(threads: int, device: str = "cpu") -> dict[str, float]:
+def machine_rates(
+    threads: int, device: str = "cpu", *, tensor_cores: bool = True
+) -> dict[str, float]:
     """Both rates of a device, on that many threads of PyTorch where it is the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {"copy_bytes_s": copy_rate(device), "gemm_flop_s": gemm_rate(device)}
+        return {
+            "copy_bytes_s": copy_rate(device),
+            "gemm_flop_s": gemm_rate(device, tensor_cores=tensor_cores),
+        }
     finally:
         torch.set_num_threads(before)
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _QUIET_S = 0.02
 """OpenMP's threads spin for some milliseconds after a side has run; the next is not to pay."""
+
+_AHEAD_CYCLES = 10_000_000
+"""About 5 ms in which a GPU waits, so that the host has launched a whole call before it begins."""
+_FLUSH_BYTES = 1 << 28
+"""More than the second-level cache of any GPU: a call finds none of its inputs there."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Case:
         ours: does the work once and returns its result.
         rivals: the same work by other means, by their names.
         work: what must be moved and computed.
+        device: where both sides work; on a GPU it is the device's time that is taken.
         check: takes a rival's name, our result and its result; raises AssertionError if they
             differ by more than rounding.
     """
@@ -56,6 +63,7 @@ class Case:
     rivals: Mapping[str, Callable[[], Any]]
     work: Work
     check: Callable[[str, Any, Any], None]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass
@@ -103,6 +111,7 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
         AssertionError: a result is wrong; nothing is timed then.
     """
     say(f"{case.name}: checking")
+    once = _once if case.device.type == "cpu" else _once_on_gpu
     expected = case.ours()
     for name, rival in case.rivals.items():
         # The first call of a compiled rival compiles it, which is not timed.
@@ -117,12 +126,12 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
     for number in range(rounds):
         say(f"{case.name}: round {number + 1}/{rounds}")
         for call, seconds in sides if number % 2 else reversed(sides):
-            seconds.append(_once(call))
+            seconds.append(once(call))
     return timed
 
 
 def measure_memory(timed: Sequence[Timed]) -> None:
-    """Fill in the peak extra memory of one call of each side, in MiB of resident size.
+    """Fill in the peak extra memory of one call of each side, in MiB: resident, or of the GPU's.
 
     To be called after all timing: it makes the allocator hand freed memory back at once, which
     slows every side down but shows each allocation.
@@ -131,9 +140,11 @@ def measure_memory(timed: Sequence[Timed]) -> None:
     for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         libc.mallopt(parameter, 64 * 1024)
     for entry in timed:
-        entry.ours_mib = _peak_extra_mib(entry.case.ours, libc)
+        on_cpu = entry.case.device.type == "cpu"
+        peak_mib = partial(_peak_extra_mib, libc=libc) if on_cpu else _peak_extra_gpu_mib
+        entry.ours_mib = peak_mib(entry.case.ours)
         for name, rival in entry.case.rivals.items():
-            entry.rivals_mib[name] = _peak_extra_mib(rival, libc)
+            entry.rivals_mib[name] = peak_mib(rival)
 
 
 def assert_close(rival: str, ours: Tensor, theirs: Tensor, *, rtol: float, atol: float) -> None:
@@ -161,6 +172,36 @@ def _once(call: Callable[[], Any]) -> float:
     gc.enable()
     del result
     return elapsed_s
+
+
+def _once_on_gpu(call: Callable[[], Any]) -> float:
+    """Seconds of the device from the first launch of a call to its last, caches cold."""
+    gc.collect()
+    gc.disable()
+    torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda").zero_()
+    torch.cuda.synchronize()
+    start, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
+    # Without it the device would wait for the host between kernels, and that would be timed.
+    torch.cuda._sleep(_AHEAD_CYCLES)  # type: ignore[no-untyped-call]
+    start.record()
+    result = call()
+    end.record()
+    torch.cuda.synchronize()
+    gc.enable()
+    del result
+    return float(start.elapsed_time(end)) / 1000
+
+
+def _peak_extra_gpu_mib(call: Callable[[], Any]) -> float:
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated()
+    del result
+    return (peak - before) / 2**20
 
 
 def _peak_extra_mib(call: Callable[[], Any], libc: ctypes.CDLL) -> float:

@@ -18,14 +18,15 @@ _B, _C, _h, _w, _STRIDE = 4, 13, 144, 192, 4
 _BOUNDARY_WEIGHT, _IGNORE = 2.0, 255
 
 
-def cases() -> Iterator[Case]:
+def cases(device: torch.device) -> Iterator[Case]:
     """Forward + backward, 13 x 144 x 192 -> 576 x 768, batch 4."""
     generator = torch.Generator().manual_seed(0)
     logits_BChw = 2 * torch.randn(_B, _C, _h, _w, generator=generator)
-    logits_BChw = logits_BChw.contiguous(memory_format=torch.channels_last).requires_grad_()
-    label_BHW = blocky_labels((_B, _h * _STRIDE, _w * _STRIDE), _C)
+    logits_BChw = logits_BChw.to(device, memory_format=torch.channels_last).requires_grad_()
+    label_BHW = blocky_labels((_B, _h * _STRIDE, _w * _STRIDE), _C).to(device)
     weight_C = torch.ones(_C)
     weight_C[[1, 9, 10]] = 1.5
+    weight_C = weight_C.to(device)
 
     def both(loss: Callable[..., Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
         def call() -> tuple[Tensor, Tensor]:
@@ -48,6 +49,7 @@ def cases() -> Iterator[Case]:
         {"eager": both(_eager), "torch.compile": both(compiled)},
         _work(logits_BChw.nbytes, label_BHW),
         _check,
+        device,
     )
 
 

@@ -3,7 +3,7 @@
 Axes: M stores, K candidates, B batch, C class, H W label pixels, h w stored pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -21,18 +21,19 @@ _C, _LABEL_HW, _STORE_HW = 13, (480, 640), (240, 320)
 _COUNT_FRAMES, _BLEND_FRAMES, _CANDIDATES = 79, 8, 64
 
 
-def cases() -> Iterator[Case]:
-    """Counting, then blending and counting."""
-    yield _counting()
-    yield _blending()
+def cases(device: torch.device) -> Iterator[Case]:
+    """Counting, then blending and counting; on a GPU without the libraries that have none."""
+    yield _counting(device)
+    yield _blending(device)
 
 
-def _counting() -> Case:
+def _counting(device: torch.device) -> Case:
     label_BHW = blocky_labels((_COUNT_FRAMES, *_LABEL_HW), _C)
     generator = torch.Generator().manual_seed(1)
     other_BHW = torch.randint(_C, label_BHW.shape, dtype=torch.uint8, generator=generator)
     wrong_BHW = torch.rand(label_BHW.shape, generator=generator) < 0.3
     prediction_BHW = torch.where(wrong_BHW | (label_BHW == IGNORE_INDEX), other_BHW, label_BHW)
+    label_BHW, prediction_BHW = label_BHW.to(device), prediction_BHW.to(device)
 
     def bincount() -> Tensor:
         label_N, prediction_N = label_BHW.numpy().ravel(), prediction_BHW.numpy().ravel()
@@ -54,27 +55,30 @@ def _counting() -> Case:
         )
         return torch.from_numpy(matrix)
 
+    rivals: dict[str, Callable[[], Tensor]] = {
+        "eager": lambda: reference.confusion(prediction_BHW, label_BHW, _C),
+        "torchmetrics": torchmetrics,
+    }
+    if device.type == "cpu":
+        rivals |= {"bincount": bincount, "scikit-learn": scikit_learn}
     return Case(
         "confusion",
         lambda: confusion(prediction_BHW, label_BHW, _C),
-        {
-            "eager": lambda: reference.confusion(prediction_BHW, label_BHW, _C),
-            "bincount": bincount,
-            "torchmetrics": torchmetrics,
-            "scikit-learn": scikit_learn,
-        },
+        rivals,
         Work(prediction_BHW.nbytes + label_BHW.nbytes, 0, torch.get_num_threads()),
         _check,
+        device,
     )
 
 
-def _blending() -> Case:
-    label_BHW = blocky_labels((_BLEND_FRAMES, *_LABEL_HW), _C, seed=2)
+def _blending(device: torch.device) -> Case:
+    label_BHW = blocky_labels((_BLEND_FRAMES, *_LABEL_HW), _C, seed=2).to(device)
     stores_MBChw = [
-        smooth_probabilities((_BLEND_FRAMES, _C, *_STORE_HW), seed).half() for seed in (0, 1)
+        smooth_probabilities((_BLEND_FRAMES, _C, *_STORE_HW), seed).half().to(device)
+        for seed in (0, 1)
     ]
     second_K = torch.linspace(0.0, 1.0, _CANDIDATES)
-    weight_KM = torch.stack([1 - second_K, second_K], dim=1)
+    weight_KM = torch.stack([1 - second_K, second_K], dim=1).to(device)
 
     def plain() -> Tensor:
         label = label_BHW.numpy()
@@ -88,14 +92,16 @@ def _blending() -> Case:
                 count_KCC[k] += np.bincount(pair_N, minlength=_C * _C).reshape(_C, _C)
         return torch.from_numpy(count_KCC)
 
+    rivals: dict[str, Callable[[], Tensor]] = {
+        "one weight": lambda: blend_confusion(stores_MBChw, weight_KM[21:22], label_BHW),
+        "eager": lambda: reference.blend_confusion(stores_MBChw, weight_KM, label_BHW),
+    }
+    if device.type == "cpu":
+        rivals["opencv"] = plain
     return Case(
         f"blend and count, {_CANDIDATES} weights",
         lambda: blend_confusion(stores_MBChw, weight_KM, label_BHW),
-        {
-            "one weight": lambda: blend_confusion(stores_MBChw, weight_KM[21:22], label_BHW),
-            "eager": lambda: reference.blend_confusion(stores_MBChw, weight_KM, label_BHW),
-            "opencv": plain,
-        },
+        rivals,
         # A class of a pixel and store is interpolated along row and column: 6 operations. Where the
         # winner depends on the weights costs more, and how much depends on the probabilities.
         Work(
@@ -104,6 +110,7 @@ def _blending() -> Case:
             torch.get_num_threads(),
         ),
         _check,
+        device,
     )
 
 

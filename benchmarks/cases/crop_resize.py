@@ -37,17 +37,18 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def cases() -> Iterator[Case]:
-    """RGB, depth and label of decoded frames in memory, each side on one thread."""
+def cases(device: torch.device) -> Iterator[Case]:
+    """RGB, depth and label of decoded frames in memory; on the CPU each side on one thread."""
     image_NHW3, depth_NHW, label_NHW = _frames()
     frames = Frames(
-        torch.from_numpy(image_NHW3).reshape(-1, 3),
-        torch.from_numpy(depth_NHW).reshape(-1),
-        torch.from_numpy(label_NHW).reshape(-1),
-        torch.arange(_BATCH) * (_HW[0] * _HW[1]),
-        torch.tensor([_HW] * _BATCH),
+        torch.from_numpy(image_NHW3).reshape(-1, 3).to(device),
+        torch.from_numpy(depth_NHW).reshape(-1).to(device),
+        torch.from_numpy(label_NHW).reshape(-1).to(device),
+        (torch.arange(_BATCH) * (_HW[0] * _HW[1])).to(device),
+        torch.tensor([_HW] * _BATCH).to(device),
     )
     draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(_BATCH)], dtype=torch.float64)
+    draw_B8 = draw_B8.to(device)
     compose = _albumentations()
 
     def albumentations(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
@@ -59,18 +60,21 @@ def cases() -> Iterator[Case]:
     def each(chain: Callable[..., Crops]) -> Callable[[], list[Crops]]:
         return lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)]
 
+    rivals: dict[str, Callable[[], Any]] = {
+        "eager": _on_one_core(lambda: reference.crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS))
+    }
+    if device.type == "cpu":
+        rivals |= {
+            "opencv": _on_one_core(each(_opencv)),
+            "albumentations": _on_one_core(each(albumentations)),
+        }
     yield Case(
         "crop_resize",
         _on_one_core(lambda: crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS)),
-        {
-            "eager": _on_one_core(
-                lambda: reference.crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS)
-            ),
-            "opencv": _on_one_core(each(_opencv)),
-            "albumentations": _on_one_core(each(albumentations)),
-        },
+        rivals,
         _work(),
         _check,
+        device,
     )
 
 
