@@ -137,7 +137,13 @@ def _views(
     from engine.inference.networks import FoldNetwork
     from engine.inference.tta import mean_probabilities
 
-    fold = FoldNetwork(0, network, normalisation, config.model.in_channels, network.align_corners)
+    fold = FoldNetwork(
+        0,
+        policy.evaluation(network),
+        normalisation,
+        config.model.in_channels,
+        network.align_corners,
+    )
     frames = next(
         frame_batches(
             dataset.train.samples[:1],

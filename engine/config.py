@@ -156,7 +156,9 @@ class TrainingConfig(BaseModel):
     log_every: int = Field(20, ge=1, description="steps between progress lines")
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast type")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the network")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile the network; off: no CUDA graphs either"
+    )
     kernels: Literal["fused", "reference"] = Field(
         "fused", description="fused operations, or plain PyTorch in their place"
     )

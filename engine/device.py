@@ -3,13 +3,19 @@
 import ctypes
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from engine.config import TrainingConfig
+from engine.graphs import replayed
 from engine.operations import Operations, choose_operations
+
+_Output = TypeVar("_Output")
 
 _log = logging.getLogger(__name__)
 
@@ -22,18 +28,40 @@ _KEEP_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class DevicePolicy:
-    """Device, autocast type, compilation and kernels; the memory format is channels-last."""
+    """Device, autocast type, compilation and kernels; the memory format is channels-last.
+
+    Attributes:
+        device: of the network and of the decoded frames.
+        autocast_dtype: of a forward pass; None = float32.
+        compile: whether the network goes through torch.compile.
+        operations: fused or reference.
+        replay: whether steps and views are CUDA graphs, see `engine.graphs`.
+    """
 
     device: torch.device
     autocast_dtype: torch.dtype | None
     compile: bool
     operations: Operations
+    replay: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context that a forward pass runs in."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def evaluation(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
+        """The network's forward pass for use in inference mode.
+
+        What it returns is overwritten by its next call, where it is replayed.
+        """
+        forward = torch.compile(network, fullgraph=True) if self.compile else network
+
+        def predict(image_BCHW: Tensor) -> _Output:
+            with self.autocast():
+                return forward(image_BCHW)
+
+        return replayed(predict, self.device) if self.replay else predict
 
 
 def choose_device(config: TrainingConfig) -> DevicePolicy:
@@ -74,12 +102,15 @@ def choose_device(config: TrainingConfig) -> DevicePolicy:
 
     compiled, why = config.compile == "on", "asked for"
     if config.compile == "auto":
-        compiled = on_gpu
-        why = "static shapes on a GPU" if on_gpu else "convolutions dominate, nothing to fuse"
-    _log.info("network %s, channels-last: %s", "compiled" if compiled else "eager", why)
+        why = "a replay leaves less to gain than compiling takes"
+        if not on_gpu:
+            why = "convolutions dominate, nothing to fuse"
+    replay = on_gpu and config.compile != "off"
+    form = ("compiled" if compiled else "eager") + (", replayed as CUDA graphs" if replay else "")
+    _log.info("network %s, channels-last: %s", form, why)
     operations = choose_operations(config.kernels, device)
     dtype = torch.bfloat16 if precision == "bf16" else None
-    return DevicePolicy(device, dtype, compiled, operations)
+    return DevicePolicy(device, dtype, compiled, operations, replay)
 
 
 def _keep_freed_memory() -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PHASES = ("forward", "loss", "backward", "optimizer", "average", "other")
+PHASES = ("forward", "loss", "backward", "optimizer", "recorded", "average", "other")
 """`loss`: from predictions to their gradients; `backward`: through the network, and clipping."""
 
 

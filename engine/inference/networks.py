@@ -24,7 +24,8 @@ class FoldNetwork:
 
     Attributes:
         fold: number of the fold whose validation frames these weights never saw.
-        forward: (B, C, H, W) normalised input to stride-4 prediction.
+        forward: (B, C, H, W) normalised input to stride-4 prediction, as `DevicePolicy.evaluation`
+            gives it.
         normalisation: of the input.
         in_channels: 3, or 4 with inverse depth.
         align_corners: how the logits are upsampled.
@@ -66,12 +67,9 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
             )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
-    forward: Callable[[Tensor], Prediction] = network
-    if policy.compile:
-        forward = torch.compile(network, fullgraph=True)
     return FoldNetwork(
         fold,
-        forward,
+        policy.evaluation(network),
         # The weights that training began with may be gone by now.
         read_normalisation(path) or input_normalisation(config.model),
         config.model.in_channels,

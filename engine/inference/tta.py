@@ -50,8 +50,7 @@ def mean_probabilities(
             if flipped:
                 image_BCHW = image_BCHW.flip(-1).contiguous(memory_format=torch.channels_last)
             for network in networks:
-                with policy.autocast():
-                    prediction = network.forward(image_BCHW)
+                prediction = network.forward(image_BCHW)
                 policy.operations.tta_accumulate(
                     total_BTCHW,
                     prediction.logits_BChw,

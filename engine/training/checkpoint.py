@@ -77,7 +77,11 @@ def restore(
     """Copy a state into the living objects, which keep their device and memory format."""
     network.load_state_dict(state["network"])
     ema.network.load_state_dict(state["ema"])
+    rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
+    # Set anew at every step; a tensor that a recorded step reads has to stay the one it is.
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
     return Position(state["epoch"], state["step"], state["elapsed_s"])
 
 

@@ -116,9 +116,7 @@ class _FoldTraining:
         self.step = TrainStep(
             self.network, self.optimizer, self.ema, self.config, policy, task.fold
         )
-        self.evaluate: Callable[[Tensor], Prediction] = (
-            torch.compile(self.ema.network, fullgraph=True) if policy.compile else self.ema.network
-        )
+        self.evaluate: Callable[[Tensor], Prediction] = policy.evaluation(self.ema.network)
         self.normalisation = input_normalisation(self.config.model)
         self.resident: ResidentFrames | None = None
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)

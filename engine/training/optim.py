@@ -3,16 +3,34 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import TrainingConfig
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over every parameter, in torch's fused form (one pass over the weights)."""
+    """AdamW over every parameter, in torch's fused form (one pass over the weights).
+
+    On a GPU its learning rate and step counts are tensors there, as a recorded step needs them.
+    """
+    device = next(network.parameters()).device
+    on_gpu = device.type == "cuda"
     return torch.optim.AdamW(
-        network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        network.parameters(),
+        lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
+        weight_decay=config.weight_decay,
+        fused=True,
+        capturable=on_gpu,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Use `lr` from now on; no host synchronisation."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:

@@ -4,15 +4,18 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.config import Config
 from engine.data.batch import Batch
 from engine.device import DevicePolicy
+from engine.graphs import replayed
 from engine.model.network import Network, Prediction
 from engine.training.ema import Ema
 from engine.training.loss import WHOLE, Shares, class_weights, part_shares, training_loss
+from engine.training.optim import set_learning_rate
 
 
 @dataclass
@@ -74,6 +77,7 @@ class TrainStep:
         )
         self.class_weight_C = class_weights(config, policy.device)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.update = replayed(self._update, policy.device) if policy.replay else self._update
 
     def __call__(
         self, batch: Batch, lr: float, step: int, global_step: int, statistics: Statistics
@@ -89,19 +93,27 @@ class TrainStep:
         """
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.config.training.seed, self.fold, global_step))
-        losses = self._accumulate(batch)
+        set_learning_rate(self.optimizer, lr)
+        losses, gradient_norm = self.update(batch.image_BCHW, batch.depth_BHW, batch.label_BHW)
+        self.ema.update(global_step)
+        statistics.add(losses, gradient_norm, step)
+
+    def _update(
+        self, image_BCHW: Tensor, depth_BHW: Tensor, label_BHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient and optimiser: the (3,) losses and the gradient's norm before clipping."""
+        # The losses do not ask which samples they are of.
+        positions = np.arange(len(image_BCHW))
+        losses = self._accumulate(Batch(image_BCHW, depth_BHW, label_BHW, positions))
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         gradient_norm = nn.utils.get_total_norm(gradients, foreach=True)
         if self.config.training.clip_norm:
             nn.utils.clip_grads_with_norm_(
                 self.parameters, self.config.training.clip_norm, gradient_norm, foreach=True
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(global_step)
-        statistics.add(losses, gradient_norm, step)
+        return losses, gradient_norm
 
     def _accumulate(self, batch: Batch) -> Tensor:
         """Add the gradient of the batch's loss, part by part; returns the (3,) losses.

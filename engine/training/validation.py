@@ -31,7 +31,7 @@ def validate(
     """Confusion matrix of single-view predictions.
 
     Args:
-        forward: a network in evaluation mode, or its compiled form.
+        forward: a network in evaluation mode, as `DevicePolicy.evaluation` gives it.
         samples: labelled frames.
         config: the run's config.
         policy: device and precision.
@@ -57,16 +57,15 @@ def validate(
         for frames in batches:
             base_hw = config.inference.base_hw or frames.hw
             hw = view_hw(base_hw, 1.0)
-            with policy.autocast():
-                prediction = forward(
-                    view_input(
-                        frames,
-                        hw,
-                        normalisation,
-                        config.model.in_channels,
-                        policy.operations.crop_resize,
-                    )
+            prediction = forward(
+                view_input(
+                    frames,
+                    hw,
+                    normalisation,
+                    config.model.in_channels,
+                    policy.operations.crop_resize,
                 )
+            )
             total_BTCHW = zero_total(len(frames), 1, classes, base_hw, policy.device)
             policy.operations.tta_accumulate(
                 total_BTCHW,

@@ -14,7 +14,10 @@ from kernels.crop_resize import cpu
 from kernels.crop_resize.reference import Crops, Frames, check_arguments, check_samples
 from kernels.threads import cpu_threads
 
-BLOCK, NUM_WARPS = 256, 2
+BLOCK = 256
+# Positions are rounded as everywhere: where a multiplication and an addition became one operation,
+# the nearest pixel of a position between two would be the other one.
+LAUNCH = {"num_warps": 2, "enable_fp_fusion": False}
 """Pixels a program and its warps: four values a thread, so 128 bits a store of float32."""
 
 _CROP_TYPES = (torch.float32, torch.bfloat16)
@@ -50,7 +53,7 @@ def uses_triton(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int]]:
+def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]]:
     """The kernel as it is launched: (kernel, signature, constants, warps) for each machine code.
 
     The engine crops to multiples of 32 pixels, hence the multiples of 16.
@@ -67,7 +70,7 @@ def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int
 
 def _specialisation(
     dtype: torch.dtype, in_channels: int, has_depth: bool, has_label: bool
-) -> tuple[Any, dict[str, str], dict[str, Any], int]:
+) -> tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]:
     from kernels.crop_resize.triton import crop_rows
 
     factors = [f"{kind}_{colour}" for kind in ("scale", "shift") for colour in "rgb"]
@@ -90,7 +93,7 @@ def _specialisation(
         if not there:
             constants[name] = None
             del signature[name]
-    return crop_rows, signature, constants, NUM_WARPS
+    return crop_rows, signature, constants, LAUNCH
 
 
 @torch.library.custom_op("roomsmith::crop_resize", mutates_args=())
@@ -163,13 +166,13 @@ def _crop_triton(
 ) -> None:
     crop_BhwC = outputs[0]
     rows, h, w, in_channels = crop_BhwC.shape
-    kernel, signature, constants, num_warps = _specialisation(
+    kernel, signature, constants, launch = _specialisation(
         crop_BhwC.dtype, in_channels, frames.depth_P is not None, frames.label_P is not None
     )
     values = (*frames, draw_B8.contiguous(), *outputs, h, w, *scale, *shift, *depth_range_m)
     arguments = dict(zip(kernel.arg_names, values, strict=False))
     kernel[(-(-w // BLOCK), h, rows)](
-        **{name: arguments[name] for name in signature}, **constants, num_warps=num_warps
+        **{name: arguments[name] for name in signature}, **constants, **launch
     )
 
 

@@ -108,8 +108,9 @@ def crop_resize(
         image_BhwC[row, ..., :3] = ((lit_hw3 - mean_3) / std_3) * inside_hw[..., None]
         nearest_hw = first + W * _nearest(y_h, H)[:, None] + _nearest(x_w, W)
         if frames.depth_P is not None:
-            metres_hw = frames.depth_P[nearest_hw].to(torch.float32) / MILLIMETRES_PER_METRE
-            depth_Bhw[row] = metres_hw * inside_hw
+            # Viewed as signed: PyTorch gathers no uint16 on a GPU.
+            depth_hw = frames.depth_P.view(torch.int16)[nearest_hw].to(torch.int32) & 0xFFFF
+            depth_Bhw[row] = depth_hw.to(torch.float32) / MILLIMETRES_PER_METRE * inside_hw
         if frames.label_P is not None:
             label_Bhw[row] = torch.where(inside_hw, frames.label_P[nearest_hw], IGNORE_INDEX)
     if in_channels == 4:

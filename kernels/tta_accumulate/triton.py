@@ -116,7 +116,9 @@ def _between(at, size, source, ALIGN_CORNERS: tl.constexpr):
     else:
         numerator, denominator = tl.maximum((2 * at + 1) * source - size, 0), 2 * size
     first = numerator // denominator
-    part = (numerator - first * denominator).to(tl.float32) / denominator
+    rest = (numerator - first * denominator).to(tl.float32)
+    # `/` is off by a rounding or two.
+    part = tl.div_rn(rest, denominator.to(tl.float32) + tl.zeros_like(rest))
     return first, tl.minimum(first + 1, source - 1), part
 
 

@@ -55,9 +55,8 @@ def accumulate_with(
 ) -> Tensor:
     """The sum, on the CPU."""
     if total is None:
-        total = zero_total(
-            len(logits), len(temperatures), CLASSES, base_hw, torch.device("cpu")
-        ).to(device)
+        total = zero_total(len(logits), len(temperatures), CLASSES, base_hw, torch.device("cpu"))
+    total = total.to(device)
     module.tta_accumulate(
         total,
         logits.to(device),

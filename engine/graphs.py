@@ -1,0 +1,78 @@
+"""CUDA graphs: what the GPU did is recorded once and replayed, so that the host launches it whole.
+
+A training step is thousands of short kernels. Launched one by one they keep a fast GPU waiting for
+the host; a replay is one launch.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EAGER_CALLS = 3
+"""Of each shape, before it is recorded: libraries choose their kernels and allocate in them."""
+
+_Shape = tuple[tuple[torch.Size, torch.dtype], ...]
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    output: Any
+
+
+class Replayed:
+    """A function of tensors on a GPU, replayed from its fourth call with the same shapes.
+
+    What it returns is overwritten by its next call. It may change the tensors it closes over, in
+    place; it must not wait for the device, and no Python of it runs in a replay.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._calls: dict[_Shape, int] = {}
+        self._recordings: dict[_Shape, _Recording] = {}
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The function's result."""
+        shape = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        recording = self._recordings.get(shape)
+        if recording is None:
+            calls = self._calls[shape] = self._calls.get(shape, 0) + 1
+            if calls <= EAGER_CALLS:
+                return self._eager(inputs)
+            recording = self._recordings[shape] = self._record(inputs)
+        for kept, given in zip(recording.inputs, inputs, strict=True):
+            kept.copy_(given)
+        recording.graph.replay()
+        return recording.output
+
+    def _eager(self, inputs: tuple[Tensor, ...]) -> Any:
+        # On the stream that it will be recorded on: autograd returns to where a weight was used.
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            output = self.function(*inputs)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return output
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
+        """Record without running: the inputs are copied in afterwards, for the first replay too."""
+        kept = tuple(tensor.clone() for tensor in inputs)
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        # A collection during the recording could free memory of the GPU, which is not allowed then.
+        gc.collect()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            output = self.function(*kept)
+        return _Recording(graph, kept, output)
+
+
+def replayed(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """The function on a CPU, its replays on a GPU."""
+    return Replayed(function) if device.type == "cuda" else function
