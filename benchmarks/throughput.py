@@ -28,7 +28,7 @@ _SIZES = {"lite": ("exp093_2.toml", "lite.toml"), "full": ("exp093_2.toml",)}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and report; returns the exit code."""
     options, config = _parse(arguments)
-    _check_installed()
+    check_installed()
     if options.gpu:
         _check_gpu()
     settings = _settings(options, config)
@@ -109,7 +109,8 @@ def _check_names(flag: str, given: Sequence[str] | None, known: Sequence[str]) -
             raise ConfigError(f"{flag}: unknown {name!r}; there are {', '.join(map(repr, known))}")
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuse to begin without the libraries of the plain recipe."""
     import importlib.util
 
     needed = ("cv2", "albumentations", "segmentation_models_pytorch")

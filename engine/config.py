@@ -179,6 +179,9 @@ class InferenceConfig(BaseModel):
         None, description="size that views are scaled from and averaged at; none = the frame's own"
     )
     batch_size: int = Field(4, ge=1, description="frames a forward pass")
+    runtime: Literal["torch", "openvino"] = Field(
+        "torch", description="what runs the trained networks; openvino: faster on a CPU"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

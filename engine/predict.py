@@ -33,13 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)"
     )
     parser.add_argument("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
+    parser.add_argument(
+        "--runtime",
+        choices=("torch", "openvino"),
+        help="what runs the networks (default: the run's)",
+    )
     options = parser.parse_args(arguments)
     run = RunDir(options.run)
     if not run.config.exists():
         raise ConfigError(f"{options.run} is not a run folder: it has no {run.config.name}")
     if not run.temperature.exists():
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
-    flags = {"training": {"device": options.device}} if options.device else {}
+    flags: dict[str, dict[str, str]] = {}
+    if options.device:
+        flags["training"] = {"device": options.device}
+    if options.runtime:
+        flags["inference"] = {"runtime": options.runtime}
     config = load_config([run.config], flags)
     out = options.out or options.run / "masks" / options.images.resolve().name
     predict(config, run, options.images, options.depth, out)

@@ -87,6 +87,7 @@ def test_an_identity_ignores_what_changes_no_result() -> None:
     values: dict[str, dict[str, Any]] = {
         "data": {"root": "elsewhere", "workers": 7, "cache": "there"},
         "training": {"device": "cuda:1", "log_every": 3, "save_every": 5},
+        "inference": {"runtime": "openvino"},
     }
     assert {section: set(fields) for section, fields in values.items()} == RUNTIME_FIELDS
     assert identity(Config(), sections=ALL) == identity(config_of(**values), sections=ALL)

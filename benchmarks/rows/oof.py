@@ -1,6 +1,7 @@
 """A fold's out-of-fold probabilities by every view, scored at every temperature and stored."""
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.rows.epoch import check_scores
@@ -12,8 +13,11 @@ from engine.config import Config
 
 if TYPE_CHECKING:
     from benchmarks.plain.recipe import Recipe
+    from benchmarks.subset import Subset
+    from engine.device import DevicePolicy
+    from engine.inference.networks import FoldNetwork
 
-__all__ = ["check_scores", "configure", "ours", "plain", "work"]
+__all__ = ["check_scores", "configure", "engine_scores", "ours", "plain", "work"]
 
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 _TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
@@ -26,36 +30,45 @@ def configure(config: Config) -> Config:
 
 def ours(job: Job) -> Prepared:
     """The engine's prediction of fold 0 into its store."""
-    import numpy as np
-
     from engine.device import choose_device
     from engine.inference.networks import load_fold
+    from engine.rundir import RunDir
+
+    policy = choose_device(job.config.training)
+    network = load_fold(job.config, RunDir(job.networks / "0"), 0, policy)
+    folder = job.folder / "oof"
+
+    def run() -> dict[str, Any]:
+        return _facts(job, *engine_scores(job.subset, network, policy, folder))
+
+    return Prepared(run, lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def engine_scores(
+    subset: "Subset", network: "FoldNetwork", policy: "DevicePolicy", folder: Path
+) -> tuple[list[float], int]:
+    """Predict the frames of fold 0 into a store: mIoU by temperature, and how many pixels count."""
+    import numpy as np
+
     from engine.inference.oof import predict_fold, store_hw
     from engine.inference.store import ProbStoreWriter, StoreLayout
-    from engine.rundir import RunDir
     from kernels.confusion import mean_iou
 
-    config, samples = job.config, job.dataset.train.samples
-    policy = choose_device(config.training)
-    network = load_fold(config, RunDir(job.networks / "0"), 0, policy)
+    config, samples = subset.config, subset.dataset.train.samples
     layout = StoreLayout(
         stems=tuple(sample.stem for sample in samples),
-        fold_of=job.folds.fold_of,
+        fold_of=subset.folds.fold_of,
         classes=config.data.classes,
         hw=store_hw(config, samples),
         temperatures=config.inference.temperatures,
         key="benchmark",
     )
-
-    def run() -> dict[str, Any]:
-        writer = ProbStoreWriter(job.folder / "oof", layout)
-        weights = "benchmark"
-        predict_fold(lambda: network, 0, weights, job.folds, samples, config, policy, writer)
-        count_TCC = np.array(writer.state(0, weights)["confusion"])
-        writer.finish(config.inference.temperatures[0], "benchmark")
-        return _facts(job, [mean_iou(count_CC) for count_CC in count_TCC], int(count_TCC[0].sum()))
-
-    return Prepared(run, lambda: shutil.rmtree(job.folder / "oof", ignore_errors=True))
+    writer = ProbStoreWriter(folder, layout)
+    weights = "benchmark"
+    predict_fold(lambda: network, 0, weights, subset.folds, samples, config, policy, writer)
+    count_TCC = np.array(writer.state(0, weights)["confusion"])
+    writer.finish(config.inference.temperatures[0], "benchmark")
+    return [mean_iou(count_CC) for count_CC in count_TCC], int(count_TCC[0].sum())
 
 
 def plain(job: Job, recipe: "Recipe") -> Prepared:

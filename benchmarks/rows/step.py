@@ -30,12 +30,12 @@ def ours(job: Job) -> Prepared:
     import torch
     from safetensors.torch import load_file
 
-    from benchmarks.rows.phases import PhaseClock
     from engine.data.batch import Batch
     from engine.device import choose_device
     from engine.model.network import build_network
     from engine.training.ema import Ema
     from engine.training.optim import learning_rate, make_optimizer
+    from engine.training.phases import PhaseClock
     from engine.training.step import Statistics, TrainStep
 
     config, training = job.config, job.config.training
@@ -50,12 +50,7 @@ def ours(job: Job) -> Prepared:
     image = image.contiguous(memory_format=torch.channels_last)
     batch = Batch(image, depth, label, np.arange(len(image)))
     clock = PhaseClock(policy.device)
-    if policy.replay:  # one launch, within which no clock can be read
-        step.update = clock.around("recorded", step.update)
-    else:
-        step.forward = clock.forward(step.forward)
-        clock.watch_optimizer(optimizer)
-    ema.update = clock.around("average", ema.update)  # type: ignore[method-assign]
+    clock.watch_step(step)
     done = iter(range(1 << 30))
 
     def run() -> dict[str, Any]:
@@ -76,7 +71,7 @@ def plain(job: Job, recipe: "Recipe") -> Prepared:
 
     from benchmarks.plain.model import DepthFpn, to_device
     from benchmarks.plain.training import Stepper
-    from benchmarks.rows.phases import PhaseClock
+    from engine.training.phases import PhaseClock
 
     config = job.config
     model = DepthFpn(config.model, len(config.data.classes))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.config import Config
 from engine.device import DevicePolicy
+from engine.inference.openvino_pass import OpenVinoPass, check_openvino
 from engine.model.network import Prediction, build_network, input_normalisation
 from engine.model.weights import load_network
 from engine.normalisation import Normalisation, read_normalisation
@@ -24,8 +25,8 @@ class FoldNetwork:
 
     Attributes:
         fold: number of the fold whose validation frames these weights never saw.
-        forward: (B, C, H, W) normalised input to stride-4 prediction, as `DevicePolicy.evaluation`
-            gives it.
+        forward: (B, C, H, W) normalised input to stride-4 prediction; its next call may overwrite
+            what it returned.
         normalisation: of the input.
         in_channels: 3, or 4 with inverse depth.
         align_corners: how the logits are upsampled.
@@ -46,7 +47,8 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
 
     Raises:
         FileNotFoundError: the fold has no weights yet.
-        RuntimeError: the file is damaged or does not fit the config's network.
+        RuntimeError: the file is damaged or does not fit the config's network, or
+            `inference.runtime` cannot run it here.
     """
     path = run.best(fold)
     if not path.exists():
@@ -67,9 +69,14 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
             )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
+    if config.inference.runtime == "openvino":
+        check_openvino(policy.device)
+        forward: Callable[[Tensor], Prediction] = OpenVinoPass(network, config.model.in_channels)
+    else:
+        forward = policy.evaluation(network)
     return FoldNetwork(
         fold,
-        policy.evaluation(network),
+        forward,
         # The weights that training began with may be gone by now.
         read_normalisation(path) or input_normalisation(config.model),
         config.model.in_channels,

@@ -84,10 +84,12 @@ def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
     Raises:
         RuntimeError: a loss or gradient is not finite, or a file cannot be read.
     """
-    _FoldTraining(task, policy).run()
+    FoldTraining(task, policy).run()
 
 
-class _FoldTraining:
+class FoldTraining:
+    """A fold in training: its network, average, optimiser, step and position."""
+
     def __init__(self, task: FoldTask, policy: DevicePolicy) -> None:
         self.task, self.policy, self.config = task, policy, task.config
         state = checkpoint.load_last(task.run, task.fold, task.config_hash)
@@ -122,9 +124,17 @@ class _FoldTraining:
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
 
     def run(self) -> None:
+        """Train to the last epoch."""
         if not self.config.training.epochs:
             self._adopt()
             return
+        source = self.open_source()
+        while self.position.epoch < self.config.training.epochs:
+            self._train_epoch(source)
+            self._finish_epoch()
+
+    def open_source(self) -> Source:
+        """Where batches come from; validation frames too, where it keeps decoded frames."""
         task, data = self.task, self.config.data
         source = make_source(
             data.source,
@@ -139,16 +149,14 @@ class _FoldTraining:
         )
         if isinstance(source, ResidentSource):
             self.resident = source.resident
-        while self.position.epoch < self.config.training.epochs:
-            self._train_epoch(source)
-            self._finish_epoch()
+        return source
 
     def _train_epoch(self, source: Source) -> None:
         task, training, position = self.task, self.config.training, self.position
         order = epoch_order(training.seed, position.epoch, task.training)
         before_s, start_s = position.elapsed_s, time.monotonic()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
-        batches = source.batches(self._draws(order, position.epoch, position.step))
+        batches = source.batches(self.draws(order, position.epoch, position.step))
         with track(title, task.steps_per_epoch, position.step) as advance:
             for batch in batches:
                 global_step = position.epoch * task.steps_per_epoch + position.step
@@ -169,7 +177,7 @@ class _FoldTraining:
         # The end of an epoch saves by itself.
         if steps_done % training.save_every == 0 and self.position.step < self.task.steps_per_epoch:
             self._check_finite(order)
-            self._save()
+            self.save()
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
@@ -181,24 +189,24 @@ class _FoldTraining:
             **self.statistics.means(),
         }
         if (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs:
-            line |= self._validate(epoch + 1)
+            line |= self.validate(epoch + 1)
         line["train_s"] = round(train_s, 3)
         line["validation_s"] = round(time.monotonic() - start_s, 3)
         self.metrics.append(line)
         checkpoint.write_metrics(task.run.metrics(task.fold), self.metrics)
         self.position = Position(epoch + 1)
         self.statistics = Statistics(self.policy.device)
-        self._save()
+        self.save()
         _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
 
     def _adopt(self) -> None:
         """Make the starting weights the fold's, validated as after an epoch of training."""
         start_s = time.monotonic()
-        scores = self._validate(0)
+        scores = self.validate(0)
         spent_s = round(time.monotonic() - start_s, 3)
         line = {"epoch": 0, **scores, "train_s": 0.0, "validation_s": spent_s}
         checkpoint.write_metrics(self.task.run.metrics(self.task.fold), [line])
-        self._save()
+        self.save()
         _log.warning(
             "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
             "they were trained on those frames cannot be told here",
@@ -207,7 +215,7 @@ class _FoldTraining:
             scores["miou"],
         )
 
-    def _validate(self, epoch: int) -> dict[str, float]:
+    def validate(self, epoch: int) -> dict[str, float]:
         """Score the average on the validation frames; keep it if no epoch was better."""
         task = self.task
         count_CC = validate(
@@ -234,7 +242,8 @@ class _FoldTraining:
             )
         return scores
 
-    def _draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
+    def draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
+        """How each sample of an epoch's batches is cropped, from step `first` on."""
         task, size = self.task, self.task.batch_size
         hw = np.array([sample.hw for sample in task.dataset.train.samples], dtype=np.int64)
         for step in range(first, task.steps_per_epoch):
@@ -261,7 +270,8 @@ class _FoldTraining:
             "starts before it. A lower training.lr or training.clip_norm = 1 usually helps"
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write `last.pt`."""
         checkpoint.save_last(
             self.task.run,
             self.task.fold,

@@ -7,24 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PHASES = ("forward", "loss", "backward", "optimizer", "recorded", "average", "other")
-"""`loss`: from predictions to their gradients; `backward`: through the network, and clipping."""
+from engine.training.step import TrainStep
 
 
 class PhaseClock:
-    """Adds up seconds by phase between `start` and `stop`.
+    """Adds up seconds by phase from `start` on.
 
-    Marks of a CUDA device wait for it, so phases add up to a step without overlap.
+    Phases of a step: `forward`; `loss`, from predictions to their gradients; `backward`, through
+    the network, and clipping; `optimizer`; `average`; on a GPU that replays the step, `replay` in
+    place of the first four. Marks of a CUDA device wait for it, so phases add up to a step without
+    overlap.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, float] = {}
         self._last_s = 0.0
 
     def start(self) -> None:
         """Begin a step."""
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds = {}
         self._last_s = time.perf_counter()
 
     def mark(self, phase: str) -> None:
@@ -32,8 +34,18 @@ class PhaseClock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now_s = time.perf_counter()
-        self.seconds[phase] += now_s - self._last_s
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now_s - self._last_s
         self._last_s = now_s
+
+    def watch_step(self, step: TrainStep) -> None:
+        """Mark the phases of the engine's step."""
+        if step.policy.replay:  # one launch, within which no clock can be read
+            step.update = self.around("replay", step.update)
+        else:
+            step.forward = self.forward(step.forward)
+            self.watch_optimizer(step.optimizer)
+        average = self.around("average", step.ema.update)
+        step.ema.update = average  # type: ignore[method-assign]
 
     def forward(self, network: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         """`network`, timed; gradients that reach its predictions end the loss."""

@@ -1,0 +1,123 @@
+"""Where an epoch's time goes: `engine.train --profile`. Trains nothing that stays."""
+
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from engine.data.augment import epoch_order
+from engine.device import DevicePolicy
+from engine.progress import track
+from engine.rundir import RunDir, write_json
+from engine.training.loop import FoldTask, FoldTraining
+from engine.training.optim import learning_rate
+from engine.training.phases import PhaseClock
+
+WARM_STEPS, STEPS, TRACED_STEPS = 5, 20, 3
+"""Before: libraries choose their kernels and a GPU's step is recorded. A trace of more is huge."""
+
+NETWORK = ("forward", "backward", "replay")
+"""Phases that are the network's own; on a GPU the replay holds the loss and the update too."""
+
+
+def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> dict[str, Any]:
+    """Time the phases of some steps, a checkpoint and a validation of a fold.
+
+    Writes `phases.json`, what this returns, and `trace.json.gz` of a few steps more, for
+    https://ui.perfetto.dev, into `folder`; nothing else stays.
+
+    Returns:
+        `step_s`, median seconds by phase of a step; `checkpoint_s`; `validation_s`;
+        `epoch_s`, seconds by phase of an epoch, validation by its share of the epochs;
+        `largest`, the phase with most of them; `network_share` of the step.
+    """
+    with tempfile.TemporaryDirectory(prefix="roomsmith-profile-") as scratch:
+        run = RunDir(Path(scratch))
+        fold = FoldTraining(replace(task, run=run), policy)
+        step_s = _steps(fold, folder)
+        run.fold(task.fold).mkdir(parents=True, exist_ok=True)
+        start_s = time.perf_counter()
+        fold.save()
+        saved_s = time.perf_counter()
+        fold.validate(1)
+        validated_s = time.perf_counter()
+    epoch_s = {phase: seconds * task.steps_per_epoch for phase, seconds in step_s.items()}
+    epoch_s["checkpoint"] = saved_s - start_s
+    epoch_s["validation"] = (validated_s - saved_s) / task.config.training.validate_every
+    figures = {
+        "step_s": step_s,
+        "checkpoint_s": saved_s - start_s,
+        "validation_s": validated_s - saved_s,
+        "epoch_s": epoch_s,
+        "largest": max(epoch_s, key=lambda phase: epoch_s[phase]),
+        "network_share": sum(step_s.get(phase, 0.0) for phase in NETWORK) / sum(step_s.values()),
+    }
+    write_json(folder / "phases.json", figures)
+    return figures
+
+
+def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
+    """Median seconds of each phase, the slowest first; writes the trace."""
+    task, clock = fold.task, PhaseClock(fold.policy.device)
+    source = fold.open_source()
+    seed, total = fold.config.training.seed, WARM_STEPS + STEPS + TRACED_STEPS
+    # As many epochs as that takes, where they are short.
+    batches = (
+        batch
+        for epoch in range(-(-total // task.steps_per_epoch))
+        for batch in source.batches(fold.draws(epoch_order(seed, epoch, task.training), epoch, 0))
+    )
+    clock.watch_step(fold.step)
+    taken: list[dict[str, float]] = []
+
+    def step(number: int) -> None:
+        clock.start()
+        batch = next(batches)
+        clock.mark("data wait")
+        lr = learning_rate(fold.config.training, number, task.steps_per_epoch)
+        fold.step(batch, lr, number, number, fold.statistics)
+        clock.mark("other")
+        taken.append(clock.seconds)
+
+    with track("profile", total) as advance:
+        for number in range(WARM_STEPS + STEPS):
+            step(number)
+            advance(1)
+        measured = taken[WARM_STEPS:]
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if fold.policy.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as trace:
+            for number in range(WARM_STEPS + STEPS, total):
+                step(number)
+                advance(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    trace.export_chrome_trace(str(folder / "trace.json.gz"))
+    phases = {
+        phase: statistics.median(seconds.get(phase, 0.0) for seconds in measured)
+        for phase in {name for seconds in measured for name in seconds}
+    }
+    return dict(sorted(phases.items(), key=lambda pair: -pair[1]))
+
+
+def profile_table(figures: dict[str, Any]) -> Table:
+    """The phases, what a step and an epoch spend in them, the largest first."""
+    step_s, epoch_s = figures["step_s"], figures["epoch_s"]
+    table = Table(
+        caption=f"{figures['largest']} is the largest; {figures['network_share']:.0%} of a step "
+        "are the network's own passes",
+        caption_justify="left",
+    )
+    for column in ("phase", "a step", "an epoch", "share"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for phase, seconds in sorted(epoch_s.items(), key=lambda pair: -pair[1]):
+        one = f"{1000 * step_s[phase]:.2f} ms" if phase in step_s else ""
+        share = np.divide(seconds, sum(epoch_s.values()))
+        table.add_row(phase, one, f"{seconds:.2f} s", f"{share:.1%}")
+    return table
