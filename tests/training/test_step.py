@@ -1,12 +1,14 @@
 """One step: what it changes, what it never does, and how it notes a loss that is not finite."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import Config
@@ -217,3 +219,25 @@ def test_a_compiled_step_trains_the_same_weights_under_the_same_names(
     assert asked == [{"fullgraph": True}]
     assert equal(*(weights_of(step.network) for step in steps))
     assert equal(*(weights_of(step.ema.network) for step in steps))
+
+
+def test_of_three_folds_only_the_first_is_compiled(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    policy = DevicePolicy(CPU, None, compile=True, operations=OPERATIONS)
+    compiled = []
+    for fold in range(3):
+        step = make_step(tiny_config, policy=policy, fold=fold)
+        for number in range(2):
+            step(make_batch(number), 1e-3, number, number, Statistics(CPU))
+        evaluate = policy.evaluation(step.ema.network)
+        with torch.inference_mode():
+            for shape in ((2, 3, 32, 64), (2, 3, 64, 64)):
+                evaluate(torch.randn(shape))
+        compiled.append(counter.frame_count)
+    # The training step, and two shapes of view.
+    assert compiled == [3, 3, 3]
+    torch._dynamo.reset()
