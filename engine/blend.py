@@ -13,6 +13,7 @@ from engine.cli import ConfigError, run_main
 from engine.rundir import RunDir, read_json, write_json
 
 if TYPE_CHECKING:
+    from engine.config import Config
     from engine.data.index import Dataset
     from engine.device import DevicePolicy
     from engine.members import Member
@@ -40,6 +41,7 @@ class Options:
     submission: bool = True
     data: Path | None = None
     device: str | None = None
+    runtime: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, help="dataset folder (default: the first run's)")
     parser.add_argument("--device", help="auto | cpu | cuda | cuda:N (default: the first run's)")
+    parser.add_argument(
+        "--runtime",
+        choices=("torch", "openvino"),
+        help="what runs the networks on the test frames (default: each run's)",
+    )
     given = parser.parse_args(arguments)
     options = Options(
         given.method,
@@ -82,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         not given.no_submission,
         given.data,
         given.device,
+        given.runtime,
     )
     return blend(given.runs, RunDir(given.out), options)
 
@@ -159,6 +167,7 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     from engine.config import Config
     from engine.device import choose_device
     from engine.experiment import read_dataset
+    from engine.inference.networks import check_runtime
     from engine.members import check_dataset
 
     config = members[0].config.model_dump()
@@ -171,9 +180,20 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
         config["training"]["device"] = options.device
     merged = Config.model_validate(config)
     policy = choose_device(merged.training)
+    for member in members:
+        check_runtime(_prediction_config(member, options), policy.device)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
     return dataset, policy
+
+
+def _prediction_config(member: "Member", options: Options) -> "Config":
+    """The member's config, with the runtime that was asked for."""
+    if options.runtime is None:
+        return member.config
+    changed = {"runtime": options.runtime}
+    inference = member.config.inference.model_copy(update=changed)
+    return member.config.model_copy(update={"inference": inference})
 
 
 def _finish(
@@ -191,7 +211,7 @@ def _finish(
     found = read_json(out.blend)
     seconds = dict(found["seconds"])
     if options.submission:
-        submission_s = _submit(members, dataset, policy, found, out, key)
+        submission_s = _submit(members, dataset, policy, options, found, out, key)
         if submission_s is not None:
             seconds["submission"] = submission_s
     seconds["atlas"] = _atlas(members, dataset, policy, found, out, key)
@@ -212,6 +232,7 @@ def _submit(
     members: Sequence["Member"],
     dataset: "Dataset",
     policy: "DevicePolicy",
+    options: Options,
     found: dict[str, Any],
     out: RunDir,
     key: str,
@@ -223,16 +244,17 @@ def _submit(
 
     test = dataset.test.samples
     classes = members[0].config.data.classes
+    configs = [_prediction_config(member, options) for member in members]
 
     def masks(start: int) -> Any:
         parts = [
             BlendMember(
-                load_folds(member.config, member.run, range(member.config.data.folds), policy),
-                member.config,
+                load_folds(config, member.run, range(config.data.folds), policy),
+                config,
                 member.temperature,
                 weights_by_class(described["weight"], classes),
             )
-            for member, described in zip(members, found["members"], strict=True)
+            for member, config, described in zip(members, configs, found["members"], strict=True)
         ]
         return blend_masks(parts, test, policy, start)
 

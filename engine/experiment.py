@@ -17,7 +17,7 @@ from engine.environment import (
     stage_identity,
     weights_identity,
 )
-from engine.inference.openvino_pass import check_openvino
+from engine.inference.networks import check_runtime
 from engine.model.network import input_normalisation
 from engine.progress import track_total
 from engine.rundir import RunDir, write_json, write_text
@@ -127,7 +127,6 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
         100 * folds.leakage,
     )
     policy = choose_device(config.training)
-    if config.inference.runtime == "openvino":
-        check_openvino(policy.device)
+    check_runtime(config, policy.device)
     weights_hash = weights_identity(config, dataset.fingerprint, folds.fold_of.tolist())
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)

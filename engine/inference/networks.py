@@ -39,6 +39,16 @@ class FoldNetwork:
     align_corners: bool
 
 
+def check_runtime(config: Config, device: torch.device) -> None:
+    """Refuse an `inference.runtime` that cannot run here, before any long work.
+
+    Raises:
+        RuntimeError: naming what is missing.
+    """
+    if config.inference.runtime == "openvino":
+        check_openvino(device)
+
+
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
     """Load `best.safetensors` of a fold.
 
@@ -69,8 +79,8 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
             )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
+    check_runtime(config, policy.device)
     if config.inference.runtime == "openvino":
-        check_openvino(policy.device)
         forward: Callable[[Tensor], Prediction] = OpenVinoPass(network, config.model.in_channels)
     else:
         forward = policy.evaluation(network)
