@@ -13,12 +13,16 @@ from numba.np.ufunc.parallel import threading_layer
 _MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined] # set when Numba starts
 _ONE_AT_A_TIME = threading.RLock()
 
+# TBB comes first by Numba's own order, and is there as soon as another library brings it: then the
+# layer would change with what is installed, and Numba's TBB speaks up at every fork.
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
+
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Run Numba's parallel kernels on `count` threads, safely from any Python thread.
 
-    Numba takes the first threading layer that loads: TBB, OpenMP, its own `workqueue`. The first
+    Numba takes the first threading layer that loads: OpenMP, TBB, its own `workqueue`. The first
     two may be entered from several Python threads at once. `workqueue`, which is what is left
     where no OpenMP library is installed (slim containers, macOS), aborts the process in that case
     (Numba's manual, "The Threading Layers"), so there the kernels take turns.
