@@ -13,7 +13,6 @@ from engine.cli import ConfigError, run_main
 from engine.rundir import RunDir, read_json, write_json
 
 if TYPE_CHECKING:
-    from engine.config import Config
     from engine.data.index import Dataset
     from engine.device import DevicePolicy
     from engine.members import Member
@@ -181,19 +180,10 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     merged = Config.model_validate(config)
     policy = choose_device(merged.training)
     for member in members:
-        check_runtime(_prediction_config(member, options), policy.device)
+        check_runtime(member.predicting(options.runtime), policy.device)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
     return dataset, policy
-
-
-def _prediction_config(member: "Member", options: Options) -> "Config":
-    """The member's config, with the runtime that was asked for."""
-    if options.runtime is None:
-        return member.config
-    changed = {"runtime": options.runtime}
-    inference = member.config.inference.model_copy(update=changed)
-    return member.config.model_copy(update={"inference": inference})
 
 
 def _finish(
@@ -244,7 +234,7 @@ def _submit(
 
     test = dataset.test.samples
     classes = members[0].config.data.classes
-    configs = [_prediction_config(member, options) for member in members]
+    configs = [member.predicting(options.runtime) for member in members]
 
     def masks(start: int) -> Any:
         parts = [

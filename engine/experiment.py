@@ -21,6 +21,7 @@ from engine.inference.networks import check_runtime
 from engine.model.network import input_normalisation
 from engine.progress import track_total
 from engine.rundir import RunDir, write_json, write_text
+from engine.training.loop import FoldTask
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,18 @@ class Experiment:
     folds: Folds
     policy: DevicePolicy
     weights_hash: str
+
+    def task(self, fold: int) -> FoldTask:
+        """What training of a fold needs."""
+        return FoldTask(
+            config=self.config,
+            dataset=self.dataset,
+            run=self.dir,
+            fold=fold,
+            training=self.folds.training(fold),
+            validation=self.folds.validation(fold),
+            config_hash=self.weights_hash,
+        )
 
     def stage_hash(self, *parts: str) -> str:
         """Hash of what predictions are made from: training, inference settings and `parts`."""

@@ -49,6 +49,13 @@ class Member:
         key: str = self.store.manifest["key"]
         return key
 
+    def predicting(self, runtime: str | None) -> Config:
+        """The config, with another `inference.runtime` if one is named."""
+        if runtime is None:
+            return self.config
+        inference = self.config.inference.model_copy(update={"runtime": runtime})
+        return self.config.model_copy(update={"inference": inference})
+
 
 def open_members(roots: Sequence[Path]) -> tuple[Member, ...]:
     """Open run folders whose out-of-fold probabilities can be blended.

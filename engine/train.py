@@ -6,7 +6,6 @@ call goes on where an earlier one ended.
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +18,6 @@ from engine.rundir import RunDir, read_json, write_json
 
 if TYPE_CHECKING:
     from engine.experiment import Experiment
-    from engine.training.loop import FoldTask
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.train")
@@ -75,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{config.data.folds - 1} exist"
             )
     if options.profile:
+        from engine.profile import profile
+
         return profile(config, RunDir(out), chosen[0])
     return train(config, RunDir(out), sorted(set(chosen)), resume=options.resume)
 
@@ -127,33 +127,6 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     return 0
 
 
-def profile(config: Config, run_dir: RunDir, fold: int) -> int:
-    """Show where an epoch of a fold spends its time; the fold itself stays as it is.
-
-    Returns:
-        0.
-
-    Raises:
-        ConfigError: there is nothing to train.
-        DatasetError: the dataset has faults.
-    """
-    # Before PyTorch is loaded: its profiler tells the terminal that it starts, and of missing GPUs.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
-    from rich.console import Console
-
-    from engine.experiment import open_experiment
-    from engine.training.profile import profile_fold, profile_table
-
-    if not config.training.epochs:
-        raise ConfigError("--profile: training.epochs = 0, so there is nothing to train")
-    run = open_experiment(config, run_dir)
-    folder = run_dir.root / "profile"
-    figures = profile_fold(_task(run, fold), run.policy, folder)
-    Console().print(profile_table(figures))
-    Console().print(f"written to {folder}", highlight=False)
-    return 0
-
-
 def _check_stopped(run: "Experiment", chosen: Sequence[int], resume: bool) -> None:
     from engine.training.loop import stopped_at
 
@@ -169,11 +142,12 @@ def _check_stopped(run: "Experiment", chosen: Sequence[int], resume: bool) -> No
 
 def _train_folds(run: "Experiment", chosen: Sequence[int]) -> None:
     from engine.model.weights import check_source
-    from engine.training.loop import EPOCH_HEADER, is_complete, stopped_at, train_fold
+    from engine.training.epoch_table import EPOCH_HEADER
+    from engine.training.loop import is_complete, stopped_at, train_fold
 
     epochs = run.config.training.epochs
     tasks = [
-        _task(run, fold)
+        run.task(fold)
         for fold in chosen
         if not is_complete(run.dir, fold, epochs, run.weights_hash)
     ]
@@ -185,20 +159,6 @@ def _train_folds(run: "Experiment", chosen: Sequence[int]) -> None:
         _log.info("%s", EPOCH_HEADER)
     for task in tasks:
         train_fold(task, run.policy)
-
-
-def _task(run: "Experiment", fold: int) -> "FoldTask":
-    from engine.training.loop import FoldTask
-
-    return FoldTask(
-        config=run.config,
-        dataset=run.dataset,
-        run=run.dir,
-        fold=fold,
-        training=run.folds.training(fold),
-        validation=run.folds.validation(fold),
-        config_hash=run.weights_hash,
-    )
 
 
 def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The whole command on twelve frames: its files, its refusals, its stops and resumptions."""
 
-import gzip
 import json
 import os
 import random
@@ -236,38 +235,6 @@ def test_a_damaged_file_of_an_unfinished_run_is_named(
         shutil.rmtree(copied_run.oof)  # else its weights are not needed for the out-of-fold part
     with pytest.raises((RuntimeError, ValueError), match=str(path)):
         train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)])
-
-
-def test_a_profile_adds_up_and_touches_nothing_else(
-    copied_run: RunDir, tiny_toml: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = mtimes(copied_run.root)
-    assert exit_code("--config", tiny_toml, "--out", copied_run.root, "--profile") == 0
-    folder = copied_run.root / "profile"
-    after = {
-        path: time
-        for path, time in mtimes(copied_run.root).items()
-        if path != folder and folder not in path.parents
-    }
-    assert after == before
-    figures = read(folder / "phases.json")
-    assert {"data wait", "forward", "loss", "backward", "optimizer", "average"} <= set(
-        figures["step_s"]
-    )
-    assert figures["largest"] == max(figures["epoch_s"], key=figures["epoch_s"].get)
-    assert 0 < figures["network_share"] < 1
-    with gzip.open(folder / "trace.json.gz", "rt", encoding="utf-8") as file:
-        assert "aten::convolution" in file.read()
-    assert f"{figures['largest']} is the largest" in capsys.readouterr().out
-
-
-def test_without_epochs_there_is_no_profile(
-    copied_run: RunDir, tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ("--profile", "--training.epochs", 0, "--model.weights", copied_run.best(0))
-    assert exit_code("--config", tiny_toml, "--out", tmp_path / "new", *flags) != 0
-    assert "nothing to train" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
 
 
 def test_a_store_of_other_weights_is_refused(copied_run: RunDir, tiny_toml: Path) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,12 @@ from engine.data.resident_source import ResidentFrames, ResidentSource
 from engine.data.sources import Source, make_source
 from engine.device import DevicePolicy
 from engine.model.network import Network, Prediction, build_network, input_normalisation
-from engine.progress import Advance, duration, track
+from engine.progress import Advance, track
 from engine.rundir import RunDir
 from engine.training import checkpoint
 from engine.training.checkpoint import Position
 from engine.training.ema import Ema
+from engine.training.epoch_table import best_line, epoch_row
 from engine.training.optim import learning_rate, make_optimizer
 from engine.training.step import Statistics, TrainStep, step_seed
 from engine.training.validation import validate
@@ -282,27 +283,3 @@ class FoldTraining:
             self.statistics.sums,
             self.task.config_hash,
         )
-
-
-def best_line(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The line of the first epoch that reached the highest validation mIoU; {} before one."""
-    validated = [line for line in metrics if "miou" in line]
-    return max(validated, key=lambda line: line["miou"], default={})
-
-
-EPOCH_HEADER = (
-    "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  fold left"
-)
-
-
-def epoch_row(fold: int, metrics: Sequence[dict[str, Any]], epochs: int) -> str:
-    """One row of the epoch table, under `EPOCH_HEADER`."""
-    line = metrics[-1]
-    spent_s = sum(past["train_s"] + past["validation_s"] for past in metrics)
-    left_s = spent_s / len(metrics) * (epochs - len(metrics))
-    scores = f"{line['miou']:.4f} {line['pixel_acc']:.4f}" if "miou" in line else "     -      -"
-    return (
-        f"{fold:4d} {line['epoch']:3d}/{epochs:<3d} {line['lr']:.2e} {line['loss']:7.4f} "
-        f"{line['segmentation_loss']:6.4f} {line['depth_loss']:6.4f} {scores} "
-        f"{line['train_s']:6.1f}s {line['validation_s']:6.1f}s  {duration(left_s)}"
-    )

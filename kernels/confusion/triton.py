@@ -260,10 +260,9 @@ def _between(at, size, source, real: tl.constexpr):
     numerator, denominator = tl.maximum((2 * at + 1) * source - size, 0), 2 * size
     first = numerator // denominator
     rest = (numerator - first * denominator).to(real)
-    if real == tl.float32:  # where `/` is off by a rounding or two, and equal classes would differ
-        part = tl.div_rn(rest, denominator.to(real) + tl.zeros_like(rest))
-    else:
-        part = rest / denominator
+    # In float32 `/` is off by a rounding or two, and equal classes would differ; `div_rn` is not,
+    # and spills registers.
+    part = (rest.to(tl.float64) * (1.0 / denominator.to(tl.float64))).to(real)
     return first, tl.minimum(first + 1, source - 1), part
 
 

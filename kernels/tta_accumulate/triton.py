@@ -117,8 +117,8 @@ def _between(at, size, source, ALIGN_CORNERS: tl.constexpr):
         numerator, denominator = tl.maximum((2 * at + 1) * source - size, 0), 2 * size
     first = numerator // denominator
     rest = (numerator - first * denominator).to(tl.float32)
-    # `/` is off by a rounding or two.
-    part = tl.div_rn(rest, denominator.to(tl.float32) + tl.zeros_like(rest))
+    # In float32 `/` is off by a rounding or two.
+    part = (rest.to(tl.float64) * (1.0 / denominator.to(tl.float64))).to(tl.float32)
     return first, tl.minimum(first + 1, source - 1), part
 
 

@@ -21,10 +21,9 @@ from engine.operations import choose_operations
 from engine.rundir import RunDir
 from engine.training import loss as loss_module
 from engine.training.checkpoint import load_last
+from engine.training.epoch_table import best_line, epoch_row
 from engine.training.loop import (
     FoldTask,
-    best_line,
-    epoch_row,
     is_complete,
     stopped_at,
     train_fold,
