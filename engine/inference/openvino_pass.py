@@ -1,7 +1,8 @@
 """Forward passes by OpenVINO on the CPU: the network's layers fused, in float32.
 
-On two cores its passes of EfficientNet-Lite0 + FPN took a third of eager PyTorch's time, with equal
-masks (`python -m benchmarks.throughput --rows oof`).
+On two cores of an Intel Xeon a pass of EfficientNet-Lite0 + FPN over 8 frames (160x224, 224x320,
+288x384) took 1 / 1.77 of eager channels-last PyTorch's time, and no mask differed (ONNX Runtime's:
+1 / 1.26). Converting a network takes 3 s a fold.
 """
 
 import logging
