@@ -146,6 +146,7 @@ def row_of(name: str, rival: str, measured: Measured) -> dict[str, Any]:
                 [called.facts["phases"][phase] for called in measured.calls[rival]],
             )
             for phase in ours["phases"]
+            if phase in theirs["phases"]  # a recorded step of ours has fewer
         }
     return row
 

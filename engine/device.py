@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.config import TrainingConfig
-from engine.graphs import replayed
+from engine.graphs import Replayed
 from engine.operations import Operations, choose_operations
 
 _Output = TypeVar("_Output")
@@ -61,7 +61,7 @@ class DevicePolicy:
             with self.autocast():
                 return forward(image_BCHW)
 
-        return replayed(predict, self.device) if self.replay else predict
+        return Replayed(predict) if self.replay else predict
 
 
 def choose_device(config: TrainingConfig) -> DevicePolicy:

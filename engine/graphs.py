@@ -71,8 +71,3 @@ class Replayed:
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             output = self.function(*kept)
         return _Recording(graph, kept, output)
-
-
-def replayed(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """The function on a CPU, its replays on a GPU."""
-    return Replayed(function) if device.type == "cuda" else function

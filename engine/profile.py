@@ -17,7 +17,7 @@ def profile(config: Config, run_dir: RunDir, fold: int) -> int:
         ConfigError: there is nothing to train.
         DatasetError: the dataset has faults.
     """
-    # Before PyTorch is loaded: its profiler tells the terminal that it starts, and of missing GPUs.
+    # Before PyTorch is loaded, whose profiler calls a missing GPU an error.
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     from rich.console import Console
 

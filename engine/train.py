@@ -168,8 +168,8 @@ def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
         The store's state by fold: frames done, confusion by temperature, seconds.
     """
     from engine.inference.networks import load_fold
-    from engine.inference.oof import predict_fold, store_hw
-    from engine.inference.store import ProbStoreWriter, StoreLayout, forget_progress, open_store
+    from engine.inference.oof import oof_layout, predict_fold
+    from engine.inference.store import ProbStoreWriter, forget_progress, open_store
     from engine.selection.temperature import choose_temperature, total_confusion
     from engine.training.loop import is_complete
 
@@ -185,15 +185,7 @@ def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
         finished: dict[str, Any] = open_store(run.dir.oof, key).manifest["predicted"]
         forget_progress(run.dir.oof)
         return finished
-    layout = StoreLayout(
-        stems=tuple(sample.stem for sample in samples),
-        fold_of=run.folds.fold_of,
-        classes=config.data.classes,
-        hw=store_hw(config, samples),
-        temperatures=config.inference.temperatures,
-        key=run.stage_hash(),
-    )
-    writer = ProbStoreWriter(run.dir.oof, layout)
+    writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
     for fold in trained:
         predict_fold(
             partial(load_fold, config, run.dir, fold, run.policy),

@@ -8,17 +8,13 @@ from torch import Tensor
 from engine.config import Config
 from engine.data.batch import Batch
 from engine.device import choose_device
-from engine.graphs import EAGER_CALLS, Replayed, replayed
+from engine.graphs import EAGER_CALLS, Replayed
 from engine.model.network import build_network
 from engine.training.ema import Ema
 from engine.training.optim import make_optimizer
 from engine.training.step import Statistics, TrainStep
 
 STEPS = 2 * EAGER_CALLS
-
-
-def test_on_a_cpu_the_function_is_itself() -> None:
-    assert replayed(torch.sin, torch.device("cpu")) is torch.sin
 
 
 @pytest.mark.gpu

@@ -44,6 +44,15 @@ def test_the_masks_of_the_test_frames_are_the_submissions(
     assert np.array_equal(np.stack([mask_of(path) for path in found]), expected)
 
 
+def test_openvino_gives_the_same_masks(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
+    run(finished_run.dir.root, test_frames, "--out", tmp_path, "--runtime", "openvino")
+    found = np.stack([mask_of(path) for path in sorted(tmp_path.iterdir())])
+    assert (found != np.load(finished_run.dir.submission)).mean() < 1e-3  # ties, by rounding
+
+
 def test_a_mask_shows_each_class_in_its_colour(
     finished_run: FinishedRun, test_frames: Path, tmp_path: Path
 ) -> None:

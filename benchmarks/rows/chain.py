@@ -61,38 +61,27 @@ def plain(job: Job, recipe: "Recipe") -> Prepared:
 
 def blend(job: Job, runs: "list[RunDir]") -> tuple[list[float], float]:
     """Our weights on the runs' stores, and the submission of their blend."""
-    from functools import partial
-
     from benchmarks.rows.blend import search
     from benchmarks.rows.shared_files import read_labels
-    from engine.data.views import frame_batches
     from engine.device import choose_device
+    from engine.inference.masks import BlendMember, blend_masks
     from engine.inference.networks import load_folds
     from engine.inference.store import open_store
-    from engine.inference.tta import mean_probabilities
     from engine.rundir import read_json, whole_file
 
     stores_M = [open_store(run.oof).prob_NChw for run in runs]
     weight_M, miou = search(stores_M, read_labels(job.dataset.train.samples))
     config, policy = job.config, choose_device(job.config.training)
-    networks = [load_folds(config, run, range(_FOLDS), policy) for run in runs]
-    temperatures = [read_json(run.temperature)["best"] for run in runs]
-    classes = len(config.data.classes)
-    masks = []
-    for frames in frame_batches(
-        job.dataset.test.samples,
-        config.inference.batch_size,
-        policy.device,
-        depth=config.model.input == "rgbd",
-        label=False,
-        workers=config.data.workers,
-    ):
-        predict = partial(mean_probabilities, frames=frames, config=config.inference)
-        blended = sum(
-            float(weight) * predict(folds, temperatures=(t,), classes=classes, policy=policy)[:, 0]
-            for weight, folds, t in zip(weight_M, networks, temperatures, strict=True)
+    members = [
+        BlendMember(
+            load_folds(config, run, range(_FOLDS), policy),
+            config,
+            read_json(run.temperature)["best"],
+            np.full(len(config.data.classes), weight),
         )
-        masks.append(policy.operations.resized_argmax(blended, frames.hw).cpu().numpy())
+        for weight, run in zip(weight_M, runs, strict=True)
+    ]
+    masks = [mask_BHW for _, mask_BHW in blend_masks(members, job.dataset.test.samples, policy)]
     if masks:
         with whole_file(job.folder / "submission.npy") as temporary, temporary.open("wb") as file:
             np.save(file, np.concatenate(masks))

@@ -50,24 +50,16 @@ def engine_scores(
     """Predict the frames of fold 0 into a store: mIoU by temperature, and how many pixels count."""
     import numpy as np
 
-    from engine.inference.oof import predict_fold, store_hw
-    from engine.inference.store import ProbStoreWriter, StoreLayout
+    from engine.inference.oof import oof_layout, predict_fold
+    from engine.inference.store import ProbStoreWriter
     from kernels.confusion import mean_iou
 
     config, samples = subset.config, subset.dataset.train.samples
-    layout = StoreLayout(
-        stems=tuple(sample.stem for sample in samples),
-        fold_of=subset.folds.fold_of,
-        classes=config.data.classes,
-        hw=store_hw(config, samples),
-        temperatures=config.inference.temperatures,
-        key="benchmark",
-    )
-    writer = ProbStoreWriter(folder, layout)
     weights = "benchmark"
+    writer = ProbStoreWriter(folder, oof_layout(config, samples, subset.folds, weights))
     predict_fold(lambda: network, 0, weights, subset.folds, samples, config, policy, writer)
     count_TCC = np.array(writer.state(0, weights)["confusion"])
-    writer.finish(config.inference.temperatures[0], "benchmark")
+    writer.finish(config.inference.temperatures[0], weights)
     return [mean_iou(count_CC) for count_CC in count_TCC], int(count_TCC[0].sum())
 
 

@@ -17,7 +17,7 @@ from engine.data.index import Sample
 from engine.data.views import FrameBatch, frame_batches
 from engine.device import DevicePolicy
 from engine.inference.networks import FoldNetwork
-from engine.inference.store import ProbStoreWriter
+from engine.inference.store import ProbStoreWriter, StoreLayout
 from engine.inference.tta import mean_probabilities
 from engine.progress import track
 
@@ -28,6 +28,18 @@ def store_hw(config: Config, samples: tuple[Sample, ...]) -> tuple[int, int]:
     if base_hw is None:
         base_hw = max(s.hw[0] for s in samples), max(s.hw[1] for s in samples)
     return base_hw[0] // 2, base_hw[1] // 2
+
+
+def oof_layout(config: Config, samples: tuple[Sample, ...], folds: Folds, key: str) -> StoreLayout:
+    """Layout of the store of every training frame's probabilities; `key` is what made them."""
+    return StoreLayout(
+        stems=tuple(sample.stem for sample in samples),
+        fold_of=folds.fold_of,
+        classes=config.data.classes,
+        hw=store_hw(config, samples),
+        temperatures=config.inference.temperatures,
+        key=key,
+    )
 
 
 def predict_fold(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
 
@@ -118,6 +117,6 @@ def profile_table(figures: dict[str, Any]) -> Table:
         table.add_column(column, justify="left" if column == "phase" else "right")
     for phase, seconds in sorted(epoch_s.items(), key=lambda pair: -pair[1]):
         one = f"{1000 * step_s[phase]:.2f} ms" if phase in step_s else ""
-        share = np.divide(seconds, sum(epoch_s.values()))
+        share = seconds / sum(epoch_s.values())
         table.add_row(phase, one, f"{seconds:.2f} s", f"{share:.1%}")
     return table

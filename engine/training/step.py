@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine.config import Config
 from engine.data.batch import Batch
 from engine.device import DevicePolicy
-from engine.graphs import replayed
+from engine.graphs import Replayed
 from engine.model.network import Network, Prediction
 from engine.training.ema import Ema
 from engine.training.loss import WHOLE, Shares, class_weights, part_shares, training_loss
@@ -77,7 +77,7 @@ class TrainStep:
         )
         self.class_weight_C = class_weights(config, policy.device)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.update = replayed(self._update, policy.device) if policy.replay else self._update
+        self.update = Replayed(self._update) if policy.replay else self._update
 
     def __call__(
         self, batch: Batch, lr: float, step: int, global_step: int, statistics: Statistics
