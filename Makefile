@@ -3,6 +3,7 @@
 #   make demo       train the embedded default, from folds to a submission (ARGS="..." adds flags)
 #   make test       checks, then all tests                                 (ARGS="..." adds flags)
 #   make check      style, formatting, types, import contracts
+#   make test-bench the tests of the benchmarks against their rivals, which it installs first
 #   make test-gpu   the tests that need a CUDA device
 #   make setup      only the environment; PYTHON=... names the interpreter to build it with
 #   make clean      remove .venv and caches; data/ and runs/ stay
@@ -16,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: help setup demo test check test-gpu clean
+.PHONY: help setup demo test check test-bench test-gpu clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -35,6 +36,10 @@ check: $(READY)
 	@$(PY) -c "from importlinter.cli import lint_imports_command as c; c()" > .venv/imports.log \
 	    || { cat .venv/imports.log; exit 1; }
 	@$(PY) -m mypy
+
+test-bench: $(READY)
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench]'
+	@$(PY) -m pytest tests/benchmarks $(ARGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"

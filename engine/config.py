@@ -178,7 +178,7 @@ class InferenceConfig(BaseModel):
     base_hw: tuple[int, int] | None = Field(
         None, description="size that views are scaled from and averaged at; none = the frame's own"
     )
-    batch_size: int = Field(4, ge=1, description="frames a forward pass")
+    batch_size: int = Field(4, ge=1, description="frames a forward pass, fewer if memory is short")
     runtime: Literal["torch", "openvino"] = Field(
         "torch", description="what runs the trained networks; openvino: faster on a CPU"
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.config import Config
 from engine.device import DevicePolicy
 from engine.inference.openvino_pass import OpenVinoPass, check_openvino
+from engine.inference.room import UNLIMITED, Room
 from engine.model.network import Prediction, build_network, input_normalisation
 from engine.model.weights import load_network
 from engine.normalisation import Normalisation, read_normalisation
@@ -30,6 +31,7 @@ class FoldNetwork:
         normalisation: of the input.
         in_channels: 3, or 4 with inverse depth.
         align_corners: how the logits are upsampled.
+        room: memory for its passes.
     """
 
     fold: int
@@ -37,6 +39,7 @@ class FoldNetwork:
     normalisation: Normalisation
     in_channels: int
     align_corners: bool
+    room: Room = UNLIMITED
 
 
 def check_runtime(config: Config, device: torch.device) -> None:
@@ -79,6 +82,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
             )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
+    room = Room.of(network, config.model.in_channels, policy.device)
     check_runtime(config, policy.device)
     if config.inference.runtime == "openvino":
         forward: Callable[[Tensor], Prediction] = OpenVinoPass(network, config.model.in_channels)
@@ -91,6 +95,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
         read_normalisation(path) or input_normalisation(config.model),
         config.model.in_channels,
         network.align_corners,
+        room,
     )
 
 

@@ -13,6 +13,7 @@ from engine.config import InferenceConfig
 from engine.data.views import FrameBatch, view_hw
 from engine.device import DevicePolicy
 from engine.inference.networks import FoldNetwork
+from engine.inference.room import UNLIMITED, Room
 from engine.inference.tta import mean_probabilities
 from engine.model.network import Prediction
 from engine.normalisation import Normalisation
@@ -40,13 +41,15 @@ def frames_of(hw: tuple[int, int] = (64, 96), batch: int = 2) -> FrameBatch:
     return FrameBatch(0, hw, frames, np.arange(batch), None)
 
 
-def network_of(logits: Callable[[Tensor], Tensor], fold: int = 0) -> FoldNetwork:
+def network_of(
+    logits: Callable[[Tensor], Tensor], fold: int = 0, room: Room = UNLIMITED
+) -> FoldNetwork:
     def forward(image: Tensor) -> Prediction:
         strided = F.avg_pool2d(logits(image), 4)
         return Prediction(strided, strided[:, 0])
 
     plain = Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
-    return FoldNetwork(fold, forward, plain, 3, align_corners=False)
+    return FoldNetwork(fold, forward, plain, 3, align_corners=False, room=room)
 
 
 def by_colour(image: Tensor) -> Tensor:
@@ -119,6 +122,24 @@ def test_no_forward_pass_is_repeated_for_a_temperature() -> None:
     predict([network_of(counted)], config_of(scales=(0.5, 1.0, 1.5), flip=True))
     sizes = [view_hw((64, 96), scale) for scale in (0.5, 1.0, 1.5)]
     assert seen == [(2, 3, *hw) for hw in sizes for _ in range(2)]
+
+
+def test_a_pass_takes_no_more_frames_than_memory_holds(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    def counted(image: Tensor) -> Tensor:
+        seen.append(len(image))
+        return by_colour(image)
+
+    caplog.set_level("INFO")
+    frames, config = frames_of(batch=5), config_of(scales=(0.5, 1.0), flip=True)
+    # Two frames of 64 x 96, eight of half the sides.
+    room = Room(free=2.5 * 64 * 96, pixel_bytes=1.0)
+    split = predict([network_of(counted, room=room), network_of(by_column)], config, frames)
+    assert seen == [5, 5, 2, 2, 1, 2, 2, 1]
+    whole = predict([network_of(by_colour), network_of(by_column)], config, frames)
+    torch.testing.assert_close(split, whole)
+    assert "views of 64 x 96: 2 a pass, free memory holds no more" in caplog.text
 
 
 def test_the_network_sees_channels_last_and_the_mirrored_frame() -> None:
