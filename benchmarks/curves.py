@@ -21,20 +21,24 @@ class Curve:
         unit: of the work.
         points: amounts of work.
         job: makes the row's job of an amount.
+        rounds: calls of each side at each point, unless the user names a number.
+        frames: of every point, likewise; None = the row's.
     """
 
     row: str
     unit: str
     points: Sequence[int]
     job: Callable[[Bench, Row, int], Job]
+    rounds: int
+    frames: int | None = None
 
 
 def curves() -> dict[str, Curve]:
     """All curves by name."""
     return {
-        "frames": Curve("epoch", "frames", (50, 100, 200, 400, 795), _frames),
-        "crops": Curve("train step", "crop area", (1, 2, 4), _crops),
-        "runs": Curve("blend", "runs blended", (2, 3, 4, 6, 8), _runs),
+        "frames": Curve("epoch", "frames", (50, 100, 200, 400, 795), _frames, 2),
+        "crops": Curve("train step", "crop area", (1, 2, 4), _crops, 7),
+        "runs": Curve("blend", "runs blended", (2, 3, 4, 6, 8), _runs, 1, frames=10),
     }
 
 

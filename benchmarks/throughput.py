@@ -204,8 +204,8 @@ def _measured(bench: Any, options: argparse.Namespace) -> Any:
     for name in options.curves:
         curve = curves()[name]
         row = known[curve.row]
-        row = replace(row, frames=options.frames or row.frames)
-        rounds = options.rounds or row.rounds
+        row = replace(row, frames=options.frames or curve.frames or row.frames)
+        rounds = options.rounds or curve.rounds
         yield [], [measure_curve(bench, name, curve, row, rounds, options.frames)]
 
 
