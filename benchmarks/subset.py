@@ -31,15 +31,8 @@ class Subset:
 
     def configured(self, config: Config) -> "Subset":
         """The same frames under another config, split as it says."""
-        data = config.data
-        folds = make_folds(
-            self.dataset.train.samples,
-            data.fold_kind,
-            data.folds,
-            data.fold_seed,
-            data.blocks_per_fold,
-        )
-        data = data.model_copy(update={"root": self.config.data.root})
+        folds = _split(self.dataset, config)
+        data = config.data.model_copy(update={"root": self.config.data.root})
         return replace(self, config=config.model_copy(update={"data": data}), folds=folds)
 
 
@@ -78,16 +71,20 @@ def open_subset(config: Config, frames: int, folder: Path) -> Subset:
     )
     data = config.data.model_copy(update={"root": str(folder)})
     config = config.model_copy(update={"data": data})
-    folds = make_folds(
-        dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
-    )
-    return Subset(config, dataset, folds)
+    return Subset(config, dataset, _split(dataset, config))
 
 
 def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
     """`count` items spread evenly over the sequence, in order; all of them if there are fewer."""
     count = min(count, len(items))
     return [items[position * len(items) // count] for position in range(count)]
+
+
+def _split(dataset: Dataset, config: Config) -> Folds:
+    """The experiment's folds, of fewer blocks where the frames do not fill as many."""
+    data, samples = config.data, dataset.train.samples
+    blocks = max(1, min(data.blocks_per_fold, len(samples) // data.folds))
+    return make_folds(samples, data.fold_kind, data.folds, data.fold_seed, blocks)
 
 
 def _list(root: Path, config: Config) -> tuple[list[FrameFiles], list[FrameFiles], dict[str, str]]:
