@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from benchmarks.fit import fit_power_law
@@ -124,4 +124,4 @@ def _crops(bench: Bench, row: Row, area: int) -> Job:
 
     job = bench.job(row, row.frames)
     subset = job.subset.configured(larger(job.config))
-    return Job(subset, job.networks, job.shared, job.folder, job.models)
+    return replace(job, subset=subset)

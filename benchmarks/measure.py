@@ -28,6 +28,7 @@ class Bench:
         folder: scratch space.
         rates: the machine's, see `benchmarks.rates`.
         say: told what is going on.
+        runs: see `Job`.
         subsets: datasets of links by their number of frames.
     """
 
@@ -35,6 +36,7 @@ class Bench:
     folder: Path
     rates: Mapping[str, float]
     say: Callable[[str], None]
+    runs: tuple[Path, ...] = ()
     subsets: dict[int, Subset] = field(default_factory=dict)
     _made: int = 0
 
@@ -48,7 +50,7 @@ class Bench:
         subset = subset.configured(row.configure(subset.config))
         self._made += 1
         own = self.folder / "rows" / str(self._made)
-        return Job(subset, self.folder / "networks", own / "shared", own, models)
+        return Job(subset, self.folder / "networks", own / "shared", own, models, self.runs)
 
 
 @dataclass(frozen=True)

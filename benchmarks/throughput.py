@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_installed()
     if options.gpu:
         _check_gpu()
+    for run in options.runs or ():
+        _check_run(run)
     settings = _settings(options, config)
     earlier = None
     if options.gate:
@@ -77,6 +79,14 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
     )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="calls of each side (default: by row)"
+    )
+    parser.add_argument(
+        "--runs",
+        nargs=2,
+        type=Path,
+        metavar="RUN",
+        help="blend these finished runs of the same frames (default: two networks trained for a "
+        "moment, which agree on little)",
     )
     parser.add_argument("--gpu", action="store_true", help="both sides on the CUDA device")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
@@ -127,6 +137,15 @@ def _check_gpu() -> None:
         raise ConfigError("--gpu, but torch finds no CUDA device; leave it out to use the CPU")
 
 
+def _check_run(run: Path) -> None:
+    from engine.inference.store import open_store
+
+    try:
+        open_store(run / "oof")
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"--runs: {error}") from error
+
+
 def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
     """What a later run has to share for its ratios to be comparable."""
     from engine.environment import identity
@@ -136,6 +155,7 @@ def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
         "size": options.size,
         "device": config.training.device,
         "frames": options.frames,
+        "runs": [run.name for run in options.runs or ()],
         "experiment": experiment[:16],
     }
 
@@ -160,7 +180,7 @@ def _measure_and_report(
     machine = {**describe_machine(), "rates": rates}
     content: dict[str, Any] = {"machine": machine, "settings": settings, "rows": [], "curves": []}
     with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:
-        bench = Bench(config, Path(folder), rates, _say)
+        bench = Bench(config, Path(folder), rates, _say, tuple(options.runs or ()))
         for rows, curves in _measured(bench, options):
             content["rows"] += rows
             content["curves"] += curves

@@ -21,6 +21,7 @@ class Job:
         shared: folder of what else was made for both sides.
         folder: a side's own, empty.
         models: how many runs are blended.
+        runs: folders of two finished runs whose probabilities are blended; empty = stand-ins.
     """
 
     subset: Subset
@@ -28,6 +29,7 @@ class Job:
     shared: Path
     folder: Path
     models: int = 2
+    runs: tuple[Path, ...] = ()
 
     @property
     def config(self) -> Config:

@@ -1,5 +1,7 @@
 """What both sides of a row start from, made once and outside of every timing."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from engine.data.sources import make_source
 from engine.data.views import frame_batches
 from engine.device import choose_device
 from engine.inference.networks import load_fold
+from engine.inference.store import open_store
 from engine.inference.tta import mean_probabilities
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
@@ -89,15 +92,32 @@ def networks(job: Job) -> None:
 def stores(job: Job) -> None:
     """`prob{m}.npy`, float16 (N, C, h, w): one for each of `job.models` runs, on all frames.
 
-    The first two are predictions of the two networks by one view; the others are mixtures of
-    these, each with its own smooth disturbance.
+    The first two are those of `job.runs` or, without them, predictions of the two networks by one
+    view, which agree on few pixels: the hardest case. The others are mixtures of these, each with
+    its own smooth disturbance.
     """
-    networks(job)
     job.shared.mkdir(parents=True, exist_ok=True)
-    predicted = [_predicted(job, number) for number in range(NETWORKS)]
+    if job.runs:
+        predicted = [_stored(job, run) for run in job.runs]
+    else:
+        networks(job)
+        predicted = [_predicted(job, number) for number in range(NETWORKS)]
     for number in range(job.models):
         store = predicted[number] if number < NETWORKS else _disturbed(predicted, number)
         np.save(store_file(job, number), store)
+
+
+def _stored(job: Job, run: Path) -> NDArray[np.float16]:
+    """What a finished run predicted of the frames."""
+    store = open_store(RunDir(run).oof)
+    if tuple(store.manifest["classes"]) != job.config.data.classes:
+        raise ValueError(f"{run} has other classes: {store.manifest['classes']}")
+    position = {stem: n for n, stem in enumerate(store.stems)}
+    missing = [s.stem for s in job.dataset.train.samples if s.stem not in position]
+    if missing:
+        raise ValueError(f"{run} does not hold frame {missing[0]}; use runs of the same dataset")
+    chosen = [position[sample.stem] for sample in job.dataset.train.samples]
+    return np.array(store.prob_NChw[chosen])
 
 
 @torch.inference_mode()

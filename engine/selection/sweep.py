@@ -172,6 +172,7 @@ class _Curve:
     miss_JC: NDArray[np.int64]
     value_J: NDArray[np.float64]
     state_K: NDArray[np.uint8]
+    low_K: NDArray[np.float64]
 
     @classmethod
     def of(cls, notes: _Notes, use_F: NDArray[np.bool_]) -> "_Curve":
@@ -183,10 +184,12 @@ class _Curve:
         truth_C = count_CC.sum(axis=1)
         value_J = edge_values(hit_JC, miss_JC, truth_C)
         bound_K = _bound(hit_JC[:-1], miss_JC[:-1], truth_C, note_K4C)
-        single_K = notes.low_K >= notes.high_K
+        # Other curves' folds may change something in a bin where these do not.
+        low_K = np.where(note_K4C.any(axis=(1, 2)), notes.low_K, np.inf)
+        single_K = low_K >= notes.high_K
         may_K = (bound_K >= value_J.max()) | (single_K & (value_J[1:] >= value_J.max()))
         state_K = np.where(may_K, np.where(single_K, SINGLE, LISTED), SKIPPED).astype(np.uint8)
-        return cls(notes, truth_C, hit_JC, miss_JC, value_J, state_K)
+        return cls(notes, truth_C, hit_JC, miss_JC, value_J, state_K, low_K)
 
     def peak(self, listed: _Listed, use_F: NDArray[np.bool_]) -> Peak:
         """The highest stretch; `listed` has at least the crossings of this curve's LISTED bins."""
@@ -196,7 +199,7 @@ class _Curve:
         found = widest_peak(
             edge_J,
             self.state_K,
-            self.notes.low_K,
+            self.low_K,
             self.hit_JC,
             self.miss_JC,
             self.truth_C,

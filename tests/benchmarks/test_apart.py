@@ -27,7 +27,7 @@ def test_every_side_is_timed_in_every_round() -> None:
         assert len(seconds) == 2
         assert min(seconds) > 0
     assert said[-1].startswith("  round 2/2: ours ")
-    assert timed.row("albumentations")["name"] == "crop_resize, one frame"
+    assert timed.case.name == "crop_resize, one frame"
 
 
 def test_nothing_is_timed_if_a_rival_differs() -> None:

@@ -49,6 +49,11 @@ def test_another_config_splits_the_same_frames_anew(tiny_config: Config, tmp_pat
     assert other.dataset is subset.dataset
 
 
+def test_a_small_subset_has_fewer_blocks_a_fold(tiny_config: Config, tmp_path: Path) -> None:
+    config = with_section(tiny_config, "data", folds=3, blocks_per_fold=4)
+    assert open_subset(config, 6, tmp_path).folds.count == 3
+
+
 def test_a_folder_that_is_not_there_is_named(tiny_config: Config, tmp_path: Path) -> None:
     config = with_section(tiny_config, "data", root=str(tmp_path / "nowhere"))
     with pytest.raises(DatasetError, match=r"nowhere(?s:.*)--data.root"):

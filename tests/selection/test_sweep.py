@@ -1,6 +1,7 @@
 """The exact curve and its peak against counting by plain NumPy in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.selection import sweep as module
 from engine.selection.pixels import OofPixels, shared
-from engine.selection.sweep import sweep
+from engine.selection.sweep import Peak, sweep
 
 IGNORE = 255
 MakePixels = Callable[..., OofPixels]
@@ -136,6 +137,28 @@ def test_each_curve_counts_its_folds_alone(make_pixels: MakePixels, brute_miou: 
         counted = brute_miou(pixels.without(fold), at(pixels, peak.share))
         assert counted == pytest.approx(peak.miou, abs=1e-12)
     assert peaks[1].share != peaks[2].share
+
+
+@pytest.mark.usefixtures("_ways")
+def test_a_curve_of_no_folds_is_flat_and_costs_no_pass(
+    make_pixels: MakePixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[str] = []
+    read = OofPixels.sweep
+
+    def counted(pixels: OofPixels, end_2MC: NDArray[np.float64], name: str) -> Any:
+        passes.append(name)
+        return read(pixels, end_2MC, name)
+
+    monkeypatch.setattr(OofPixels, "sweep", counted)
+    pixels = make_pixels(0)
+    (alone,) = sweep(pixels, pair(pixels.classes)).peaks
+    expected = passes.copy()
+    passes.clear()
+    use_GF = np.stack([np.ones(pixels.folds, bool), np.zeros(pixels.folds, bool)])
+    both = sweep(pixels, pair(pixels.classes), use_GF).peaks
+    assert both == (alone, Peak(0.0, 0.0, 1.0))
+    assert passes == expected
 
 
 def test_thinned_pixels_are_a_part_of_all(make_pixels: MakePixels) -> None:

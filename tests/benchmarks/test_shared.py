@@ -1,0 +1,61 @@
+"""Finished runs in the place of the benchmark's own stores."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.rows import shared
+from benchmarks.rows.job import Job
+from benchmarks.rows.shared_files import store_file
+from benchmarks.subset import Subset
+from benchmarks.throughput import main
+from engine.cli import ConfigError
+from engine.inference.store import ProbStoreWriter, StoreLayout
+
+
+def finished(root: Path, stems: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.float16]:
+    """A run's store of random numbers; (N, C, h, w)."""
+    layout = StoreLayout(stems, np.zeros(len(stems), np.int64), classes, (8, 12), (1.0,), "key")
+    prob_NChw = np.random.default_rng(len(root.name)).random(layout.shape).astype(np.float16)
+    writer = ProbStoreWriter(root / "oof", layout)
+    for n, prob_Chw in enumerate(prob_NChw):
+        writer.write(n, prob_Chw[None].astype(np.float32), 0)
+    writer.finish(1.0, "key")
+    return prob_NChw
+
+
+def job_of(subset: Subset, folder: Path, *runs: Path) -> Job:
+    return Job(subset, folder / "networks", folder / "shared", folder, models=3, runs=runs)
+
+
+def test_the_stores_of_runs_are_taken_frame_by_frame(tiny_subset: Subset, tmp_path: Path) -> None:
+    stems = tuple(sample.stem for sample in tiny_subset.dataset.train.samples)
+    classes = tiny_subset.config.data.classes
+    runs = tmp_path / "a", tmp_path / "bb"
+    # A run on more frames, in another order.
+    first, second = (finished(run, ("extra", *stems[::-1]), classes) for run in runs)
+    job = job_of(tiny_subset, tmp_path, *runs)
+    shared.stores(job)
+    np.testing.assert_array_equal(np.load(store_file(job, 0)), first[:0:-1])
+    np.testing.assert_array_equal(np.load(store_file(job, 1)), second[:0:-1])
+    assert np.load(store_file(job, 2)).shape == (12, 13, 8, 12)
+    assert not job.networks.exists()
+
+
+def test_a_run_of_other_frames_or_classes_is_refused(tiny_subset: Subset, tmp_path: Path) -> None:
+    stems = tuple(sample.stem for sample in tiny_subset.dataset.train.samples)
+    classes = tiny_subset.config.data.classes
+    finished(tmp_path / "few", stems[1:], classes)
+    finished(tmp_path / "other", stems, classes[::-1])
+    with pytest.raises(ValueError, match=f"few does not hold frame {stems[0]}"):
+        shared.stores(job_of(tiny_subset, tmp_path, tmp_path / "few"))
+    with pytest.raises(ValueError, match="other has other classes"):
+        shared.stores(job_of(tiny_subset, tmp_path, tmp_path / "other"))
+
+
+def test_a_run_without_a_store_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
+    with pytest.raises(ConfigError, match=r"--runs: .*none.* holds no finished store"):
+        main(["--runs", str(tmp_path / "none"), str(tmp_path / "none")])
