@@ -65,7 +65,6 @@ def measure(
         AssertionError: a result is wrong; naming the rival that differs.
         ModuleNotFoundError: a rival is not installed.
     """
-    from benchmarks.apart import run_apart
     from benchmarks.rates import machine_rates
     from benchmarks.timing import Timed, measure_memory, run_case
 
@@ -78,10 +77,7 @@ def measure(
             if threads not in rates:
                 _say(f"measuring the machine on {threads} threads")
                 rates[threads] = machine_rates(threads, device.type, tensor_cores=False)
-            if case.apart:
-                entry = run_apart(operation, case, rounds, _say)
-            else:
-                entry = run_case(case, rounds, _say)
+            entry = run_case(case, rounds, _say)
             entry.floor_s = case.work.floor_s(rates[threads])
             timed.append(entry)
     _say("measuring memory")

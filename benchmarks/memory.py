@@ -1,12 +1,16 @@
 """Memory of a process and all that it started, sampled from outside."""
 
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 _EVERY_S = 0.02
-"""Between two looks; each costs about a millisecond a process."""
+"""Between two looks; each costs a millisecond a process, and more where gigabytes are resident."""
+
+_LEFT_ALONE = 20
+"""So many times what a look took, the process is left alone: it cannot map memory meanwhile."""
 
 _MIB = 1024
 
@@ -59,10 +63,12 @@ class PeakMemory:
         self._thread.join()
 
     def _follow(self) -> None:
-        last = False
+        last, took_s = False, 0.0
         while not last:
-            last = self._stop.wait(_EVERY_S)
+            last = self._stop.wait(max(_EVERY_S, _LEFT_ALONE * took_s))
+            start_s = time.perf_counter()
             now = tree_memory(self._pid)
+            took_s = time.perf_counter() - start_s
             self.peak = TreeMemory(max(self.peak.own, now.own), max(self.peak.mapped, now.mapped))
 
 

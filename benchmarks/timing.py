@@ -56,7 +56,6 @@ class Case:
         device: where both sides work; on a GPU it is the device's time that is taken.
         check: takes a rival's name, our result and its result; raises AssertionError if they
             differ by more than rounding.
-        apart: each side runs in a process of its own, see `benchmarks.apart`.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Case:
     work: Work
     check: Callable[[str, Any, Any], None]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    apart: bool = False
 
 
 @dataclass
@@ -114,7 +112,11 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
     """
     say(f"{case.name}: checking")
     once = _once if case.device.type == "cpu" else _once_on_gpu
-    check_case(case)
+    expected = case.ours()
+    for name, rival in case.rivals.items():
+        # The first call of a compiled rival compiles it, which is not timed.
+        case.check(name, expected, rival())
+    del expected
     # What lives now need not be walked before each run, which would leave the caches cold.
     gc.collect()
     gc.freeze()
@@ -126,18 +128,6 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
         for call, seconds in sides if number % 2 else reversed(sides):
             seconds.append(once(call))
     return timed
-
-
-def check_case(case: Case) -> None:
-    """Hold every rival's result to ours.
-
-    Raises:
-        AssertionError: they differ.
-    """
-    expected = case.ours()
-    for name, rival in case.rivals.items():
-        # The first call of a compiled rival compiles it, which is not timed.
-        case.check(name, expected, rival())
 
 
 def measure_memory(timed: Sequence[Timed]) -> None:

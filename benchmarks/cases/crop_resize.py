@@ -1,4 +1,4 @@
-"""480x640 RGB-D frames to 576x768 crops of 720x960, on one core.
+"""A batch of 480x640 RGB-D frames to 576x768 crops of 720x960, on one core.
 
 Axes: N frames, P pixels of all of them, B rows, C channels, H W pixels of a frame, h w of a crop.
 """
@@ -38,23 +38,16 @@ _OPTIONS: dict[str, Any] = {
 
 
 def cases(device: torch.device) -> Iterator[Case]:
-    """A batch, and on the CPU, where a rival takes frame by frame, a call of one frame."""
-    yield _case("crop_resize", _BATCH, device)
-    if device.type == "cpu":
-        yield _case("crop_resize, one frame", 1, device)
-
-
-def _case(name: str, batch: int, device: torch.device) -> Case:
     """RGB, depth and label of decoded frames in memory; on the CPU each side on one thread."""
-    image_NHW3, depth_NHW, label_NHW = _frames(batch)
+    image_NHW3, depth_NHW, label_NHW = _frames()
     frames = Frames(
         torch.from_numpy(image_NHW3).reshape(-1, 3).to(device),
         torch.from_numpy(depth_NHW).reshape(-1).to(device),
         torch.from_numpy(label_NHW).reshape(-1).to(device),
-        (torch.arange(batch) * (_HW[0] * _HW[1])).to(device),
-        torch.tensor([_HW] * batch).to(device),
+        (torch.arange(_BATCH) * (_HW[0] * _HW[1])).to(device),
+        torch.tensor([_HW] * _BATCH).to(device),
     )
-    draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(batch)], dtype=torch.float64)
+    draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(_BATCH)], dtype=torch.float64)
     draw_B8 = draw_B8.to(device)
     compose = _albumentations()
 
@@ -75,20 +68,17 @@ def _case(name: str, batch: int, device: torch.device) -> Case:
             "opencv": _on_one_core(each(_opencv)),
             "albumentations": _on_one_core(each(albumentations)),
         }
-    return Case(
-        name,
+    yield Case(
+        "crop_resize",
         _on_one_core(lambda: crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS)),
         rivals,
-        _work(batch),
+        _work(),
         _check,
         device,
-        # What is written lies where the rival has just worked, unless each has a heap of its own:
-        # its lines have to leave the cache first, on our account.
-        apart=batch == 1,
     )
 
 
-def _work(batch: int) -> Work:
+def _work() -> Work:
     """The part of the frame under the crop is read: colours, depth, label; the crop is written.
 
     A colour of an output pixel: 3 operations to interpolate along the column, 2 to clip; of a
@@ -98,15 +88,15 @@ def _work(batch: int) -> Work:
     pixels, lines = _CROP_HW[0] * _CROP_HW[1], round(height)
     read, written = round(height * width) * (3 + 2 + 1), pixels * (3 * 4 + 4 + 1)
     flops = 3 * 5 * (pixels + lines * _CROP_HW[1])
-    return Work(batch * (read + written), batch * flops, threads=1)
+    return Work(_BATCH * (read + written), _BATCH * flops, threads=1)
 
 
-def _frames(batch: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:
+def _frames() -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:
     """Smooth, as a room is: resampling twice then differs little from resampling once."""
-    shades = smooth_probabilities((batch, 4, *_HW), seed=3).numpy()
+    shades = smooth_probabilities((_BATCH, 4, *_HW), seed=3).numpy()
     image_NHW3 = np.ascontiguousarray((255 * shades[:, :3]).transpose(0, 2, 3, 1).astype(np.uint8))
     depth_NHW = (1000 + 8000 * shades[:, 3]).astype(np.uint16)
-    return image_NHW3, depth_NHW, blocky_labels((batch, *_HW), 13).numpy()
+    return image_NHW3, depth_NHW, blocky_labels((_BATCH, *_HW), 13).numpy()
 
 
 def _draw() -> list[float]:
