@@ -3,7 +3,6 @@
 B: rows of a batch. N: frames of the split.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from engine.data.augment import Draws
 from engine.data.batch import Batch
 from engine.data.index import Sample
 from engine.data.resident_cache import frame_bytes, open_frames
+from engine.memory import total_bytes
 from engine.normalisation import Normalisation
 from kernels.crop_resize import Crops, Frames, crop_resize
 
@@ -155,11 +155,4 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _memory_limit(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory // 4)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # What a container may use: https://docs.kernel.org/admin-guide/cgroup-v2.html
-    group = Path("/sys/fs/cgroup/memory.max")
-    if group.exists() and (allowed := group.read_text(encoding="ascii").strip()).isdigit():
-        memory = min(memory, int(allowed))
-    return memory // 2
+    return total_bytes(device) // (4 if device.type == "cuda" else 2)

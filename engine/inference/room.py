@@ -1,13 +1,8 @@
 """How many images may pass a network together: what a pass takes, and what memory is free."""
 
 import copy
-import ctypes
-import logging
-import os
-import sys
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_log = logging.getLogger(__name__)
+from engine.memory import free_bytes
 
 _PROBE_HW = (128, 128)
 """Of the pass whose memory is counted; what it takes grows with the pixels."""
@@ -25,8 +20,6 @@ _SPARE = 2.0
 
 _USABLE = 0.5
 """Of the free memory; the rest is for whoever else runs here."""
-
-_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -69,33 +62,6 @@ def pass_bytes(network: nn.Module, in_channels: int) -> int:
     with living:
         twin(image_BCHW)
     return living.peak
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that could be allocated now, in bytes; what this process freed counts as free."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info(device)[0])
-    _return_freed_memory()
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if _MEMINFO.exists():
-        # Pages of files that could be dropped count too.
-        lines = dict(line.split(":") for line in _MEMINFO.read_text("ascii").splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    # What a container may use: https://docs.kernel.org/admin-guide/cgroup-v2.html
-    limit = _CGROUP / "memory.max"
-    if limit.exists() and (allowed := limit.read_text("ascii").strip()).isdigit():
-        used = int((_CGROUP / "memory.current").read_text("ascii"))
-        free = min(free, max(0, int(allowed) - used))
-    return free
-
-
-def _return_freed_memory() -> None:
-    """Have glibc return what it keeps of freed memory, see `engine.device`."""
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 class _Living(TorchDispatchMode):
