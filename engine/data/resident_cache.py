@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
 
-from engine.data.decode import read_frame
+from engine.data.decode import DECODERS, READERS, read_ahead
 from engine.data.index import Sample
 from engine.progress import track
 from engine.rundir import read_json, sync_folder, write_json
@@ -42,6 +41,7 @@ FORMAT = 1
 _MANIFEST = "manifest.json"
 _DTYPES: dict[str, type[np.generic]] = {"image": np.uint8, "depth": np.uint16, "label": np.uint8}
 _GIB = 1 << 30
+_AHEAD = 16  # frames whose files are asked for before they are needed
 
 _Put = Callable[[str, int, NDArray[Any]], None]
 """Keeps the pixels of one kind of one frame from a pixel of the buffer on."""
@@ -122,8 +122,7 @@ class _Layout:
 
     @cached_property
     def key(self) -> str:
-        # Another release of Pillow may bring another JPEG decoder, which rounds in its own way.
-        total = hashlib.sha256(f"{FORMAT} {PIL.__version__} {self.kinds}".encode())
+        total = hashlib.sha256(f"{FORMAT} {DECODERS} {self.kinds}".encode())
         for sample in self.samples:
             total.update(_content(sample).encode())
         return total.hexdigest()
@@ -246,7 +245,7 @@ def _write(layout: _Layout, part: Path, workers: int) -> None:
         def put(kind: str, first: int, pixels: NDArray[Any]) -> None:
             # Not through a mapping: a full disk is an error here, and a dead process there.
             start = first * layout.size(kind) // layout.pixels
-            descriptor, content = files[kind].fileno(), memoryview(pixels.tobytes())
+            descriptor, content = files[kind].fileno(), pixels.data.cast("B")
             place = start, len(content)
             while content:
                 written = os.pwrite(descriptor, content, start)
@@ -277,16 +276,18 @@ def _decode_to_memory(layout: _Layout, workers: int) -> Frames:
 def _decode_all(layout: _Layout, workers: int, put: _Put) -> None:
     def decode(number: int) -> None:
         sample = layout.samples[number]
-        try:
-            frame = read_frame(sample, label=True)
-        except (OSError, RuntimeError) as error:
-            raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
-        pixels = {"image": frame.image_HW3, "depth": frame.depth_HW, "label": frame.label_HW}
+        for later in layout.samples[number + _AHEAD : number + _AHEAD + 1]:
+            read_ahead(later)
         for kind in layout.kinds:
-            tensor = pixels[kind]
-            assert tensor is not None, "the source checked that all have it or none"
-            put(kind, int(layout.offset_N[number]), np.ascontiguousarray(tensor.numpy()))
+            try:
+                pixels = READERS[kind](sample)
+            except (OSError, RuntimeError) as error:
+                raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
+            assert pixels is not None, "the source checked that all have it or none"
+            put(kind, int(layout.offset_N[number]), pixels)
 
+    for first in layout.samples[:_AHEAD]:
+        read_ahead(first)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         with track("decoding frames", len(layout.samples)) as advance:

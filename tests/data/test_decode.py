@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,19 +68,54 @@ def test_exif_rotation_is_ignored(tmp_path: Path) -> None:
     assert read_frame(sample_of(image)).image_HW3.shape == (*HW, 3)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 2, "progressive": True},
+        {"quality": 100, "optimize": True},
+        {"keep_rgb": True},
+    ],
+)
+def test_a_jpeg_is_decoded_as_pillow_decodes_it(
+    tmp_path: Path, rng: np.random.Generator, options: dict[str, Any]
+) -> None:
+    smooth = np.cumsum(rng.integers(-9, 10, (*HW, 3)), axis=1) + 128
+    image = Image.fromarray(smooth.clip(0, 255).astype(np.uint8))
+    image.save(tmp_path / "image.jpg", **options)
+    with Image.open(tmp_path / "image.jpg") as opened:
+        expected = np.array(opened)
+    found = read_frame(sample_of(tmp_path / "image.jpg")).image_HW3.numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_jpeg_of_other_colours_is_named(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, HW[::-1]).save(tmp_path / "image.jpg")
+    with pytest.raises(RuntimeError, match=rf"image\.jpg: expected .* found Pillow mode '{mode}'"):
+        read_frame(sample_of(tmp_path / "image.jpg"))
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "image.png").mkdir()
+    with pytest.raises(RuntimeError, match=r"image\.png: cannot be decoded"):
+        read_frame(sample_of(tmp_path / "image.png"))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         read_frame(sample_of(tmp_path / "gone.png"))
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("content", ["cut", "text", "empty"])
 def test_a_file_that_cannot_be_decoded_is_named(
-    tmp_path: Path, rng: np.random.Generator, content: str
+    tmp_path: Path, rng: np.random.Generator, content: str, suffix: str
 ) -> None:
-    image = written(tmp_path, "bad.png", rng.integers(0, 256, (*HW, 3), dtype=np.uint8))
+    image = written(tmp_path, f"bad.{suffix}", rng.integers(0, 256, (*HW, 3), dtype=np.uint8))
     whole = image.read_bytes()
     image.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[content])
-    with pytest.raises(RuntimeError, match=r"bad\.png: cannot be decoded"):
+    with pytest.raises(RuntimeError, match=rf"bad\.{suffix}: cannot be decoded"):
         read_frame(sample_of(image))
 
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from engine.data import resident_cache
-from engine.data.decode import read_frame
+from engine.data.decode import READERS, read_frame
 from engine.data.index import Sample
 from engine.data.resident_cache import cache_folder, frame_bytes, open_frames
 from kernels.crop_resize import Frames
@@ -58,7 +58,7 @@ def no_decoding() -> Iterator[None]:
         raise AssertionError("a frame is decoded again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resident_cache, "read_frame", decode)
+        patch.setattr(resident_cache, "READERS", dict.fromkeys(READERS, decode))
         yield
 
 
@@ -148,13 +148,13 @@ def test_an_interrupt_ends_the_threads_and_leaves_no_cache(
 ) -> None:
     decoded: list[str] = []
 
-    def decode(sample: Sample, *, label: bool) -> Any:
+    def decode(sample: Sample) -> Any:
         decoded.append(sample.stem)
         if sample.stem == "2":
             raise KeyboardInterrupt
-        return read_frame(sample, label=label)
+        return READERS["depth"](sample)
 
-    monkeypatch.setattr(resident_cache, "read_frame", decode)
+    monkeypatch.setattr(resident_cache, "READERS", {**READERS, "depth": decode})
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         open_frames(png * 20, tmp_path, 1, PLENTY)
@@ -168,12 +168,12 @@ import os, pickle, sys
 from pathlib import Path
 from engine.data import resident_cache
 samples, folder, after = pickle.loads(sys.stdin.buffer.read())
-decode, count = resident_cache.read_frame, iter(range(1000))
-def read_frame(sample, **options):
+decode, count = resident_cache.READERS["label"], iter(range(1000))
+def read_label(sample):
     if next(count) == after:
         os.kill(os.getpid(), 9)
-    return decode(sample, **options)
-resident_cache.read_frame = read_frame
+    return decode(sample)
+resident_cache.READERS = {**resident_cache.READERS, "label": read_label}
 resident_cache.open_frames(samples, folder, 1, 0)
 """
 
