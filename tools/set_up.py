@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+_GB = 8
+"""Of disk that a new environment takes: PyTorch and what it brings for a GPU, and DALI."""
 
 
 def main() -> None:
@@ -26,8 +28,11 @@ def main() -> None:
                 print(f"set-up: {name} was cut short, installing it again", flush=True)
     python = environment / "bin" / "python"
     if not _works(python):
-        print("set-up: making .venv (several GB, a few minutes)", flush=True)
         shutil.rmtree(environment, ignore_errors=True)
+        free = shutil.disk_usage(ROOT).free / 1e9
+        if free < _GB:
+            sys.exit(f"set-up: .venv needs {_GB} GB of disk, {ROOT} has {free:.1f} GB free")
+        print(f"set-up: making .venv ({_GB} GB, a few minutes)", flush=True)
         environment.mkdir()
         unfinished.touch()
         # Not the interpreter of an active environment, which may vanish: the one beneath it.

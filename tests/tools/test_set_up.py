@@ -3,24 +3,25 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "set_up.py"
 
 
-def load() -> Callable[[Path], list[str]]:
+def load() -> ModuleType:
     # `tools` is no package: the script is loaded from its file, as `python tools/set_up.py` does.
     spec = importlib.util.spec_from_file_location("set_up", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    forget: Callable[[Path], list[str]] = module.forget_torn_packages
-    return forget
+    return module
 
 
-forget_torn_packages = load()
+set_up = load()
+forget_torn_packages: Callable[[Path], list[str]] = set_up.forget_torn_packages
 
 
 @pytest.fixture
@@ -69,3 +70,13 @@ def test_what_pip_had_set_aside_is_removed(site_packages: Path) -> None:
     (site_packages / "~ight").mkdir()
     forget_torn_packages(site_packages)
     assert not (site_packages / "~ight").exists()
+
+
+def test_a_disk_that_is_too_full_is_named_before_anything_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_up, "ROOT", tmp_path)
+    monkeypatch.setattr(set_up.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5.94e9))
+    with pytest.raises(SystemExit, match=r"\.venv needs 8 GB of disk, .* has 5\.9 GB free"):
+        set_up.main()
+    assert list(tmp_path.iterdir()) == []
