@@ -12,6 +12,7 @@ from engine.config import Config
 ROWS = (
     "data cached",
     "data cold",
+    "decode",
     "train step",
     "validation",
     "epoch",

@@ -69,6 +69,17 @@ def rows(device: str) -> dict[str, Row]:
             frames=200,
             rounds=5,
         ),
+        "decode": Row(
+            data.ours_decode,
+            {
+                "plain": Rival(data.plain_decode, Recipe(device)),
+                "Pillow": Rival(data.pillow_decode, Recipe(device)),
+            },
+            data.decode_work,
+            data.check_decode,
+            frames=200,
+            rounds=7,
+        ),
         "train step": Row(
             step.ours,
             _rivals(step.plain, usual),

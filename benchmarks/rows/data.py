@@ -1,8 +1,9 @@
-"""An epoch of augmented training batches, from files or from what is kept of them."""
+"""Decoding alone, and an epoch of augmented batches from files or what is kept of them."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from benchmarks.timing import Work
 if TYPE_CHECKING:
     from benchmarks.plain.recipe import Recipe
     from engine.data.augment import Draws
+    from engine.data.index import Sample
     from engine.data.sources import Source
 
 
@@ -74,6 +76,53 @@ def plain_cold(job: Job, recipe: "Recipe") -> Prepared:
     return Prepared(run, reset)
 
 
+def ours_decode(job: Job) -> Prepared:
+    """Image, depth map and label of every frame, by the engine's decoders."""
+    from engine.data.decode import read_depth, read_image, read_label
+
+    return _decoding(job, read_image, read_depth, read_label)
+
+
+def plain_decode(job: Job, recipe: "Recipe") -> Prepared:  # noqa: ARG001
+    """The same by OpenCV."""
+    import cv2
+
+    from benchmarks.plain.data import read_depth, read_image, read_label
+
+    cv2.setNumThreads(0)
+    return _decoding(job, read_image, read_depth, read_label)
+
+
+def pillow_decode(job: Job, recipe: "Recipe") -> Prepared:  # noqa: ARG001
+    """The same by Pillow."""
+    import numpy as np
+    from PIL import Image
+
+    def decode(path: Path | None) -> Any:
+        assert path is not None
+        with Image.open(path) as image:
+            return np.array(image)
+
+    return _decoding(
+        job,
+        lambda sample: decode(sample.image),
+        lambda sample: decode(sample.depth),
+        lambda sample: decode(sample.label),
+    )
+
+
+def decode_work(job: Job) -> Work:
+    """The files are read, the pixels written; decoding itself is not counted."""
+    samples = job.dataset.train.samples
+    decoded = sum(sample.hw[0] * sample.hw[1] * (3 + 2 + 1) for sample in samples)
+    return Work(_file_bytes(samples) + decoded, 0, job.threads)
+
+
+def check_decode(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Both decoded the same frames to the same depths and classes."""
+    assert ours == theirs, f"decoded: {ours} and {theirs}"
+
+
 def cached_work(job: Job) -> Work:
     """Per image: the frame's part under the crop is read, the crop written.
 
@@ -95,7 +144,7 @@ def cold_work(job: Job) -> Work:
     """The files are read and the decoded frames kept once; decoding itself is not counted."""
     work = cached_work(job)
     samples = job.dataset.train.samples
-    files = sum(file.stat().st_size for sample in samples for file in _files(sample))
+    files = _file_bytes(samples)
     decoded = sum(sample.hw[0] * sample.hw[1] * (3 + 2 + 1) for sample in samples)
     return Work(work.bytes + files + decoded, work.flops, work.threads)
 
@@ -103,6 +152,23 @@ def cold_work(job: Job) -> Work:
 def check(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Both made the same number of images."""
     assert ours["frames"] == theirs["frames"], f"images: {ours['frames']} and {theirs['frames']}"
+
+
+def _decoding(job: Job, *readers: Callable[["Sample"], Any]) -> Prepared:
+    """Frames one by one, as many threads as decoding has in the engine."""
+    samples = job.dataset.train.samples
+
+    def middle(sample: "Sample") -> int:
+        """One depth and one class, to compare by."""
+        _, depth_HW, label_HW = (read(sample) for read in readers)
+        place = sample.hw[0] // 2, sample.hw[1] // 2
+        return 256 * int(depth_HW[place]) + int(label_HW[place])
+
+    def run() -> dict[str, Any]:
+        with ThreadPoolExecutor(job.config.data.workers) as pool:
+            return {"frames": len(samples), "middles": sum(pool.map(middle, samples))}
+
+    return Prepared(run)
 
 
 def _source(job: Job) -> "Source":
@@ -153,7 +219,11 @@ def _facts(sizes: Iterator[int]) -> dict[str, Any]:
     return {"frames": sum(sizes)}
 
 
-def _files(sample: Any) -> list[Path]:
+def _file_bytes(samples: Sequence["Sample"]) -> int:
+    return sum(file.stat().st_size for sample in samples for file in _files(sample))
+
+
+def _files(sample: "Sample") -> list[Path]:
     return [file for file in (sample.image, sample.depth, sample.label) if file is not None]
 
 

@@ -1,8 +1,9 @@
-"""PNGs of one channel, 8 or 16 bits deep, decoded at least 3 times as fast as by Pillow.
+"""PNGs of one channel, 8 or 16 bits deep: depth maps and labels.
 
-Depth maps and labels are such files. A row of a PNG holds what a filter left of it; general
-libraries undo the filters of one and two bytes a pixel a byte at a time, which takes most of their
-time. Pillow is the reference: tests compare the pixels. https://www.w3.org/TR/png-3/#9Filters
+A row of a PNG holds what a filter left of it. General libraries undo the filters of one and two
+bytes a pixel a byte at a time, which takes most of their time. Pillow is the reference: tests
+compare the pixels, `benchmarks.throughput --rows decode` the time.
+https://www.w3.org/TR/png-3/#9Filters
 
 H: rows. S: bytes of a row.
 """

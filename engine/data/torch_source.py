@@ -1,4 +1,4 @@
-"""The reference source: Pillow decodes, PyTorch samples; written to be read.
+"""The reference source: PyTorch samples whole frames; written to be read.
 
 B: rows of a batch. C: channels. H W: pixels of the frame. h w: pixels of the crop.
 """
