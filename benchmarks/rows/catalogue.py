@@ -71,10 +71,7 @@ def rows(device: str) -> dict[str, Row]:
         ),
         "decode": Row(
             data.ours_decode,
-            {
-                "plain": Rival(data.plain_decode, Recipe(device)),
-                "Pillow": Rival(data.pillow_decode, Recipe(device)),
-            },
+            _as_is(device, {"plain": data.plain_decode, "Pillow": data.pillow_decode}),
             data.decode_work,
             data.check_decode,
             frames=200,
@@ -120,10 +117,7 @@ def rows(device: str) -> dict[str, Row]:
         ),
         "blend": Row(
             blend.ours,
-            {
-                "plain": Rival(blend.plain, Recipe(device)),
-                "plain SLSQP": Rival(blend.plain_slsqp, Recipe(device)),
-            },
+            _as_is(device, {"plain": blend.plain, "plain SLSQP": blend.plain_slsqp}),
             blend.work,
             blend.check,
             frames=20,
@@ -159,6 +153,13 @@ def _usual(device: str) -> dict[str, Recipe]:
         "plain, AMP": Recipe(device, amp=True),
         "plain, AMP, channels-last": Recipe(device, amp=True, channels_last=True),
     }
+
+
+def _as_is(
+    device: str, prepares: Mapping[str, Callable[[Job, Recipe], Prepared]]
+) -> dict[str, Rival]:
+    """Rivals of the unchanged recipe, which differ by what they do."""
+    return {name: Rival(prepare, Recipe(device)) for name, prepare in prepares.items()}
 
 
 def _rivals(

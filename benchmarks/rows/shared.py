@@ -111,7 +111,10 @@ def _stored(job: Job, run: Path) -> NDArray[np.float16]:
     """What a finished run predicted of the frames."""
     store = open_store(RunDir(run).oof)
     if tuple(store.manifest["classes"]) != job.config.data.classes:
-        raise ValueError(f"{run} has other classes: {store.manifest['classes']}")
+        raise ValueError(
+            f"{run} has other classes: {store.manifest['classes']}; use a run of the benchmark's: "
+            f"{list(job.config.data.classes)}"
+        )
     position = {stem: n for n, stem in enumerate(store.stems)}
     missing = [s.stem for s in job.dataset.train.samples if s.stem not in position]
     if missing:
