@@ -125,8 +125,10 @@ def read_ahead(sample: Sample) -> None:
         with suppress(OSError):
             if path is not None:
                 descriptor = os.open(path, os.O_RDONLY)
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-                os.close(descriptor)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
 
 
 def _decode_jpeg(content: bytes, hw: tuple[int, int]) -> NDArray[np.uint8] | None:

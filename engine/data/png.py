@@ -20,8 +20,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED = 0, 3
 
 _ONE, _TWO = np.uintp(1), np.uintp(2)  # unsigned indices, which Numba need not test for a sign
-_RUN = np.uintp(8)
-"""Bytes that are looked at together for whether they repeat the row above."""
+_RUN_BYTES = 8
+"""That are looked at together for whether they repeat the row above."""
+_RUN = np.uintp(_RUN_BYTES)
 
 _Bytes = NDArray[np.uint8]
 _Index = int | np.unsignedinteger[Any]
@@ -82,7 +83,7 @@ def _undo_filters(filtered_HS: _Bytes, pixels_HW: NDArray[Any]) -> bool:
     step = size // pixels_HW.shape[1]
     # In whole runs: what lies behind the end of a row is never used. Slices are assigned by loops,
     # which LLVM vectorises: Numba's own way takes five times as long.
-    padded = (size + 7) // 8 * 8
+    padded = -(-size // _RUN_BYTES) * _RUN_BYTES
     filtered_S = np.zeros(padded, np.uint8)
     above_S, row_S = np.zeros_like(filtered_S), np.zeros_like(filtered_S)
     for y in range(len(filtered_HS)):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.data.decode import read_frame
+from engine.data.decode import read_ahead, read_frame
 from engine.data.index import Sample
 
 HW = (6, 9)
@@ -105,6 +106,20 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         read_frame(sample_of(tmp_path / "gone.png"))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system does not read ahead")
+def test_reading_ahead_leaves_a_missing_file_to_its_reader_and_keeps_none_open(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = written(tmp_path, "image.png", rng.integers(0, 256, (*HW, 3), dtype=np.uint8))
+    opened: list[int] = []
+    monkeypatch.setattr("os.posix_fadvise", lambda descriptor, *_: opened.append(descriptor))
+    read_ahead(sample_of(tmp_path / "gone.png", image, image))
+    assert len(opened) == 2
+    for descriptor in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
