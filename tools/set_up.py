@@ -31,7 +31,10 @@ def main() -> None:
         shutil.rmtree(environment, ignore_errors=True)
         free = shutil.disk_usage(ROOT).free / 1e9
         if free < _GB:
-            sys.exit(f"set-up: .venv needs {_GB} GB of disk, {ROOT} has {free:.1f} GB free")
+            sys.exit(
+                f"set-up: .venv needs {_GB} GB of disk, {ROOT} has {free:.1f} GB free; make room, "
+                "or clone to another disk"
+            )
         print(f"set-up: making .venv ({_GB} GB, a few minutes)", flush=True)
         environment.mkdir()
         unfinished.touch()
