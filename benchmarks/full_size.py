@@ -11,9 +11,9 @@ from engine.config import Config
 
 if TYPE_CHECKING:
     from engine.data.batch import Batch
-    from engine.data.index import Dataset
-    from engine.device import DevicePolicy
-    from engine.normalisation import Normalisation
+    from engine.data.normalisation import Normalisation
+    from engine.frames.index import Dataset
+    from engine.runtime.device import DevicePolicy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in figures.items():
         print(f"{name:20} {value}")
     if options.json:
-        from engine.environment import describe_environment
         from engine.rundir import write_json
+        from engine.runtime.environment import describe_environment
 
         machine = describe_environment(fingerprint="")
         write_json(options.json, {"machine": machine, "rows": [figures]})
@@ -49,21 +49,21 @@ def measure(config: Config) -> dict[str, Any]:
     """
     import torch
 
-    from engine.data.index import load_dataset
-    from engine.device import choose_device
-    from engine.environment import peak_memory_mib
+    from engine.frames.index import load_dataset
     from engine.model.network import build_network, input_normalisation
+    from engine.runtime.device import choose_device
+    from engine.runtime.environment import peak_memory_mib
     from engine.training.ema import Ema
     from engine.training.optim import make_optimizer
     from engine.training.step import Statistics, TrainStep
 
-    policy = choose_device(config.training)
+    policy = choose_device(config.runtime)
     dataset = load_dataset(
         Path(config.data.root),
         config.data.classes,
         config.data.small_classes,
         need_depth=config.model.input == "rgbd",
-        workers=config.data.workers,
+        workers=config.runtime.workers,
     )
     normalisation = input_normalisation(config.model)
     batch = _first_batch(config, dataset, normalisation, policy)
@@ -116,7 +116,7 @@ def _first_batch(
         normalisation,
         config.model.in_channels,
         policy.device,
-        config.data.workers,
+        config.runtime.workers,
         crop=policy.operations.crop_resize,
     )
     return next(iter(source.batches(iter([draws]))))
@@ -132,10 +132,10 @@ def _views(
     """Every view of the first frame at every temperature."""
     import torch
 
-    from engine.data.views import frame_batches
-    from engine.environment import peak_memory_mib
-    from engine.inference.networks import FoldNetwork
-    from engine.inference.tta import mean_probabilities
+    from engine.runtime.environment import peak_memory_mib
+    from engine.views.frame_batches import frame_batches
+    from engine.views.networks import FoldNetwork
+    from engine.views.tta import mean_probabilities
 
     fold = FoldNetwork(
         0,
@@ -151,7 +151,7 @@ def _views(
             policy.device,
             depth=config.model.input == "rgbd",
             label=False,
-            workers=config.data.workers,
+            workers=config.runtime.workers,
         )
     )
     start_s = time.monotonic()

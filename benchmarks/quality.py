@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
     check_installed()
-    flags.setdefault("training", {}).setdefault("device", "cpu")
+    flags.setdefault("runtime", {}).setdefault("device", "cpu")
     config = load_config([_CONFIGS / "exp093_2.toml", _CONFIGS / "lite.toml"], flags)
 
     from benchmarks.report import describe_machine
@@ -80,12 +80,12 @@ def _compare(subset: "Subset", seed: int, folder: Path) -> dict[str, Any]:
 def _ours(subset: "Subset", folder: Path) -> list[float]:
     """Train and score by the engine: mIoU by temperature."""
     from benchmarks.rows.oof import engine_scores
-    from engine.device import choose_device
-    from engine.inference.networks import load_fold
     from engine.rundir import RunDir
+    from engine.runtime.device import choose_device
     from engine.training.loop import FoldTask, train_fold
+    from engine.views.networks import load_fold
 
-    run, policy = RunDir(folder), choose_device(subset.config.training)
+    run, policy = RunDir(folder), choose_device(subset.config.runtime)
     task = FoldTask(
         subset.config,
         subset.dataset,
@@ -108,7 +108,7 @@ def _plain(subset: "Subset", folder: Path) -> list[float]:
     from benchmarks.plain.training import train_fold
 
     # What a user may do to be faster changes no result; softmax of one pass gives the same too.
-    recipe = Recipe(subset.config.training.device, channels_last=True, shared_passes=True)
+    recipe = Recipe(subset.config.runtime.device, channels_last=True, shared_passes=True)
     samples, validation = subset.dataset.train.samples, subset.folds.validation(0)
     train_fold(
         subset.config,

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine.environment import describe_environment
+from engine.runtime.environment import describe_environment
 
 
 def describe_machine() -> dict[str, Any]:

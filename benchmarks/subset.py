@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from engine.config import ROOMS, Config
 from engine.data.folds import Folds, make_folds
-from engine.data.frame_check import Fault, FrameFiles
-from engine.data.index import Dataset, DatasetError, load_dataset
-from engine.data.listing import list_split, read_scenes
-from engine.data.rooms import render_rooms
+from engine.frames.frame_check import Fault, FrameFiles
+from engine.frames.index import Dataset, DatasetError, load_dataset
+from engine.frames.listing import list_split, read_scenes
+from engine.rooms.dataset import render_rooms
 
 _Item = TypeVar("_Item")
 
@@ -67,7 +67,7 @@ def open_subset(config: Config, frames: int, folder: Path) -> Subset:
         config.data.classes,
         config.data.small_classes,
         need_depth=config.model.input == "rgbd",
-        workers=config.data.workers,
+        workers=config.runtime.workers,
     )
     data = config.data.model_copy(update={"root": str(folder)})
     config = config.model_copy(update={"data": data})

@@ -110,7 +110,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
         options.curves = [] if options.rows else list(CURVES)
     if options.rows is None:
         options.rows = list(ROWS)
-    flags.setdefault("training", {}).setdefault("device", "cuda" if options.gpu else "cpu")
+    flags.setdefault("runtime", {}).setdefault("device", "cuda" if options.gpu else "cpu")
     return options, load_config([_CONFIGS / name for name in _SIZES[options.size]], flags)
 
 
@@ -139,7 +139,7 @@ def _check_gpu() -> None:
 
 
 def _check_run(run: Path) -> None:
-    from engine.inference.store import open_store
+    from engine.views.store import open_store
 
     try:
         open_store(run / "oof")
@@ -149,12 +149,12 @@ def _check_run(run: Path) -> None:
 
 def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
     """What a later run has to share for its ratios to be comparable."""
-    from engine.environment import identity
+    from engine.runtime.environment import identity
 
     experiment = identity(config, sections=("data", "model", "training", "inference"))
     return {
         "size": options.size,
-        "device": config.training.device,
+        "device": config.runtime.device,
         "frames": options.frames,
         "runs": [run.name for run in options.runs or ()],
         "experiment": experiment[:16],
@@ -176,8 +176,8 @@ def _measure_and_report(
     from benchmarks.report import describe_machine, print_curves, print_stages
 
     _say("measuring the machine")
-    threads = config.training.threads or torch.get_num_threads()
-    rates = machine_rates(threads, config.training.device)
+    threads = config.runtime.threads or torch.get_num_threads()
+    rates = machine_rates(threads, config.runtime.device)
     machine = {**describe_machine(), "rates": rates}
     content: dict[str, Any] = {"machine": machine, "settings": settings, "rows": [], "curves": []}
     with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:
@@ -213,7 +213,7 @@ def _measured(bench: Any, options: argparse.Namespace) -> Any:
     from benchmarks.measure import measure, row_of
     from benchmarks.rows.catalogue import rows
 
-    known = rows(bench.config.training.device)
+    known = rows(bench.config.runtime.device)
     for name in options.rows:
         row = known[name]
         rivals = [rival for rival in row.rivals if rival in (options.rivals or row.rivals)]

@@ -13,9 +13,9 @@ from engine.cli import ConfigError, run_main
 from engine.rundir import RunDir, read_json, write_json
 
 if TYPE_CHECKING:
-    from engine.data.index import Dataset
-    from engine.device import DevicePolicy
-    from engine.members import Member
+    from engine.frames.index import Dataset
+    from engine.runtime.device import DevicePolicy
+    from engine.selection.members import Member
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.blend")
@@ -109,8 +109,8 @@ def blend(roots: Sequence[Path], out: RunDir, options: Options) -> int:
         ValueError: the runs do not fit together, or the dataset is not theirs.
         FileNotFoundError: a run has no finished store.
     """
-    from engine.members import open_members, open_pixels
-    from engine.selection.blend_search import search_blend
+    from engine.report.blend_search import search_blend
+    from engine.selection.members import open_members, open_pixels
     from engine.selection.statistics import group_of
 
     start_s = time.monotonic()
@@ -164,10 +164,10 @@ def _check_out(out: RunDir, key: str) -> None:
 def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset", "DevicePolicy"]:
     """The checked dataset and the device, by the first run's config."""
     from engine.config import Config
-    from engine.device import choose_device
     from engine.experiment import read_dataset
-    from engine.inference.networks import check_runtime
-    from engine.members import check_dataset
+    from engine.runtime.device import choose_device
+    from engine.selection.members import check_dataset
+    from engine.views.networks import check_runtime
 
     config = members[0].config.model_dump()
     # Whatever a member needs has to be there for all.
@@ -176,9 +176,9 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     if options.data is not None:
         config["data"]["root"] = str(options.data)
     if options.device is not None:
-        config["training"]["device"] = options.device
+        config["runtime"]["device"] = options.device
     merged = Config.model_validate(config)
-    policy = choose_device(merged.training)
+    policy = choose_device(merged.runtime)
     for member in members:
         check_runtime(member.predicting(options.runtime), policy.device)
     dataset = read_dataset(merged)
@@ -195,8 +195,8 @@ def _finish(
     key: str,
 ) -> None:
     """Predict the test frames, if asked, and write the summary."""
-    from engine.environment import peak_memory_mib
-    from engine.inference.submission import forget_progress
+    from engine.runtime.environment import peak_memory_mib
+    from engine.views.submission import forget_progress
 
     found = read_json(out.blend)
     seconds = dict(found["seconds"])
@@ -227,10 +227,10 @@ def _submit(
     out: RunDir,
     key: str,
 ) -> float | None:
-    from engine.inference.masks import BlendMember, blend_masks
-    from engine.inference.networks import load_folds
-    from engine.inference.submission import write_submission
-    from engine.selection.blend_report import weights_by_class
+    from engine.report.blend_report import weights_by_class
+    from engine.views.masks import BlendMember, blend_masks
+    from engine.views.networks import load_folds
+    from engine.views.submission import write_submission
 
     test = dataset.test.samples
     classes = members[0].config.data.classes
@@ -262,8 +262,8 @@ def _atlas(
     """The error atlas of the blend, made unless it stands; the seconds it took."""
     import numpy as np
 
-    from engine.selection.atlas import has_atlas, stored_masks, write_atlas
-    from engine.selection.blend_report import weights_by_class
+    from engine.report.atlas import has_atlas, stored_masks, write_atlas
+    from engine.report.blend_report import weights_by_class
 
     if not has_atlas(out, key):
         classes = members[0].config.data.classes
@@ -278,8 +278,8 @@ def _atlas(
 def _show(out: RunDir) -> None:
     from rich.console import Console
 
-    from engine.selection.atlas_report import atlas_tables
-    from engine.selection.blend_report import blend_tables
+    from engine.report.atlas_report import atlas_tables
+    from engine.report.blend_report import blend_tables
 
     # A log has no width of its own, and the names of runs are long.
     console = Console(width=None if Console().is_terminal else 120)

@@ -111,7 +111,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
     A mistake prints its message alone; an error nobody foresaw keeps its traceback.
     """
-    from engine.progress import start_logging
+    from engine.runtime.progress import start_logging
 
     start_logging()
     try:

@@ -38,11 +38,6 @@ class DataConfig(BaseModel):
     classes: tuple[str, ...] = Field(
         nyuv2.CLASSES, description="class names by index", min_length=2
     )
-    source: Literal["auto", "resident", "dali", "torch"] = Field(
-        "auto", description="frames decoded once and kept, or files by DALI or plain PyTorch"
-    )
-    cache: str = Field("", description="folder of decoded frames, empty = the user's cache folder")
-    workers: int = Field(2, ge=1, description="decoding threads")
     folds: int = Field(5, ge=2, description="number of folds")
     fold_kind: Literal["random", "blocked", "scene"] = Field("blocked", description="how to split")
     fold_seed: int = Field(42, ge=0, description="seed of the split")
@@ -126,7 +121,7 @@ class ModelConfig(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """Optimisation, loss and device policy."""
+    """Optimisation and loss."""
 
     model_config = _FROZEN
 
@@ -152,17 +147,6 @@ class TrainingConfig(BaseModel):
     ignored_edges: bool = Field(False, description="unlabelled neighbours make an edge")
     depth_weight: float = Field(0.1, ge=0, description="weight of the auxiliary depth L1, 0 = off")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
-    save_every: int = Field(200, ge=1, description="steps between checkpoints")
-    log_every: int = Field(20, ge=1, description="steps between progress lines")
-    device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast type")
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="torch.compile the network; off: no CUDA graphs either"
-    )
-    kernels: Literal["fused", "reference"] = Field(
-        "fused", description="fused operations, or plain PyTorch in their place"
-    )
-    threads: int = Field(0, ge=0, description="CPU threads, 0 = torch's choice")
 
 
 class InferenceConfig(BaseModel):
@@ -179,9 +163,6 @@ class InferenceConfig(BaseModel):
         None, description="size that views are scaled from and averaged at; none = the frame's own"
     )
     batch_size: int = Field(4, ge=1, description="frames a forward pass, fewer if memory is short")
-    runtime: Literal["torch", "openvino"] = Field(
-        "torch", description="what runs the trained networks; openvino: faster on a CPU"
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -208,6 +189,38 @@ class SelectionConfig(BaseModel):
     )
 
 
+class RuntimeConfig(BaseModel):
+    """What runs the experiment, and is no part of it.
+
+    The first fields are free: they change no byte of a result and may differ from call to call. The
+    others are recorded: they change rounding, are resolved when a fold begins, and are kept when it
+    is resumed.
+    """
+
+    model_config = _FROZEN
+
+    workers: int = Field(2, ge=1, description="decoding threads")
+    cache: str = Field("", description="folder of decoded frames, empty = the user's cache folder")
+    log_every: int = Field(20, ge=1, description="steps between progress lines")
+    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
+    source: Literal["auto", "resident", "dali", "torch"] = Field(
+        "auto", description="frames decoded once and kept, or files by DALI or plain PyTorch"
+    )
+    kernels: Literal["fused", "reference"] = Field(
+        "fused", description="fused operations, or plain PyTorch in their place"
+    )
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the network")
+    cuda_graphs: Literal["auto", "on", "off"] = Field(
+        "auto", description="record steps and views once, replay them; auto: on a GPU"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads, 0 = torch's choice")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast type")
+    inference: Literal["torch", "openvino"] = Field(
+        "torch", description="what runs the trained networks; openvino: faster on a CPU"
+    )
+
+
 class Config(BaseModel):
     """One experiment."""
 
@@ -218,6 +231,7 @@ class Config(BaseModel):
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
     selection: SelectionConfig = SelectionConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -7,21 +7,21 @@ from pathlib import Path
 from engine.cli import ConfigError, differences, load_config, to_toml
 from engine.config import ROOMS, Config
 from engine.data.folds import Folds, make_folds
-from engine.data.index import Dataset, load_dataset
-from engine.data.rooms import render_rooms
-from engine.device import DevicePolicy, choose_device
-from engine.environment import (
+from engine.frames.index import Dataset, load_dataset
+from engine.model.network import input_normalisation
+from engine.rooms.dataset import render_rooms
+from engine.rundir import RunDir, write_json, write_text
+from engine.runtime.device import DevicePolicy, choose_device
+from engine.runtime.environment import (
     RUNTIME_FIELDS,
     describe_environment,
     fold_hashes,
     stage_identity,
     weights_identity,
 )
-from engine.inference.networks import check_runtime
-from engine.model.network import input_normalisation
-from engine.progress import track_total
-from engine.rundir import RunDir, write_json, write_text
+from engine.runtime.progress import track_total
 from engine.training.loop import FoldTask
+from engine.views.networks import check_runtime
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def check_same_experiment(config: Config, run_dir: RunDir) -> None:
     changed = [
         line
         for line in differences(load_config([run_dir.config]), config)
-        if line.partition(":")[0] not in runtime
+        if line.partition(":")[0] not in runtime and not line.startswith("runtime.")
     ]
     if changed:
         raise ConfigError(
@@ -112,7 +112,7 @@ def read_dataset(config: Config) -> Dataset:
             data.classes,
             data.small_classes,
             need_depth=config.model.input == "rgbd",
-            workers=data.workers,
+            workers=config.runtime.workers,
             progress=progress,
         )
 
@@ -122,7 +122,7 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
 
     Raises:
         DatasetError: the dataset has faults.
-        RuntimeError: the device or `inference.runtime` is not there.
+        RuntimeError: the device or `runtime.inference` is not there.
     """
     # An unknown encoder is found now, not after the files have been read.
     input_normalisation(config.model)
@@ -139,7 +139,7 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
         folds.kind,
         100 * folds.leakage,
     )
-    policy = choose_device(config.training)
+    policy = choose_device(config.runtime)
     check_runtime(config, policy.device)
     weights_hash = weights_identity(config, dataset.fingerprint, folds.fold_of.tolist())
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)

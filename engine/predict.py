@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
     flags: dict[str, dict[str, str]] = {}
     if options.device:
-        flags["training"] = {"device": options.device}
+        flags.setdefault("runtime", {})["device"] = options.device
     if options.runtime:
-        flags["inference"] = {"runtime": options.runtime}
+        flags.setdefault("runtime", {})["inference"] = options.runtime
     config = load_config([run.config], flags)
     out = options.out or options.run / "masks" / options.images.resolve().name
     predict(config, run, options.images, options.depth, out)
@@ -69,11 +69,11 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
         DatasetError: a file cannot be used; names every such file.
         FileNotFoundError: the run lacks a fold's weights.
     """
-    from engine.data.index import load_frames
-    from engine.device import choose_device
-    from engine.inference.masks import predict_masks
-    from engine.inference.networks import load_folds
-    from engine.progress import track, track_total
+    from engine.frames.index import load_frames
+    from engine.runtime.device import choose_device
+    from engine.runtime.progress import track, track_total
+    from engine.views.masks import predict_masks
+    from engine.views.networks import load_folds
 
     if config.model.input == "rgbd":
         depth = depth or images.resolve().parent / "depth"
@@ -81,8 +81,8 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
         _log.info("%s sees RGB only; --depth is not needed", run.root)
         depth = None
     with track_total("checking files") as progress:
-        samples = load_frames(images, depth, workers=config.data.workers, progress=progress)
-    policy = choose_device(config.training)
+        samples = load_frames(images, depth, workers=config.runtime.workers, progress=progress)
+    policy = choose_device(config.runtime)
     networks = load_folds(config, run, range(config.data.folds), policy)
     temperature = read_json(run.temperature)["best"]
     masks = predict_masks(networks, samples, temperature, config, policy)

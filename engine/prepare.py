@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.data.folds import Folds
-    from engine.data.index import Dataset
+    from engine.frames.index import Dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,25 +64,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     config = load_config(options.config)
     return check_root(
-        options.root, config.data, need_depth=options.depth or config.model.input == "rgbd"
+        options.root,
+        config.data,
+        need_depth=options.depth or config.model.input == "rgbd",
+        workers=config.runtime.workers,
     )
 
 
-def check_root(root: Path, config: DataConfig, *, need_depth: bool) -> int:
+def check_root(root: Path, config: DataConfig, *, need_depth: bool, workers: int) -> int:
     """Check a dataset folder and print its summary; returns the exit code.
 
     Args:
         root: dataset folder.
         config: its classes and how it would be cut into folds; `config.root` is not read.
         need_depth: whether a frame without depth is a fault.
+        workers: decoding threads.
 
     Raises:
         DatasetError: naming every fault.
     """
     from rich.console import Console
 
-    from engine.data.index import load_dataset
-    from engine.progress import track_total
+    from engine.frames.index import load_dataset
+    from engine.runtime.progress import track_total
 
     with track_total("checking files") as progress:
         dataset = load_dataset(
@@ -90,7 +94,7 @@ def check_root(root: Path, config: DataConfig, *, need_depth: bool) -> int:
             config.classes,
             config.small_classes,
             need_depth=need_depth,
-            workers=config.workers,
+            workers=workers,
             progress=progress,
         )
     kinds = _all_folds(dataset, config)
@@ -117,8 +121,8 @@ def render(root: Path, *, scenes: int, frames: int, hw: tuple[int, int], seed: i
     Raises:
         ValueError: an argument is out of range, or `root` holds something else.
     """
-    from engine.data.rooms import render_rooms
-    from engine.progress import track_total
+    from engine.rooms.dataset import render_rooms
+    from engine.runtime.progress import track_total
 
     with track_total("rendering rooms") as progress:
         render_rooms(root, scenes=scenes, frames=frames, hw=hw, seed=seed, progress=progress)

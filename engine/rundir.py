@@ -9,6 +9,8 @@ runs/NAME/
   submission.npy submission.zip              uint8 (N, H, W) in stem order
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
+
+What a JSON file holds is a `Record`, defined beside the stage that writes it.
 """
 
 import json
@@ -17,7 +19,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class _Name:
+    """A file of the run folder: `run.summary` is the path of its `summary.json`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "RunDir", _: type) -> Path:
+        return run.root / self.name
 
 
 @dataclass(frozen=True)
@@ -26,65 +40,75 @@ class RunDir:
 
     root: Path
 
-    @property
-    def config(self) -> Path:
-        return self.root / "config.toml"
-
-    @property
-    def environment(self) -> Path:
-        return self.root / "environment.json"
-
-    @property
-    def folds(self) -> Path:
-        return self.root / "folds.json"
+    config = _Name("config.toml")
+    environment = _Name("environment.json")
+    folds = _Name("folds.json")
+    oof = _Name("oof")
+    manifest = _Name("oof/manifest.json")
+    temperature = _Name("temperature.json")
+    summary = _Name("summary.json")
+    atlas = _Name("atlas.json")
+    frame_counts = _Name("frames.npy")
+    worst_frames = _Name("worst.png")
+    blend = _Name("blend.json")
+    submission = _Name("submission.npy")
+    submission_zip = _Name("submission.zip")
 
     def fold(self, fold: int) -> Path:
+        """The folder of a fold."""
         return self.root / f"fold{fold}"
 
     def metrics(self, fold: int) -> Path:
+        """One line an epoch."""
         return self.fold(fold) / "metrics.jsonl"
 
     def last(self, fold: int) -> Path:
+        """What training goes on from."""
         return self.fold(fold) / "last.pt"
 
     def best(self, fold: int) -> Path:
+        """The averaged weights of the best epoch."""
         return self.fold(fold) / "best.safetensors"
 
-    @property
-    def oof(self) -> Path:
-        return self.root / "oof"
 
-    @property
-    def temperature(self) -> Path:
-        return self.root / "temperature.json"
+class Record(BaseModel):
+    """What one stage leaves for another in a JSON file, validated on both sides.
 
-    @property
-    def summary(self) -> Path:
-        return self.root / "summary.json"
+    A field that was not given is left out of the file; one that was given as None is null there.
+    """
 
-    @property
-    def atlas(self) -> Path:
-        return self.root / "atlas.json"
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @property
-    def frame_counts(self) -> Path:
-        return self.root / "frames.npy"
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
-    @property
-    def worst_frames(self) -> Path:
-        return self.root / "worst.png"
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all."""
+        write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
-    @property
-    def blend(self) -> Path:
-        return self.root / "blend.json"
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
 
-    @property
-    def submission(self) -> Path:
-        return self.root / "submission.npy"
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or another release's; the message names it.
+        """
+        return cls.parse(path.read_text(encoding="utf-8"), path)
 
-    @property
-    def submission_zip(self) -> Path:
-        return self.root / "submission.zip"
+    @classmethod
+    def parse(cls, text: str, path: Path) -> Self:
+        """The record that a text holds, which stands in the file at `path`; raises as `read`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise ValueError(
+                f"{path} is damaged or of another release ({where or 'file'}: {fault['msg']}); "
+                "delete it and run again"
+            ) from error
 
 
 @contextmanager

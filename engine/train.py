@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--kernels",
         choices=("fused", "reference"),
-        help="short for --training.kernels: reference runs plain PyTorch for the fused operations",
+        help="short for --runtime.kernels: reference runs plain PyTorch for the fused operations",
     )
     options, flags = parse_command_line(parser, arguments)
     if options.kernels:
-        flags.setdefault("training", {})["kernels"] = options.kernels
+        flags.setdefault("runtime", {})["kernels"] = options.kernels
     files = options.config or [DEMO]
     config = load_config(files, flags)
     out = options.out or Path("runs") / "-".join(file.stem for file in files)
@@ -105,7 +105,7 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     opened_s = time.monotonic() - start_s
     key = run.stage_hash(*run.fold_hashes())
     if run_dir.summary.exists() and read_json(run_dir.summary)["key"] == key:
-        from engine.inference.submission import forget_progress
+        from engine.views.submission import forget_progress
 
         _log.info("%s is complete; nothing to do", run_dir.root)
         forget_progress(run_dir)
@@ -167,11 +167,11 @@ def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
     Returns:
         The store's state by fold: frames done, confusion by temperature, seconds.
     """
-    from engine.inference.networks import load_fold
-    from engine.inference.oof import oof_layout, predict_fold
-    from engine.inference.store import ProbStoreWriter, forget_progress, open_store
     from engine.selection.temperature import choose_temperature, total_confusion
     from engine.training.loop import is_complete
+    from engine.views.networks import load_fold
+    from engine.views.oof import oof_layout, predict_fold
+    from engine.views.store import ProbStoreWriter, forget_progress, open_store
 
     config, samples = run.config, run.dataset.train.samples
     trained = [
@@ -211,12 +211,12 @@ def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
 
 def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> None:
     """Predict the test frames, map the errors and write the summary."""
-    from engine.environment import peak_memory_mib
-    from engine.inference.masks import predict_masks
-    from engine.inference.networks import load_folds
-    from engine.inference.submission import forget_progress, write_submission
-    from engine.selection.summary import summarise
+    from engine.report.summary import summarise
+    from engine.runtime.environment import peak_memory_mib
     from engine.training.checkpoint import read_metrics
+    from engine.views.masks import predict_masks
+    from engine.views.networks import load_folds
+    from engine.views.submission import forget_progress, write_submission
 
     config, test = run.config, run.dataset.test.samples
     choice = read_json(run.dir.temperature)
@@ -247,8 +247,8 @@ def _atlas(run: "Experiment", key: str) -> dict[str, Any]:
     """The error atlas of the stored predictions, made unless it stands."""
     import numpy as np
 
-    from engine.inference.store import open_store
-    from engine.selection.atlas import has_atlas, stored_masks, write_atlas
+    from engine.report.atlas import has_atlas, stored_masks, write_atlas
+    from engine.views.store import open_store
 
     if has_atlas(run.dir, key):
         found: dict[str, Any] = read_json(run.dir.atlas)
@@ -262,8 +262,8 @@ def _atlas(run: "Experiment", key: str) -> dict[str, Any]:
 def _show(run_dir: RunDir) -> None:
     from rich.console import Console
 
-    from engine.selection.atlas_report import atlas_tables
-    from engine.selection.summary import summary_tables
+    from engine.report.atlas_report import atlas_tables
+    from engine.report.summary import summary_tables
 
     console = Console()
     scores = read_json(run_dir.temperature)["scores"]

@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+pytest_plugins = ["tests.frames_on_disk"]
+
 TINY: dict[str, dict[str, Any]] = {
     "data": {
-        "source": "torch",
-        "workers": 1,
         "folds": 2,
         "blocks_per_fold": 1,
         "input_hw": [48, 64],
@@ -54,10 +54,8 @@ TINY: dict[str, dict[str, Any]] = {
         "ema_decay": 0.9,
         "schedule": "warmup_cosine",
         "boundary_weight": 2.0,
-        "save_every": 2,
-        "log_every": 2,
-        "threads": 1,
     },
+    "runtime": {"source": "torch", "workers": 1, "save_every": 2, "log_every": 2, "threads": 1},
     "inference": {
         "scales": [0.75, 1.0],
         "temperatures": [0.7, 1.0],
@@ -199,12 +197,12 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
     def make(root: Path, seed: int, config: Config = tiny_config) -> RunDir:
         from safetensors.torch import save_file
 
-        from engine.data.decode import read_label
         from engine.experiment import open_experiment
-        from engine.inference.oof import store_hw
-        from engine.inference.store import ProbStoreWriter, StoreLayout
+        from engine.frames.decode import read_label
         from engine.model.network import build_network
         from engine.rundir import write_json
+        from engine.views.oof import store_hw
+        from engine.views.store import ProbStoreWriter, StoreLayout
 
         run = open_experiment(config, RunDir(root))
         run.describe()

@@ -24,15 +24,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-import engine.data.rooms
-import engine.inference.oof
-import engine.inference.submission
-import engine.selection.atlas
-import engine.selection.summary
+import engine.report.atlas
+import engine.report.summary
+import engine.rooms.dataset
 import engine.train
 import engine.training.loop
-from engine.device import DevicePolicy
-from engine.progress import start_logging
+import engine.views.oof
+import engine.views.submission
+from engine.runtime.device import DevicePolicy
+from engine.runtime.progress import start_logging
 from engine.training.loop import FoldTask
 from engine.training.step import TrainStep
 

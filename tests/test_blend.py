@@ -13,8 +13,8 @@ import pytest
 from engine import blend
 from engine.cli import ConfigError, run_main
 from engine.config import Config
-from engine.inference import submission
 from engine.rundir import RunDir
+from engine.views import submission
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 MakeRun = Callable[..., RunDir]
@@ -118,15 +118,15 @@ def test_the_submission_blends_what_the_runs_predict(
     import torch
     import torch.nn.functional as F
 
-    from engine.data.index import load_dataset
-    from engine.data.views import frame_batches
-    from engine.device import choose_device
-    from engine.inference.networks import load_folds
-    from engine.inference.tta import mean_probabilities
+    from engine.frames.index import load_dataset
+    from engine.runtime.device import choose_device
+    from engine.views.frame_batches import frame_batches
+    from engine.views.networks import load_folds
+    from engine.views.tta import mean_probabilities
 
     array = np.load(finished_blend.submission)
     assert array.shape == (5, 48, 64)
-    data, policy = tiny_config.data, choose_device(tiny_config.training)
+    data, policy = tiny_config.data, choose_device(tiny_config.runtime)
     dataset = load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
     weights = [member["weight"] for member in read(finished_blend.blend)["members"]]
     masks = []

@@ -11,14 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.cli import (
-    ConfigError,
-    differences,
-    load_config,
-    parse_command_line,
-    run_main,
-    to_toml,
-)
+from engine.cli import ConfigError, differences, load_config, parse_command_line, run_main, to_toml
 from engine.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent

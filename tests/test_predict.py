@@ -12,7 +12,7 @@ from PIL import Image
 from engine import predict
 from engine.cli import ConfigError, run_main
 from engine.config import Config
-from engine.data.index import DatasetError
+from engine.frames.index import DatasetError
 from engine.nyuv2 import PALETTE
 from engine.rundir import RunDir
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import prepare
-from engine.data.index import DatasetError
+from engine.frames.index import DatasetError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from engine import train
 from engine.cli import ConfigError, load_config, run_main
 from engine.config import Config
-from engine.inference.store import open_store
 from engine.rundir import RunDir
+from engine.views.store import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -186,7 +186,7 @@ def test_the_same_dataset_elsewhere_is_the_same_experiment(
     shutil.copytree(tiny_config.data.root, data)
     arguments = ("--config", tiny_toml, "--out", copied_run.root, "--data.root", data)
     before = mtimes(copied_run.root)
-    assert train.main([*map(str, arguments), "--data.workers", "2"]) == 0
+    assert train.main([*map(str, arguments), "--runtime.workers", "2"]) == 0
     assert mtimes(copied_run.root) == before
 
 

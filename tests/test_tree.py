@@ -100,7 +100,7 @@ def test_a_machine_path_is_recognised(text: str) -> None:
     assert MACHINE_PATH.search(text.format("/"))
 
 
-@pytest.mark.parametrize("text", ["../shared/data/nyuv2", "engine/data/index.py", "{x}/work/y"])
+@pytest.mark.parametrize("text", ["../shared/data/nyuv2", "engine/frames/index.py", "{x}/work/y"])
 def test_a_relative_path_is_no_machine_path(text: str) -> None:
     assert not MACHINE_PATH.search(text)
 

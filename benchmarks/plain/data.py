@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from engine.config import Config
-from engine.data.index import Sample
+from engine.frames.index import Sample
 from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
 

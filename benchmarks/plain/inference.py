@@ -16,7 +16,7 @@ from benchmarks.plain.model import DepthFpn
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import confusion
 from engine.config import Config
-from engine.data.index import Sample
+from engine.frames.index import Sample
 from engine.model.network import input_normalisation
 
 Frames = Sequence[tuple[Array, Array, Array]]

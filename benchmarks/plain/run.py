@@ -18,7 +18,7 @@ from benchmarks.plain.selection import confusion, grid_weights, mean_iou
 from benchmarks.plain.training import train_fold
 from engine.config import Config
 from engine.data.folds import Folds
-from engine.data.index import Dataset, Sample
+from engine.frames.index import Dataset, Sample
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def ours(job: Job) -> Prepared:
     def run() -> dict[str, Any]:
         runs = []
         for number, config in enumerate(_configs(job)):
-            data = config.data.model_copy(update={"cache": str(job.folder / "cache")})
+            runtime = config.runtime.model_copy(update={"cache": str(job.folder / "cache")})
             runs.append(RunDir(job.folder / str(number)))
-            train(config.model_copy(update={"data": data}), runs[-1], range(_FOLDS))
+            train(config.model_copy(update={"runtime": runtime}), runs[-1], range(_FOLDS))
         weights, miou = blend(job, runs)
         single = [read_json(run.summary)["oof"]["miou"] for run in runs]
         return _facts(job, single, miou, weights)
@@ -63,15 +63,15 @@ def blend(job: Job, runs: "list[RunDir]") -> tuple[list[float], float]:
     """Our weights on the runs' stores, and the submission of their blend."""
     from benchmarks.rows.blend import search
     from benchmarks.rows.shared_files import read_labels
-    from engine.device import choose_device
-    from engine.inference.masks import BlendMember, blend_masks
-    from engine.inference.networks import load_folds
-    from engine.inference.store import open_store
     from engine.rundir import read_json, whole_file
+    from engine.runtime.device import choose_device
+    from engine.views.masks import BlendMember, blend_masks
+    from engine.views.networks import load_folds
+    from engine.views.store import open_store
 
     stores_M = [open_store(run.oof).prob_NChw for run in runs]
     weight_M, miou = search(stores_M, read_labels(job.dataset.train.samples))
-    config, policy = job.config, choose_device(job.config.training)
+    config, policy = job.config, choose_device(job.config.runtime)
     members = [
         BlendMember(
             load_folds(config, run, range(_FOLDS), policy),

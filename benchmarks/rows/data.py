@@ -14,8 +14,8 @@ from benchmarks.timing import Work
 if TYPE_CHECKING:
     from benchmarks.plain.recipe import Recipe
     from engine.data.augment import Draws
-    from engine.data.index import Sample
     from engine.data.sources import Source
+    from engine.frames.index import Sample
 
 
 def ours_cached(job: Job) -> Prepared:
@@ -78,7 +78,7 @@ def plain_cold(job: Job, recipe: "Recipe") -> Prepared:
 
 def ours_decode(job: Job) -> Prepared:
     """Image, depth map and label of every frame, by the engine's decoders."""
-    from engine.data.decode import read_depth, read_image, read_label
+    from engine.frames.decode import read_depth, read_image, read_label
 
     return _decoding(job, read_image, read_depth, read_label)
 
@@ -163,7 +163,7 @@ def _decoding(job: Job, *readers: Callable[["Sample"], Any]) -> Prepared:
         return [read(sample)[place].tolist() for read in readers]
 
     def run() -> dict[str, Any]:
-        with ThreadPoolExecutor(job.config.data.workers) as pool:
+        with ThreadPoolExecutor(job.config.runtime.workers) as pool:
             return {"frames": len(samples), "middles": list(pool.map(middle, samples))}
 
     return Prepared(run)
@@ -171,19 +171,19 @@ def _decoding(job: Job, *readers: Callable[["Sample"], Any]) -> Prepared:
 
 def _source(job: Job) -> "Source":
     from engine.data.sources import make_source
-    from engine.device import choose_device
     from engine.model.network import input_normalisation
+    from engine.runtime.device import choose_device
 
     config = job.config
-    policy = choose_device(config.training)
+    policy = choose_device(config.runtime)
     return make_source(
-        config.data.source,
+        config.runtime.source,
         job.dataset.train.samples,
         config.data.crop_hw,
         input_normalisation(config.model),
         config.model.in_channels,
         policy.device,
-        config.data.workers,
+        config.runtime.workers,
         cache=str(job.folder),
         crop=policy.operations.crop_resize,
     )

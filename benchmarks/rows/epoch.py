@@ -17,14 +17,14 @@ VALIDATION_TOLERANCE = 0.002
 
 def ours_epoch(job: Job) -> Prepared:
     """Fold 0 of the engine from starting weights to the file of its best epoch; one epoch."""
-    from engine.device import choose_device
     from engine.rundir import RunDir
+    from engine.runtime.device import choose_device
     from engine.training.loop import FoldTask, train_fold
 
-    policy = choose_device(job.config.training)
-    data = job.config.data.model_copy(update={"cache": str(job.folder / "cache")})
+    policy = choose_device(job.config.runtime)
+    runtime = job.config.runtime.model_copy(update={"cache": str(job.folder / "cache")})
     task = FoldTask(
-        config=job.config.model_copy(update={"data": data}),
+        config=job.config.model_copy(update={"runtime": runtime}),
         dataset=job.dataset,
         run=RunDir(job.folder / "run"),
         fold=0,
@@ -55,13 +55,13 @@ def plain_epoch(job: Job, recipe: "Recipe") -> Prepared:
 
 def ours_validation(job: Job) -> Prepared:
     """The engine's validation of a trained network."""
-    from engine.device import choose_device
-    from engine.inference.networks import load_fold
     from engine.rundir import RunDir
+    from engine.runtime.device import choose_device
     from engine.training.validation import validate
+    from engine.views.networks import load_fold
     from kernels.confusion import mean_iou
 
-    policy = choose_device(job.config.training)
+    policy = choose_device(job.config.runtime)
     network = load_fold(job.config, RunDir(job.networks / "0"), 0, policy)
 
     def run() -> dict[str, Any]:

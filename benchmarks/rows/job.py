@@ -8,7 +8,7 @@ import torch
 from benchmarks.subset import Subset
 from engine.config import Config
 from engine.data.folds import Folds
-from engine.data.index import Dataset, Sample
+from engine.frames.index import Dataset, Sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Job:
     @property
     def threads(self) -> int:
         """PyTorch's threads on either side."""
-        return self.config.training.threads or torch.get_num_threads()
+        return self.config.runtime.threads or torch.get_num_threads()
 
 
 def with_section(config: Config, section: str, **changes: object) -> Config:

@@ -14,8 +14,8 @@ from engine.config import Config
 if TYPE_CHECKING:
     from benchmarks.plain.recipe import Recipe
     from benchmarks.subset import Subset
-    from engine.device import DevicePolicy
-    from engine.inference.networks import FoldNetwork
+    from engine.runtime.device import DevicePolicy
+    from engine.views.networks import FoldNetwork
 
 __all__ = ["check_scores", "configure", "engine_scores", "ours", "plain", "work"]
 
@@ -30,11 +30,11 @@ def configure(config: Config) -> Config:
 
 def ours(job: Job) -> Prepared:
     """The engine's prediction of fold 0 into its store."""
-    from engine.device import choose_device
-    from engine.inference.networks import load_fold
     from engine.rundir import RunDir
+    from engine.runtime.device import choose_device
+    from engine.views.networks import load_fold
 
-    policy = choose_device(job.config.training)
+    policy = choose_device(job.config.runtime)
     network = load_fold(job.config, RunDir(job.networks / "0"), 0, policy)
     folder = job.folder / "oof"
 
@@ -50,8 +50,8 @@ def engine_scores(
     """Predict the frames of fold 0 into a store: mIoU by temperature, and how many pixels count."""
     import numpy as np
 
-    from engine.inference.oof import oof_layout, predict_fold
-    from engine.inference.store import ProbStoreWriter
+    from engine.views.oof import oof_layout, predict_fold
+    from engine.views.store import ProbStoreWriter
     from kernels.confusion import mean_iou
 
     config, samples = subset.config, subset.dataset.train.samples

@@ -13,14 +13,14 @@ from benchmarks.scene import smooth_probabilities
 from benchmarks.subset import evenly
 from engine.data.augment import draw, epoch_order
 from engine.data.sources import make_source
-from engine.data.views import frame_batches
-from engine.device import choose_device
-from engine.inference.networks import load_fold
-from engine.inference.store import open_store
-from engine.inference.tta import mean_probabilities
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
+from engine.runtime.device import choose_device
 from engine.training.loop import FoldTask, train_fold
+from engine.views.frame_batches import frame_batches
+from engine.views.networks import load_fold
+from engine.views.store import open_store
+from engine.views.tta import mean_probabilities
 
 NETWORKS = 2
 """Trained from other seeds, as the runs of a blend are."""
@@ -46,7 +46,7 @@ def batch(job: Job) -> None:
         input_normalisation(config.model),
         config.model.in_channels,
         torch.device("cpu"),
-        config.data.workers,
+        config.runtime.workers,
     )
     order = epoch_order(config.training.seed, 0, np.arange(len(split.samples)))
     draws = draw(
@@ -86,7 +86,7 @@ def networks(job: Job) -> None:
             validation=job.folds.validation(0)[:2],
             config_hash="shared",
         )
-        train_fold(task, choose_device(config.training))
+        train_fold(task, choose_device(config.runtime))
 
 
 def stores(job: Job) -> None:
@@ -127,7 +127,7 @@ def _stored(job: Job, run: Path) -> NDArray[np.float16]:
 def _predicted(job: Job, number: int) -> NDArray[np.float16]:
     """Prediction of a network by one view, at half the base size."""
     config = with_section(job.config, "inference", scales=[1.0], flip=False)
-    policy = choose_device(config.training)
+    policy = choose_device(config.runtime)
     network = load_fold(config, RunDir(job.networks / str(number)), 0, policy)
     maps = []
     for frames in frame_batches(
@@ -136,7 +136,7 @@ def _predicted(job: Job, number: int) -> NDArray[np.float16]:
         policy.device,
         depth=config.model.input == "rgbd",
         label=False,
-        workers=config.data.workers,
+        workers=config.runtime.workers,
     ):
         prob_BTCHW = mean_probabilities(
             [network], frames, config.inference, (1.0,), len(config.data.classes), policy

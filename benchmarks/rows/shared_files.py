@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.rows.job import Job
-from engine.data.index import Sample
+from engine.frames.index import Sample
 
 
 def store_file(job: Job, number: int) -> Path:

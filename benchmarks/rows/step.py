@@ -31,15 +31,15 @@ def ours(job: Job) -> Prepared:
     from safetensors.torch import load_file
 
     from engine.data.batch import Batch
-    from engine.device import choose_device
     from engine.model.network import build_network
+    from engine.runtime.device import choose_device
     from engine.training.ema import Ema
     from engine.training.optim import learning_rate, make_optimizer
     from engine.training.phases import PhaseClock
     from engine.training.step import Statistics, TrainStep
 
     config, training = job.config, job.config.training
-    policy = choose_device(training)
+    policy = choose_device(job.config.runtime)
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     network.load_state_dict(load_file(job.shared / "start.safetensors"))
     network.to(policy.device).to(memory_format=torch.channels_last).train()

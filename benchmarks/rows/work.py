@@ -6,8 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.config import Config, ModelConfig
-from engine.data.views import view_hw
 from engine.model.network import Network
+from engine.views.frame_batches import view_hw
 
 _INTERPOLATE = 6
 """Operations to interpolate a class of a pixel along row and column."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from engine import nyuv2
 from engine.data.augment import Draws, sample_positions
-from engine.data.index import Sample
-from engine.normalisation import Normalisation
+from engine.data.normalisation import Normalisation
+from engine.frames.index import Sample
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,9 +29,9 @@ from torch.utils.dlpack import from_dlpack
 from engine import nyuv2
 from engine.data.augment import Draws, sample_positions
 from engine.data.batch import Batch, finish
-from engine.data.decode import read_frame
-from engine.data.index import Sample
-from engine.normalisation import Normalisation
+from engine.data.normalisation import Normalisation
+from engine.frames.decode import read_frame
+from engine.frames.index import Sample
 
 _PREFETCH = 2
 """Batches that DALI prepares ahead of use."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.index import Sample
+from engine.frames.index import Sample
 
 KINDS = ("random", "blocked", "scene")
 

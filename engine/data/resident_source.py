@@ -16,10 +16,10 @@ from torch import Tensor
 from engine import nyuv2
 from engine.data.augment import Draws
 from engine.data.batch import Batch
-from engine.data.index import Sample
-from engine.data.resident_cache import frame_bytes, open_frames
-from engine.memory import total_bytes
-from engine.normalisation import Normalisation
+from engine.data.normalisation import Normalisation
+from engine.frames.cache import frame_bytes, open_frames
+from engine.frames.index import Sample
+from engine.runtime.memory import total_bytes
 from kernels.crop_resize import Crops, Frames, crop_resize
 
 CropResize = Callable[..., Crops]
@@ -120,7 +120,7 @@ def open_resident(
     Args:
         samples: a split; all with depth or none, all with labels or none.
         device: where they stay.
-        folder: of the cache, see `engine.data.resident_cache`.
+        folder: of the cache, see `engine.frames.cache`.
         workers: decoding threads.
 
     Raises:

@@ -15,11 +15,11 @@ import torch
 
 from engine.data.augment import Draws
 from engine.data.batch import Batch
-from engine.data.index import Sample
-from engine.data.resident_cache import cache_folder
+from engine.data.normalisation import Normalisation
 from engine.data.resident_source import CropResize, ResidentSource, misfit, open_resident
 from engine.data.torch_source import TorchSource
-from engine.normalisation import Normalisation
+from engine.frames.cache import cache_folder
+from engine.frames.index import Sample
 from kernels.crop_resize import crop_resize
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def make_source(
     """Make a source of batches; `auto` takes the first that fits of `resident`, `dali`, `torch`.
 
     Args:
-        kind: as `data.source`.
+        kind: as `runtime.source`.
         samples: the split; `Draws.index` counts in it. Their depth or label files are read for
             all samples or, if none has one, not at all.
         crop_hw: size of the crops, pixels.
@@ -66,7 +66,7 @@ def make_source(
         in_channels: 3, or 4 with inverse depth.
         device: where the batches are made; with CUDA, `dali` crops on the GPU.
         workers: decoding threads, >= 1.
-        cache: folder of decoded frames, as `data.cache`; empty = the user's cache folder.
+        cache: folder of decoded frames, as `runtime.cache`; empty = the user's cache folder.
         crop: the operation that `resident` crops with.
 
     Raises:
@@ -97,8 +97,8 @@ def _choose(
     """Which source runs, and why."""
     if kind == "dali" and (missing := _dali_fault()):
         raise RuntimeError(
-            f"data.source = 'dali', but DALI cannot be imported: {missing}; install "
-            "nvidia-dali-cuda130 (Linux x86-64 only) or set data.source to 'torch'"
+            f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
+            "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
         )
     if kind != "auto":
         return kind, "as configured"

@@ -18,9 +18,9 @@ from torch import Tensor
 from engine import nyuv2
 from engine.data.augment import Draws, sample_positions
 from engine.data.batch import Batch, finish
-from engine.data.decode import read_frame
-from engine.data.index import Sample
-from engine.normalisation import Normalisation
+from engine.data.normalisation import Normalisation
+from engine.frames.decode import read_frame
+from engine.frames.index import Sample
 
 _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""

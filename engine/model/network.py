@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
+from engine.data.normalisation import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import FpnDecoder, upsample
 from engine.model.weights import load_weights, package_normalisation
-from engine.normalisation import Normalisation, read_normalisation
 
 _PIXEL_MAX = 255.0
 """timm states means and deviations for images in 0..1; ours are in 0..255."""

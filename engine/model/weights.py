@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
+from engine.data.normalisation import Normalisation
 from engine.model.hub import hub_state
 from engine.model.smp_folder import TENSORS, check_folder
-from engine.normalisation import Normalisation
 
 _LOG = logging.getLogger(__name__)
 

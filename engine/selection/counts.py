@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.progress import track
+from engine.runtime.progress import track
 from engine.selection.pixels import OofPixels, shared
 from kernels.confusion import blend_confusion
 

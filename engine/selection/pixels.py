@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.progress import track
+from engine.runtime.progress import track
 from kernels.blend_sweep import Crossings, frame_crossings, soft_counts
 
 T = TypeVar("T")

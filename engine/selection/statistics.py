@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from engine.data.folds import contiguous_blocks
-from engine.data.index import Sample
+from engine.frames.index import Sample
 
 FRAMES_PER_BLOCK = 20
 """Frames of a group where no scenes are known: blocks of neighbours take the place of frames that

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from engine.progress import duration
+from engine.runtime.progress import duration
 
 EPOCH_HEADER = (
     "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  fold left"

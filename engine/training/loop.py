@@ -13,13 +13,13 @@ from torch import Tensor
 
 from engine.config import Config
 from engine.data.augment import Draws, draw, epoch_order
-from engine.data.index import Dataset
 from engine.data.resident_source import ResidentFrames, ResidentSource
 from engine.data.sources import Source, make_source
-from engine.device import DevicePolicy
+from engine.frames.index import Dataset
 from engine.model.network import Network, Prediction, build_network, input_normalisation
-from engine.progress import Advance, track
 from engine.rundir import RunDir
+from engine.runtime.device import DevicePolicy
+from engine.runtime.progress import Advance, track
 from engine.training import checkpoint
 from engine.training.checkpoint import Position
 from engine.training.ema import Ema
@@ -136,16 +136,16 @@ class FoldTraining:
 
     def open_source(self) -> Source:
         """Where batches come from; validation frames too, where it keeps decoded frames."""
-        task, data = self.task, self.config.data
+        task, data, runtime = self.task, self.config.data, self.config.runtime
         source = make_source(
-            data.source,
+            runtime.source,
             task.dataset.train.samples,
             data.crop_hw,
             self.normalisation,
             self.config.model.in_channels,
             self.policy.device,
-            data.workers,
-            cache=data.cache,
+            runtime.workers,
+            cache=runtime.cache,
             crop=self.policy.operations.crop_resize,
         )
         if isinstance(source, ResidentSource):
@@ -169,14 +169,14 @@ class FoldTraining:
         self._check_finite(order)
 
     def _after_step(self, order: NDArray[np.int64], steps_done: int, advance: Advance) -> None:
-        training = self.config.training
-        if steps_done % training.log_every == 0:
+        runtime = self.config.runtime
+        if steps_done % runtime.log_every == 0:
             self._check_finite(order)
             advance(1, f"loss {self.statistics.means()['loss']:.3f}")
         else:
             advance(1)
         # The end of an epoch saves by itself.
-        if steps_done % training.save_every == 0 and self.position.step < self.task.steps_per_epoch:
+        if steps_done % runtime.save_every == 0 and self.position.step < self.task.steps_per_epoch:
             self._check_finite(order)
             self.save()
 

@@ -14,7 +14,7 @@ from engine.config import Config
 from engine.data.batch import Batch
 from engine.model.network import Prediction
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
-from engine.operations import Operations
+from engine.runtime.operations import Operations
 from kernels.boundary_ce.reference import EPSILON, pixel_weights
 
 

@@ -11,9 +11,9 @@ import torch
 from rich.table import Table
 
 from engine.data.augment import epoch_order
-from engine.device import DevicePolicy
-from engine.progress import track
 from engine.rundir import RunDir, write_json
+from engine.runtime.device import DevicePolicy
+from engine.runtime.progress import track
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.optim import learning_rate
 from engine.training.phases import PhaseClock

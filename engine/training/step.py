@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from engine.config import Config
 from engine.data.batch import Batch
-from engine.device import DevicePolicy
-from engine.graphs import Replayed
 from engine.model.network import Network, Prediction
+from engine.runtime.device import DevicePolicy
+from engine.runtime.graphs import Replayed
 from engine.training.ema import Ema
 from engine.training.loss import WHOLE, Shares, class_weights, part_shares, training_loss
 from engine.training.optim import set_learning_rate

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
-from engine.data.index import Sample
+from engine.data.normalisation import Normalisation
 from engine.data.resident_source import ResidentFrames
-from engine.data.views import frame_batches, view_hw, view_input
-from engine.device import DevicePolicy
+from engine.frames.index import Sample
 from engine.model.network import Prediction
-from engine.normalisation import Normalisation
-from engine.progress import track
+from engine.runtime.device import DevicePolicy
+from engine.runtime.progress import track
+from engine.views.frame_batches import frame_batches, view_hw, view_input
 from kernels.tta_accumulate import zero_total
 
 
@@ -50,7 +50,7 @@ def validate(
         policy.device,
         depth=config.model.input == "rgbd",
         label=True,
-        workers=config.data.workers,
+        workers=config.runtime.workers,
         resident=resident,
     )
     with track("validation", len(samples)) as advance:

@@ -12,13 +12,13 @@ from PIL import Image
 
 from benchmarks.rows.job import with_section
 from engine.config import Config
-from engine.data.index import Sample
-from engine.data.views import frame_batches
-from engine.device import choose_device
-from engine.inference.networks import FoldNetwork
-from engine.inference.tta import mean_probabilities
+from engine.frames.index import Sample
 from engine.model.network import Network, build_network, input_normalisation
+from engine.runtime.device import choose_device
 from engine.training.validation import validate as validate_ours
+from engine.views.frame_batches import frame_batches
+from engine.views.networks import FoldNetwork
+from engine.views.tta import mean_probabilities
 
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 
@@ -92,7 +92,7 @@ def test_the_mean_over_views_is_the_engines(
     off: float,
 ) -> None:
     config = with_section(config, "inference", scales=scales, base_hw=base_hw)
-    policy = choose_device(config.training)
+    policy = choose_device(config.runtime)
     (frames,) = frame_batches(samples, 2, policy.device, depth=False, label=True, workers=1)
     fold = FoldNetwork(0, network, input_normalisation(config.model), 3, network.align_corners)
     ours_BTCHW = mean_probabilities([fold], frames, config.inference, _TEMPERATURES, 13, policy)
@@ -112,7 +112,7 @@ def test_validation_counts_what_the_engine_counts(
         network,
         samples,
         config,
-        choose_device(config.training),
+        choose_device(config.runtime),
         input_normalisation(config.model),
         network.align_corners,
     )

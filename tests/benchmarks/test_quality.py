@@ -20,7 +20,7 @@ def test_both_sides_are_trained_and_scored_for_each_seed(
     flags = [
         *("--data.root", tiny_config.data.root),
         *("--data.folds", "2", "--data.crop_hw", "32,64", "--data.input_hw", "48,64"),
-        *("--data.blocks_per_fold", "1", "--data.source", "torch", "--data.workers", "1"),
+        *("--data.blocks_per_fold", "1", "--runtime.source", "torch", "--runtime.workers", "1"),
         *("--model.encoder", tiny_config.model.encoder, "--model.weights", "none"),
         *("--training.epochs", "1", "--training.batch_size", "2"),
         *("--inference.base_hw", "48,64", "--inference.batch_size", "2"),

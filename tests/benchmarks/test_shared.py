@@ -12,7 +12,7 @@ from benchmarks.rows.shared_files import store_file
 from benchmarks.subset import Subset
 from benchmarks.throughput import main
 from engine.cli import ConfigError
-from engine.inference.store import ProbStoreWriter, StoreLayout
+from engine.views.store import ProbStoreWriter, StoreLayout
 
 
 def finished(root: Path, stems: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.float16]:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.rows.job import with_section
 from benchmarks.subset import evenly, open_subset
 from engine.config import Config
-from engine.data.index import DatasetError
+from engine.frames.index import DatasetError
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,8 @@ def _flags(config: Config) -> list[str]:
     changed = {
         "data": ("root", "folds", "blocks_per_fold", "input_hw", "crop_hw"),
         "model": ("encoder", "weights", "pyramid_channels"),
-        "training": ("batch_size", "threads"),
+        "training": ("batch_size",),
+        "runtime": ("threads",),
     }
     flags = []
     for section, keys in changed.items():

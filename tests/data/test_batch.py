@@ -6,8 +6,8 @@ import torch
 
 from engine.data.augment import Draws
 from engine.data.batch import Batch, finish, network_input
-from engine.data.index import Sample
-from engine.normalisation import Normalisation
+from engine.data.normalisation import Normalisation
+from engine.frames.index import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.folds import Folds, make_folds, neighbours
-from engine.data.index import Sample
+from engine.frames.index import Sample
 
 
 def frames(stems: list[str], scenes: list[str] | None = None) -> list[Sample]:

@@ -19,10 +19,10 @@ from PIL import Image
 
 from engine.data import resident_source, sources
 from engine.data.augment import Draws
-from engine.data.index import Sample
+from engine.data.normalisation import Normalisation
 from engine.data.resident_source import ResidentSource
 from engine.data.sources import Source, make_source
-from engine.normalisation import Normalisation
+from engine.frames.index import Sample
 
 Kind = Literal["dali", "resident", "torch"]
 

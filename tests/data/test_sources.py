@@ -14,8 +14,8 @@ from PIL import Image
 
 from engine.data.augment import Draws
 from engine.data.batch import Batch
-from engine.data.index import Sample
 from engine.data.sources import Source
+from engine.frames.index import Sample
 
 Kind = Literal["dali", "resident", "torch"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 import engine.selection.statistics
-from engine.data.index import Sample
+from engine.frames.index import Sample
 from engine.selection.statistics import (
     FEWEST_GROUPS,
     Difference,

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from engine.config import Config
 from engine.data.augment import epoch_order
 from engine.data.folds import make_folds
-from engine.data.index import Dataset, load_dataset
-from engine.device import DevicePolicy
-from engine.normalisation import read_normalisation
-from engine.operations import choose_operations
+from engine.data.normalisation import read_normalisation
+from engine.frames.index import Dataset, load_dataset
 from engine.rundir import RunDir
+from engine.runtime.device import DevicePolicy
+from engine.runtime.operations import choose_operations
 from engine.training import loss as loss_module
 from engine.training.checkpoint import load_last
 from engine.training.epoch_table import best_line, epoch_row
@@ -282,12 +282,13 @@ def test_the_first_of_equal_epochs_is_the_best() -> None:
 def test_validation_takes_the_frames_that_training_holds(
     tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = tiny_config.data.model_copy(update={"source": "resident", "cache": str(tmp_path)})
-    task = make_task(tiny_config.model_copy(update={"data": data}), dataset, tmp_path / "run")
+    changed = {"source": "resident", "cache": str(tmp_path)}
+    runtime = tiny_config.runtime.model_copy(update=changed)
+    task = make_task(tiny_config.model_copy(update={"runtime": runtime}), dataset, tmp_path / "run")
 
     def read(*_: object, **__: object) -> None:
         raise AssertionError("a file is read again")
 
-    monkeypatch.setattr("engine.data.views.read_frame", read)
+    monkeypatch.setattr("engine.views.frame_batches.read_frame", read)
     train_fold(task, POLICY)
     assert all(0 < line["miou"] <= 1 for line in metrics_of(task.run))

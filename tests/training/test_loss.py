@@ -9,7 +9,7 @@ from torch import Tensor
 from engine.config import Config
 from engine.data.batch import Batch
 from engine.model.network import Prediction
-from engine.operations import choose_operations
+from engine.runtime.operations import choose_operations
 from engine.training.loss import class_weights, depth_l1, part_shares, training_loss
 from kernels.boundary_ce import boundary_ce
 

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import Config
 from engine.data.batch import Batch
-from engine.device import DevicePolicy
 from engine.model.network import Network, build_network
-from engine.operations import choose_operations
+from engine.runtime.device import DevicePolicy
+from engine.runtime.operations import choose_operations
 from engine.training import loss as loss_module
 from engine.training.ema import Ema
 from engine.training.loss import Losses

@@ -1,0 +1,1 @@
+"""Files on disk: listed, checked, decoded, and kept decoded."""

@@ -1,0 +1,112 @@
+"""The embedded dataset: procedural rooms, rendered to a folder like any other dataset's.
+
+It stands in for recorded data where there is none: all 13 classes, depth with holes, unlabelled
+borders and clutter, neighbouring frames that look alike, and scenes to split by.
+"""
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.rooms.layout import build_scene
+from engine.rooms.render import render
+
+_VERSION = 1
+"""Raised whenever the same parameters give other pixels."""
+_MARK = "rooms.json"
+_SCENES_PER_TEST_SCENE = 6
+
+
+def render_rooms(
+    root: Path,
+    *,
+    scenes: int = 48,
+    frames: int = 13,
+    hw: tuple[int, int] = (120, 160),
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Render a dataset into `root`; does nothing where the same one is there already.
+
+    The last sixth of the scenes becomes `test`, without labels. Stems are numbered through with a
+    gap between scenes. The folder appears complete or not at all. The bytes depend on the arguments
+    only (and on the releases of NumPy and Pillow).
+
+    Args:
+        root: folder to create; its parents are created too.
+        scenes: number of rooms, at least 1.
+        frames: number of views of each room, at least 1.
+        hw: height and width of a frame, pixels, at least 16.
+        seed: another seed gives other rooms.
+        progress: called with (frames done, frames in all).
+
+    Raises:
+        ValueError: an argument is out of range, or `root` holds something else; nothing is written.
+    """
+    if min(scenes, frames) < 1 or min(hw) < 16 or seed < 0:
+        raise ValueError(
+            "rooms need at least 1 scene of 1 frame of 16 x 16 pixels and a seed of 0 or more, got "
+            f"{scenes} scenes of {frames} frames of {hw[0]} x {hw[1]} pixels and seed {seed}"
+        )
+    mark = {"version": _VERSION, "scenes": scenes, "frames": frames, "hw": list(hw), "seed": seed}
+    if _is_there(root, mark):
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+        # The scratch folder is private; a folder made inside has the usual permissions.
+        whole = Path(scratch) / root.name
+        _write(whole, mark, progress)
+        (whole / _MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        try:
+            whole.rename(root)
+        except OSError:
+            # Another process was faster; what it made is as good if it is the same.
+            if not _is_there(root, mark):
+                raise
+
+
+def _is_there(root: Path, mark: dict[str, Any]) -> bool:
+    """Tell whether `root` holds these rooms; anything else that it holds is an error."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    there = root / _MARK
+    if not there.is_file():
+        raise ValueError(f"{root} exists and holds no rendered rooms; name a new folder")
+    found = there.read_text(encoding="utf-8").strip()
+    if found != json.dumps(mark):
+        raise ValueError(
+            f"{root} holds other rooms ({found}; needed {json.dumps(mark)}); delete it or name a "
+            "new folder"
+        )
+    return True
+
+
+def _write(root: Path, mark: dict[str, Any], progress: Callable[[int, int], None] | None) -> None:
+    scenes, frames, hw, seed = (mark[key] for key in ("scenes", "frames", "hw", "seed"))
+    first_test = scenes - scenes // _SCENES_PER_TEST_SCENE
+    rows = [("stem", "scene")]
+    for number in range(scenes):
+        split = root / ("train" if number < first_test else "test")
+        kinds = ("image", "depth", "label") if number < first_test else ("image", "depth")
+        for kind in kinds:
+            (split / kind).mkdir(parents=True, exist_ok=True)
+        random = np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
+        scene = build_scene(random, number, frames)
+        for frame, camera in enumerate(scene.cameras):
+            stem = f"{number * (frames + 1) + frame:06d}"
+            rows.append((stem, f"room{number:03d}"))
+            views: tuple[NDArray[Any], ...] = render(scene, camera, tuple(hw), random)
+            for kind, pixels in zip(kinds, views, strict=False):
+                # Sensor noise hardly compresses; level 1 takes half the time for 10 % more bytes.
+                Image.fromarray(pixels).save(split / kind / f"{stem}.png", compress_level=1)
+            if progress is not None:
+                progress(number * frames + frame + 1, scenes * frames)
+    with (root / "scenes.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(rows)

@@ -1,0 +1,243 @@
+"""Ray-cast a room in NumPy: colour, depth and label of one camera's view.
+
+H W: pixels. P: pixels of the view, flat. B: boxes. All lengths are metres until depth is stored.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.nyuv2 import IGNORE_INDEX, MILLIMETRES_PER_METRE
+from engine.rooms.scene import CEILING, FLOOR, WALL, Camera, Scene, Vector
+from engine.rooms.texture import Table, paint
+
+Floats = NDArray[np.float32]
+
+_FIELD_OF_VIEW = 1.1
+"""Horizontal, radians: about that of the NYUv2 sensor (57 degrees), a little wider."""
+_NEAR_M = 0.05
+_SHELL = 6
+"""The first surfaces are the room's own: 4 walls, floor and ceiling."""
+_TINY = np.float32(1e-6)
+"""Stands for a ray component of 0, to divide by."""
+_SENSOR_MIN_M = 0.5
+"""Nearer surfaces have no depth, like those of a structured-light sensor."""
+
+
+def render(
+    scene: Scene, camera: Camera, hw: tuple[int, int], random: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:
+    """Render one view.
+
+    Args:
+        scene: the room.
+        camera: where it is seen from.
+        hw: height and width, pixels.
+        random: where the sensor noise comes from.
+
+    Returns:
+        Image (H, W, 3) uint8; depth along the optical axis (H, W) uint16 in millimetres, 0 =
+        missing; label (H, W) uint8, 255 = unlabelled.
+    """
+    rays = _rays(camera, hw)
+    table = _Geometry(scene)
+    depth, surface = _cast(table, camera, np.array(scene.size, np.float32), rays)
+    origin = np.array(camera.position, np.float32)
+    points = origin[:, None] + depth.reshape(-1) * rays.reshape(3, -1)
+    flat = surface.reshape(-1)
+    normal, where = table.on_surface(points, flat)
+    texture = paint(table.looks, flat, where)
+    lit = _light(scene, points, normal, texture)
+    image = _expose(lit.reshape(3, *hw), random)
+    facing = -(normal * rays.reshape(3, -1)).sum(0) / np.sqrt((rays**2).sum(0)).reshape(-1)
+    glass = table.looks.is_pattern(flat, "window", "screen").reshape(hw)
+    depth_mm = _measure(depth, facing.reshape(hw), glass, random)
+    return image, depth_mm, _labels(table, surface)
+
+
+def _rays(camera: Camera, hw: tuple[int, int]) -> Floats:
+    """Return (3, H, W) world directions whose component along the optical axis is 1."""
+    height, width = hw
+    focal = width / 2 / math.tan(_FIELD_OF_VIEW / 2)
+    right = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / np.float32(focal)
+    down = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / np.float32(focal)
+    axis, side, up = _axes(camera)
+    return (
+        axis[:, None, None]
+        + side[:, None, None] * right[None, None, :]
+        - up[:, None, None] * down[None, :, None]
+    )
+
+
+def _axes(camera: Camera) -> tuple[Floats, Floats, Floats]:
+    cos_yaw, sin_yaw = math.cos(camera.yaw), math.sin(camera.yaw)
+    cos_pitch, sin_pitch = math.cos(camera.pitch), math.sin(camera.pitch)
+    axis = np.array([cos_pitch * cos_yaw, cos_pitch * sin_yaw, sin_pitch], np.float32)
+    side = np.array([sin_yaw, -cos_yaw, 0.0], np.float32)
+    up = np.array([-sin_pitch * cos_yaw, -sin_pitch * sin_yaw, cos_pitch], np.float32)
+    return axis, side, up
+
+
+def _cast(
+    table: "_Geometry", camera: Camera, size: Floats, rays: Floats
+) -> tuple[Floats, NDArray[np.int32]]:
+    """Return depth (H, W) and the surface hit: 0..5 the shell, 6.. the boxes in order."""
+    origin = np.array(camera.position, np.float32)
+    outward = np.where(rays > 0, size[:, None, None], np.float32(0)) - origin[:, None, None]
+    leave = outward / np.where(np.abs(rays) < _TINY, _TINY, rays)
+    axis = leave.argmin(0)
+    depth: Floats = np.take_along_axis(leave, axis[None], 0)[0]
+    positive = np.take_along_axis(rays, axis[None], 0)[0] > 0
+    surface = (2 * axis + positive).astype(np.int32)
+    for number, (top, bottom, left, right) in enumerate(_windows(table, camera, rays.shape[1:])):
+        if number < _SHELL or top >= bottom or left >= right:
+            continue
+        rows, columns = slice(top, bottom), slice(left, right)
+        cos, sin, half = table.cos[number], table.sin[number], table.half[number]
+        from_centre = _turn(origin - table.centre[number], cos, sin)
+        ray = _turn(rays[:, rows, columns], cos, sin)
+        inverse = 1 / np.where(np.abs(ray) < _TINY, _TINY, ray)
+        middle = -from_centre[:, None, None] * inverse
+        reach = half[:, None, None] * np.abs(inverse)
+        enter = (middle - reach).max(0)
+        behind = depth[rows, columns]
+        hit = (enter <= (middle + reach).min(0)) & (enter > _NEAR_M) & (enter < behind)
+        behind[hit] = enter[hit]
+        surface[rows, columns][hit] = number
+    return depth, surface
+
+
+def _turn(vectors: Floats, cos: np.float32, sin: np.float32) -> Floats:
+    """Turn (3, ...) world vectors into the frame of a box with that yaw."""
+    x, y, z = vectors
+    return np.stack([cos * x + sin * y, cos * y - sin * x, z])
+
+
+def _windows(table: "_Geometry", camera: Camera, hw: tuple[int, ...]) -> list[list[int]]:
+    """Return top, bottom, left and right of what each surface can cover in the view.
+
+    Casting no rays outside these windows is most of the speed.
+    """
+    height, width = hw
+    signs = np.array([[1, 1, 1, 1, -1, -1, -1, -1], [1, 1, -1, -1] * 2, [1, -1] * 4], np.float32)
+    x, y, z = (table.half[:, :, None] * signs).transpose(1, 0, 2)
+    cos, sin = table.cos[:, None], table.sin[:, None]
+    corners = np.stack([cos * x - sin * y, sin * x + cos * y, z])
+    corners += (table.centre - np.array(camera.position, np.float32)).T[:, :, None]
+    ahead, across, above = np.tensordot(np.stack(_axes(camera)), corners, 1)
+    focal = width / 2 / math.tan(_FIELD_OF_VIEW / 2)
+    # A box that reaches behind the camera has no bounded projection: it gets every ray.
+    partly = ahead.min(1) < _NEAR_M
+    ahead = np.maximum(ahead, _NEAR_M)
+    u, v = width / 2 + focal * across / ahead, height / 2 - focal * above / ahead
+    # One pixel more on each side, against rounding.
+    top, bottom = np.floor(v.min(1)) - 1, np.ceil(v.max(1)) + 1
+    left, right = np.floor(u.min(1)) - 1, np.ceil(u.max(1)) + 1
+    window = np.stack(
+        [
+            np.where(partly, 0, np.clip(top, 0, height)),
+            np.where(partly, height, np.clip(bottom, 0, height)),
+            np.where(partly, 0, np.clip(left, 0, width)),
+            np.where(partly, width, np.clip(right, 0, width)),
+        ],
+        axis=1,
+    )
+    bounds: list[list[int]] = window.astype(np.int64).tolist()
+    return bounds
+
+
+class _Geometry:
+    """Centre, size, yaw, look and class of each surface, to be gathered by pixel."""
+
+    def __init__(self, scene: Scene) -> None:
+        boxes = scene.boxes
+        size = np.array(scene.size, np.float32)
+        middle = np.broadcast_to(size / np.float32(2), (_SHELL, 3))
+        self.centre = _under(middle, [box.centre for box in boxes])
+        self.half = _under(middle, [box.half for box in boxes])
+        yaw = [0.0] * _SHELL + [box.yaw for box in boxes]
+        self.cos = np.array([math.cos(angle) for angle in yaw], np.float32)
+        self.sin = np.array([math.sin(angle) for angle in yaw], np.float32)
+        self.label = np.array([WALL] * 4 + [FLOOR, CEILING] + [b.label for b in boxes], np.uint8)
+        # The walls are one thing: no unlabelled line runs down a corner of the room.
+        self.item = np.array([-3] * 4 + [-2, -1] + [box.item for box in boxes], np.int32)
+        self.looks = Table([*scene.shell, *(box.surface for box in boxes)])
+
+    def on_surface(
+        self, points: Floats, surface: NDArray[np.int32]
+    ) -> tuple[Floats, tuple[Floats, Floats, Floats, Floats]]:
+        """Return normals (3, P) and, each (P,), u and v on the face and half its sizes."""
+        cos, sin = self.cos[surface], self.sin[surface]
+        x, y, z = points - self.centre[surface].T
+        local = np.stack([cos * x + sin * y, cos * y - sin * x, z])
+        half = np.ascontiguousarray(self.half[surface].T)
+        shell = surface < _SHELL
+        face = np.where(shell, surface // 2, (np.abs(local) / half).argmax(0))
+        flat = np.arange(len(surface))
+        # The room is seen from inside, a box from outside.
+        sign = np.where(shell, -1, 1) * np.sign(local[face, flat])
+        normal = np.zeros_like(local)
+        normal[face, flat] = sign
+        world = np.stack(
+            [cos * normal[0] - sin * normal[1], sin * normal[0] + cos * normal[1], normal[2]]
+        )
+        first, second = np.where(face == 0, 1, 0), np.where(face == 2, 1, 2)
+        where = (local[first, flat], local[second, flat], half[first, flat], half[second, flat])
+        return world.astype(np.float32), where
+
+
+def _under(first: Floats, rows: Sequence[Vector]) -> Floats:
+    return np.concatenate([first, np.array(rows, np.float32).reshape(-1, 3)])
+
+
+def _light(scene: Scene, points: Floats, normal: Floats, texture: tuple[Floats, Floats]) -> Floats:
+    """Return (3, P): Lambert from one lamp with falloff, ambient, and what shines by itself."""
+    albedo, glow = texture
+    towards = np.array(scene.light, np.float32)[:, None] - points
+    square = (towards**2).sum(0)
+    lambert = np.maximum(0, (normal * towards).sum(0)) / np.sqrt(square + 1e-6)
+    # Light from the ceiling: faces that look down are darker than those that look up.
+    ambient = scene.ambient * (0.85 + 0.15 * normal[2])
+    shade = ambient + np.float32(1.1) * lambert / (1 + square / 6)
+    lit: Floats = albedo * np.maximum(shade, glow)
+    return lit
+
+
+def _expose(lit: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Return (H, W, 3) uint8: soft lens, white balance, exposure, noise, gamma."""
+    padded = np.pad(lit, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+    soft = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
+    balance = random.uniform(0.93, 1.07, (3, 1, 1)).astype(np.float32)
+    balance *= np.float32(random.uniform(0.9, 1.25))
+    # A square root is close to the usual gamma of 2.2, and exact on every machine.
+    value = np.sqrt(np.clip(soft * balance, 0, 1))
+    value += np.float32(0.02) * random.standard_normal(value.shape, np.float32)
+    return (np.clip(value, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _measure(
+    depth: Floats, facing: Floats, glass: NDArray[np.bool_], random: np.random.Generator
+) -> NDArray[np.uint16]:
+    """Return (H, W) millimetres with the noise and the holes of a structured-light sensor."""
+    noisy = depth * (1 + 0.0015 * depth * random.standard_normal(depth.shape, np.float32))
+    lost = random.random(depth.shape, np.float32)
+    jump = np.zeros(depth.shape, np.bool_)
+    # The projector stands beside the camera: a near edge shadows what lies left of it.
+    jump[:, :-1] = depth[:, :-1] > 1.08 * depth[:, 1:]
+    missing = (jump & (lost < 0.8)) | (facing < 0.2 * lost) | (glass & (lost < 0.4))
+    missing |= (depth < _SENSOR_MIN_M) | (lost > 0.998)
+    return np.where(missing, 0, np.rint(noisy * MILLIMETRES_PER_METRE)).astype(np.uint16)
+
+
+def _labels(table: _Geometry, surface: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return (H, W) classes, with a thin unlabelled border between things, as annotators leave."""
+    label = table.label[surface]
+    item = table.item[surface]
+    border = np.zeros(label.shape, np.bool_)
+    border[:, :-1] |= (label[:, :-1] != label[:, 1:]) & (item[:, :-1] != item[:, 1:])
+    border[:-1] |= (label[:-1] != label[1:]) & (item[:-1] != item[1:])
+    label[border] = IGNORE_INDEX
+    return label

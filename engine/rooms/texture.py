@@ -1,0 +1,219 @@
+"""Procedural textures: the colour of a surface at the metric coordinates of one of its faces.
+
+P: pixels. Only arithmetic that rounds the same everywhere is used: no sine, power or logarithm.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.rooms.scene import PATTERNS, Surface
+
+Floats = NDArray[Any]
+"""float32 throughout."""
+
+
+class Table:
+    """The looks of all surfaces of a scene, to be gathered by pixel."""
+
+    def __init__(self, looks: Sequence[Surface]) -> None:
+        self.pattern = np.array([PATTERNS.index(look.pattern) for look in looks], np.int32)
+        self.colour = np.array([look.colour for look in looks], np.float32)
+        self.second = np.array([look.second for look in looks], np.float32)
+        self.scale = np.array([look.scale for look in looks], np.float32)
+
+    def is_pattern(self, surface: NDArray[np.int32], *names: str) -> NDArray[np.bool_]:
+        """Return (P,) whether each pixel's surface has one of the named patterns."""
+        wanted = [PATTERNS.index(name) for name in names]
+        mask: NDArray[np.bool_] = np.isin(self.pattern, wanted)[surface]
+        return mask
+
+
+class _Spot:
+    """Pixels of one pattern: where they are on their faces, and the looks of their surfaces."""
+
+    def __init__(self, table: Table, surface: NDArray[np.int32], where: tuple[Floats, ...]) -> None:
+        self.u, self.v, self.half_u, self.half_v = where
+        self.colour = table.colour[surface].T
+        self.second = table.second[surface].T
+        self.scale = table.scale[surface]
+        self.seed = surface.astype(np.uint32)
+
+    def noise(self, along_u: float | Floats, along_v: float | Floats) -> Floats:
+        """Return (P,) smooth noise in 0..1 with cells of the given sizes in metres."""
+        return _noise(self.u / along_u, self.v / along_v, self.seed)
+
+
+def paint(
+    table: Table, surface: NDArray[np.int32], where: tuple[Floats, Floats, Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Colour every pixel.
+
+    Args:
+        table: looks by surface.
+        surface: (P,) surface of each pixel.
+        where: four (P,) in metres: u and v from the middle of the face (v is upwards on upright
+            faces), and half the size of the face along u and v.
+
+    Returns:
+        Albedo (3, P) in 0..1, and glow (P,): the least shade a pixel gets, 0 unless it shines.
+    """
+    albedo = np.empty((3, len(surface)), np.float32)
+    glow = np.zeros(len(surface), np.float32)
+    pattern = table.pattern[surface]
+    for number, name in enumerate(PATTERNS):
+        place = np.flatnonzero(pattern == number)
+        if len(place):
+            spot = _Spot(table, surface[place], tuple(values[place] for values in where))
+            albedo[:, place] = _PAINTERS[name](spot)
+            glow[place] = _GLOW.get(name, 0.0)
+    return np.clip(albedo, 0, 1), glow
+
+
+def _plain(spot: _Spot) -> Floats:
+    return spot.colour * (0.88 + 0.24 * spot.noise(spot.scale, spot.scale))
+
+
+def _planks(spot: _Spot) -> Floats:
+    row = np.floor(spot.v / spot.scale)
+    length = 6 * spot.scale
+    shifted = spot.u + length * _hash(row, np.zeros_like(row), spot.seed)
+    tone = _hash(row, np.floor(shifted / length), spot.seed)
+    seam = np.abs(spot.v / spot.scale - row - 0.5) > 0.46
+    return spot.colour * (0.65 + 0.3 * tone + 0.2 * spot.noise(0.3, 0.012)) * np.where(seam, 0.6, 1)
+
+
+def _tiles(spot: _Spot) -> Floats:
+    row, column = np.floor(spot.v / spot.scale), np.floor(spot.u / spot.scale)
+    in_u, in_v = spot.u / spot.scale - column, spot.v / spot.scale - row
+    grout = (np.abs(in_u - 0.5) > 0.465) | (np.abs(in_v - 0.5) > 0.465)
+    tone = 0.85 + 0.15 * _hash(row, column, spot.seed) - 0.12 * ((row + column) % 2)
+    return np.where(grout, np.float32(0.45), spot.colour * tone)
+
+
+def _carpet(spot: _Spot) -> Floats:
+    return spot.colour * (0.6 + 0.55 * spot.noise(0.025, 0.025) + 0.15 * spot.noise(0.4, 0.4))
+
+
+def _drawers(spot: _Spot) -> Floats:
+    rows = np.maximum(1, np.rint(2 * spot.half_v / spot.scale))
+    height = (spot.v / spot.half_v + 1) / 2 * rows
+    inside = np.abs(height - np.floor(height) - 0.5)
+    groove = (inside * 2 * spot.half_v / rows > spot.half_v / rows - 0.012) | (
+        np.abs(spot.u) > spot.half_u - 0.015
+    )
+    handle = (np.abs(spot.u) < 0.06) & (inside * 2 * spot.half_v / rows < 0.014)
+    wood = spot.colour * (0.85 + 0.25 * spot.noise(0.25, 0.02))
+    return np.where(handle, spot.second, wood * np.where(groove, 0.5, 1))
+
+
+def _spines(spot: _Spot) -> Floats:
+    # A stack lies flat: its spines run along the shorter side of a face.
+    flat = spot.half_u > 3 * spot.half_v
+    flat &= spot.half_v < 0.085
+    along = np.where(flat, spot.v, spot.u)
+    across = np.where(flat, spot.u / spot.half_u, spot.v / spot.half_v)
+    book = np.floor(along / spot.scale)
+    inside = along / spot.scale - book
+    zero = np.zeros_like(book)
+    colour = np.stack([_hash(book, zero + channel, spot.seed) for channel in range(3)])
+    colour = 0.08 + 0.84 * colour * (0.4 + 0.6 * _hash(book, zero + 3, spot.seed))
+    title = np.abs(across - 0.2) < 0.22 * _hash(book, zero + 4, spot.seed)
+    page = 0.6 + 0.8 * _hash(book, zero + 5, spot.seed)
+    gap = (np.abs(inside - 0.5) > 0.42) | (across > page)
+    return np.where(gap, 0.04, np.where(title, 0.25 + 0.7 * colour[::-1], colour))
+
+
+def _plaid(spot: _Spot) -> Floats:
+    in_u, in_v = (spot.u / spot.scale) % 1, (spot.v / spot.scale) % 1
+    mix = 0.5 * (in_u < 0.35) + 0.5 * (in_v < 0.35)
+    cloth: Floats = spot.colour * (1 - mix) + spot.second * mix
+    return cloth * (0.9 + 0.2 * spot.noise(0.03, 0.03))
+
+
+def _picture(spot: _Spot) -> Floats:
+    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
+    ground = spot.noise(spot.scale, spot.scale)
+    detail = _noise(spot.u / 0.05, spot.v / 0.05, spot.seed + np.uint32(99))
+    third = spot.second[::-1] * (0.5 + 0.7 * detail)
+    scene = np.where(ground > 0.55, spot.colour * (0.7 + 0.5 * detail), third)
+    scene = np.where(detail * ground > 0.45, 0.9 - 0.5 * spot.colour, scene)
+    mat = np.where(edge < 0.09, np.float32(0.9), scene)
+    return np.where(edge < 0.035, spot.second * 0.4, mat)
+
+
+def _screen(spot: _Spot) -> Floats:
+    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
+    sheen = np.clip(0.5 + 0.5 * spot.u / spot.half_u + 0.4 * spot.v / spot.half_v, 0, 1)
+    glass = 0.02 + 0.09 * sheen + 0.3 * spot.colour
+    return np.where(edge < spot.scale, np.float32(0.012), glass)
+
+
+def _window(spot: _Spot) -> Floats:
+    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
+    bar = (edge < spot.scale) | (np.minimum(np.abs(spot.u), np.abs(spot.v)) < 0.02)
+    height = 0.5 + 0.5 * spot.v / spot.half_v
+    sky = np.array([[0.62], [0.78], [0.98]], np.float32) * (0.75 + 0.3 * height)
+    trees = np.array([[0.2], [0.36], [0.15]], np.float32) * (0.5 + spot.noise(0.08, 0.08))
+    view = np.where(spot.noise(0.3, 0.3) * 0.6 > height, trees, sky)
+    return np.where(bar, spot.colour * 0.75, view)
+
+
+def _blinds(spot: _Spot) -> Floats:
+    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
+    slat = (spot.v / spot.scale) % 1
+    return spot.colour * np.where(edge < 0.03, 0.6, 0.65 + 0.35 * slat)
+
+
+def _fabric(spot: _Spot) -> Floats:
+    seam = np.abs(np.abs((spot.u / spot.scale) % 1 - 0.5) - 0.5) * spot.scale < 0.012
+    weave = 0.78 + 0.3 * spot.noise(0.02, 0.02) + 0.12 * spot.noise(0.15, 0.15)
+    return spot.colour * weave * np.where(seam, 0.65, 1)
+
+
+_PAINTERS: dict[str, Callable[[_Spot], Floats]] = {
+    "plain": _plain,
+    "planks": _planks,
+    "tiles": _tiles,
+    "carpet": _carpet,
+    "drawers": _drawers,
+    "spines": _spines,
+    "plaid": _plaid,
+    "picture": _picture,
+    "screen": _screen,
+    "window": _window,
+    "blinds": _blinds,
+    "fabric": _fabric,
+}
+_GLOW = {"window": 1.0, "blinds": 0.8, "screen": 0.5}
+
+
+def _noise(x: Floats, y: Floats, seed: NDArray[np.uint32]) -> Floats:
+    """Return (P,) bilinear value noise in 0..1 on the unit lattice."""
+    left, low = np.floor(x), np.floor(y)
+    in_x, in_y = x - left, y - low
+    in_x, in_y = _ease(in_x), _ease(in_y)
+    bottom = _hash(left, low, seed) * (1 - in_x) + _hash(left + 1, low, seed) * in_x
+    top = _hash(left, low + 1, seed) * (1 - in_x) + _hash(left + 1, low + 1, seed) * in_x
+    value: Floats = bottom * (1 - in_y) + top * in_y
+    return value
+
+
+def _ease(x: Floats) -> Floats:
+    eased: Floats = x * x * (3 - 2 * x)
+    return eased
+
+
+def _hash(x: Floats, y: Floats, seed: NDArray[np.uint32]) -> Floats:
+    """Return (P,) uniform in 0..1 from whole numbers: a multiply-xorshift mix."""
+    mixed = x.astype(np.int32).view(np.uint32) * np.uint32(0x9E3779B1)
+    mixed ^= y.astype(np.int32).view(np.uint32) * np.uint32(0x85EBCA77)
+    mixed ^= seed * np.uint32(0xC2B2AE3D)
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(0x2C1B3C6D)
+    mixed ^= mixed >> np.uint32(12)
+    mixed *= np.uint32(0x297A2D39)
+    mixed ^= mixed >> np.uint32(15)
+    return (mixed >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,0 +1,1 @@
+"""What the engine runs on: device, kernels, memory, machine, progress."""

@@ -1,0 +1,1 @@
+"""Trained weights and frames become probabilities: views, out-of-fold store, submission."""

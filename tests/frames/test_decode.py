@@ -1,0 +1,148 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.frames.decode import read_ahead, read_frame
+from engine.frames.index import Sample
+
+HW = (6, 9)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def written(folder: Path, name: str, pixels: NDArray[np.generic]) -> Path:
+    path = folder / name
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def sample_of(image: Path, depth: Path | None = None, label: Path | None = None) -> Sample:
+    return Sample("frame", image, depth, label, HW, None)
+
+
+def test_a_frame_is_what_its_files_hold(tmp_path: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (*HW, 3), dtype=np.uint8)
+    depth = rng.integers(0, 65536, HW, dtype=np.uint16)
+    depth[0, :2] = 0, 65535
+    label = rng.integers(0, 256, HW, dtype=np.uint8)
+    sample = sample_of(
+        written(tmp_path, "image.png", image),
+        written(tmp_path, "depth.png", depth),
+        written(tmp_path, "label.png", label),
+    )
+    frame = read_frame(sample, label=True)
+    assert frame.depth_HW is not None
+    assert frame.label_HW is not None
+    np.testing.assert_array_equal(frame.image_HW3.numpy(), image)
+    np.testing.assert_array_equal(frame.depth_HW.numpy(), depth)
+    assert frame.depth_HW.dtype == torch.uint16
+    np.testing.assert_array_equal(frame.label_HW.numpy(), label)
+    assert read_frame(sample).label_HW is None
+
+
+def test_an_indexed_label_keeps_its_indices(tmp_path: Path, rng: np.random.Generator) -> None:
+    label = rng.integers(0, 13, HW, dtype=np.uint8)
+    indexed = Image.fromarray(label)
+    indexed.putpalette([int(v) for v in rng.integers(0, 256, 768)])
+    assert indexed.mode == "P"
+    indexed.save(tmp_path / "label.png")
+    image = written(tmp_path, "image.png", np.zeros((*HW, 3), np.uint8))
+    frame = read_frame(sample_of(image, label=tmp_path / "label.png"), label=True)
+    assert frame.label_HW is not None
+    np.testing.assert_array_equal(frame.label_HW.numpy(), label)
+
+
+def test_exif_rotation_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # orientation: rotate by a quarter
+    image = tmp_path / "image.jpg"
+    Image.fromarray(np.zeros((*HW, 3), np.uint8)).save(image, exif=exif)
+    assert read_frame(sample_of(image)).image_HW3.shape == (*HW, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 2, "progressive": True},
+        {"quality": 100, "optimize": True},
+        {"keep_rgb": True},
+    ],
+)
+def test_a_jpeg_is_decoded_as_pillow_decodes_it(
+    tmp_path: Path, rng: np.random.Generator, options: dict[str, Any]
+) -> None:
+    smooth = np.cumsum(rng.integers(-9, 10, (*HW, 3)), axis=1) + 128
+    image = Image.fromarray(smooth.clip(0, 255).astype(np.uint8))
+    image.save(tmp_path / "image.jpg", **options)
+    with Image.open(tmp_path / "image.jpg") as opened:
+        expected = np.array(opened)
+    found = read_frame(sample_of(tmp_path / "image.jpg")).image_HW3.numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_jpeg_of_other_colours_is_named(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, HW[::-1]).save(tmp_path / "image.jpg")
+    with pytest.raises(RuntimeError, match=rf"image\.jpg: expected .* found Pillow mode '{mode}'"):
+        read_frame(sample_of(tmp_path / "image.jpg"))
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "image.png").mkdir()
+    with pytest.raises(RuntimeError, match=r"image\.png: cannot be decoded"):
+        read_frame(sample_of(tmp_path / "image.png"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        read_frame(sample_of(tmp_path / "gone.png"))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system does not read ahead")
+def test_reading_ahead_leaves_a_missing_file_to_its_reader_and_keeps_none_open(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = written(tmp_path, "image.png", rng.integers(0, 256, (*HW, 3), dtype=np.uint8))
+    opened: list[int] = []
+    monkeypatch.setattr("os.posix_fadvise", lambda descriptor, *_: opened.append(descriptor))
+    read_ahead(sample_of(tmp_path / "gone.png", image, image))
+    assert len(opened) == 2
+    for descriptor in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("content", ["cut", "text", "empty"])
+def test_a_file_that_cannot_be_decoded_is_named(
+    tmp_path: Path, rng: np.random.Generator, content: str, suffix: str
+) -> None:
+    image = written(tmp_path, f"bad.{suffix}", rng.integers(0, 256, (*HW, 3), dtype=np.uint8))
+    whole = image.read_bytes()
+    image.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[content])
+    with pytest.raises(RuntimeError, match=rf"bad\.{suffix}: cannot be decoded"):
+        read_frame(sample_of(image))
+
+
+def test_a_wrong_kind_or_size_of_file_is_named_with_what_was_needed(tmp_path: Path) -> None:
+    grey = written(tmp_path, "grey.png", np.zeros(HW, np.uint8))
+    small = written(tmp_path, "small.png", np.zeros((3, 3, 3), np.uint8))
+    image = written(tmp_path, "image.png", np.zeros((*HW, 3), np.uint8))
+    for sample, message in (
+        (sample_of(grey), r"grey\.png: expected an 8-bit RGB image, found Pillow mode 'L'"),
+        (sample_of(small), r"small\.png: expected an 8-bit RGB image of size \(6, 9\), found"),
+        (sample_of(image, depth=grey), r"grey\.png: expected a 16-bit depth PNG"),
+        (sample_of(image, label=image), r"image\.png: expected an 8-bit single-channel label PNG"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            read_frame(sample, label=True)

@@ -1,0 +1,69 @@
+"""Recorded steps and passes do what the same Python would; they need a GPU."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import Config
+from engine.data.batch import Batch
+from engine.model.network import build_network
+from engine.runtime.device import choose_device
+from engine.runtime.graphs import EAGER_CALLS, Replayed
+from engine.training.ema import Ema
+from engine.training.optim import make_optimizer
+from engine.training.step import Statistics, TrainStep
+
+STEPS = 2 * EAGER_CALLS
+
+
+@pytest.mark.gpu
+def test_replays_take_new_inputs_and_give_what_the_function_gives() -> None:
+    calls = []
+
+    def double(x: Tensor) -> Tensor:
+        calls.append(x.shape)
+        return 2 * x
+
+    recorded = Replayed(double)
+    for number in range(STEPS):
+        for size in (3, 5):
+            x = torch.full((size,), float(number), device="cuda")
+            assert torch.equal(recorded(x), 2 * x)
+    # Eagerly, then once more while it was recorded, for each of the two shapes.
+    assert len(calls) == 2 * (EAGER_CALLS + 1)
+
+
+@pytest.mark.gpu
+def test_recorded_steps_train_the_same_weights(tiny_config: Config) -> None:
+    ends = {}
+    for graphs in ("auto", "off"):
+        runtime = tiny_config.runtime.model_copy(
+            update={"device": "cuda", "precision": "fp32", "cuda_graphs": graphs}
+        )
+        training = tiny_config.training.model_copy(update={"clip_norm": 1.0})
+        config = tiny_config.model_copy(update={"training": training, "runtime": runtime})
+        policy = choose_device(runtime)
+        assert policy.replay == (graphs == "auto")
+        torch.manual_seed(0)
+        network = build_network(config.model, 13).to(policy.device).train()
+        ema = Ema(network, training.ema_decay, warmup=False)
+        optimizer = make_optimizer(network, training)
+        step, statistics = (
+            TrainStep(network, optimizer, ema, config, policy, 0),
+            Statistics(policy.device),
+        )
+        for number in range(STEPS):
+            generator = torch.Generator().manual_seed(number)
+            image = torch.randn(2, 3, 32, 64, generator=generator)
+            depth = 5 * torch.rand(2, 32, 64, generator=generator)
+            label = torch.randint(0, 13, (2, 32, 64), generator=generator).byte()
+            image = image.to(policy.device, memory_format=torch.channels_last)
+            batch = Batch(image, depth.to(policy.device), label.to(policy.device), np.arange(2))
+            # Another learning rate and other dropout at every step: neither is recorded.
+            step(batch, 1e-2 / (number + 1), number, number, statistics)
+        ends[graphs] = statistics.means(), ema.network.state_dict()
+    replay, eager = ends["auto"], ends["off"]
+    assert replay[0] == pytest.approx(eager[0], rel=1e-4)
+    for key, value in eager[1].items():
+        torch.testing.assert_close(replay[1][key], value, rtol=1e-3, atol=1e-4)

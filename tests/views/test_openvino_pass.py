@@ -1,0 +1,71 @@
+"""OpenVINO's forward pass gives what PyTorch's gives; where it cannot, that is said first."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from engine.config import Config
+from engine.model.network import build_network
+from engine.rundir import RunDir
+from engine.runtime.device import DevicePolicy
+from engine.runtime.operations import choose_operations
+from engine.training.checkpoint import save_best
+from engine.views.networks import load_fold
+from engine.views.openvino_pass import OpenVinoPass, check_openvino
+
+CPU = torch.device("cpu")
+POLICY = DevicePolicy(CPU, None, compile=False, operations=choose_operations("fused", CPU))
+SHAPES = [(1, 64, 96), (3, 96, 64), (2, 32, 160), (3, 96, 64)]
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "deeplabv3plus"])
+@pytest.mark.parametrize("channels", ["rgb", "rgbd"])
+@torch.inference_mode()
+def test_every_shape_gives_what_the_network_gives(
+    tiny_config: Config, decoder: str, channels: str
+) -> None:
+    pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
+    model = tiny_config.model.model_copy(update={"decoder": decoder, "input": channels})
+    torch.manual_seed(0)
+    network = build_network(model, 13).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as trained: folding them is most of the work
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    forward = OpenVinoPass(network, model.in_channels)
+    for batch, height, width in SHAPES:
+        image = torch.randn(batch, model.in_channels, height, width)
+        for layout in (torch.channels_last, torch.contiguous_format):
+            found, expected = forward(image.to(memory_format=layout)), network(image)
+            torch.testing.assert_close(found.logits_BChw, expected.logits_BChw, rtol=0, atol=1e-4)
+            torch.testing.assert_close(found.depth_Bhw, expected.depth_Bhw, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_fold_is_run_by_what_the_config_names(tiny_config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
+    save_best(RunDir(tmp_path).best(0), build_network(tiny_config.model, 13), {"fold": "0"})
+    runtime = tiny_config.runtime.model_copy(update={"inference": "openvino"})
+    config = tiny_config.model_copy(update={"runtime": runtime})
+    fold = load_fold(config, RunDir(tmp_path), 0, POLICY)
+    assert isinstance(fold.forward, OpenVinoPass)
+    image = torch.randn(1, 3, 64, 96)
+    found = fold.forward(image).logits_BChw
+    expected = load_fold(tiny_config, RunDir(tmp_path), 0, POLICY).forward(image).logits_BChw
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_a_gpu_is_refused_and_what_to_do_is_said() -> None:
+    with pytest.raises(RuntimeError, match=r"runs on the CPU, not on cuda; use --inference\.runt"):
+        check_openvino(torch.device("cuda"))
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'roomsmith\[openvino\]'"):
+        check_openvino(CPU)
