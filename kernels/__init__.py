@@ -5,6 +5,9 @@
     confusion/        label and prediction -> int64 confusion matrix
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
+    metrics.py        the figures that are read off confusion matrices, in NumPy
+    cpu.py            what their CPU forms share: how they are compiled, interpolation, winners, exp
+    gpu.py            what the launches of their GPU forms share
     threads.py        how their CPU forms share threads with one another and with PyTorch
 
 In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests.

@@ -19,8 +19,10 @@ numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ign
 
 
 @contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
+def cpu_threads(count: int | None = None) -> Iterator[None]:
     """Run Numba's parallel kernels on `count` threads, safely from any Python thread.
+
+    As a decorator it does so for every call of a function that runs such kernels.
 
     Numba takes the first threading layer that loads: OpenMP, TBB, its own `workqueue`. The first
     two may be entered from several Python threads at once. `workqueue`, which is what is left
@@ -28,7 +30,7 @@ def cpu_threads(count: int) -> Iterator[None]:
     (Numba's manual, "The Threading Layers"), so there the kernels take turns.
 
     Args:
-        count: threads to use, at least 1; usually `torch.get_num_threads()`, so that one setting
+        count: threads to use, at least 1; None is `torch.get_num_threads()`, so that one setting
             governs all work on the CPU. More than Numba may start are not used.
 
     Yields:
@@ -36,7 +38,8 @@ def cpu_threads(count: int) -> Iterator[None]:
     """
     with _ONE_AT_A_TIME if _layer() == "workqueue" else nullcontext():
         before = numba.get_num_threads()
-        numba.set_num_threads(max(1, min(count, _MOST)))
+        wanted = torch.get_num_threads() if count is None else count
+        numba.set_num_threads(max(1, min(wanted, _MOST)))
         try:
             yield
         finally:
@@ -50,11 +53,13 @@ def forget_stale_code(kernels: Path) -> None:
     calls, from another file, it would run the old code (manual, "Notes on Caching", limitations).
 
     Args:
-        kernels: holds one folder of sources for each operation.
+        kernels: holds the sources that all operations share, and a folder of each one's own.
     """
-    for folder in kernels.iterdir():
+    shared = list(kernels.glob("*.py"))
+    for folder in (kernels, *kernels.iterdir()):
         cached = list((folder / "__pycache__").glob("*.nb[ic]"))
-        changed_s = max((path.stat().st_mtime for path in folder.glob("*.py")), default=0.0)
+        sources = (*shared, *folder.glob("*.py"))
+        changed_s = max((path.stat().st_mtime for path in sources), default=0.0)
         if any(_modified_s(path) < changed_s for path in cached):
             for path in cached:
                 path.unlink(missing_ok=True)
@@ -74,7 +79,6 @@ def _layer() -> str:
     Its OpenMP layer, when it starts, sets the number of threads of the runtime that PyTorch loaded
     before (Numba 0.68, `omppool.cpp`): from then on PyTorch would run on all cores.
     """
-    forget_stale_code(Path(__file__).parent)
     before = torch.get_num_threads()
     numba.get_num_threads()
     torch.set_num_threads(before)

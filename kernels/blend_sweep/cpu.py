@@ -8,14 +8,12 @@ Axes: M models, C class, h w pixels of the probabilities, R W labels of some row
 the pixels of a row that are not settled; 2 the ends of the line, or the rows above and below.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+from kernels.cpu import Array, Bytes, Doubles, Integers, Taps, find_winners
 
 TINY = float(np.nextafter(0.0, 1.0))
 """The smallest share beyond the start, at which the first winner has every tie already."""
@@ -23,25 +21,25 @@ TINY = float(np.nextafter(0.0, 1.0))
 compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
-def taps(size: int, source: int) -> Taps:
-    """(first, second, part) of a resampling from `source` to `size` points, pixel centres aligned.
+class Crossings(NamedTuple):
+    """Where along a line of blends the winners of a frame's pixels change.
 
-    The value at a point is (1 - part) a[first] + part a[second].
+    Attributes:
+        count_CC: (C, C) int64: pixels by truth and winner at the start.
+        share_E: (E,) float64 in (0, 1]: the first number of that precision at which the new winner
+            wins; of equal scores the lower class wins. In the order of pixels, not of shares.
+        kind_E3: (E, 3) uint8: the pixel's truth, its winner before and from there on.
     """
-    numerator = np.maximum((2 * np.arange(size) + 1) * source - size, 0)
-    first, rest = np.divmod(numerator, 2 * size)
-    return first, np.minimum(first + 1, source - 1), rest / (2 * size)
+
+    count_CC: Integers
+    share_E: Doubles
+    kind_E3: Bytes
 
 
 @compiled
 def crossings(
-    prob_MChw: Array,
-    end_2MC: NDArray[np.float64],
-    label_RW: NDArray[np.uint8],
-    down_R: Taps,
-    across_W: Taps,
-    count_CC: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    prob_MChw: Array, end_2MC: Doubles, label_RW: Bytes, down_R: Taps, across_W: Taps
+) -> Crossings:
     """Count the start of the line and list the crossings along it.
 
     Args:
@@ -50,58 +48,49 @@ def crossings(
         label_RW: labels; values from C on do not count.
         down_R: taps of the rows.
         across_W: taps of the columns.
-        count_CC: written: pixels by (truth, winner at the start).
-
-    Returns:
-        share_E and kind_E3, see `kernels.blend_sweep.op.Crossings`.
     """
     _, C, _, w = prob_MChw.shape
     R, W = label_RW.shape
-    above_R, below_R, part_R = down_R
     score_22Cw, winner_2w = np.empty((2, 2, C, w)), np.empty((2, w), np.int64)
     held_2, at_W = np.full(2, -1), np.empty(W, np.int64)
-    score_2CW, end_2W = np.empty((2, C, W)), np.empty((2, W), np.int64)
+    score_2CW, end_2W, largest_W = np.empty((2, C, W)), np.empty((2, W), np.int64), np.empty(W)
     share_E, kind_E3 = np.empty(1024), np.empty((1024, 3), np.uint8)
-    found = 0
-    count_CC[:] = 0
+    count_CC, found = np.zeros((C, C), np.int64), 0
     for y in range(R):
         if label_RW[y].min() >= C:
             continue
-        for row in (above_R[y], below_R[y]):
+        for row in (down_R.first[y], down_R.second[y]):
             # Neighbouring rows differ in parity, so that neither takes the other's place.
             if held_2[row % 2] != row:
                 held_2[row % 2] = row
                 _mix_row(score_22Cw[row % 2], winner_2w[row % 2], prob_MChw, end_2MC, row)
-        above, below = above_R[y] % 2, below_R[y] % 2
+        above, below = down_R.first[y] % 2, down_R.second[y] % 2
         n = _settle(count_CC, at_W, label_RW[y], winner_2w[above], winner_2w[below], across_W)
+        at_n, part = at_W[:n], down_R.part[y]
+        upper, lower = score_22Cw[above], score_22Cw[below]
         for end in range(2):
             for c in range(C):
-                _interpolate(
-                    score_2CW[end, c],
-                    score_22Cw[above, end, c],
-                    score_22Cw[below, end, c],
-                    part_R[y],
-                    at_W[:n],
-                    across_W,
-                )
-            _winners(end_2W[end, :n], score_2CW[end])
+                _interpolate(score_2CW[end, c], upper[end, c], lower[end, c], part, at_n, across_W)
+            find_winners(end_2W[end, :n], largest_W, score_2CW[end])
         if found + n * C > len(share_E):
-            share_E, kind_E3 = _longer(share_E, kind_E3, 2 * (found + n * C))
+            more = 2 * (found + n * C) - len(share_E)
+            share_E = np.concatenate((share_E, np.empty(more)))
+            kind_E3 = np.concatenate((kind_E3, np.empty((more, 3), np.uint8)))
         for i in range(n):
-            truth, now, last = label_RW[y, at_W[i]], end_2W[0, i], end_2W[1, i]
+            truth, now, last = label_RW[y, at_n[i]], end_2W[0, i], end_2W[1, i]
             count_CC[truth, now] += 1
             if now != last:
-                found = _walk(share_E, kind_E3, found, score_2CW[:, :, i], truth, now, last)
-    return share_E[:found].copy(), kind_E3[:found].copy()
+                found = _walk(share_E, kind_E3, found, score_2CW[:, :, i], truth, end_2W[:, i])
+    return Crossings(count_CC, share_E[:found].copy(), kind_E3[:found].copy())
 
 
 @compiled
 def _settle(
-    count_CC: NDArray[np.int64],
-    at_W: NDArray[np.int64],
-    label_W: NDArray[np.uint8],
-    above_w: NDArray[np.int64],
-    below_w: NDArray[np.int64],
+    count_CC: Integers,
+    at_W: Integers,
+    label_W: Bytes,
+    above_w: Integers,
+    below_w: Integers,
     across_W: Taps,
 ) -> int:
     """Count the labelled pixels whose four cells agree; list the others and return how many."""
@@ -124,11 +113,7 @@ def _settle(
 
 @compiled
 def _mix_row(
-    score_2Cw: NDArray[np.float64],
-    winner_w: NDArray[np.int64],
-    prob_MChw: Array,
-    end_2MC: NDArray[np.float64],
-    row: int,
+    score_2Cw: Doubles, winner_w: Integers, prob_MChw: Array, end_2MC: Doubles, row: int
 ) -> None:
     """A row of cells at both ends of the line; its winners, -1 where the ends differ."""
     M, C, _, w = prob_MChw.shape
@@ -140,21 +125,16 @@ def _mix_row(
             for m in range(1, M):
                 for x in range(w):
                     score_w[x] += end_2MC[end, m, c] * prob_MChw[m, c, row, x]
-    other_w = np.empty(w, np.int64)
-    _winners(winner_w, score_2Cw[0])
-    _winners(other_w, score_2Cw[1])
+    other_w, largest_w = np.empty(w, np.int64), np.empty(w)
+    find_winners(winner_w, largest_w, score_2Cw[0])
+    find_winners(other_w, largest_w, score_2Cw[1])
     for x in range(w):
         winner_w[x] = winner_w[x] if winner_w[x] == other_w[x] else -1
 
 
 @compiled
 def _interpolate(
-    out_n: Array,
-    above_w: Array,
-    below_w: Array,
-    down: float,
-    at_n: NDArray[np.int64],
-    across_W: Taps,
+    out_n: Array, above_w: Array, below_w: Array, down: float, at_n: Integers, across_W: Taps
 ) -> None:
     left_W, right_W, part_W = across_W
     for i in range(len(at_n)):
@@ -165,33 +145,15 @@ def _interpolate(
 
 
 @compiled
-def _winners(winner_n: NDArray[np.int64], score_CW: Array) -> None:
-    """The class of the largest score of the first n pixels, the first of equals."""
-    n = len(winner_n)
-    largest_n = score_CW[0, :n].copy()
-    winner_n[:] = 0
-    for c in range(1, len(score_CW)):
-        for x in range(n):
-            larger = score_CW[c, x] > largest_n[x]
-            largest_n[x] = score_CW[c, x] if larger else largest_n[x]
-            winner_n[x] = c if larger else winner_n[x]
-
-
-@compiled
 def _walk(
-    share_E: NDArray[np.float64],
-    kind_E3: NDArray[np.uint8],
-    found: int,
-    score_2C: Array,
-    truth: int,
-    now: int,
-    last: int,
+    share_E: Doubles, kind_E3: Bytes, found: int, score_2C: Array, truth: int, end_2: Integers
 ) -> int:
-    """Follow the upper envelope of one pixel's lines from `now` to `last`; new number found.
+    """Follow the upper envelope of one pixel's lines between two winners; new number found.
 
     The line on top is left where it is first crossed by a steeper one (Och 2003).
     """
     C, passed, share = score_2C.shape[1], 0.0, TINY
+    now, last = end_2
     while now != last:
         gain_now = score_2C[1, now] - score_2C[0, now]
         cross, following = np.inf, -1
@@ -215,29 +177,13 @@ def _walk(
 
 
 @compiled
-def _longer(
-    share_E: NDArray[np.float64], kind_E3: NDArray[np.uint8], length: int
-) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    more_E, more_E3 = np.empty(length), np.empty((length, 3), np.uint8)
-    more_E[: len(share_E)] = share_E
-    more_E3[: len(kind_E3)] = kind_E3
-    return more_E, more_E3
-
-
-@compiled
-def soft_counts(
-    total_2MC: NDArray[np.float64],
-    prob_MChw: Array,
-    label_RW: NDArray[np.uint8],
-    down_R: Taps,
-    across_W: Taps,
-) -> None:
-    """Write each model's probability of class c, summed over pixels of class c and over all."""
+def soft_counts(prob_MChw: Array, label_RW: Bytes, down_R: Taps, across_W: Taps) -> Doubles:
+    """(2, M, C): each model's probability of class c, over the pixels of class c and over all."""
     M, C = prob_MChw.shape[:2]
     R, W = label_RW.shape
     above_R, below_R, part_R = down_R
     at_W, prob_W = np.empty(W, np.int64), np.empty(W)
-    total_2MC[:] = 0
+    total_2MC = np.zeros((2, M, C))
     for y in range(R):
         n = 0
         for x in range(W):
@@ -252,3 +198,4 @@ def soft_counts(
                     total_2MC[1, m, c] += prob_W[i]
                     if label_RW[y, at_W[i]] == c:
                         total_2MC[0, m, c] += prob_W[i]
+    return total_2MC

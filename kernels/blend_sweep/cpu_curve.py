@@ -3,15 +3,12 @@
 Axes: K bins, J = K + 1 edges, C class, E crossings.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+from kernels.blend_sweep.cpu import Crossings, compiled
+from kernels.cpu import Array, Bytes, Doubles, Integers
 
 HIT_GAIN, HIT_LOSS, MISS_GAIN, MISS_LOSS = range(4)
 """Rows of a bin's notes, by class: right and wrong predictions that come and go in it."""
@@ -22,17 +19,23 @@ SKIPPED, SINGLE, LISTED = range(3)
 
 @compiled
 def add_to_bins(
-    note_K4C: NDArray[np.int64],
-    low_K: NDArray[np.float64],
-    high_K: NDArray[np.float64],
-    edge_J: NDArray[np.float64],
-    share_E: NDArray[np.float64],
-    kind_E3: NDArray[np.uint8],
+    note_K4C: Integers, low_K: Doubles, high_K: Doubles, edge_J: Doubles, crossings: Crossings
 ) -> None:
-    """Note each crossing in the bin with edge < share <= next edge; extend the bins' ranges."""
+    """Note a frame's crossings in bins along the line.
+
+    Args:
+        note_K4C: (K, 4, C) added to: right predictions of each class that come into being in the
+            bin and that vanish, then wrong ones.
+        low_K: (K,) the lowest share noted in each bin; lowered.
+        high_K: (K,) the highest; raised.
+        edge_J: (K + 1,) ascending from 0 to 1. A crossing belongs to the bin with
+            edge < share <= next edge, so that the counts at an edge have all bins before it.
+        crossings: of one frame.
+    """
+    share_E, kind_E3 = crossings.share_E, crossings.kind_E3
     for e in range(len(share_E)):
         k = min(max(np.searchsorted(edge_J, share_E[e]) - 1, 0), len(note_K4C) - 1)
-        truth, before, after = kind_E3[e, 0], kind_E3[e, 1], kind_E3[e, 2]
+        truth, before, after = kind_E3[e]
         note_K4C[k, HIT_LOSS if before == truth else MISS_LOSS, before] += 1
         note_K4C[k, HIT_GAIN if after == truth else MISS_GAIN, after] += 1
         low_K[k] = min(low_K[k], share_E[e])
@@ -60,35 +63,50 @@ def mean_iou(hit_C: Array, miss_C: Array, truth_C: Array) -> float:
 
 
 @compiled
-def edge_values(hit_JC: Array, miss_JC: Array, truth_C: Array, value_J: Array) -> None:
-    """Write the mean IoU at every edge."""
+def edge_values(hit_JC: Array, miss_JC: Array, truth_C: Array) -> Doubles:
+    """(K + 1,) mean IoU at the edges, by the same arithmetic as that of `widest_peak`.
+
+    Args:
+        hit_JC: (K + 1, C) right predictions at the edges.
+        miss_JC: (K + 1, C) wrong ones.
+        truth_C: (C,) pixels by true class.
+    """
+    value_J = np.empty(len(hit_JC))
     for j in range(len(value_J)):
         value_J[j] = mean_iou(hit_JC[j], miss_JC[j], truth_C)
+    return value_J
+
+
+class Bins(NamedTuple):
+    """The line cut into bins, and what is known at their edges and of their inside."""
+
+    edge_J: Doubles
+    """(K + 1,) edges of the bins, from 0 to 1."""
+    state_K: Bytes
+    """(K,) SKIPPED, SINGLE or LISTED."""
+    low_K: Doubles
+    """(K,) where a SINGLE bin changes; inf if nowhere."""
+    hit_JC: Integers
+    """(K + 1, C) right predictions at the edges."""
+    miss_JC: Integers
+    """(K + 1, C) wrong ones."""
+    truth_C: Integers
+    """(C,) pixels by true class."""
 
 
 @compiled
-def widest_peak(
-    edge_J: NDArray[np.float64],
-    state_K: NDArray[np.uint8],
-    low_K: NDArray[np.float64],
-    hit_JC: NDArray[np.int64],
-    miss_JC: NDArray[np.int64],
-    truth_C: NDArray[np.int64],
-    share_E: NDArray[np.float64],
-    kind_E3: NDArray[np.uint8],
-) -> tuple[float, float, float]:
-    """The highest mean IoU, and the widest interval [from, to) of shares that reach it.
+def widest_peak(bins: Bins, share_E: Doubles, kind_E3: Bytes) -> tuple[float, float, float]:
+    """The highest mean IoU on the line and the widest interval that reaches it.
 
     Args:
-        edge_J: edges of the bins, from 0 to 1.
-        state_K: SKIPPED, SINGLE or LISTED.
-        low_K: where a SINGLE bin changes; inf if nowhere.
-        hit_JC: right predictions at the edges.
-        miss_JC: wrong ones.
-        truth_C: pixels by true class.
-        share_E: the crossings of all LISTED bins, ascending.
-        kind_E3: truth, winner before, winner after.
+        bins: of the line.
+        share_E: (E,) the crossings of all LISTED bins, ascending.
+        kind_E3: (E, 3) truth, winner before, winner after; see `Crossings`.
+
+    Returns:
+        (mean IoU, from, to): the interval includes its start and, but for 1, not its end.
     """
+    edge_J, state_K, low_K, hit_JC, miss_JC, truth_C = bins
     best, best_from, best_to = -1.0, 0.0, 0.0
     value, since = -2.0, 0.0  # of the stretch that the walk is in
     e, E = 0, len(share_E)
@@ -114,7 +132,7 @@ def widest_peak(
                 break
             at = share_E[e]
             while e < E and share_E[e] == at:
-                truth, before, after = kind_E3[e, 0], kind_E3[e, 1], kind_E3[e, 2]
+                truth, before, after = kind_E3[e]
                 _add(hit_C, miss_C, truth, before, -1)
                 _add(hit_C, miss_C, truth, after, 1)
                 e += 1

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.boundary_ce.reference import EPSILON, IGNORE_INDEX, check
-from kernels.threads import cpu_threads
+from kernels.boundary_ce import cpu
+from kernels.boundary_ce.reference import EPSILON, Weights, check
+from kernels.gpu import power_of_two, uses_triton
 
-NO_LABEL = 254
-"""Stands for int64 labels that no uint8 holds: as wrong as they are."""
 SIZES = ("h", "w", "stride", "stride_b", "stride_c", "stride_y", "stride_x")
 THREADS = 128
 LAUNCH = {"num_warps": THREADS // 32, "maxnreg": 128}
@@ -63,21 +61,10 @@ def boundary_ce(
         ValueError: the shapes do not fit together, or on the CPU a label is out of range.
     """
     check(logits_BChw, label_BHW, class_weight_C)
-    loss: Tensor = _sweep(
-        logits_BChw,
-        label_BHW,
-        class_weight_C,
-        boundary_weight,
-        align_corners,
-        ignored_edges,
-        torch.is_grad_enabled() and logits_BChw.requires_grad,
-    )[0]
+    gradient = torch.is_grad_enabled() and logits_BChw.requires_grad
+    weights = Weights(class_weight_C, boundary_weight, ignored_edges)
+    loss: Tensor = _sweep(logits_BChw, label_BHW, *weights, align_corners, gradient)[0]
     return loss
-
-
-def uses_triton(tensor: Tensor) -> bool:
-    """Triton runs what is on a GPU, Numba the rest."""
-    return tensor.is_cuda
 
 
 def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]]:
@@ -109,7 +96,7 @@ def _constants(
     classes: int, packed: bool, align_corners: bool, ignored_edges: bool, gradient: bool
 ) -> dict[str, Any]:
     """What the kernel is compiled for, beside types."""
-    threads = max(1 << (classes - 1).bit_length(), CLASSES_PER_THREAD) // CLASSES_PER_THREAD
+    threads = max(power_of_two(classes), CLASSES_PER_THREAD) // CLASSES_PER_THREAD
     return {
         "C": classes,
         "R": CLASSES_PER_THREAD,
@@ -124,27 +111,20 @@ def _constants(
 
 
 @torch.library.custom_op("roomsmith::boundary_ce", mutates_args=())
-def _sweep(
+def _sweep(  # noqa: PLR0913 - an operator's schema knows no types of ours
     logits_BChw: Tensor,
     label_BHW: Tensor,
     class_weight_C: Tensor,
     boundary_weight: float,
-    align_corners: bool,
     ignored_edges: bool,
+    align_corners: bool,
     gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss; 1 / (sum of weights + epsilon), float64; gradient before that factor, or nothing."""
     x_BChw, slope = _dense_and_slope(logits_BChw, gradient)
-    run = _on_gpu if uses_triton(x_BChw) else _on_cpu
-    numerator, weight = run(
-        x_BChw,
-        slope,
-        label_BHW.contiguous(),
-        class_weight_C.to(slope.dtype),
-        boundary_weight,
-        align_corners,
-        ignored_edges,
-    )
+    run = _on_gpu if uses_triton(x_BChw) else cpu.sweep
+    weights = Weights(class_weight_C.to(slope.dtype), boundary_weight, ignored_edges)
+    numerator, weight = run(x_BChw, slope, label_BHW.contiguous(), weights, align_corners)
     factor = 1 / (weight + EPSILON)
     return (numerator * factor).to(slope.dtype), factor, slope
 
@@ -184,79 +164,23 @@ def _dense_and_slope(logits_BChw: Tensor, gradient: bool) -> tuple[Tensor, Tenso
     return x_BChw, slope
 
 
-def _on_cpu(
-    logits_BChw: Tensor,
-    slope: Tensor,
-    label_BHW: Tensor,
-    class_weight_C: Tensor,
-    boundary_weight: float,
-    align_corners: bool,
-    ignored_edges: bool,
-) -> tuple[Tensor, Tensor]:
-    """Numerator and sum of weights, float64 scalars; writes the slope."""
-    from kernels.boundary_ce import cpu
-
-    if label_BHW.dtype != torch.uint8:
-        fits = (label_BHW >= 0) & (label_BHW <= IGNORE_INDEX)
-        label_BHW = label_BHW.where(fits, NO_LABEL).to(torch.uint8)
-    h, w = logits_BChw.shape[2:]
-    stride_b, stride_c, stride_y, stride_x = logits_BChw.stride()
-    with cpu_threads(torch.get_num_threads()):
-        sums = cpu.sweep(
-            _flat(logits_BChw.to(class_weight_C.dtype)),
-            _flat(slope),
-            (stride_b, stride_c, stride_y, stride_x),
-            (h, w),
-            label_BHW.numpy(),
-            class_weight_C.numpy(),
-            boundary_weight,
-            align_corners=align_corners,
-            ignored_edges=ignored_edges,
-        )
-    if not sums.labels_fit:
-        raise ValueError(f"labels must be 0 .. {len(class_weight_C) - 1} or 255 = ignore")
-    real = torch.float64
-    return torch.tensor(sums.numerator, dtype=real), torch.tensor(sums.weight, dtype=real)
-
-
-def _flat(tensor: Tensor) -> NDArray[Any]:
-    """Its memory, in the order of the memory."""
-    array: NDArray[Any] = tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
-    return array
-
-
 def _on_gpu(
-    logits_BChw: Tensor,
-    slope: Tensor,
-    label_BHW: Tensor,
-    class_weight_C: Tensor,
-    boundary_weight: float,
-    align_corners: bool,
-    ignored_edges: bool,
+    logits_BChw: Tensor, slope: Tensor, label_BHW: Tensor, weights: Weights, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """As `_on_cpu`; does not wait for the device."""
+    """As `cpu.sweep`, but no label is refused; does not wait for the device."""
     from kernels.boundary_ce import triton as kernels
 
     B, C, h, w = logits_BChw.shape
     packed = C % CLASSES_PER_THREAD == 0 and logits_BChw.stride() == (h * w * C, 1, w * C, C)
-    constants = _constants(C, packed, align_corners, ignored_edges, slope.numel() > 0)
+    gradient = slope.numel() > 0
+    constants = _constants(C, packed, align_corners, weights.ignored_edges, gradient)
     grid = (-(-w // (constants["LANES"] - 1)), -(-h // STRIP), B)
     numerator = slope.new_empty(grid[0] * grid[1] * B)
     count_2 = slope.new_empty((len(numerator), 2), dtype=torch.int32)
     if B:
-        kernels.boundary_ce_sweep[grid](
-            logits_BChw,
-            slope,
-            label_BHW,
-            torch.stack((class_weight_C, boundary_weight * class_weight_C)),
-            numerator,
-            count_2,
-            h,
-            w,
-            label_BHW.shape[1] // h,
-            *logits_BChw.stride(),
-            **constants,
-            **LAUNCH,
-        )
+        weight_2C = torch.stack((weights.class_C, weights.boundary * weights.class_C))
+        arrays = (logits_BChw, slope, label_BHW, weight_2C, numerator, count_2)
+        sizes = (h, w, label_BHW.shape[1] // h, *logits_BChw.stride())
+        kernels.boundary_ce_sweep[grid](*arrays, *sizes, **constants, **LAUNCH)
     counted, edges = count_2.sum(0, dtype=torch.float64).unbind()
-    return numerator.sum(dtype=torch.float64), counted + (boundary_weight - 1) * edges
+    return numerator.sum(dtype=torch.float64), counted + (weights.boundary - 1) * edges

@@ -3,6 +3,8 @@
 Axes: B batch, C class, H W pixels, h w strided cells.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,14 @@ from torch import Tensor
 IGNORE_INDEX = 255
 EPSILON = 1e-6
 """Keeps the mean finite where every pixel is ignored."""
+
+
+class Weights(NamedTuple):
+    """What a pixel weighs: (C,) by its class, by whether it is at an edge, and what makes one."""
+
+    class_C: Tensor
+    boundary: float
+    ignored_edges: bool
 
 
 def boundary_ce(

@@ -7,14 +7,10 @@ of a row at once (the line search of Och 2003, "Minimum Error Rate Training").
 Axes: K candidates, C class, n pixels.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.confusion.cpu_rows import compiled
-
-Array = NDArray[Any]
+from kernels.cpu import Array, Bytes, compiled
 
 
 @compiled
@@ -22,7 +18,7 @@ def walk(
     note_CCK: NDArray[np.int32],
     share_K: Array,
     prob_2Cn: Array,
-    truth_n: NDArray[np.uint8],
+    truth_n: Bytes,
     now_n: NDArray[np.int32],
     last_n: NDArray[np.int32],
 ) -> None:
@@ -48,7 +44,11 @@ def walk(
             if now_n[i] == last_n[i]:
                 continue
             # At a tie the lower class wins, so it has the candidate that is right on the crossing.
-            k = max(_below(share_K, cross_n[i], next_n[i] > now_n[i]), since_n[i])
+            if next_n[i] > now_n[i]:
+                k = np.searchsorted(share_K, cross_n[i], "right")
+            else:
+                k = np.searchsorted(share_K, cross_n[i], "left")
+            k = max(k, since_n[i])
             if k >= len(share_K):
                 last_n[i] = now_n[i]
                 continue
@@ -80,16 +80,3 @@ def _next_crossing(
             sooner = (gain > 0) & (cross < cross_n[i])
             cross_n[i] = cross if sooner else cross_n[i]
             next_n[i] = np.int32(c) if sooner else next_n[i]
-
-
-@compiled
-def _below(share_K: Array, cross: float, and_equal: bool) -> int:
-    """How many of the sorted shares lie below the crossing, and at it if `and_equal`."""
-    start, size = 0, len(share_K)
-    while size > 0:
-        half = size // 2
-        share = share_K[start + half]
-        here = (share < cross) | (and_equal & (share == cross))
-        start = start + half + 1 if here else start
-        size = size - half - 1 if here else half
-    return start

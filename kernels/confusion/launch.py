@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.gpu import power_of_two
+
 WARPS = 4
 PIXELS = 4096
 """Pixels of a tile of `count_pairs`: 32 a thread, two loads of 128 bits."""
@@ -46,16 +48,16 @@ def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int
         yield triton.count_blends, signature, constants, WARPS
 
 
-def count(prediction_KN: Tensor, label_N: Tensor, classes: int) -> Tensor:
-    """(K, C, C) of contiguous uint8 (K, N) and (N,)."""
+def count(prediction_N: Tensor, label_N: Tensor, classes: int) -> Tensor:
+    """(C, C) of contiguous uint8 (N,)."""
     from kernels.confusion.triton import count_pairs
 
-    K, n = prediction_KN.shape
-    count_KCC = label_N.new_zeros((K, classes, classes), dtype=torch.int64)
+    n = len(label_N)
+    count_CC = label_N.new_zeros((classes, classes), dtype=torch.int64)
     constants = _pair_constants(classes)
     programs = _programs(label_N.device, -(-n // constants["L"]))
-    count_pairs[(programs, K)](prediction_KN, label_N, count_KCC, n, **constants, num_warps=WARPS)
-    return count_KCC
+    count_pairs[(programs, 1)](prediction_N, label_N, count_CC, n, **constants, num_warps=WARPS)
+    return count_CC
 
 
 def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
@@ -65,16 +67,9 @@ def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
     B, H, W = winner_BHW.shape
     constants = _winner_constants(prob_BChw.shape[1], prob_BChw.shape[2:] != (H, W))
     del constants["P"]
-    write_winners[(B * H * -(-W // constants["L"]),)](
-        prob_BChw,
-        winner_BHW,
-        H,
-        W,
-        *prob_BChw.shape[2:],
-        *prob_BChw.stride(),
-        **constants,
-        num_warps=WARPS,
-    )
+    sizes = (H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
+    grid = (B * H * -(-W // constants["L"]),)
+    write_winners[grid](prob_BChw, winner_BHW, *sizes, **constants, num_warps=WARPS)
 
 
 def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
@@ -85,19 +80,9 @@ def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     classes = prob_BChw.shape[1]
     count_CC = label_BHW.new_zeros((classes, classes), dtype=torch.int64)
     constants = _winner_constants(classes, prob_BChw.shape[2:] != (H, W))
-    programs = _programs(label_BHW.device, B * H * -(-W // constants["L"]))
-    count_winners[(programs,)](
-        prob_BChw,
-        label_BHW,
-        count_CC,
-        B,
-        H,
-        W,
-        *prob_BChw.shape[2:],
-        *prob_BChw.stride(),
-        **constants,
-        num_warps=WARPS,
-    )
+    sizes = (B, H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
+    grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
+    count_winners[grid](prob_BChw, label_BHW, count_CC, *sizes, **constants, num_warps=WARPS)
     return count_CC
 
 
@@ -111,21 +96,10 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
     settled_CC = count_KCC.new_zeros((classes, classes))
     settle = (weight_KM >= 0).all() & (weight_KM.sum(dim=1) > 0).all()
     constants = _blend_constants(classes, [(p.shape[2], p.shape[3]) for p in prob_MBChw])
-    programs = _programs(label_BHW.device, B * H * -(-W // constants["L"]))
-    kernel[(programs,)](
-        torch.cat([prob_BChw.flatten() for prob_BChw in prob_MBChw]),
-        weight_KM.contiguous(),
-        settle.to(torch.uint8),
-        label_BHW,
-        settled_CC,
-        count_KCC,
-        B,
-        H,
-        W,
-        K,
-        **constants,
-        num_warps=WARPS,
-    )
+    prob = torch.cat([prob_BChw.flatten() for prob_BChw in prob_MBChw])
+    inputs = (prob, weight_KM.contiguous(), settle.to(torch.uint8), label_BHW)
+    grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
+    kernel[grid](*inputs, settled_CC, count_KCC, B, H, W, K, **constants, num_warps=WARPS)
     return count_KCC + settled_CC
 
 
@@ -141,36 +115,24 @@ def _pair_constants(classes: int) -> dict[str, Any]:
 
 
 def _winner_constants(classes: int, resized: bool) -> dict[str, Any]:
-    padded = _power_of_two(classes)
-    return {
-        "CLASSES": classes,
-        "RESIZED": resized,
-        "L": max(TILE // padded, 1),
-        "C": padded,
-        "P": _table(classes),
-    }
+    return {"RESIZED": resized, **_tile(classes, 1)}
 
 
 def _blend_constants(classes: int, hw_M: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """A tile of every model stays in registers, so more models make smaller tiles."""
-    padded = _power_of_two(classes)
-    return {
-        "SIZES": tuple(side for hw in hw_M for side in hw),
-        "CLASSES": classes,
-        "L": max(TILE // (padded * _power_of_two(max(len(hw_M), 2))), 1),
-        "C": padded,
-        "P": _table(classes),
-    }
+    return {"SIZES": tuple(side for hw in hw_M for side in hw), **_tile(classes, max(len(hw_M), 2))}
+
+
+def _tile(classes: int, models: int) -> dict[str, Any]:
+    padded = power_of_two(classes)
+    pixels = max(TILE // (padded * power_of_two(models)), 1)
+    return {"CLASSES": classes, "L": pixels, "C": padded, "P": _table(classes)}
 
 
 def _table(classes: int) -> int:
     """Pairs and one for the pixels that do not count, to a power of two; 0 if that is too much."""
-    pairs = _power_of_two(classes * classes + 1)
+    pairs = power_of_two(classes * classes + 1)
     return pairs if pairs <= LARGEST_TABLE else 0
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
 
 
 def _programs(device: torch.device, tiles: int) -> int:

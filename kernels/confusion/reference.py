@@ -40,27 +40,6 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     return count[:beyond].reshape(classes, classes)
 
 
-def confusion_many(prediction_KN: Tensor, label_N: Tensor, classes: int) -> Tensor:
-    """`confusion` of K candidate predictions of the same pixels.
-
-    Args:
-        prediction_KN: (K, ...) integer; each candidate has the shape of the labels.
-        label_N: integer labels, as in `confusion`.
-        classes: number of classes C, 1 .. 255.
-
-    Returns:
-        (K, C, C) int64 on the device of the inputs; the host does not wait for it.
-
-    Raises:
-        ValueError: a candidate and the labels differ in shape, or there are too many classes.
-    """
-    check_confusion_many(prediction_KN, label_N, classes)
-    count_KCC = label_N.new_zeros((len(prediction_KN), classes, classes), dtype=torch.int64)
-    for k, prediction in enumerate(prediction_KN):
-        count_KCC[k] = confusion(prediction, label_N, classes)
-    return count_KCC
-
-
 def resized_argmax(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
     """The class of largest probability after bilinear resizing.
 
@@ -139,16 +118,6 @@ def check_confusion(prediction: Tensor, label: Tensor, classes: int) -> None:
     if prediction.shape != label.shape:
         raise ValueError(
             f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} must agree"
-        )
-    _check_classes(classes)
-
-
-def check_confusion_many(prediction_KN: Tensor, label_N: Tensor, classes: int) -> None:
-    """Raise the ValueErrors of `confusion_many`."""
-    if prediction_KN.ndim == 0 or prediction_KN.shape[1:] != label_N.shape:
-        raise ValueError(
-            f"each of the predictions {tuple(prediction_KN.shape)} must agree with "
-            f"label {tuple(label_N.shape)}"
         )
     _check_classes(classes)
 

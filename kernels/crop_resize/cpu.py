@@ -12,12 +12,21 @@ Axes: see reference.py. R: the crop's rows of one task. l: values of a frame's l
 values of a crop's row, w C.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from kernels.crop_resize.cpu_nearest import depth_rows, inverse_depth, label_rows, metres_line, take
+from kernels.cpu import Array, Bytes, Doubles, Integers
+from kernels.crop_resize import cpu_nearest as nearest
+from kernels.crop_resize.cpu_nearest import Side
 from kernels.crop_resize.cpu_vector import address, lerp_pixel, publish, stream, stream_blend
+from kernels.crop_resize.reference import Crops, Frames
+from kernels.threads import cpu_threads
 
 ROWS_PER_TASK = 96
 """Rows of a crop that one thread makes in a run: few enough to share out, many to reuse lines."""
@@ -25,198 +34,179 @@ ROWS_PER_TASK = 96
 _HALF, _FLOAT, _PIXEL = np.uintp(2), np.uintp(4), np.uintp(12)
 """Bytes of a bfloat16, of a float32 and of three."""
 
-_Bytes = NDArray[np.uint8]
-_Floats = NDArray[np.float32]
-_Indices = NDArray[np.uintp]
+
+class Pixels(NamedTuple):
+    """`Frames`, or one of them, in flat arrays; what is not there has none."""
+
+    image: Bytes
+    depth_P: NDArray[np.uint16]
+    label_P: Bytes
+
+
+class Scale(NamedTuple):
+    """How values become the network's input.
+
+    Attributes:
+        factor_3: by channel, 1 / std.
+        term_3: added then, -mean / std.
+        nearest_m: depth that is 1.
+        farthest_m: depth that is 0.
+        channels: of the input, C.
+    """
+
+    factor_3: Doubles
+    term_3: Doubles
+    nearest_m: float
+    farthest_m: float
+    channels: int
+
+
+class Outputs(NamedTuple):
+    """Flat crops: the image as float32 or as bits of bfloat16, of which one is empty; the maps."""
+
+    crop: NDArray[np.float32]
+    rounded: NDArray[np.uint16]
+    metres: NDArray[np.float32]
+    classes: Bytes
+
+
+@cpu_threads()
+def crop_resize(frames: Frames, draw_B8: Tensor, numbers: Sequence[float], outputs: Crops) -> None:
+    """Write crops, channels last; see `op._crop_resize`."""
+    image, (_, h, w, C) = outputs.image_BChw.flatten(), outputs.image_BChw.shape
+    # NumPy has no bfloat16: the kernel writes its bits. What is not there is an empty array.
+    rounds = image.dtype == torch.bfloat16
+    _crop_tasks(
+        Pixels(*map(_flat, frames[:3], (torch.uint8, torch.uint16, torch.uint8))),
+        (frames.offset_N.numpy(), frames.hw_N2.numpy()),
+        draw_B8.contiguous().numpy(),
+        Scale(np.array(numbers[:3]), np.array(numbers[3:6]), numbers[6], numbers[7], C),
+        (h, w),
+        Outputs(
+            _flat(None if rounds else image, torch.float32),
+            _flat(image.view(torch.uint16) if rounds else None, torch.uint16),
+            outputs.depth_Bhw.flatten().numpy(),
+            outputs.label_Bhw.flatten().numpy(),
+        ),
+    )
+
+
+def _flat(buffer: Tensor | None, dtype: torch.dtype) -> Array:
+    array: Array = (torch.empty(0, dtype=dtype) if buffer is None else buffer).flatten().numpy()
+    return array
 
 
 @numba.njit(parallel=True, cache=True)
-def crop_resize(
-    image: _Bytes,
-    depth_P: NDArray[np.uint16],
-    label_P: _Bytes,
-    offset_N: NDArray[np.int64],
-    hw_N2: NDArray[np.int64],
-    draw_B8: NDArray[np.float64],
-    scale_3: NDArray[np.float64],
-    shift_3: NDArray[np.float64],
-    depth_range_m: tuple[float, float],
-    hwC: tuple[int, int, int],
-    crop: _Floats,
-    rounded: NDArray[np.uint16],
-    metres: _Floats,
-    classes: _Bytes,
+def _crop_tasks(
+    pixels: Pixels,
+    where: tuple[Integers, Integers],
+    draw_B8: Doubles,
+    scale: Scale,
+    hw: tuple[int, int],
+    out: Outputs,
 ) -> None:
-    """Write the crops of `draw_B8`; see `reference.crop_resize`.
-
-    Args:
-        image: (3 P,) pixels.
-        depth_P: (P,) millimetres, or (0,) without depth.
-        label_P: (P,) classes, or (0,) without labels.
-        offset_N: (N,) first pixel of each frame.
-        hw_N2: (N, 2) its height and width.
-        draw_B8: (B, 8) rows of draws.
-        scale_3: 1 / std.
-        shift_3: -mean / std.
-        depth_range_m: nearest and farthest depth.
-        hwC: size of a crop and channels.
-        crop: (B h w C,) the image's float32 values; (0,) if they are to be rounded.
-        rounded: (B h w C,) the bits of its bfloat16 values; (0,) if they are not.
-        metres: (B h w,) depth.
-        classes: (B h w,) label.
-    """
-    h, w, _ = hwC
+    """Crops of the frames that begin at where[0], (N,), and are of the sizes where[1], (N, 2)."""
+    offset_N, hw_N2 = where
+    (h, w), C = hw, scale.channels
     tasks = (h + ROWS_PER_TASK - 1) // ROWS_PER_TASK
     for task in numba.prange(len(draw_B8) * tasks):
         b, first = task // tasks, (task % tasks) * ROWS_PER_TASK
-        rows = min(ROWS_PER_TASK, h - first)
         sample, top, left, height, width, mirrored, gain, light = draw_B8[b]
         start, (H, W) = offset_N[int(sample)], hw_N2[int(sample)]
-        y_R, tap_R, blend_R = _new_taps(rows)
-        x_w, tap_w, weight_w = _new_taps(w)
-        inside_R = _taps(top, height, H, False, first, h, y_R, tap_R, blend_R)
-        inside_w = _taps(left, width, W, mirrored != 0.0, 0, w, x_w, tap_w, weight_w)
-        if inside_w[0] == inside_w[1]:
-            inside_R = (0, 0)
-        pixel = np.uintp((b * h + first) * w)
-        lines = (start, W), (y_R, inside_R), (x_w, inside_w)
-        depth_rows(depth_P, *lines, metres, pixel)
-        label_rows(label_P, *lines, classes, pixel)
-        _image_rows(
-            (image, depth_P),
-            (start, H, W),
-            (y_R, tap_R, blend_R, inside_R),
-            (x_w, tap_w, weight_w, inside_w),
-            (gain * scale_3, 255 * light * scale_3 + shift_3),
-            (shift_3, 255 * scale_3 + shift_3),
-            depth_range_m,
-            hwC[2],
-            (crop, rounded),
-            pixel,
-        )
+        rows = _side((top, height), H, False, h, first, min(ROWS_PER_TASK, h - first))
+        columns = _side((left, width), W, mirrored != 0.0, w, 0, w)
+        # A box beside the frame: no column has pixels, so no row has.
+        if columns.lo == columns.hi:
+            rows = Side(rows.nearest_r, rows.tap_r, rows.weight_r, H, 0, 0)
+        at = (b * h + first) * w
+        frame = Pixels(pixels.image[3 * start :], pixels.depth_P[start:], pixels.label_P[start:])
+        image, bits = out.crop[C * at :], out.rounded[C * at :]
+        to = Outputs(image, bits, out.metres[at:], out.classes[at:])
+        nearest.depth_rows(frame.depth_P, rows, columns, address(to.metres))
+        nearest.label_rows(frame.label_P, rows, columns, address(to.classes))
+        _image_rows(frame, rows, columns, scale, (gain, 255 * light), to)
         publish()
 
 
 @numba.njit(cache=True)
-def _new_taps(count: int) -> tuple[_Indices, _Indices, _Floats]:
-    return np.empty(count, np.uintp), np.empty(count, np.uintp), np.empty(count, np.float32)
+def _side(
+    box: tuple[float, float], length: int, mirrored: bool, count: int, first: int, outputs: int
+) -> Side:
+    """Where so many outputs from `first` on, of `count` in all, sample a side of a frame.
 
-
-@numba.njit(cache=True)
-def _taps(
-    start: float,
-    length: float,
-    side: int,
-    mirrored: bool,
-    first: int,
-    count: int,
-    nearest_r: _Indices,
-    tap_r: _Indices,
-    weight_r: _Floats,
-) -> tuple[int, int]:
-    """Where outputs from `first` on, of `count` in all, sample a side of the frame.
-
-    Writes the pixel that each position lies in, the first of its two taps, and the weight of the
-    next pixel; a weight of 0 or 1 repeats the border.
-
-    Returns:
-        Which of these outputs are inside: from one to before the other.
+    The box is its start and length, in pixels of the frame.
     """
-    step = length / count
-    lo, hi = nearest_r.shape[0], 0
-    for r in range(nearest_r.shape[0]):
+    nearest_r, tap_r = np.empty(outputs, np.uintp), np.empty(outputs, np.uintp)
+    weight_r = np.empty(outputs, np.float32)
+    step = box[1] / count
+    lo, hi = outputs, 0
+    for r in range(outputs):
         i = first + r
-        position = start + ((count - 1 - i if mirrored else i) + 0.5) * step
-        if 0 <= position < side:
+        position = box[0] + ((count - 1 - i if mirrored else i) + 0.5) * step
+        if 0 <= position < length:
             lo, hi = min(lo, r), r + 1
-        nearest_r[r] = int(min(max(position, 0.0), side - 1.0))  # truncates, as floor does
-        centred = min(max(position - 0.5, 0.0), side - 1.0)
-        tap = max(min(int(centred), side - 2), 0)
+        nearest_r[r] = int(min(max(position, 0.0), length - 1.0))  # truncates, as floor does
+        centred = min(max(position - 0.5, 0.0), length - 1.0)
+        tap = max(min(int(centred), length - 2), 0)
         tap_r[r], weight_r[r] = tap, centred - tap
-    return min(lo, hi), hi
+    return Side(nearest_r, tap_r, weight_r, length, min(lo, hi), hi)
 
 
 @numba.njit(cache=True)
 def _image_rows(
-    frames: tuple[_Bytes, NDArray[np.uint16]],
-    frame: tuple[int, int, int],
-    vertical: tuple[_Indices, _Indices, _Floats, tuple[int, int]],
-    horizontal: tuple[_Indices, _Indices, _Floats, tuple[int, int]],
-    lit: tuple[NDArray[np.float64], NDArray[np.float64]],
-    bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
-    depth_range_m: tuple[float, float],
-    C: int,
-    out: tuple[_Floats, NDArray[np.uint16]],
-    pixel: np.uintp,
+    frame: Pixels, rows: Side, columns: Side, scale: Scale, light: tuple[float, float], out: Outputs
 ) -> None:
-    """Rows of the network's input, behind `pixel` pixels of others.
-
-    Args:
-        frames: the flat image and depth.
-        frame: first pixel, height and width of the one that is cropped.
-        vertical: nearest lines, first taps, weights, and which rows are inside.
-        horizontal: the same for columns.
-        lit: factor and term by channel of light and normalisation.
-        bounds: what 0 and 255 become by channel.
-        depth_range_m: nearest and farthest depth.
-        C: channels.
-        out: float32, or bits of bfloat16, of which one is empty.
-        pixel: counted from the first of the batch.
-    """
-    (image, depth_P), (start, H, W), (crop, rounded) = frames, frame, out
-    (y_R, tap_R, blend_R, inside_R), (x_w, tap_w, weight_w, inside_w) = vertical, horizontal
-    n = np.uintp(x_w.shape[0] * C)
+    """Rows of the network's input; `light` is a factor and a term of the frame's values."""
+    crop, rounded, C, w = out.crop, out.rounded, scale.channels, columns.tap_r.shape[0]
+    n = np.uintp(w * C)
+    inside_w = columns.lo, columns.hi
     left, right = np.uintp(inside_w[0] * C), np.uintp(inside_w[1] * C)
-    factor_4, term_4 = _by_channel(lit[0], 4, 4), _by_channel(lit[1], 4, 4)
+    factor_3, term_3 = scale.factor_3, scale.term_3
+    lit_24 = _by_channel(light[0] * factor_3, light[1] * factor_3 + term_3, 4, 4)
     straight = C == 3 and crop.shape[0] > 0  # from the blend to memory, with no row between
-    count = 18 if straight else x_w.shape[0] * C
-    low, high = _by_channel(bounds[0], C, count), _by_channel(bounds[1], C, count)
+    count = 18 if straight else w * C
+    bound_2n = _by_channel(term_3, 255 * factor_3 + term_3, C, count)  # what 0 and 255 become
     # `lerp_pixel` reads four values for three, of the last pixel the next one's, and writes four.
     pitch = n + np.uintp(1)
-    line_l, lines = np.zeros(3 * W + 4, np.float32), np.zeros(2 * pitch, np.float32)
+    line_l, lines = np.zeros(3 * columns.length + 4, np.float32), np.zeros(2 * pitch, np.float32)
     kept = np.full(2, -1, np.int64)
     value_n, bits_n = np.zeros(n, np.float32), np.empty(n, np.uint16)
-    metres_W, metres_w = np.empty(W, np.float32), np.zeros(x_w.shape[0], np.float32)
-    inverse_w = np.empty(x_w.shape[0], np.float32)
-    for r in range(y_R.shape[0]):
-        at = pixel * np.uintp(C) + np.uintp(r) * n
-        if inside_R[0] <= r < inside_R[1]:
-            above = np.int64(tap_R[r])
-            below = above + 1 if above + 1 < H else above
+    metres_W = np.empty(columns.length, np.float32)
+    metres_w, inverse_w = np.zeros(w, np.float32), np.empty(w, np.float32)
+    for r in range(rows.tap_r.shape[0]):
+        at = np.uintp(r) * n
+        if rows.lo <= r < rows.hi:
+            above = np.int64(rows.tap_r[r])
+            below = above + 1 if above + 1 < rows.length else above
+            # A frame's row is resized across once and serves all crop rows between it and its
+            # neighbours; even and odd rows have a place each, so the two that are needed are never
+            # in one place.
             for y in (above, below):
                 if kept[y & 1] != y:
-                    _convert(image, np.uintp(3 * (start + y * W)), line_l)
-                    _resize(
-                        address(line_l),
-                        (tap_w, weight_w, inside_w),
-                        (address(factor_4), address(term_4)),
-                        C,
-                        address(lines) + _FLOAT * np.uintp(y & 1) * pitch,
-                    )
+                    _convert(frame.image, np.uintp(3 * y * columns.length), line_l)
+                    line = address(lines) + _FLOAT * np.uintp(y & 1) * pitch
+                    _resize(address(line_l), columns, address(lit_24), C, line)
                     kept[y & 1] = y
             upper, lower = np.uintp(above & 1) * pitch, np.uintp(below & 1) * pitch
             if straight:
                 _clear(crop, at, left)
                 _clear(crop, at + right, n - right)
-                stream_blend(
-                    address(lines) + _FLOAT * (upper + left),
-                    address(lines) + _FLOAT * (lower + left),
-                    blend_R[r],
-                    address(low),
-                    address(high),
-                    address(crop) + _FLOAT * (at + left),
-                    right - left,
-                )
+                line, to = address(lines) + _FLOAT * left, address(crop) + _FLOAT * (at + left)
+                pair = line + _FLOAT * upper, line + _FLOAT * lower
+                bounds = address(bound_2n), address(bound_2n) + _FLOAT * np.uintp(count)
+                stream_blend(pair, rows.weight_r[r], bounds, to, right - left)
                 continue
-            _blend(lines, upper, lower, blend_R[r], low, high, left, right, value_n)
+            _blend(lines, (upper, lower), rows.weight_r[r], bound_2n, (left, right), value_n)
             if C == 4:
-                if r == inside_R[0] or y_R[r] != y_R[r - 1]:
-                    metres_line(depth_P, np.uintp(start + np.int64(y_R[r]) * W), metres_W)
-                    take(metres_W, np.uintp(0), x_w, inside_w, metres_w)
-                    inverse_depth(metres_w, depth_range_m, inverse_w)
+                if r == rows.lo or rows.nearest_r[r] != rows.nearest_r[r - 1]:
+                    line = rows.nearest_r[r] * np.uintp(columns.length)
+                    nearest.metres_line(frame.depth_P, line, metres_W)
+                    nearest.take(metres_W, np.uintp(0), columns.nearest_r, inside_w, metres_w)
+                    nearest.inverse_depth(metres_w, scale.nearest_m, scale.farthest_m, inverse_w)
                 _set_fourth(value_n, inverse_w)
         else:
             value_n[:] = 0
+        # Past the caches: nobody reads the crop before the network does.
         if crop.shape[0]:
             stream(address(value_n), address(crop) + _FLOAT * at, _FLOAT * n)
         else:
@@ -225,62 +215,56 @@ def _image_rows(
 
 
 @numba.njit(cache=True)
-def _by_channel(value_3: NDArray[np.float64], C: int, count: int) -> _Floats:
-    """The three values over and over, a fourth channel 0."""
-    out = np.zeros(count, np.float32)
+def _by_channel(first_3: Doubles, second_3: Doubles, C: int, count: int) -> Array:
+    """(2, count): three values over and over, a fourth channel 0."""
+    out_2n = np.zeros((2, count), np.float32)
     for channel in range(3):
-        out[channel::C] = value_3[channel]
-    return out
+        out_2n[0, channel::C], out_2n[1, channel::C] = first_3[channel], second_3[channel]
+    return out_2n
 
 
 @numba.njit(cache=True)
-def _convert(image: _Bytes, first: np.uintp, line_l: _Floats) -> None:
+def _convert(image: Array, first: np.uintp, line_l: Array) -> None:
     """The line of bytes that begins at image[first], as float32; the last four values stay."""
     for j in range(line_l.shape[0] - 4):
         line_l[j] = image[first + np.uintp(j)]
 
 
 @numba.njit(cache=True)
-def _clear(out: _Floats, first: np.uintp, count: np.uintp) -> None:
+def _clear(out: Array, first: np.uintp, count: np.uintp) -> None:
     for j in range(count):
         out[first + j] = 0
 
 
 @numba.njit(cache=True)
-def _resize(
-    line: np.uintp,
-    horizontal: tuple[_Indices, _Floats, tuple[int, int]],
-    lit: tuple[np.uintp, np.uintp],
-    C: int,
-    out: np.uintp,
-) -> None:
+def _resize(line: np.uintp, columns: Side, lit_24: np.uintp, C: int, out: np.uintp) -> None:
     """A line at the crop's width, inside; the value behind each pixel is left to the next one."""
-    (tap_w, weight_w, (lo, hi)), step = horizontal, _FLOAT * np.uintp(C)
-    at = out + step * np.uintp(lo)
-    for x in range(np.uintp(lo), np.uintp(hi)):
-        lerp_pixel(line + tap_w[x] * _PIXEL, weight_w[x], lit[0], lit[1], at)
+    factor, term = lit_24, lit_24 + _FLOAT * np.uintp(4)
+    step = _FLOAT * np.uintp(C)
+    at = out + step * np.uintp(columns.lo)
+    for x in range(np.uintp(columns.lo), np.uintp(columns.hi)):
+        lerp_pixel(line + columns.tap_r[x] * _PIXEL, columns.weight_r[x], factor, term, at)
         at += step
 
 
 @numba.njit(cache=True, fastmath={"contract", "nnan", "nsz"})
 def _blend(
-    values: _Floats,
-    upper: np.uintp,
-    lower: np.uintp,
+    values: Array,
+    pair: tuple[np.uintp, np.uintp],
     weight: np.float32,
-    low_n: _Floats,
-    high_n: _Floats,
-    left: np.uintp,
-    right: np.uintp,
-    out_n: _Floats,
+    bound_2n: Array,
+    inside: tuple[np.uintp, np.uintp],
+    out_n: Array,
 ) -> None:
-    for j in range(left, right):
+    """Between two lines, which begin at values[pair[0]] and values[pair[1]], within bounds."""
+    upper, lower = pair
+    for j in range(inside[0], inside[1]):
         value = values[upper + j] + weight * (values[lower + j] - values[upper + j])
-        out_n[j] = min(max(value, low_n[j]), high_n[j])
+        out_n[j] = min(max(value, bound_2n[0, j]), bound_2n[1, j])
 
 
 @numba.njit(cache=True)
-def _set_fourth(value_n: _Floats, fourth_w: _Floats) -> None:
+def _set_fourth(value_n: Array, fourth_w: Array) -> None:
     for x in range(np.uintp(fourth_w.shape[0])):
         value_n[np.uintp(4) * x + np.uintp(3)] = fourth_w[x]
 

@@ -62,19 +62,18 @@ def stream(row: np.uintp, out: np.uintp, count: np.uintp) -> None:
 
 @numba.njit(cache=True)
 def stream_blend(
-    upper: np.uintp,
-    lower: np.uintp,
+    pair: tuple[np.uintp, np.uintp],
     weight: np.float32,
-    low: np.uintp,
-    high: np.uintp,
+    bounds: tuple[np.uintp, np.uintp],
     out: np.uintp,
     count: np.uintp,
 ) -> None:
     """out[j] = upper[j] + weight (lower[j] - upper[j]), kept in low[j] .. high[j]; as `stream`.
 
-    All are float32, `count` of each; but of `low` and `high`, which have a period of three, only
-    the first 18 are needed.
+    All are float32, `count` of each of the pair `upper` and `lower`; but of the bounds `low` and
+    `high`, which have a period of three, only the first 18 are needed.
     """
+    (upper, lower), (low, high) = pair, bounds
     end, line, phase = out + _FLOAT * count, _next_line(out), np.uintp(0)
     while out < end:
         if out < line or out + _LINE > end:
@@ -128,17 +127,8 @@ def lerp_pixel(_context: Any, tap: Any, weight: Any, factor: Any, term: Any, out
     return types.void(tap, weight, factor, term, out), generate
 
 
-@_intrinsic
-def _copy_byte(_context: Any, row: Any, out: Any) -> _Codegen:
-    return types.void(row, out), _copy(1, past_cache=False)
-
-
-@_intrinsic
-def _stream_line(_context: Any, row: Any, out: Any) -> _Codegen:
-    return types.void(row, out), _copy(int(_LINE), past_cache=True)
-
-
-def _copy(count: int, *, past_cache: bool) -> Callable[[Any, Any, Any, Any], Any]:
+def _copier(count: int, *, past_cache: bool) -> Callable[..., Any]:
+    """copy(row, out) of so many bytes."""
     vector = ir.VectorType(ir.IntType(8), count)
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -146,25 +136,15 @@ def _copy(count: int, *, past_cache: bool) -> Callable[[Any, Any, Any, Any], Any
         _store(builder, builder.load(row, align=1), out, past_cache)
         return context.get_dummy_value()
 
-    return generate
+    @_intrinsic
+    def copy(_context: Any, row: Any, out: Any) -> _Codegen:
+        return types.void(row, out), generate
+
+    return copy
 
 
-@_intrinsic
-def _blend_float(
-    _context: Any, upper: Any, lower: Any, weight: Any, low: Any, high: Any, out: Any
-) -> _Codegen:
-    return types.void(upper, lower, weight, low, high, out), _blend(1, past_cache=False)
-
-
-@_intrinsic
-def _blend_line(
-    _context: Any, upper: Any, lower: Any, weight: Any, low: Any, high: Any, out: Any
-) -> _Codegen:
-    count = int(_LINE // _FLOAT)
-    return types.void(upper, lower, weight, low, high, out), _blend(count, past_cache=True)
-
-
-def _blend(count: int, *, past_cache: bool) -> Callable[[Any, Any, Any, Any], Any]:
+def _blender(count: int, *, past_cache: bool) -> Callable[..., Any]:
+    """blend(upper, lower, weight, low, high, out) of so many float32, as `stream_blend`."""
     vector = ir.VectorType(ir.FloatType(), count)
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -179,7 +159,13 @@ def _blend(count: int, *, past_cache: bool) -> Callable[[Any, Any, Any, Any], An
         _store(builder, value, _pointer(builder, values[5], vector), past_cache)
         return context.get_dummy_value()
 
-    return generate
+    @_intrinsic
+    def blend(
+        _context: Any, upper: Any, lower: Any, weight: Any, low: Any, high: Any, out: Any
+    ) -> _Codegen:
+        return types.void(upper, lower, weight, low, high, out), generate
+
+    return blend
 
 
 def _pointer(builder: Any, where: Any, vector: Any) -> Any:
@@ -204,3 +190,8 @@ def _store(builder: Any, value: Any, out: Any, past_cache: bool) -> None:
         return
     store = builder.store(value, out, align=int(_LINE))
     store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+
+
+_copy_byte, _stream_line = _copier(1, past_cache=False), _copier(int(_LINE), past_cache=True)
+_blend_float = _blender(1, past_cache=False)
+_blend_line = _blender(int(_LINE // _FLOAT), past_cache=True)

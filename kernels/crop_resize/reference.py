@@ -34,6 +34,19 @@ class Frames(NamedTuple):
     """(N, 2) int64 height and width of each frame, at least 1; offset + H W <= P."""
 
 
+class Encoding(NamedTuple):
+    """How pixels become the network's input."""
+
+    mean: Sequence[float]
+    """3 numbers in 0..255."""
+    std: Sequence[float]
+    """3 positive numbers in 0..255."""
+    depth_range_m: tuple[float, float]
+    """Nearest and farthest depth, metres, 0 < near < far."""
+    in_channels: int
+    """3, or 4 with inverse depth."""
+
+
 class Crops(NamedTuple):
     """What a network takes and what it is held to."""
 
@@ -49,11 +62,7 @@ def crop_resize(
     frames: Frames,
     draw_B8: Tensor,
     crop_hw: tuple[int, int],
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    depth_range_m: tuple[float, float],
-    in_channels: int,
+    encoding: Encoding,
     dtype: torch.dtype = torch.float32,
 ) -> Crops:
     """Cut a box out of each row's frame, resize it to `crop_hw`, mirror, light and normalise it.
@@ -71,10 +80,7 @@ def crop_resize(
             pixels of the frame (any, also beyond it), 0 or 1, contrast, brightness as a share of
             full scale. Checked only on the CPU: a GPU would have to be waited for.
         crop_hw: size of the crops.
-        mean: 3 numbers in 0..255.
-        std: 3 positive numbers in 0..255.
-        depth_range_m: nearest and farthest depth, metres, 0 < near < far.
-        in_channels: 3, or 4 with inverse depth.
+        encoding: how pixels become the network's input.
         dtype: of the image: float32, bfloat16 (rounded from float32), or, in this reference only,
             float64: a truth to measure the others by.
 
@@ -84,7 +90,8 @@ def crop_resize(
     Raises:
         ValueError: shapes, types or values do not fit together.
     """
-    check_arguments(frames, draw_B8, crop_hw, mean, std, depth_range_m, in_channels)
+    check_arguments(frames, draw_B8, crop_hw, encoding)
+    mean, std, depth_range_m, in_channels = encoding
     check_samples(draw_B8, len(frames.hw_N2))
     work = torch.promote_types(dtype, torch.float32)
     device = frames.image_P3.device
@@ -119,13 +126,7 @@ def crop_resize(
 
 
 def check_arguments(
-    frames: Frames,
-    draw_B8: Tensor,
-    crop_hw: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    depth_range_m: tuple[float, float],
-    in_channels: int,
+    frames: Frames, draw_B8: Tensor, crop_hw: tuple[int, int], encoding: Encoding
 ) -> None:
     """Refuse shapes, types and settings that `crop_resize` cannot work on; reads no values.
 
@@ -133,6 +134,7 @@ def check_arguments(
         ValueError: naming what came and what is needed.
     """
     _check_frames(frames)
+    mean, std, depth_range_m, in_channels = encoding
     if draw_B8.ndim != 2 or draw_B8.shape[1] != len(DRAW_COLUMNS) or draw_B8.dtype != torch.float64:
         raise ValueError(
             f"draws must be (B, {len(DRAW_COLUMNS)}) float64 with {', '.join(DRAW_COLUMNS)}, got "

@@ -4,20 +4,19 @@ Axes: B batch, T temperature, C class, H W base pixels, h w strided cells, P = W
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.threads import cpu_threads
-from kernels.tta_accumulate.reference import check
+from kernels.gpu import power_of_two, uses_triton
+from kernels.tta_accumulate import cpu
+from kernels.tta_accumulate.reference import View, check
 
 WARPS = 4
 TILE = 512
 """Classes times pixels of a program: four a thread, at which nothing leaves the registers."""
-
-_POINTER = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 
 
 def tta_accumulate(
@@ -52,11 +51,6 @@ def tta_accumulate(
     _accumulate(total_BTCHW, logits_BChw, list(temperatures), list(view_hw), flipped, align_corners)
 
 
-def uses_triton(tensor: Tensor) -> bool:
-    """Triton runs what is on a GPU, Numba the rest."""
-    return tensor.is_cuda
-
-
 def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int]]:
     """What is launched: (kernel, signature, constants, warps) for each machine code.
 
@@ -65,16 +59,13 @@ def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int
     """
     from kernels.tta_accumulate.triton import add_view
 
-    temperatures = (0.7, 0.8, 0.9, 1.0)
-    for dtype in (torch.float32, torch.bfloat16):
-        for resized in (True, False):
-            for align_corners in (True, False):
-                constants = _constants(temperatures, 13, resized, align_corners)
-                constants |= {"total_c": 1, "logits_c": 1}
-                pointers = {"total": "*fp32", "logits": _POINTER[dtype]}
-                integers = [name for name in add_view.arg_names if name not in constants]
-                signature = dict.fromkeys(integers, "i32") | pointers | {"flipped": "u1"}
-                yield add_view, signature, constants, WARPS
+    temperatures, yes_no = (0.7, 0.8, 0.9, 1.0), (True, False)
+    for logits, resized, align_corners in product(("*fp32", "*bf16"), yes_no, yes_no):
+        constants = _constants(temperatures, 13, resized, align_corners)
+        constants |= {"total_c": 1, "logits_c": 1}
+        integers = [name for name in add_view.arg_names if name not in constants]
+        others = {"total": "*fp32", "logits": logits, "flipped": "u1"}
+        yield add_view, dict.fromkeys(integers, "i32") | others, constants, WARPS
 
 
 @torch.library.custom_op("roomsmith::tta_accumulate", mutates_args=("total_BTCHW",))
@@ -86,77 +77,28 @@ def _accumulate(
     flipped: bool,
     align_corners: bool,
 ) -> None:
-    if total_BTCHW.numel() == 0:
-        return
-    work = _accumulate_triton if uses_triton(total_BTCHW) else _accumulate_numba
-    work(total_BTCHW, logits_BChw.detach(), temperatures, view_hw, flipped, align_corners)
-
-
-def _accumulate_numba(
-    total_BTCHW: Tensor,
-    logits_BChw: Tensor,
-    temperatures: Sequence[float],
-    view_hw: Sequence[int],
-    flipped: bool,
-    align_corners: bool,
-) -> None:
-    from kernels.tta_accumulate import cpu
-
-    B, T, C, H, W = total_BTCHW.shape
-    total_TBHWC = total_BTCHW.permute(1, 0, 3, 4, 2)
-    in_order = total_TBHWC.is_contiguous()
-    sum_TBHWC = total_TBHWC if in_order else torch.zeros(total_TBHWC.shape)
-    logits_BChw = logits_BChw.to(torch.float32)  # NumPy has no bfloat16
-    strides_BChw = logits_BChw.stride()
-    last = sum((n - 1) * step for n, step in zip(logits_BChw.shape, strides_BChw, strict=True))
-    with cpu_threads(torch.get_num_threads()):
-        cpu.accumulate(
-            sum_TBHWC.view(T, B, H, W * C).numpy(),
-            logits_BChw.as_strided((last + 1,), (1,)).numpy(),
-            strides_BChw,
-            (logits_BChw.shape[2], logits_BChw.shape[3]),
-            np.array(temperatures, np.float32),
-            C,
-            (view_hw[0], view_hw[1]),
-            flipped=flipped,
-            align_corners=align_corners,
-        )
-    if not in_order:
-        total_TBHWC += sum_TBHWC
+    if total_BTCHW.numel():
+        work = _accumulate_triton if uses_triton(total_BTCHW) else cpu.accumulate
+        view = View(view_hw, flipped, align_corners)
+        work(total_BTCHW, logits_BChw.detach(), temperatures, view)
 
 
 def _accumulate_triton(
-    total_BTCHW: Tensor,
-    logits_BChw: Tensor,
-    temperatures: Sequence[float],
-    view_hw: Sequence[int],
-    flipped: bool,
-    align_corners: bool,
+    total_BTCHW: Tensor, logits_BChw: Tensor, temperatures: Sequence[float], view: View
 ) -> None:
     from kernels.tta_accumulate.triton import add_view
 
     B, _, C, H, W = total_BTCHW.shape
-    resized = tuple(view_hw) != (H, W)
-    constants = _constants(temperatures, C, resized, align_corners)
-    add_view[(-(-W // constants["L"]) * H, B)](
-        total_BTCHW,
-        logits_BChw,
-        H,
-        W,
-        *view_hw,
-        *logits_BChw.shape[2:],
-        *total_BTCHW.stride(),
-        *logits_BChw.stride(),
-        flipped,
-        **constants,
-        num_warps=WARPS,
-    )
+    constants = _constants(temperatures, C, tuple(view.hw) != (H, W), view.align_corners)
+    sizes = (H, W, *view.hw, *logits_BChw.shape[2:], *total_BTCHW.stride(), *logits_BChw.stride())
+    grid = (-(-W // constants["L"]) * H, B)
+    add_view[grid](total_BTCHW, logits_BChw, *sizes, view.flipped, **constants, num_warps=WARPS)
 
 
 def _constants(
     temperatures: Sequence[float], classes: int, resized: bool, align_corners: bool
 ) -> dict[str, Any]:
-    padded = 1 << (classes - 1).bit_length()
+    padded = power_of_two(classes)
     return {
         "INVERSE_T": tuple(1 / temperature for temperature in temperatures),
         "CLASSES": classes,

@@ -4,10 +4,19 @@ Axes: B batch, T temperature, C class, H W base pixels, h w strided cells.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class View(NamedTuple):
+    """How the network saw the base: size in pixels, mirrored or not, how logits are upsampled."""
+
+    hw: Sequence[int]
+    flipped: bool
+    align_corners: bool
 
 
 def zero_total(
@@ -64,10 +73,7 @@ def tta_accumulate(
 
 
 def check(
-    total_BTCHW: Tensor,
-    logits_BChw: Tensor,
-    temperatures: Sequence[float],
-    view_hw: tuple[int, int],
+    total_BTCHW: Tensor, logits_BChw: Tensor, temperatures: Sequence[float], view_hw: Sequence[int]
 ) -> None:
     """Raise the ValueErrors of `tta_accumulate`."""
     shape = tuple(total_BTCHW.shape)

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kernels.blend_sweep import (
+    Bins,
     Crossings,
     add_to_bins,
     edge_values,
@@ -196,26 +197,22 @@ def test_the_widest_of_equal_stretches_is_found() -> None:
     shares = [0.1] * 3 + [0.2] * 2 + [0.6] * 2 + [0.9]
     kinds = [(0, 1, 0)] * 3 + [(0, 0, 1)] * 2 + [(0, 1, 0)] * 2 + [(0, 0, 1)]
     hit_JC = np.array([[5, 0], [6, 0], [7, 0]])
-    arguments = (
+    bins = Bins(
         np.array([0.0, 0.5, 1.0]),
         np.array([LISTED, LISTED], np.uint8),
         np.array([0.1, 0.6]),
         hit_JC,
         np.array([[0, 5], [0, 4], [0, 3]]),
         np.array([10, 0]),
-        np.array(shares),
-        np.array(kinds, np.uint8),
     )
+    share_E, kind_E3 = np.array(shares), np.array(kinds, np.uint8)
     # Class 1 has no pixel but is predicted, so it counts as 0.
-    assert widest_peak(*arguments) == (0.8 / 2, 0.6, 0.9)
-    only = np.array([True] * 5 + [False] * 3)
-    skipped = (np.array([LISTED, SKIPPED], np.uint8), *arguments[2:6])
-    found = widest_peak(arguments[0], *skipped, arguments[6][only], arguments[7][only])
-    assert found == (0.8 / 2, 0.1, 0.2)
-    single = (np.array([SINGLE, SINGLE], np.uint8), *arguments[2:6])
-    found = widest_peak(arguments[0], *single, arguments[6][:0], arguments[7][:0])
-    assert found == (0.7 / 2, 0.6, 1.0)
-    assert edge_values(*arguments[3:6]).tolist() == [0.25, 0.3, 0.35]
+    assert widest_peak(bins, share_E, kind_E3) == (0.8 / 2, 0.6, 0.9)
+    skipped = bins._replace(state_K=np.array([LISTED, SKIPPED], np.uint8))
+    assert widest_peak(skipped, share_E[:5], kind_E3[:5]) == (0.8 / 2, 0.1, 0.2)
+    single = bins._replace(state_K=np.array([SINGLE, SINGLE], np.uint8))
+    assert widest_peak(single, share_E[:0], kind_E3[:0]) == (0.7 / 2, 0.6, 1.0)
+    assert edge_values(*bins[3:]).tolist() == [0.25, 0.3, 0.35]
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

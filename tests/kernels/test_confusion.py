@@ -26,13 +26,11 @@ def module(backend: str, operation: Callable[[str, str], ModuleType]) -> ModuleT
 def count(
     backend: str, module: ModuleType, device_of: Callable[[str], torch.device]
 ) -> Callable[..., Tensor]:
-    """`confusion`, or `confusion_many` where there are candidates; the counts on the CPU."""
+    """`confusion`; the counts on the CPU."""
 
     def count(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-        many = prediction.ndim > label.ndim
-        function = module.confusion_many if many else module.confusion
         device = device_of(backend)
-        found: Tensor = function(prediction.to(device), label.to(device), classes)
+        found: Tensor = module.confusion(prediction.to(device), label.to(device), classes)
         assert found.dtype == torch.int64
         return found.cpu()
 
@@ -128,23 +126,12 @@ def test_all_ignored_and_no_pixels_count_0(count: Count) -> None:
     ignored = torch.full((3, 4), IGNORE, dtype=torch.uint8)
     assert count(torch.zeros_like(ignored), ignored, 5).tolist() == [[0] * 5] * 5
     assert count(torch.zeros(0, 4), torch.zeros(0, 4), 2).tolist() == [[0, 0]] * 2
-    assert count(torch.zeros(3, 0, 4), torch.zeros(0, 4), 2).tolist() == [[[0, 0]] * 2] * 3
-    assert count(torch.zeros(0, 4), torch.zeros(4), 2).shape == (0, 2, 2)
 
 
 def test_counts_add_up_over_batches(count: Count) -> None:
     prediction, label = (x.reshape(4, 50) for x in make(200, 5, 0.1))
     parts = [count(prediction[i], label[i], 5) for i in range(4)]
     assert torch.equal(torch.stack(parts).sum(0), count(prediction, label, 5))
-
-
-def test_each_of_many_candidates_is_counted_by_itself(count: Count) -> None:
-    label = make(9000, 6, 0.2)[1].byte().reshape(90, 100)
-    candidates = torch.stack([make(9000, 6, 0.0, seed)[0] for seed in range(4)])
-    candidates = candidates.byte().reshape(4, 90, 100)
-    found = count(candidates, label, 6)
-    assert found.tolist() == [count(prediction, label, 6).tolist() for prediction in candidates]
-    assert len({str(matrix.tolist()) for matrix in found}) == 4
 
 
 def test_memory_need_not_be_in_order(count: Count) -> None:
@@ -170,13 +157,9 @@ def test_shapes_that_differ_and_numbers_of_classes_are_refused(module: ModuleTyp
     zeros = torch.zeros(3, 2).long()
     with pytest.raises(ValueError, match=r"prediction \(2, 3\) and label \(3, 2\) must agree"):
         module.confusion(zeros.reshape(2, 3), zeros, 4)
-    with pytest.raises(ValueError, match=r"predictions \(3, 2\) must agree with label \(3, 2\)"):
-        module.confusion_many(zeros, zeros, 4)
     for classes in (0, 256):
         with pytest.raises(ValueError, match=f"1 to 255 classes, got {classes}"):
             module.confusion(zeros, zeros, classes)
-        with pytest.raises(ValueError, match=f"1 to 255 classes, got {classes}"):
-            module.confusion_many(zeros[None], zeros, classes)
 
 
 def test_the_number_of_threads_changes_no_count() -> None:

@@ -22,9 +22,9 @@ def op(fused: str, operation: Callable[[str, str], ModuleType]) -> ModuleType:
 def inputs(
     fused: str, device_of: Callable[[str], torch.device]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Predictions of two candidates, labels, probabilities, weights."""
+    """Predictions, labels, probabilities, weights of two candidates."""
     generator, device = torch.Generator().manual_seed(0), device_of(fused)
-    prediction = torch.randint(0, CLASSES, (2, 1, *LABEL_HW), generator=generator).byte()
+    prediction = torch.randint(0, CLASSES, (1, *LABEL_HW), generator=generator).byte()
     label = torch.randint(0, CLASSES, (1, *LABEL_HW), generator=generator).byte()
     prob = torch.rand(1, CLASSES, 3, 5, generator=generator)
     weight = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
@@ -53,8 +53,7 @@ def test_compiled_without_a_break_they_count_the_same(
         prediction: Tensor, label: Tensor, prob: Tensor, weight: Tensor
     ) -> tuple[Tensor, ...]:
         return (
-            op.confusion(prediction[0], label, CLASSES) + 1,
-            op.confusion_many(prediction, label, CLASSES),
+            op.confusion(prediction, label, CLASSES) + 1,
             op.resized_argmax(2 * prob, LABEL_HW),
             op.probability_confusion(2 * prob, label),
             op.blend_confusion([prob, 1 - prob], weight, label),
@@ -79,24 +78,24 @@ def test_probabilities_that_need_a_gradient_may_be_counted(
 
 def test_every_count_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
-    label = torch.randint(0, CLASSES, (1, 40, 10), generator=generator).byte().numpy()
-    prob = torch.rand(2 * CLASSES * 20 * 5, generator=generator).numpy()
-    weight = np.array([[0.7, 0.3], [0.2, 0.8]], np.float32)
+    label = torch.randint(0, CLASSES, (1, 40, 10), generator=generator).byte()
+    prob = torch.rand(2, 1, CLASSES, 20, 5, generator=generator)
+    weight = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
 
-    def everything() -> list[np.ndarray]:
-        winner = np.full(label.shape, 77, np.uint8)
-        strides = (CLASSES * 100, 100, 5, 1)
-        cpu.argmax(prob, strides, CLASSES, (20, 5), winner)
+    def everything() -> list[Tensor]:
+        winner = torch.full_like(label, 77)
+        cpu.argmax(prob[0], winner)
         return [
             winner,
-            cpu.count(label.reshape(2, 200), label.reshape(-1)[:200], CLASSES),
-            cpu.count_argmax(prob, strides, CLASSES, (20, 5), label),
-            cpu_blend.count_blends(prob, [(20, 5)] * 2, weight, label[0], CLASSES),
-            cpu_blend.count_blends(prob, [(20, 5)] * 2, -weight, label[0], CLASSES),
+            cpu.count(label.flatten()[200:], label.flatten()[:200], CLASSES),
+            cpu.count_argmax(prob[0], label),
+            cpu_blend.count_blends(list(prob), weight, label),
+            cpu_blend.count_blends(list(prob), -weight, label),
         ]
 
     expected = everything()  # and compiled, before NumPy is changed
     monkeypatch.setattr(np, "empty", lambda shape, dtype: np.full(shape, 77, dtype))
+    monkeypatch.setattr(torch, "empty_like", lambda like: torch.full_like(like, 77))
     for found, clean in zip(everything(), expected, strict=True):
-        assert np.array_equal(found, clean)
+        assert torch.equal(found, clean)
         assert (found != 77).any()

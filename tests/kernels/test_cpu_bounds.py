@@ -30,12 +30,10 @@ for prob in probs:
         confusion.probability_confusion(*arguments),
         confusion_reference.probability_confusion(*arguments),
     )
-winner = torch.stack([confusion.resized_argmax(prob, label_hw) for prob in probs])
-winner[0, 0, 5] = 255
+winner = confusion.resized_argmax(probs[0], label_hw)
+winner[0, 5] = 255
 arguments = winner, label, classes
-assert torch.equal(
-    confusion.confusion_many(*arguments), confusion_reference.confusion_many(*arguments)
-)
+assert torch.equal(confusion.confusion(*arguments), confusion_reference.confusion(*arguments))
 for weight in (torch.eye(3)[:, :2], torch.rand(5, 3), torch.rand(4, 2), torch.randn(2, 2)):
     weight = weight[weight.abs().sum(1) > 0]
     arguments = probs[: weight.shape[1]], weight, label
@@ -75,7 +73,8 @@ for sizes, (first, step) in (((9, 4), (9, 4)), (0, 1)), (((1, 1), (20, 3)), (2, 
 order = found.share_E.argsort()
 state, zeros = np.array([2, 1, 0, 2, 2], np.uint8), np.zeros((6, 3), np.int64)
 events = found.share_E[order], found.kind_E3[order]
-blend_sweep.widest_peak(edge, state, bins[1], zeros, zeros, zeros[0] + 9, *events)
+line = blend_sweep.Bins(edge, state, bins[1], zeros, zeros, zeros[0] + 9)
+blend_sweep.widest_peak(line, *events)
 """
 
 

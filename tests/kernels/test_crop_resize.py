@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from kernels.crop_resize import Crops, Frames, reference
+from kernels.crop_resize import Crops, Encoding, Frames, reference
 
 Operation = Callable[[str, str], ModuleType]
 DeviceOf = Callable[[str], torch.device]
@@ -75,9 +75,8 @@ def crops(
     **options: Any,
 ) -> Crops:
     moved = Frames(*(None if part is None else part.to(device) for part in frames))  # type: ignore[arg-type]
-    made = module.crop_resize(
-        moved, draw_B8.to(device), crop_hw, in_channels=in_channels, **NORMAL, **options
-    )
+    encoding = Encoding(in_channels=in_channels, **NORMAL)
+    made = module.crop_resize(moved, draw_B8.to(device), crop_hw, encoding, **options)
     return Crops(*(part.cpu() for part in made))
 
 

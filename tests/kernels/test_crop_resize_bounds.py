@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 AT_THE_END_OF_MEMORY = """
 import ctypes, mmap, sys
 import torch
-from kernels.crop_resize import Frames, op
+from kernels.crop_resize import Encoding, Frames, op
 
 op.uses_triton = lambda tensor: sys.argv[1] == "triton"
 libc = ctypes.CDLL(None, use_errno=True)
@@ -41,9 +41,7 @@ for height, width in ((1, 1), (1, 8), (9, 1), (3, 5)):
     )
     for mirrored in (0, 1):
         draw = torch.tensor([[0, -0.5, -0.5, height + 1, width + 1, mirrored, 1, 0]]).double()
-        op.crop_resize(
-            frames, draw, (6, 7), mean=[9.0] * 3, std=[1.0] * 3, depth_range_m=(1, 9), in_channels=4
-        )
+        op.crop_resize(frames, draw, (6, 7), Encoding([9.0] * 3, [1.0] * 3, (1.0, 9.0), 4))
 print("all read")
 """
 

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.crop_resize import Crops, Frames, crop_resize, op, reference
+from kernels.crop_resize import Crops, Encoding, Frames, crop_resize, op, reference
 
 Operation = Callable[[str, str], ModuleType]
 DeviceOf = Callable[[str], torch.device]
 
-ARGUMENTS: dict[str, Any] = {
-    "crop_hw": (6, 9),
-    "mean": (120.0, 110.0, 100.0),
-    "std": (58.0, 57.0, 56.0),
-    "depth_range_m": (0.71, 10.0),
-    "in_channels": 4,
-}
+RGBD = Encoding((120.0, 110.0, 100.0), (58.0, 57.0, 56.0), (0.71, 10.0), in_channels=4)
+RGB = RGBD._replace(in_channels=3)
+ARGUMENTS: dict[str, Any] = {"crop_hw": (6, 9), "encoding": RGBD}
 
 
 @pytest.fixture
@@ -71,7 +67,7 @@ def test_every_output_is_written_and_nothing_else(
         return tuple(outputs)
 
     for given in (frames, frames._replace(depth_P=None, label_P=None)):
-        arguments = {**ARGUMENTS, "in_channels": 3 if given.depth_P is None else 4}
+        arguments = {**ARGUMENTS, "encoding": RGB if given.depth_P is None else RGBD}
         clean = module.crop_resize(given, draw_B8, **arguments)
         with monkeypatch.context() as patch:
             patch.setattr(op, "_new_outputs", poisoned)
@@ -89,7 +85,7 @@ def test_without_depth_and_labels_all_is_missing_and_ignored(
 ) -> None:
     frames, draw_B8 = on(device_of(backend), frames), draw_B8.to(device_of(backend))
     bare = frames._replace(depth_P=None, label_P=None)
-    module, arguments = operation("crop_resize", backend), {**ARGUMENTS, "in_channels": 3}
+    module, arguments = operation("crop_resize", backend), {**ARGUMENTS, "encoding": RGB}
     made = module.crop_resize(bare, draw_B8, **arguments)
     assert (made.depth_Bhw == 0).all()
     assert (made.label_Bhw == 255).all()
@@ -127,7 +123,7 @@ def test_a_frame_beyond_the_reach_of_32_bits_is_found(
     near = Frames(image_P3[offset:].clone(), None, None, torch.tensor([0]), torch.tensor([hw]))
     module, device = operation("crop_resize", fused), device_of(fused)
     draw_B8 = torch.tensor([[0, 0, 0, *hw, 0, 1, 0]], dtype=torch.float64, device=device)
-    arguments = {**ARGUMENTS, "in_channels": 3, "crop_hw": (3, 4)}
+    arguments = {"encoding": RGB, "crop_hw": (3, 4)}
     assert same_bytes(
         *(module.crop_resize(on(device, frames), draw_B8, **arguments) for frames in (far, near))
     )
@@ -136,10 +132,10 @@ def test_a_frame_beyond_the_reach_of_32_bits_is_found(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"in_channels": 5}, r"3 \(RGB\) or 4 \(RGB-D\) channels, got 5"),
-        ({"std": (1.0, 0.0, 1.0)}, "3 positive deviations"),
-        ({"mean": (1.0, 0.0)}, "3 means"),
-        ({"depth_range_m": (10.0, 0.71)}, "0 < nearest < farthest"),
+        ({"encoding": RGBD._replace(in_channels=5)}, r"3 \(RGB\) or 4 \(RGB-D\) channels, got 5"),
+        ({"encoding": RGBD._replace(std=(1.0, 0.0, 1.0))}, "3 positive deviations"),
+        ({"encoding": RGBD._replace(mean=(1.0, 0.0))}, "3 means"),
+        ({"encoding": RGBD._replace(depth_range_m=(10.0, 0.71))}, "0 < nearest < farthest"),
         ({"crop_hw": (0, 9)}, "at least one pixel a side"),
         ({"draw_B8": torch.zeros(2, 7, dtype=torch.float64)}, r"\(B, 8\) float64 with sample, top"),
         ({"draw_B8": torch.zeros(2, 8)}, r"got \(2, 8\) torch.float32"),
@@ -177,12 +173,10 @@ def test_only_float32_and_bfloat16_come_out_of_the_fused_forms(
 def test_pytorch_is_told_the_truth_about_it(
     dtype: torch.dtype, frames: Frames, draw_B8: torch.Tensor
 ) -> None:
-    numbers = [120.0, 110.0, 100.0], [58.0, 57.0, 56.0], 0.71, 10.0
+    numbers = [0.5, 0.25, 0.125, -2.0, -1.0, -3.0, 0.71, 10.0]
     for given in (frames, frames._replace(depth_P=None, label_P=None)):
-        in_channels = 3 if given.depth_P is None else 4
-        torch.library.opcheck(
-            op._crop_resize, (*given, draw_B8, 6, 9, *numbers, in_channels, dtype)
-        )
+        size_hwC = [6, 9, 3 if given.depth_P is None else 4]
+        torch.library.opcheck(op._crop_resize, (list(given), draw_B8, size_hwC, numbers, dtype))
 
 
 def test_compiled_whole_it_gives_the_same_bytes(frames: Frames, draw_B8: torch.Tensor) -> None:

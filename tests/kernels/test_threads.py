@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numba
 import pytest
+import torch
 
 from kernels.threads import cpu_threads, forget_stale_code
 
@@ -132,7 +133,9 @@ def test_machine_code_of_changed_sources_is_forgotten_and_no_other(tmp_path: Pat
         ):
             path.touch()
             os.utime(path, (1_000_000_000 - age_s,) * 2)
-    (tmp_path / "threads.py").touch()
+    shared = tmp_path / "cpu.py"
+    shared.touch()
+    os.utime(shared, (1_000_000_000 - 30,) * 2)
     forget_stale_code(tmp_path)
     kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.nb?"))
     assert kept == [
@@ -140,3 +143,25 @@ def test_machine_code_of_changed_sources_is_forgotten_and_no_other(tmp_path: Pat
         "untouched/__pycache__/cpu.f-1.py311.nbi",
     ]
     assert len(list(tmp_path.rglob("*.pyc"))) == 2
+
+
+def test_machine_code_of_all_is_forgotten_when_what_they_share_changed(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "one", tmp_path / "two"):
+        cached = folder / "__pycache__"
+        cached.mkdir(parents=True)
+        for path, age_s in ((folder / "cpu.py", 30), (cached / "cpu.f-1.py311.nbi", 10)):
+            path.touch()
+            os.utime(path, (1_000_000_000 - age_s,) * 2)
+    forget_stale_code(tmp_path)
+    assert len(list(tmp_path.rglob("*.nbi"))) == 3
+    os.utime(tmp_path / "cpu.py", (1_000_000_000,) * 2)
+    forget_stale_code(tmp_path)
+    assert list(tmp_path.rglob("*.nbi")) == []
+
+
+def test_as_a_decorator_it_runs_each_call_on_the_threads_of_torch() -> None:
+    before, number = numba.get_num_threads(), cpu_threads()(numba.get_num_threads)
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        assert number() == max(1, min(count, before))
+    assert numba.get_num_threads() == before

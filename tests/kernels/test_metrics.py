@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kernels.confusion import class_iou, mean_iou, pixel_accuracy
+from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 # Truth 0: 6 of 8 right; truth 1: 3 of 4 right; classes 2 and 3 never occur as truth, 3 is guessed.
 COUNT = np.array([[6, 2, 0, 0], [0, 3, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]])

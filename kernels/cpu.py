@@ -1,0 +1,121 @@
+"""What the Numba kernels of all folders share: how they are compiled, taps, winners, exp.
+
+Axes: C class, W pixels of a row, w pixels of a row of the source.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import overload
+from numpy.typing import NDArray
+
+from kernels.threads import forget_stale_code
+
+Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+FAST = {"contract"}
+"""What fast mathematics may do: fuse a multiplication and an addition. Sums keep their order."""
+
+compiled = numba.njit(cache=True, fastmath=FAST, error_model="numpy")
+parallel = numba.njit(cache=True, fastmath=FAST, error_model="numpy", parallel=True)
+
+ONE = np.float32(1)
+"""The number 1 in float32, so that a float32 beside it stays one."""
+
+# exp(x) = 2^k exp(r), |r| <= ln(2) / 2, by the polynomial of Cephes' expf: within 1.01 ulp. Every
+# number is a float32, since one float64 would widen the loop. Adding MAGIC = 1.5 2^23 rounds to an
+# integer, which then stands in the low bits.
+LOG2_E = np.float32(1.4426950408889634)
+MAGIC = np.float32(12582912.0)
+LN_2_HIGH = np.float32(0.693359375)
+LN_2_LOW = np.float32(-2.12194440e-4)
+E0, E1, E2 = map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3))
+E3, E4, E5 = map(np.float32, (4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1))
+MANTISSA_BITS = np.int32(23)
+BITS_OF_ONE = np.int32(127 << 23)
+
+# Before the first kernel of any folder runs: all import this module.
+forget_stale_code(Path(__file__).parent)
+
+
+class Taps(NamedTuple):
+    """Where a linear interpolation reads: (1 - part) a[first] + part a[second]."""
+
+    first: NDArray[np.uint32]
+    second: NDArray[np.uint32]
+    part: Array
+
+
+def taps(size: int, source: int, dtype: Any, *, align_corners: bool = False) -> Taps:
+    """The taps of a resampling from `source` to `size` points, placed as `interpolate` does.
+
+    Positions are ratios of integers, so `part`, of type `dtype`, is within half an ulp.
+    """
+    at = np.arange(size)
+    if align_corners:
+        numerator, denominator = at * (source - 1), max(size - 1, 1)
+    else:
+        numerator, denominator = np.maximum((2 * at + 1) * source - size, 0), 2 * size
+    first, rest = np.divmod(numerator, denominator)
+    second = np.minimum(first + 1, source - 1)
+    part = (rest / denominator).astype(dtype)
+    return Taps(first.astype(np.uint32), second.astype(np.uint32), part)
+
+
+@compiled
+def widen(wide_CW: Array, row_Cw: Array, across_W: Taps) -> None:
+    """Interpolate along a row."""
+    first, second, part = across_W
+    for c in range(wide_CW.shape[0]):
+        for x in range(wide_CW.shape[1]):
+            near, far = row_Cw[c, first[x]], row_Cw[c, second[x]]
+            wide_CW[c, x] = (ONE - part[x]) * near + part[x] * far
+
+
+@compiled
+def find_winners(winner_W: Array, largest_W: Array, value_CW: Array) -> None:
+    """Write the class of the largest value of each pixel, the first of equals, and that value.
+
+    Of longer rows of values only as many pixels are looked at as there are winners to write.
+    """
+    W = len(winner_W)
+    winner_W[:] = 0
+    largest_W[:W] = value_CW[0, :W]
+    for c in range(1, value_CW.shape[0]):
+        for x in range(W):
+            larger = value_CW[c, x] > largest_W[x]
+            largest_W[x] = value_CW[c, x] if larger else largest_W[x]
+            winner_W[x] = np.int32(c) if larger else winner_W[x]
+
+
+def exp(x: Any, lowest: Any) -> Any:
+    """The exponential of a number that is not positive, not below `lowest`; NaN stays NaN.
+
+    Compiled, it is `_exp_of`, which LLVM can make vectors of.
+    """
+    return np.exp(np.maximum(x, lowest))
+
+
+@overload(exp, jit_options={"fastmath": FAST})
+def _exp_of(x: Any, lowest: Any) -> Callable[[Any, Any], Any]:  # noqa: ARG001
+    def exp32(x: Any, lowest: Any) -> Any:
+        x = lowest if x < lowest else x
+        shifted = x * LOG2_E + MAGIC
+        k = shifted - MAGIC
+        r = x - k * LN_2_HIGH - k * LN_2_LOW
+        series = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
+        power = np.int32((np.float32(shifted).view(np.int32) << MANTISSA_BITS) + BITS_OF_ONE)
+        return power.view(np.float32) * (series * r * r + r + ONE)
+
+    def exp64(x: Any, lowest: Any) -> Any:  # noqa: ARG001
+        return math.exp(x)
+
+    return exp32 if x == types.float32 else exp64

@@ -1,0 +1,13 @@
+"""What the launches of the Triton kernels of all folders share."""
+
+from torch import Tensor
+
+
+def uses_triton(tensor: Tensor) -> bool:
+    """Triton runs what is on a GPU, Numba the rest."""
+    return tensor.is_cuda
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not below `least`, at least 1: a side of a Triton tile."""
+    return 1 << (least - 1).bit_length()
