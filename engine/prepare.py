@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.cli import load_config, run_main
-from engine.config import DataConfig
+from engine.config import DataConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,78 +55,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rooms.add_argument("--seed", type=int, default=0, help="another seed, other rooms (default: 0)")
     options = parser.parse_args(arguments)
     if options.command == "rooms":
-        return render(
-            options.root,
-            scenes=options.scenes,
-            frames=options.frames,
-            hw=tuple(options.hw),
-            seed=options.seed,
-        )
+        return _render(options)
     config = load_config(options.config)
-    return check_root(
-        options.root,
-        config.data,
-        need_depth=options.depth or config.model.input == "rgbd",
-        workers=config.runtime.workers,
-    )
+    need_depth = options.depth or config.model.needs_depth
+    return _check(options.root, config.data, config.runtime, need_depth=need_depth)
 
 
-def check_root(root: Path, config: DataConfig, *, need_depth: bool, workers: int) -> int:
-    """Check a dataset folder and print its summary; returns the exit code.
-
-    Args:
-        root: dataset folder.
-        config: its classes and how it would be cut into folds; `config.root` is not read.
-        need_depth: whether a frame without depth is a fault.
-        workers: decoding threads.
-
-    Raises:
-        DatasetError: naming every fault.
-    """
+def _check(root: Path, data: DataConfig, runtime: RuntimeConfig, *, need_depth: bool) -> int:
+    """Read every file anew, print a summary and remember what was found."""
     from rich.console import Console
 
-    from engine.frames.index import load_dataset
+    from engine.frames.check import cache_folder
+    from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
     from engine.runtime.progress import track_total
 
+    spec = DatasetSpec(data.classes, data.small_classes, need_depth)
+    memory = CheckMemory(cache_folder(runtime.cache), anew=True)
     with track_total("checking files") as progress:
         dataset = load_dataset(
-            root,
-            config.classes,
-            config.small_classes,
-            need_depth=need_depth,
-            workers=workers,
-            progress=progress,
+            root, spec, workers=runtime.workers, progress=progress, memory=memory
         )
-    kinds = _all_folds(dataset, config)
-    chosen = kinds[config.fold_kind]
+    folds = _all_folds(dataset, data)
     console = Console()
     console.print(_frame_table(root, dataset))
-    console.print(
-        _class_table(dataset, config.classes, None if isinstance(chosen, str) else chosen)
-    )
-    console.print(_fold_table(kinds))
+    console.print(_class_table(dataset, data.classes, folds[data.fold_kind]))
+    console.print(_fold_table(folds))
     return 0
 
 
-def render(root: Path, *, scenes: int, frames: int, hw: tuple[int, int], seed: int) -> int:
-    """Render the procedural rooms into a folder; returns the exit code.
-
-    Args:
-        root: folder to create; left alone where it holds these very rooms.
-        scenes: number of rooms.
-        frames: views of each room.
-        hw: height and width of a view, pixels.
-        seed: another seed gives other rooms.
-
-    Raises:
-        ValueError: an argument is out of range, or `root` holds something else.
-    """
+def _render(options: argparse.Namespace) -> int:
     from engine.rooms.dataset import render_rooms
     from engine.runtime.progress import track_total
 
+    root, seed = options.root, options.seed
+    scenes, frames, (height, width) = options.scenes, options.frames, options.hw
     with track_total("rendering rooms") as progress:
-        render_rooms(root, scenes=scenes, frames=frames, hw=hw, seed=seed, progress=progress)
-    print(f"{root}: {scenes} rooms of {frames} views of {hw[0]} x {hw[1]} pixels")
+        render_rooms(
+            root, scenes=scenes, frames=frames, hw=(height, width), seed=seed, progress=progress
+        )
+    print(f"{root}: {scenes} rooms of {frames} views of {height} x {width} pixels")
     return 0
 
 
@@ -150,48 +117,38 @@ def _frame_table(root: Path, dataset: "Dataset") -> "Table":
 
     table = Table("split", "frames", "scenes", "height x width", "no depth", title=str(root))
     for name, split in (("train", dataset.train), ("test", dataset.test)):
+        frames, missing_N = str(len(split.samples)), split.missing_depth_N
         sizes = Counter(sample.hw for sample in split.samples)
         shown = [
             f"{h} x {w}" + (f" ({n})" if len(sizes) > 1 else "")
             for (h, w), n in sizes.most_common(5)
         ]
         shown += [f"and {len(sizes) - len(shown)} more sizes"] if len(sizes) > len(shown) else []
-        scenes = {sample.scene for sample in split.samples} - {None}
-        missing = dataset.statistics.missing_depth[name]
-        has_depth = len(missing) > 0 and not math.isnan(missing.mean())
-        table.add_row(
-            name,
-            str(len(split.samples)),
-            str(len(scenes)) if scenes else "-",
-            ", ".join(shown) or "-",
-            _percent(float(missing.mean())) if has_depth else "-",
-        )
+        scenes = str(len({sample.scene for sample in split.samples} - {None}) or "-")
+        share = float(missing_N.mean()) if len(missing_N) else math.nan
+        no_depth = "-" if math.isnan(share) else _percent(share)
+        table.add_row(name, frames, scenes, ", ".join(shown) or "-", no_depth)
     table.caption = f"fingerprint {dataset.fingerprint[:16]}"
     return table
 
 
-def _class_table(dataset: "Dataset", classes: Sequence[str], folds: "Folds | None") -> "Table":
+def _class_table(dataset: "Dataset", classes: Sequence[str], folds: "Folds | str") -> "Table":
     from rich.table import Table
 
-    pixels_NC = dataset.statistics.class_pixels_NC
-    ignored = int(dataset.statistics.ignored_pixels_N.sum())
+    pixels_NC = dataset.train.class_pixels_NC
+    ignored = int(dataset.train.ignored_pixels_N.sum())
     labelled = int(pixels_NC.sum())
     table = Table("class", title="labelled training pixels")
     for heading in ("share", "frames", "lowest fold", "highest fold"):
         table.add_column(heading, justify="right")
-    by_fold = []
-    if folds is not None:
+    sums = []
+    if not isinstance(folds, str):
         sums = [pixels_NC[folds.validation(fold)].sum(0) for fold in range(folds.count)]
-        by_fold = [counts / max(1, counts.sum()) for counts in sums]
     for index, name in enumerate(classes):
-        shares = [float(share[index]) for share in by_fold]
-        table.add_row(
-            name,
-            _percent(float(pixels_NC[:, index].sum()) / labelled),
-            str(int((pixels_NC[:, index] > 0).sum())),
-            _percent(min(shares)) if shares else "-",
-            _percent(max(shares)) if shares else "-",
-        )
+        shares = [float(counts[index] / max(1, counts.sum())) for counts in sums]
+        extremes = [_percent(min(shares)), _percent(max(shares))] if shares else ["-", "-"]
+        share = _percent(float(pixels_NC[:, index].sum()) / labelled)
+        table.add_row(name, share, str(int((pixels_NC[:, index] > 0).sum())), *extremes)
     table.caption = f"{_percent(ignored / (ignored + labelled))} of all pixels carry no label"
     return table
 

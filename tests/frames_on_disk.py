@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.config import DataConfig
+from engine.config import DataConfig, RuntimeConfig
 from engine.data.augment import Draws, draw, epoch_order
-from engine.data.normalisation import Normalisation
+from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import Source, make_source
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
+from engine.runtime.device import DevicePolicy, choose_operations
 
 CROP_HW = (32, 64)
 # Images in 0..255 stay in 0..255, so that tests may count in those units.
@@ -41,7 +42,7 @@ def _write_frames(root: Path, suffix: str) -> list[Sample]:
         classes = rng.integers(0, 13, hw, dtype=np.uint8)
         if number % 3 == 0:
             indexed = Image.fromarray(classes)
-            indexed.putpalette([int(v) for v in rng.integers(0, 256, 39)])  # so 4 bits a pixel
+            indexed.putpalette([int(v) for v in rng.integers(0, 256, 768)])
             indexed.save(label)
         else:
             classes[rng.random(hw) < 0.2] = 255
@@ -63,22 +64,16 @@ def jpg(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 def _source_of(
     kind: str,
     samples: list[Sample],
-    in_channels: int = 4,
+    channels: int = 4,
     device: str = "cpu",
     *,
     cache: Path,
+    workers: int = 2,
 ) -> Source:
-    assert kind in ("dali", "resident", "torch")
-    return make_source(
-        kind,  # type: ignore[arg-type]
-        samples,
-        CROP_HW,
-        IDENTITY,
-        in_channels,
-        torch.device(device),
-        2,
-        cache=str(cache),
-    )
+    spec, on = InputSpec(channels, IDENTITY), torch.device(device)
+    policy = DevicePolicy(on, None, compile=False, operations=choose_operations("fused", on))
+    fields = {"source": kind, "cache": str(cache), "workers": workers}
+    return make_source(samples, CROP_HW, spec, policy, RuntimeConfig.model_validate(fields))
 
 
 def _epoch(

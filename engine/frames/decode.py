@@ -1,50 +1,63 @@
 """One frame from its files, whole and unchanged.
 
-JPEGs are decoded by simplejpeg and PNGs of one channel by `engine.frames.png`, quicker than
-Pillow and with the same pixels. Pillow decodes every other file, and says what is wrong with one.
+PNGs of one channel are decoded by `engine.frames.png` and JPEGs, whose head Pillow has looked at,
+by simplejpeg: quicker than Pillow and with the same pixels. Where they cannot vouch for a file,
+Pillow decodes it or says what is wrong with it.
 
 H W: pixels of the frame.
 """
 
+import io
 import os
-from collections.abc import Callable, Mapping
+import struct
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
 import simplejpeg
-import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image
 
-from engine.frames.index import Sample
-from engine.frames.png import decode_png
+from engine.frames.listing import KINDS, FileKind, FrameFiles, Sample
+from engine.frames.png import PngHeader, decode_png
 
 DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 """What decodes JPEGs; another release may round in its own way."""
 
-_Quick = Callable[[bytes, tuple[int, int]], NDArray[np.generic] | None]
-"""Decodes what it is meant for; None where Pillow has to have a look."""
+_AHEAD = 16  # frames whose files are asked for before they are needed
+_JPEG_SIGNATURE, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
-_DEPTH_MODES = ("I;16", "I;16B", "I")  # how Pillow, by its version, opens a 16-bit PNG
-_LABEL_MODES = ("L", "P")
+# What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+_Files = TypeVar("_Files", bound=FrameFiles)
+_Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """The decoded files of one sample, on the CPU."""
+class UnfitError(Exception):
+    """What was found in a file instead of what is needed."""
 
-    image_HW3: Tensor
-    """(H, W, 3) uint8."""
-    depth_HW: Tensor | None
-    """(H, W) uint16 millimetres, 0 = missing; None if the sample has no depth file."""
-    label_HW: Tensor | None
-    """(H, W) uint8, 255 = ignore; None if not asked for or without a file."""
+
+class Frame(NamedTuple):
+    """The decoded files of one sample, in the order of `KINDS`."""
+
+    image_HW3: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    depth_HW: NDArray[np.uint16] | None
+    """(H, W) millimetres, 0 = missing; None if the sample has no depth file."""
+    label_HW: NDArray[np.uint8] | None
+    """(H, W), 255 = ignore; None if not asked for or without a file."""
+
+    def contents(self) -> dict[str, NDArray[np.uint8]]:
+        """The bytes of its parts by kind."""
+        parts = zip(KINDS, self, strict=True)
+        return {kind: part.reshape(-1).view(np.uint8) for kind, part in parts if part is not None}
 
 
 def read_frame(sample: Sample, *, label: bool = False) -> Frame:
@@ -54,110 +67,134 @@ def read_frame(sample: Sample, *, label: bool = False) -> Frame:
 
     Raises:
         FileNotFoundError: a file is gone; the message names it.
-        RuntimeError: a file cannot be decoded, or is not what `engine.prepare check` lets pass;
-            the message names the file, what was found and what was needed.
+        RuntimeError: a file is not what `engine.prepare check` lets pass; the message names the
+            file, what was found and what was needed.
     """
-    image_HW3 = read_image(sample)
-    depth_HW = read_depth(sample)
     label_HW = read_label(sample) if label and sample.label is not None else None
-    return Frame(
-        torch.from_numpy(image_HW3),
-        None if depth_HW is None else torch.from_numpy(depth_HW),
-        None if label_HW is None else torch.from_numpy(label_HW),
-    )
+    return Frame(read_image(sample), read_depth(sample), label_HW)
+
+
+def read_whole(sample: Sample) -> Frame:
+    """Decode all files of a sample; any fault is a RuntimeError that names its stem."""
+    try:
+        return read_frame(sample, label=True)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
 
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
-    """Decode a sample's image alone: (H, W, 3) RGB.
-
-    Raises:
-        FileNotFoundError: as for `read_frame`.
-        RuntimeError: as for `read_frame`.
-    """
-    image_HW3 = _read(sample.image, _decode_jpeg, ("RGB",), "an 8-bit RGB image", sample.hw)
-    return image_HW3.astype(np.uint8, copy=False)
+    """Decode a sample's image alone; raises as `read_frame`."""
+    return _read(sample.image, KINDS["image"], sample.hw)
 
 
 def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
-    """Decode a sample's depth alone: (H, W) millimetres, 0 = missing; None without a file.
-
-    Raises:
-        FileNotFoundError: as for `read_frame`.
-        RuntimeError: as for `read_frame`.
-    """
-    if sample.depth is None:
-        return None
-    quick = partial(decode_png, bits=16)
-    depth_HW = _read(sample.depth, quick, _DEPTH_MODES, "a 16-bit depth PNG", sample.hw)
-    # Some of Pillow's modes are wider than the 16 bits that the file has.
-    return depth_HW.astype(np.uint16, copy=False)
+    """Decode a sample's depth alone, None if it has none; raises as `read_frame`."""
+    return None if sample.depth is None else _read(sample.depth, KINDS["depth"], sample.hw)
 
 
 def read_label(sample: Sample) -> NDArray[np.uint8]:
-    """Decode a sample's label alone; (H, W), 255 = ignore. Safe to call from several threads.
-
-    Raises:
-        ValueError: the sample has no label.
-        FileNotFoundError: as for `read_frame`.
-        RuntimeError: as for `read_frame`.
-    """
+    """Decode a sample's label alone; raises as `read_frame`, and ValueError if it has none."""
     if sample.label is None:
         raise ValueError(f"{sample.stem} has no label file; choose a training frame")
-    quick, expected = partial(decode_png, bits=8), "an 8-bit single-channel label PNG"
-    label_HW = _read(sample.label, quick, _LABEL_MODES, expected, sample.hw)
-    return label_HW.astype(np.uint8, copy=False)
+    return _read(sample.label, KINDS["label"], sample.hw)
 
 
-READERS: Mapping[str, Callable[[Sample], NDArray[Any] | None]] = {
-    "image": read_image,
-    "depth": read_depth,
-    "label": read_label,
-}
-"""By the names that a `Sample` has for its files."""
+def decode(content: bytes, kind: FileKind) -> NDArray[Any]:
+    """The pixels of a file, indices where it has a palette.
 
-
-def read_ahead(sample: Sample) -> None:
-    """Let the system fetch a sample's files from the disk while others are being decoded."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for path in (sample.image, sample.depth, sample.label):
-        # Whoever reads a file says what is wrong with it.
-        with suppress(OSError):
-            if path is not None:
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-                finally:
-                    os.close(descriptor)
-
-
-def _decode_jpeg(content: bytes, hw: tuple[int, int]) -> NDArray[np.uint8] | None:
+    Raises:
+        UnfitError: the content is damaged, or of another kind.
+    """
+    if not content:
+        raise UnfitError("an empty file (0 bytes)")
+    header = PngHeader.of(content)
+    if header is None and not content.startswith(_JPEG_SIGNATURE):
+        raise UnfitError(f"a file that is neither PNG nor JPEG (it starts with {content[:8]!r})")
+    encoding, end = ("PNG", _PNG_END) if header else ("JPEG", _JPEG_END)
     try:
+        pixels, mode = _decode(content)
+    except _BROKEN as error:
+        raise UnfitError(f"a broken or truncated {encoding} ({error})") from error
+    # Pillow's modes hide the bit depth (a 16-bit RGB PNG opens as 8-bit), so the header says it.
+    found = header.kind if header else f"8-bit {'grey' if mode == 'L' else mode} JPEG"
+    if found not in kind.found:
+        raise UnfitError(f"{'an' if found.startswith('8') else 'a'} {found}")
+    if not content.endswith(end):
+        after = len(content) - content.rfind(end) - len(end)
+        what = f"{after} bytes after the end of the picture" if end in content else "no end marker"
+        raise UnfitError(what)
+    return pixels
+
+
+def fault_of(error: OSError | UnfitError) -> str:
+    """What was found, in words, where a file could not be read or decoded."""
+    if isinstance(error, UnfitError):
+        return str(error)
+    return f"a file that cannot be read ({error.strerror})"
+
+
+def in_order(
+    work: Callable[[_Files], _Result], frames: Iterable[_Files], workers: int
+) -> Generator[_Result]:
+    """What `work` makes of each frame, in order, by threads.
+
+    The system fetches the files of frames to come while others are decoded; a few results wait to
+    be taken. Closing the iterator ends the threads.
+    """
+    waiting: deque[Future[_Result]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for files in frames:
+            read_ahead(files)
+            waiting.append(pool.submit(work, files))
+            if len(waiting) > max(_AHEAD, 2 * workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_ahead(files: FrameFiles) -> None:
+    """Let the system fetch a frame's files from the disk while others are being decoded."""
+    for path in files.present.values() if hasattr(os, "posix_fadvise") else ():
+        # Whoever reads a file says what is wrong with it.
+        with suppress(OSError), path.open("rb", buffering=0) as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def _decode(content: bytes) -> tuple[NDArray[Any], str]:
+    """The pixels, and Pillow's mode for those of a JPEG."""
+    pixels: NDArray[Any] | None = decode_png(content)
+    if pixels is not None:
+        return pixels, ""
+    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+        if opened.mode == "RGB" and opened.format != "PNG":
+            pixels = _decode_jpeg(content, opened.size)
+        if pixels is None:
+            pixels = np.array(opened)  # a copy: torch refuses read-only memory
+        return pixels, opened.mode
+
+
+def _decode_jpeg(content: bytes, size: tuple[int, int]) -> NDArray[Any] | None:
+    """(H, W, 3); None where something is odd: simplejpeg refuses what libjpeg only warns of."""
+    image_HW3: NDArray[Any] | None = None
+    with suppress(ValueError):
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if (height, width) != hw or colours != "YCbCr":
-            return None
-        image_HW3: NDArray[np.uint8] = simplejpeg.decode_jpeg(content)
-    except ValueError:
-        return None
+        if (width, height) == size and colours == "YCbCr":
+            image_HW3 = simplejpeg.decode_jpeg(content)
     return image_HW3
 
 
-def _read(
-    path: Path, quick: _Quick, modes: tuple[str, ...], expected: str, hw: tuple[int, int]
-) -> NDArray[np.generic]:
+def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
     try:
-        decoded = quick(path.read_bytes(), hw)
-        if decoded is not None:
-            return decoded
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise RuntimeError(f"{path}: expected {expected}, found Pillow mode {image.mode!r}")
-            pixels = np.array(image)  # a copy: torch refuses read-only memory
+        pixels = decode(path.read_bytes(), kind)
+        if pixels.shape[:2] != hw:
+            raise UnfitError("{1} x {0} pixels".format(*pixels.shape))
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        # Pillow reports a broken PNG as a SyntaxError.
-        raise RuntimeError(f"{path}: cannot be decoded: {error}; restore the file") from error
-    if pixels.shape[:2] != hw:
-        raise RuntimeError(f"{path}: expected {expected} of size {hw}, found {pixels.shape[:2]}")
+    except (OSError, UnfitError) as error:
+        needed = f"{kind.expected} of {hw[1]} x {hw[0]} pixels"
+        found = fault_of(error)
+        raise RuntimeError(f"{path}: found {found}; expected {needed}; restore the file") from error
     return pixels

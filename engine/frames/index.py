@@ -1,4 +1,4 @@
-"""A dataset folder, listed and checked: every file decoded once, all faults reported at once.
+"""A dataset folder, listed and checked: every file decoded once at most, all faults named at once.
 
     ROOT/train/{image,depth,label}  ROOT/test/{image,depth}  [ROOT/scenes.csv]
 
@@ -7,8 +7,8 @@ N: frames of a split. C: classes. K: kept small-class pixels of a frame.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,35 +16,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.frame_check import Fault, FrameFiles, FrameReport, check_frame
-from engine.frames.listing import join_stems, list_folder, list_split, read_scenes
+from engine.frames.cache import FrameKeeper, keeping
+from engine.frames.check import CheckMemory, FrameReport, check_frame
+from engine.frames.decode import Frame, in_order
+from engine.frames.listing import Fault, FrameFiles, Sample, list_dataset, list_frames, read_scenes
 
-__all__ = [
-    "Dataset",
-    "DatasetError",
-    "Fault",
-    "Sample",
-    "Split",
-    "Statistics",
-    "load_dataset",
-    "load_frames",
-]
+__all__ = ["CheckMemory", "Fault", "Sample"]  # with what is defined here
+
+Progress = Callable[[int, int], None]
+"""Is told, from the thread that asked, (frames read, frames to read)."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One frame on disk."""
+class DatasetSpec:
+    """What a dataset must be."""
 
-    stem: str
-    image: Path
-    depth: Path | None
-    label: Path | None
-    hw: tuple[int, int]
-    """Height and width of its files, pixels (as stored: EXIF rotation is ignored)."""
-    scene: str | None
-    """From scenes.csv; None where that has no line for the stem."""
-    digest: str = ""
-    """SHA-256 over the content of its files; empty where nobody has read them all."""
+    classes: Sequence[str]
+    """Names by label value."""
+    small_classes: Sequence[str]
+    """Those of `classes` whose pixels are kept for class-aware crops."""
+    need_depth: bool = False
+    """Whether a frame without depth is a fault. Where it is not, a split without a `depth` folder
+    has samples without depth; a folder that is there must be complete."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +48,12 @@ class Split:
     """N samples, sorted by stem."""
     small_pixels: tuple[NDArray[np.int32], ...]
     """N arrays (K, 2): row and column of pixels of the small classes; K = 0 without labels."""
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """What the frames hold, for reports."""
-
     class_pixels_NC: NDArray[np.int64]
-    """Labelled pixels of each training frame by class."""
+    """Labelled pixels by class; C = 0 without labels."""
     ignored_pixels_N: NDArray[np.int64]
-    """Unlabelled pixels of each training frame."""
-    missing_depth: dict[str, NDArray[np.float64]]
-    """Share of pixels without depth, 0..1, of each frame of "train" and "test"; NaN: no map."""
+    """Unlabelled pixels."""
+    missing_depth_N: NDArray[np.float64]
+    """Share of pixels without depth, 0..1; NaN: no map."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +66,6 @@ class Dataset:
     """Every training frame has a depth map."""
     fingerprint: str
     """SHA-256 over the relative name and content of every file."""
-    statistics: Statistics
 
 
 class DatasetError(ValueError):
@@ -93,137 +79,133 @@ class DatasetError(ValueError):
 
 def load_dataset(
     root: Path,
-    classes: Sequence[str],
-    small_classes: Sequence[str],
+    spec: DatasetSpec,
     *,
-    need_depth: bool,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    memory: CheckMemory | None = None,
 ) -> Dataset:
-    """List and check a dataset folder; every file is decoded completely, nothing decoded is kept.
+    """List and check a dataset folder; files are decoded completely, unless they are remembered.
 
     Args:
-        root: folder with `train` and, optionally, `test` and `scenes.csv`.
-        classes: class names by label value.
-        small_classes: those of `classes` whose pixels are kept for class-aware crops.
-        need_depth: whether a frame without depth is a fault. Where it is not, a split without a
-            `depth` folder has samples without depth; a folder that is there must be complete.
-        workers: decoding threads.
-        progress: called from this thread with (frames done, frames in all).
-
-    Returns:
-        The dataset; the same for any number of workers.
+        root: the folder.
+        spec: what it must be.
+        workers: decoding threads; the dataset is the same for any number.
+        progress: not called where nothing has to be read.
+        memory: what is known of the files and where decoded frames go; by default nothing.
 
     Raises:
         DatasetError: naming every fault of every file.
     """
     if not root.is_dir():
-        found, expected = "no such folder", "a folder with train/image and train/label"
-        raise DatasetError(root, [Fault(str(root), found, expected)])
+        expected = "a folder with train/image and train/label"
+        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
-    scenes = read_scenes(root, faults)
-    train = list_split(root, "train", ("image", "label"), need_depth, faults)
-    test: list[FrameFiles] = []
-    if (root / "test").is_dir():
-        test = list_split(root, "test", ("image",), need_depth, faults)
-    small = [list(classes).index(name) for name in small_classes]
-    check = partial(check_frame, root, classes=len(classes), small=small)
-    reports = _check_all(check, [*train, *test], faults, workers, progress)
-    train_reports, test_reports = reports[: len(train)], reports[len(train) :]
-    if not faults and not any(report.class_pixels.sum() for report in train_reports):
-        faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
-    if faults:
-        raise DatasetError(root, faults)
-    return Dataset(
-        train=_split(train, train_reports, scenes),
-        test=_split(test, test_reports, scenes),
-        has_depth=all(files.depth is not None for files in train),
-        fingerprint=_fingerprint(root, reports),
-        statistics=Statistics(
-            np.stack([report.class_pixels for report in train_reports]),
-            np.array([report.ignored_pixels for report in train_reports], np.int64),
-            {
-                "train": np.array([report.missing_depth for report in train_reports]),
-                "test": np.array([report.missing_depth for report in test_reports]),
-            },
-        ),
-    )
+    scenes = read_scenes(root / "scenes.csv", faults)
+    train, test = list_dataset(root, spec.need_depth, faults)
+    frames = [*train, *test]
+    small = [list(spec.classes).index(name) for name in spec.small_classes]
+    check = partial(check_frame, root, classes=len(spec.classes), small=small)
+    memory = memory or CheckMemory()
+    remembered = memory.recall(root, frames, f"{len(spec.classes)} {small}")
+    reports = remembered.reports
+    unread = set(frames) - reports.keys()
+    # All training frames make one cache: where one has to be read, another cache is due.
+    limit = 0 if faults or unread.isdisjoint(train) else memory.frame_bytes
+    with keeping(memory.folder, train, limit) as keeper:
+        wanted = [files for files in frames if files in unread or files in keeper.frames]
+        try:
+            faults += _read(wanted, check, reports, keeper, workers, progress)
+        finally:
+            if wanted:
+                remembered.save()
+        if not faults and not any(any(reports[files].class_pixels) for files in train):
+            faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
+        if faults:
+            raise DatasetError(root, faults)
+        dataset = Dataset(
+            train=_split(train, reports, scenes),
+            test=_split(test, reports, scenes),
+            has_depth=all(files.depth is not None for files in train),
+            fingerprint=_fingerprint(root, reports.values()),
+        )
+        keeper.keep(dataset.train.samples)
+    return dataset
 
 
 def load_frames(
-    images: Path,
-    depth: Path | None = None,
-    *,
-    workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
 ) -> tuple[Sample, ...]:
     """List and check a folder of images, with or without depth maps: frames to predict.
 
     Args:
         images: folder of JPEG or PNG images; other files in it are passed over.
         depth: folder of depth maps, one for each image; None for images alone.
-        workers: decoding threads.
+        workers: as for `load_dataset`, which this raises as.
         progress: as for `load_dataset`.
 
     Returns:
         The samples, sorted by stem, without labels.
-
-    Raises:
-        DatasetError: naming every fault of every file.
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
-    listed = {
-        kind: list_folder(root, folder, kind, faults, strays=True)
-        for kind, folder in folders.items()
-    }
-    frames = join_stems(root, folders, listed, faults)
-    reports = _check_all(
-        partial(check_frame, root, classes=0, small=()), frames, faults, workers, progress
-    )
+    frames = list_frames(root, folders, faults, strays=True)
+    check = partial(check_frame, root, classes=0, small=())
+    reports: dict[FrameFiles, FrameReport] = {}
+    faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
     return _split(frames, reports, {}).samples
 
 
-def _check_all(
-    check: Callable[[FrameFiles], FrameReport],
+def _read(
     frames: Sequence[FrameFiles],
-    faults: list[Fault],
+    check: Callable[[FrameFiles], tuple[FrameReport, Frame | None]],
+    reports: dict[FrameFiles, FrameReport],
+    keeper: FrameKeeper,
     workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[FrameReport]:
-    reports: list[FrameReport] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for report in pool.map(check, frames):
-            faults += report.faults
-            reports.append(report)
+    progress: Progress | None,
+) -> list[Fault]:
+    """Check the frames, add what is found to `reports` and what was decoded to `keeper`."""
+
+    def read(files: FrameFiles) -> tuple[FrameReport, Frame | None]:
+        report, frame = check(files)
+        return report, frame if files in keeper.frames else None  # given back before it is taken
+
+    with closing(in_order(read, frames, workers)) as results:
+        for number, (files, (report, frame)) in enumerate(zip(frames, results, strict=True)):
+            reports[files] = report
+            keeper.put(files, frame)
             if progress is not None:
-                progress(len(reports), len(frames))
-    return reports
+                progress(number + 1, len(frames))
+    return [fault for files in frames for fault in reports[files].faults]
 
 
 def _split(
-    frames: Sequence[FrameFiles], reports: Sequence[FrameReport], scenes: dict[str, str]
+    files_N: Sequence[FrameFiles],
+    report_of: Mapping[FrameFiles, FrameReport],
+    scenes: Mapping[str, str],
 ) -> Split:
-    samples = []
-    for files, report in zip(frames, reports, strict=True):
-        assert files.image is not None, "a frame without image is a fault"
-        scene = scenes.get(files.stem)
-        digest = hashlib.sha256(b"".join(digest for _, digest in report.digests)).hexdigest()
-        samples.append(
-            Sample(files.stem, files.image, files.depth, files.label, report.hw, scene, digest)
-        )
-    return Split(tuple(samples), tuple(report.small_pixels for report in reports))
+    samples, reports = [], [report_of[files] for files in files_N]
+    for files, report in zip(files_N, reports, strict=True):
+        content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
+        digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
+        samples.append(Sample(**vars(files), hw=report.hw, scene=scene, digest=digest))
+    small = (np.array(report.small_pixels, np.int32).reshape(-1, 2) for report in reports)
+    return Split(
+        tuple(samples),
+        tuple(small),
+        np.array([report.class_pixels for report in reports], np.int64),
+        np.array([report.ignored_pixels for report in reports], np.int64),
+        np.array([report.missing_depth for report in reports], np.float64),
+    )
 
 
 def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:
     digests = [pair for report in reports for pair in report.digests]
     scenes = root / "scenes.csv"
     if scenes.is_file():
-        digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).digest()))
-    total = hashlib.sha256()
-    for name, digest in sorted(digests):
-        total.update(name.encode() + b"\0" + digest)
-    return total.hexdigest()
+        digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).hexdigest()))
+    parts = (name.encode() + b"\0" + bytes.fromhex(digest) for name, digest in sorted(digests))
+    return hashlib.sha256(b"".join(parts)).hexdigest()

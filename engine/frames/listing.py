@@ -1,99 +1,127 @@
 """Which files a dataset folder has: stems joined over its folders, strays and gaps as faults."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from engine.frames.frame_check import Fault, FrameFiles
-
-_SUFFIXES = {"image": (".jpg", ".jpeg", ".png"), "depth": (".png",), "label": (".png",)}
+from engine.nyuv2 import IGNORE_INDEX
 
 
-def list_split(
-    root: Path, split: str, required: Sequence[str], need_depth: bool, faults: list[Fault]
+class FileKind(NamedTuple):
+    """What a file of a frame must be."""
+
+    suffixes: tuple[str, ...]
+    expected: str
+    found: tuple[str, ...]
+    """The encodings that are what is expected."""
+
+
+KINDS = {
+    "image": FileKind(
+        (".jpg", ".jpeg", ".png"), "an 8-bit RGB JPEG or PNG", ("8-bit RGB JPEG", "8-bit RGB PNG")
+    ),
+    "depth": FileKind(
+        (".png",), "a 16-bit grey PNG (millimetres, 0 = missing)", ("16-bit grey PNG",)
+    ),
+    "label": FileKind(
+        (".png",),
+        f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)",
+        ("8-bit grey PNG", "8-bit indexed PNG"),
+    ),
+}
+"""The files of a frame, in the order of `engine.frames.decode.Frame`."""
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """The files of one stem; any of them may be absent."""
+
+    stem: str
+    image: Path | None
+    depth: Path | None
+    label: Path | None
+
+    @property
+    def present(self) -> dict[str, Path]:
+        """Those that are there, by kind."""
+        return {kind: path for kind in KINDS if (path := getattr(self, kind)) is not None}
+
+
+@dataclass(frozen=True)
+class Sample(FrameFiles):
+    """One frame on disk that was found sound."""
+
+    image: Path
+    hw: tuple[int, int]
+    """Height and width of its files, pixels (as stored: EXIF rotation is ignored)."""
+    scene: str | None
+    """From scenes.csv; None where that has no line for the stem."""
+    digest: str = ""
+    """SHA-256 over the content of its files; empty where nobody has read them all."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a dataset."""
+
+    file: str
+    """Path relative to the dataset's root."""
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: found {self.found}; expected {self.expected}"
+
+
+def list_dataset(
+    root: Path, need_depth: bool, faults: list[Fault]
+) -> tuple[list[FrameFiles], list[FrameFiles]]:
+    """The frames of `train` and, if there is one, `test`, sorted by stem.
+
+    A missing partner or folder and an odd file extend `faults`; depth may be absent unless needed.
+    """
+
+    def split(name: str, *kinds: str) -> list[FrameFiles]:
+        folders = {kind: root / name / kind for kind in kinds}
+        if not need_depth and not folders["depth"].is_dir():
+            del folders["depth"]
+        return list_frames(root, folders, faults)
+
+    train = split("train", "image", "depth", "label")
+    return train, split("test", "image", "depth") if (root / "test").is_dir() else []
+
+
+def list_frames(
+    root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
 ) -> list[FrameFiles]:
-    """The frames of a split by stem; a missing partner, folder or odd file becomes a fault."""
-    if need_depth:
-        required = (*required, "depth")
-    folders = {}
-    for kind in ("image", "depth", "label"):
-        folder = root / split / kind
-        if kind == "label" and "label" not in required:
-            continue
-        if kind in required or folder.is_dir():
-            folders[kind] = folder
-    listed = {kind: list_folder(root, folder, kind, faults) for kind, folder in folders.items()}
-    return join_stems(root, folders, listed, faults)
+    """The frames of some folders, by kind; a missing partner is a fault.
 
-
-def join_stems(
-    root: Path,
-    folders: Mapping[str, Path],
-    listed: Mapping[str, Mapping[str, Path]],
-    faults: list[Fault],
-) -> list[FrameFiles]:
-    """One entry a stem; a missing partner is a fault."""
+    Files of other types are passed over with `strays`, and otherwise faults. Names in `faults`,
+    which is extended, are relative to `root`.
+    """
+    listed: dict[str, dict[str, Path]] = {}
+    for kind, folder in folders.items():
+        listed[kind] = _list_folder(root, folder, kind, faults, strays)
     frames = []
     for stem in sorted(set().union(*listed.values())):
-        paths = {kind: found.get(stem) for kind, found in listed.items()}
-        present = next(path for path in paths.values() if path is not None)
-        for kind, path in paths.items():
+        files = FrameFiles(stem, *(listed.get(kind, {}).get(stem) for kind in KINDS))
+        partner = next(iter(files.present.values())).relative_to(root).as_posix()
+        for kind, folder in folders.items():
             # An empty folder is one fault by itself, not one for every frame.
-            if path is None and listed[kind]:
-                expected = f"the {kind} of {present.relative_to(root).as_posix()}"
-                endings = "|".join(_SUFFIXES[kind])
-                name = f"{folders[kind].relative_to(root).as_posix()}/{stem}{endings}"
-                faults.append(Fault(name, "no such file", expected))
-        frames.append(FrameFiles(stem, paths.get("image"), paths.get("depth"), paths.get("label")))
+            if listed[kind] and kind not in files.present:
+                name = f"{folder.relative_to(root).as_posix()}/{stem}"
+                file = name + "|".join(KINDS[kind].suffixes)
+                faults.append(Fault(file, "no such file", f"the {kind} of {partner}"))
+        frames.append(files)
     return frames
 
 
-def list_folder(
-    root: Path, folder: Path, kind: str, faults: list[Fault], *, strays: bool = False
-) -> dict[str, Path]:
-    """The files of one folder by stem.
-
-    Args:
-        root: what names in faults are relative to.
-        folder: the folder to list.
-        kind: image, depth or label.
-        faults: extended by what is wrong.
-        strays: pass over files of other types; otherwise each is a fault.
-    """
-    name = folder.relative_to(root).as_posix()
-    expected = f"a folder of {' or '.join(_SUFFIXES[kind])} files"
-    if not folder.is_dir():
-        faults.append(Fault(name, "no such folder", expected))
-        return {}
-    found: dict[str, Path] = {}
-    odd = False
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue  # Finder and file-sharing services leave such files.
-        file = f"{name}/{path.name}"
-        if path.suffix.lower() not in _SUFFIXES[kind] or not path.is_file():
-            if strays:
-                continue
-            what = "a folder" if path.is_dir() else f"a file ending in {path.suffix or path.name!r}"
-            faults.append(Fault(file, what, f"only {' or '.join(_SUFFIXES[kind])} files"))
-            odd = True
-        elif path.stem in found:
-            other = found[path.stem].name
-            faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
-        else:
-            found[path.stem] = path
-    if not found and not odd:
-        found_instead = "no such file in it" if strays else "an empty folder"
-        faults.append(Fault(name, found_instead, expected))
-    return found
-
-
-def read_scenes(root: Path, faults: list[Fault]) -> dict[str, str]:
-    """Scene by stem from scenes.csv; empty without that file."""
-    path = root / "scenes.csv"
+def read_scenes(path: Path, faults: list[Fault]) -> dict[str, str]:
+    """The scene of each stem; none without the file. `faults` is extended by what is wrong."""
     if not path.exists():
         return {}
-    scenes: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream))
@@ -104,13 +132,42 @@ def read_scenes(root: Path, faults: list[Fault]) -> dict[str, str]:
         found = f"the header {','.join(rows[0])!r}" if rows else "an empty file"
         faults.append(Fault(path.name, found, "the header 'stem,scene'"))
         return {}
+    scenes: dict[str, str] = {}
     for number, row in enumerate(rows[1:], start=2):
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
-            continue
-        where = f"{path.name} line {number}"
-        if len(cells) != 2 or not all(cells):
+        cells, where = [cell.strip() for cell in row], f"{path.name} line {number}"
+        if any(cells) and (len(cells) != 2 or not all(cells)):
             faults.append(Fault(where, repr(",".join(row)), "a stem and its scene"))
-        elif scenes.setdefault(cells[0], cells[1]) != cells[1]:
+        elif any(cells) and scenes.setdefault(cells[0], cells[1]) != cells[1]:
             faults.append(Fault(where, f"a second scene for {cells[0]}", "one scene a stem"))
     return scenes
+
+
+def _list_folder(
+    root: Path, folder: Path, kind: str, faults: list[Fault], strays: bool
+) -> dict[str, Path]:
+    """The files of one folder by stem."""
+    name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
+    endings = " or ".join(suffixes)
+    if not folder.is_dir():
+        faults.append(Fault(name, "no such folder", f"a folder of {endings} files"))
+        return {}
+    found: dict[str, Path] = {}
+    faults_before = len(faults)
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue  # Finder and file-sharing services leave such files.
+        file = f"{name}/{path.name}"
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            if not strays:
+                ending = f"a file ending in {path.suffix or path.name!r}"
+                what = "a folder" if path.is_dir() else ending
+                faults.append(Fault(file, what, f"only {endings} files"))
+        elif path.stem in found:
+            other = found[path.stem].name
+            faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
+        else:
+            found[path.stem] = path
+    if not found and len(faults) == faults_before:
+        what = "no such file in it" if strays else "an empty folder"
+        faults.append(Fault(name, what, f"a folder of {endings} files"))
+    return found

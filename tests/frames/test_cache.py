@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from engine.frames import cache as resident_cache
-from engine.frames.cache import cache_folder, frame_bytes, open_frames
-from engine.frames.decode import READERS, read_frame
-from engine.frames.index import Sample
+from engine.frames.cache import frame_bytes, open_frames
+from engine.frames.check import cache_folder
+from engine.frames.decode import Frame, read_frame
+from engine.frames.listing import Sample
 from kernels.crop_resize import Frames
 
 PLENTY = 1 << 30
@@ -40,11 +40,11 @@ def assert_holds(frames: Frames, samples: list[Sample]) -> None:
     for sample, first in zip(samples, frames.offset_N.tolist(), strict=True):
         frame, pixels = read_frame(sample, label=True), sample.hw[0] * sample.hw[1]
         own = slice(first, first + pixels)
-        assert torch.equal(frames.image_P3[own].view(*sample.hw, 3), frame.image_HW3)
+        np.testing.assert_array_equal(frames.image_P3[own].view(*sample.hw, 3), frame.image_HW3)
         for buffer, part in ((frames.depth_P, frame.depth_HW), (frames.label_P, frame.label_HW)):
             assert (buffer is None) == (part is None)
             if buffer is not None and part is not None:
-                assert torch.equal(buffer[own].view(sample.hw), part)
+                np.testing.assert_array_equal(buffer[own].view(sample.hw), part)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def no_decoding() -> Iterator[None]:
         raise AssertionError("a frame is decoded again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resident_cache, "READERS", dict.fromkeys(READERS, decode))
+        patch.setattr(resident_cache, "read_whole", decode)
         yield
 
 
@@ -148,13 +148,13 @@ def test_an_interrupt_ends_the_threads_and_leaves_no_cache(
 ) -> None:
     decoded: list[str] = []
 
-    def decode(sample: Sample) -> Any:
+    def decode(sample: Sample) -> Frame:
         decoded.append(sample.stem)
         if sample.stem == "2":
             raise KeyboardInterrupt
-        return READERS["depth"](sample)
+        return read_frame(sample, label=True)
 
-    monkeypatch.setattr(resident_cache, "READERS", {**READERS, "depth": decode})
+    monkeypatch.setattr(resident_cache, "read_whole", decode)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         open_frames(png * 20, tmp_path, 1, PLENTY)
@@ -168,12 +168,12 @@ import os, pickle, sys
 from pathlib import Path
 from engine.frames import cache as resident_cache
 samples, folder, after = pickle.loads(sys.stdin.buffer.read())
-decode, count = resident_cache.READERS["label"], iter(range(1000))
-def read_label(sample):
+decode, count = resident_cache.read_whole, iter(range(1000))
+def read_whole(sample):
     if next(count) == after:
         os.kill(os.getpid(), 9)
     return decode(sample)
-resident_cache.READERS = {**resident_cache.READERS, "label": read_label}
+resident_cache.read_whole = read_whole
 resident_cache.open_frames(samples, folder, 1, 0)
 """
 
@@ -218,14 +218,14 @@ def test_without_room_on_the_disk_frames_are_held_in_memory_or_refused(
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing_behind(
     png: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, count = os.pwrite, itertools.count()
+    write, count = os.write, itertools.count()
 
-    def full(file: int, content: Any, start: int) -> int:
+    def full(file: int, content: Any) -> int:
         if next(count) >= 4:
             raise OSError(28, "No space left on device")
-        return write(file, content[: len(content) // 2 + 1], start)  # and writes come in parts
+        return write(file, content[: len(content) // 2 + 1])  # and writes come in parts
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "write", full)
     assert_holds(opened(png, tmp_path), png)
     assert list(contents(tmp_path)) == [".lock"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import nyuv2
-from engine.frames.index import Dataset, DatasetError, load_dataset
+from engine.frames.index import Dataset, DatasetError, DatasetSpec, load_dataset
 
 HW = (24, 32)
 STEMS = [f"{number:06d}" for number in (1, 2, 3, 5, 6, 7, 9, 10, 11, 12, 13, 14)]
@@ -54,8 +54,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, **options: Any) -> Dataset:
-    options = {"need_depth": True, "workers": 1} | options
-    return load_dataset(root, nyuv2.CLASSES, nyuv2.SMALL_CLASSES, **options)
+    spec = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, options.pop("need_depth", True))
+    return load_dataset(root, spec, **{"workers": 1} | options)
 
 
 def faults(root: Path, **options: Any) -> dict[str, str]:
@@ -84,12 +84,12 @@ def test_a_sound_dataset_is_listed_in_stem_order(root: Path) -> None:
 
 
 def test_the_statistics_count_what_the_files_hold(root: Path) -> None:
-    statistics = load(root).statistics
+    train = load(root).train
     for number in range(len(STEMS)):
         expected = [int((label(number) == index).sum()) for index in range(13)]
-        assert statistics.class_pixels_NC[number].tolist() == expected
-        assert statistics.ignored_pixels_N[number] == HW[0]
-    assert statistics.missing_depth["train"] == pytest.approx(1 / HW[0])
+        assert train.class_pixels_NC[number].tolist() == expected
+        assert train.ignored_pixels_N[number] == HW[0]
+    assert train.missing_depth_N == pytest.approx(1 / HW[0])
 
 
 def test_small_pixels_lie_on_small_classes_in_equal_quotas(root: Path) -> None:
@@ -114,8 +114,8 @@ def test_an_indexed_label_counts_by_index_not_by_colour(root: Path) -> None:
     indexed.putpalette([7] * 768)
     assert indexed.mode == "P"
     indexed.save(root / "train" / "label" / f"{STEMS[0]}.png")
-    statistics = load(root).statistics
-    assert statistics.class_pixels_NC[0, 3] == (label(0) == 3).sum()
+    train = load(root).train
+    assert train.class_pixels_NC[0, 3] == (label(0) == 3).sum()
 
 
 def test_twelve_planted_faults_are_named_in_one_report(root: Path) -> None:
@@ -227,7 +227,7 @@ def test_depth_may_be_absent_unless_it_is_needed(root: Path) -> None:
     dataset = load(root, need_depth=False)
     assert not dataset.has_depth
     assert all(sample.depth is None for sample in dataset.train.samples)
-    assert np.isnan(dataset.statistics.missing_depth["train"]).all()
+    assert np.isnan(dataset.train.missing_depth_N).all()
 
 
 def test_depth_that_is_there_must_be_complete_even_if_not_needed(root: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_twelfth_of_the_real_data_passes(nyuv2_root: Path, tmp_path: Path) -> 
     dataset = load(tmp_path, workers=2)
     assert (len(dataset.train.samples), len(dataset.test.samples)) == (67, 55)
     assert {sample.hw for sample in dataset.train.samples} == {(480, 640)}
-    labelled = dataset.statistics.class_pixels_NC.sum()
+    labelled = dataset.train.class_pixels_NC.sum()
     # The whole data set has 17.6 % unlabelled pixels.
     assert 1 - labelled / (67 * 480 * 640) == pytest.approx(0.176, abs=0.03)
     assert all(0 <= len(pixels) <= 255 for pixels in dataset.train.small_pixels)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.frames.png import decode_png
+from engine.frames.png import PngHeader, decode_png
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -79,7 +79,7 @@ def files(draw: st.DrawFn) -> tuple[NDArray[np.generic], bytes]:
 @given(files())
 def test_every_filter_is_undone_and_pillow_agrees(file: tuple[NDArray[np.generic], bytes]) -> None:
     pixels_HW, content = file
-    decoded = decode_png(content, pixels_HW.shape, 8 * pixels_HW.dtype.itemsize)
+    decoded = decode_png(content)
     assert decoded is not None
     assert decoded.dtype == pixels_HW.dtype
     assert decoded.flags.writeable
@@ -105,7 +105,7 @@ def test_runs_without_a_difference_are_restored_as_pillow_does(
     filtered_HS[:, 0] = rng.choice([2, 4, 4, 4], hw[0])
     content = assemble(filtered_HS.tobytes(), hw, bits)
     with Image.open(io.BytesIO(content)) as image:
-        np.testing.assert_array_equal(decode_png(content, hw, bits), np.array(image))
+        np.testing.assert_array_equal(decode_png(content), np.array(image))
 
 
 @settings(max_examples=300, deadline=None)
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_refused_or_harmless(
     else:
         place, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
         broken = content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
-    decoded = decode_png(broken, pixels_HW.shape, 8 * pixels_HW.dtype.itemsize)
+    decoded = decode_png(broken)
     if decoded is not None:
         np.testing.assert_array_equal(decoded, pixels_HW)
 
@@ -133,37 +133,72 @@ def saved(image: Image.Image, **options: object) -> bytes:
 def test_what_it_is_not_meant_for_is_left_to_others() -> None:
     grey = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8))
     deep = Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8))
-    assert decode_png(saved(grey), (6, 8), 8) is not None
-    assert decode_png(saved(deep), (6, 8), 16) is not None
-    for content, hw, bits in (
-        (saved(grey), (8, 6), 8),
-        (saved(grey), (6, 8), 16),
-        (saved(deep), (6, 8), 8),
-        (saved(grey.convert("RGB")), (6, 8), 8),
-        (saved(grey.convert("LA")), (6, 8), 8),
-        (saved(grey.convert("1")), (6, 8), 8),
-        (saved(grey.quantize(4), bits=2), (6, 8), 8),
-        (b"\xff\xd8 a JPEG's first bytes and some more of them", (6, 8), 8),
-        (b"", (6, 8), 8),
+    assert decode_png(saved(grey)) is not None
+    assert decode_png(saved(deep)) is not None
+    for content in (
+        saved(grey.convert("RGB")),
+        saved(grey.convert("LA")),
+        saved(grey.convert("1")),
+        saved(grey.quantize(4), bits=2),
+        b"\xff\xd8 a JPEG's first bytes and some more of them",
+        b"",
     ):
-        assert decode_png(content, hw, bits) is None
+        assert decode_png(content) is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5])
 def test_too_few_or_too_many_rows_are_refused(rows: int) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 3, 8, 0, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(bytes(3 * rows)))
-    assert decode_png(SIGNATURE + header + data + chunk(b"IEND", b""), (3, 2), 8) is None
+    assert decode_png(SIGNATURE + header + data + chunk(b"IEND", b"")) is None
+
+
+@pytest.mark.parametrize("hw", [(0, 2), (2, 0), (0, 0), (1 << 14, 1 << 13)])
+def test_a_file_without_pixels_or_with_too_many_is_left_to_others(hw: tuple[int, int]) -> None:
+    assert decode_png(assemble(bytes(hw[0] * (1 + hw[1])), hw, 8)) is None
 
 
 @pytest.mark.parametrize("kind", [5, 255])
 def test_a_row_without_a_known_filter_is_refused(kind: int) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 0, 0, 0, 0))
     content = SIGNATURE + header + chunk(b"IDAT", zlib.compress(bytes([kind, 1, 2])))
-    assert decode_png(content + chunk(b"IEND", b""), (1, 2), 8) is None
+    assert decode_png(content + chunk(b"IEND", b"")) is None
 
 
 def test_an_interlaced_file_is_left_to_others() -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 1))
     content = SIGNATURE + header + chunk(b"IDAT", zlib.compress(b"\0\7")) + chunk(b"IEND", b"")
-    assert decode_png(content, (1, 1), 8) is None
+    assert decode_png(content) is None
+
+
+def parts(*, between: bytes = b"", after: bytes = b"", crc: int = 0) -> bytes:
+    """A sound 1 x 2 file with chunks between and after its two data chunks."""
+    data = zlib.compress(bytes([0, 1, 2]))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 0, 0, 0, 0))
+    second = bytearray(chunk(b"IDAT", data[4:]))
+    second[-1] ^= crc
+    chunks = (header, chunk(b"IDAT", data[:4]), between, bytes(second), after, chunk(b"IEND", b""))
+    return SIGNATURE + b"".join(chunks)
+
+
+def test_a_file_that_pillow_may_see_otherwise_is_left_to_it() -> None:
+    text, sizes = chunk(b"tEXt", b"Comment\0words"), chunk(b"pHYs", bytes(9))
+    for content in (parts(), parts(after=text), parts(after=text + sizes)):
+        assert decode_png(content) is not None
+    for content in (
+        *(parts(between=text), parts(crc=1), parts()[:-12]),
+        parts(after=chunk(b"pHYs", b"short")),
+        parts(after=chunk(b"PLTE", bytes(771))),
+        parts(after=chunk(b"tRNS", b"")),
+    ):
+        assert decode_png(content) is None
+
+
+def test_the_header_names_size_depth_and_colours() -> None:
+    header = PngHeader.of(saved(Image.new("RGB", (8, 6))))
+    assert header is not None
+    assert (header.hw, header.kind) == ((6, 8), "8-bit RGB PNG")
+    assert PngHeader.of(b"\xff\xd8\xff") is None
+    short = PngHeader.of(SIGNATURE)
+    assert short is not None
+    assert (short.hw, short.kind) == ((0, 0), "0-bit grey PNG")
