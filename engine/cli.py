@@ -6,17 +6,24 @@ needed. Nothing heavy is imported here, so that `--help` and a mistake answer at
 
 import argparse
 import difflib
-import json
+import logging
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ValidationError
+import tomli_w
+from pydantic import JsonValue, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 
 from engine.config import Config
+from engine.formats import FORMAT, OLD_NAMES, FieldPath, Sections, fields_of
+
+_log = logging.getLogger(__name__)
+
+_told: list[str] = []
+"""What this process has said of renamed fields: it says it once."""
 
 
 class ConfigError(ValueError):
@@ -41,7 +48,7 @@ class _Settings(BaseSettings, Config):
 
 def parse_command_line(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, dict[str, Any]]:
+) -> tuple[argparse.Namespace, Sections]:
     """Add one flag per config field to `parser` and parse `arguments` with it.
 
     Args:
@@ -49,25 +56,31 @@ def parse_command_line(
         arguments: what was typed; None means `sys.argv`.
 
     Returns:
-        The command's options, and the config fields that flags set, as nested dicts.
+        The command's options, and the config fields that flags set.
 
     Raises:
         ConfigError: a flag is unknown, lacks its value or has one that does not fit.
     """
-    seen: dict[str, argparse.Namespace] = {}
+    options, old = argparse.Namespace(), dict[str, JsonValue]()
 
     def fail(message: str) -> NoReturn:
         # argparse would print the usage first: two lines a field, with the message at their end.
         raise ConfigError(f"command line: {message}")
 
     parser.error = fail  # type: ignore[method-assign]
+    for name in OLD_NAMES:
+        hidden = argparse.SUPPRESS
+        parser.add_argument(f"--{name}", dest=name, default=hidden, help=hidden)
 
     def parse(root: argparse.ArgumentParser, typed: Any) -> argparse.Namespace:
         parsed, unknown = root.parse_known_args(typed)
         if unknown:
             raise ConfigError(f"command line: {_unknown_argument(unknown[0], root)}")
+        for name in OLD_NAMES:
+            if hasattr(parsed, name):
+                old[name] = vars(parsed).pop(name)
         # The source rewrites the namespace it is given; the command's own options must survive.
-        seen["options"] = argparse.Namespace(**vars(parsed))
+        vars(options).update(vars(parsed))
         return parsed
 
     source: CliSettingsSource[Any] = CliSettingsSource(
@@ -79,27 +92,66 @@ def parse_command_line(
         cli_hide_none_type=True,
         cli_implicit_flags=True,
     )
-    return seen["options"], dict(source())
+    flags: Sections = dict(source())
+    for name, value in old.items():
+        section, _, key = name.partition(".")
+        flags.setdefault(section, {})[key] = value
+    return options, flags
 
 
-def load_config(files: Sequence[Path], flags: Mapping[str, Any] | None = None) -> Config:
-    """Merge TOML `files` left to right, then `flags`, and validate the result.
+def read_file(file: Path) -> tuple[int, Sections]:
+    """The format of a config file, and the fields that it sets, as it names them.
 
     Raises:
-        ConfigError: a file is missing or is not TOML, a key is unknown, a value is out of range;
-            one line a fault, with the file that set it.
+        ConfigError: the file is missing, is not TOML, or has a format that is not known yet.
     """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; give a config that exists") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    number = content.pop("format", 1)
+    if number not in range(1, FORMAT + 1):
+        raise ConfigError(
+            f"{file}: format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
+        )
+    return number, content
+
+
+def load_config(
+    files: Sequence[Path],
+    flags: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    defaults: Mapping[str, Mapping[str, JsonValue]] | None = None,
+) -> Config:
+    """Merge `defaults`, TOML `files` left to right, then `flags`, and validate the result.
+
+    Files and flags of format 1 are read too; the first that a process meets are told in one line.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown, a value is out of range; one line a
+            fault, with the file that set it.
+    """
+    sources: list[tuple[str, Mapping[str, Mapping[str, JsonValue]]]] = [("config", defaults or {})]
+    sources += [(str(file), read_file(file)[1]) for file in files]
+    sources += [("command line", flags or {})]
     merged: dict[str, Any] = {}
-    origin: dict[tuple[str, ...], str] = {}
-    for file in files:
-        try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}; give a config that exists") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: not valid TOML: {error}") from error
-        _merge(merged, content, origin, str(file))
-    _merge(merged, flags or {}, origin, "command line")
+    origin: dict[FieldPath, str] = {}
+    renamed: list[str] = []
+    for source, sections in sources:
+        fields, old = fields_of(sections)
+        renamed += old
+        for path, value in fields.items():
+            origin[path] = origin[path[:1]] = source
+            # Sections merge key by key; a table below a section (class weights) is one value.
+            section = merged.setdefault(path[0], {})
+            if len(path) == 1:
+                merged[path[0]] = value
+            elif isinstance(section, dict):
+                section[path[1]] = value
+    if renamed and not _told:
+        _told.extend(dict.fromkeys(renamed))
+        _log.info("config: %s", ", ".join(_told))
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -130,23 +182,9 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
 def to_toml(config: Config) -> str:
     """The resolved config as TOML that `load_config` reads back to an equal value."""
-    lines: list[str] = []
-    for section, values in config.model_dump(mode="json").items():
-        lines.append(f"[{section}]")
-        # An absent value has no TOML form.
-        for key, value in values.items():
-            if isinstance(value, dict):
-                inner = ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items())
-                lines.append(f"{key} = {{{inner}}}")
-            elif value is not None:
-                lines.append(f"{key} = {_toml(value)}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    """A JSON scalar, list or string is TOML as well, but for one character it must escape."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # An absent value has no TOML form.
+    sections = config.model_dump(mode="json", exclude_none=True)
+    return tomli_w.dumps({"format": FORMAT, **sections})
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -169,31 +207,16 @@ def _unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
-def _merge(
-    into: dict[str, Any],
-    new: Mapping[str, Any],
-    origin: dict[tuple[str, ...], str],
-    name: str,
-    path: tuple[str, ...] = (),
-) -> None:
-    for key, value in new.items():
-        here = (*path, key)
-        origin[here] = name
-        # Sections merge key by key; a table below a section (class weights) is one value.
-        if isinstance(value, Mapping) and not path and isinstance(into.get(key, {}), dict):
-            _merge(into.setdefault(key, {}), value, origin, name, here)
-        else:
-            into[key] = value
-
-
-def _describe(fault: Any, origin: Mapping[tuple[str, ...], str]) -> str:
+def _describe(fault: Any, origin: Mapping[FieldPath, str]) -> str:
     path = tuple(str(part) for part in fault["loc"])
     where = next(
         (origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origin), "config"
     )
     key = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
+        # Tables below a section hold names that the user chose: none of them is unknown.
+        section = getattr(Config(), path[0]) if len(path) > 1 else Config()
+        known = list(type(section).model_fields)
         near = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {'.'.join((*path[:-1], near[0]))}?" if near else f"known: {known}"
         return f"{where}: unknown key {key}; {hint}"
@@ -201,12 +224,3 @@ def _describe(fault: Any, origin: Mapping[tuple[str, ...], str]) -> str:
     if fault["type"] == "value_error":
         return f"{where}: {message}"
     return f"{where}: {key} = {fault['input']!r}: {message}"
-
-
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    if not path:
-        return list(Config.model_fields)
-    section = Config.model_fields[path[0]].annotation
-    assert isinstance(section, type)
-    assert issubclass(section, BaseModel)
-    return list(section.model_fields)

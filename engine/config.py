@@ -6,6 +6,7 @@ into a `Config`.
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,11 +16,15 @@ from engine import nyuv2
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 ROOMS = "rooms"
-"""The `data.root` that stands for the embedded procedural dataset."""
+"""The `data.root` that stands for the embedded procedural dataset, kept in `data/rooms`."""
 
 
 _UNTRAINED = ("none", "timm")
 """Sources of `model.weights` that leave the decoder random, as a package does."""
+
+
+IN_CHANNELS = {"rgb": 3, "rgbd": 4}
+"""Number of channels of the network's input, by `model.input`."""
 
 
 def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
@@ -113,7 +118,12 @@ class ModelConfig(BaseModel):
     @property
     def in_channels(self) -> int:
         """Channels of the network's input."""
-        return 4 if self.input == "rgbd" else 3
+        return IN_CHANNELS[self.input]
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether the network's input is made from depth maps, too."""
+        return self.input != "rgb"
 
     def of_fold(self, fold: int) -> Self:
         """The section with `{fold}` in `weights` replaced by the fold's number."""
@@ -192,9 +202,8 @@ class SelectionConfig(BaseModel):
 class RuntimeConfig(BaseModel):
     """What runs the experiment, and is no part of it.
 
-    The first fields are free: they change no byte of a result and may differ from call to call. The
-    others are recorded: they change rounding, are resolved when a fold begins, and are kept when it
-    is resumed.
+    Those of `engine.runtime.recorded` change rounding: they are resolved when a fold begins, and
+    kept when it is resumed. The others are free: they may differ from call to call.
     """
 
     model_config = _FROZEN
@@ -203,6 +212,11 @@ class RuntimeConfig(BaseModel):
     cache: str = Field("", description="folder of decoded frames, empty = the user's cache folder")
     log_every: int = Field(20, ge=1, description="steps between progress lines")
     save_every: int = Field(200, ge=1, description="steps between checkpoints")
+    memory_gib: float = Field(
+        0.0,
+        ge=0,
+        description="GiB that decoded frames, or a pass of views, may take, 0 = by what there is",
+    )
     device: str = Field("auto", description="auto | cpu | cuda | cuda:N")
     source: Literal["auto", "resident", "dali", "torch"] = Field(
         "auto", description="frames decoded once and kept, or files by DALI or plain PyTorch"
@@ -266,3 +280,8 @@ class Config(BaseModel):
                 "training.epochs = 0 takes the starting weights as the fold's, and model.weights = "
                 f"{weights!r} has no trained decoder; name a file of a whole network"
             )
+
+
+def data_root(config: Config) -> Path:
+    """The dataset folder of a config."""
+    return Path("data") / ROOMS if config.data.root == ROOMS else Path(config.data.root)

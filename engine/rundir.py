@@ -2,11 +2,12 @@
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
-  fold0/ metrics.jsonl last.pt best.safetensors
+  fold0/ runtime.json metrics.jsonl last.pt best.safetensors
   oof/ manifest.json prob.npy                float16 (N, C, h, w), half scale
   temperature.json summary.json              the numbers
   atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
   submission.npy submission.zip              uint8 (N, H, W) in stem order
+  seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
 
@@ -19,9 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 
 class _Name:
@@ -53,6 +54,7 @@ class RunDir:
     blend = _Name("blend.json")
     submission = _Name("submission.npy")
     submission_zip = _Name("submission.zip")
+    seal = _Name("seal.json")
 
     def fold(self, fold: int) -> Path:
         """The folder of a fold."""
@@ -61,6 +63,10 @@ class RunDir:
     def metrics(self, fold: int) -> Path:
         """One line an epoch."""
         return self.fold(fold) / "metrics.jsonl"
+
+    def runtime(self, fold: int) -> Path:
+        """What the fold began to run with."""
+        return self.fold(fold) / "runtime.json"
 
     def last(self, fold: int) -> Path:
         """What training goes on from."""
@@ -79,7 +85,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JsonValue]:
         """The record as JSON holds it."""
         return self.model_dump(mode="json", exclude_unset=True)
 
@@ -143,21 +149,3 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON; the message names it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run again") from error

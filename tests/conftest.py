@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ TINY_TRAIN, TINY_TEST = 12, 5
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What commands remember and keep decoded is not left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     """The same sums on every machine, and small tests leave a large one's cores asleep."""
     torch.set_num_threads(2)
@@ -98,10 +106,8 @@ def nyuv2_root() -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder of 12 + 5 frames, 48 x 64: coloured rectangles, depth by class."""
-    root = tmp_path_factory.mktemp("tiny")
+def write_tiny(root: Path) -> None:
+    """Write 12 + 5 frames, 48 x 64: coloured rectangles, depth by class; the same each time."""
     rng = np.random.default_rng(0)
     for split, count in (("train", TINY_TRAIN), ("test", TINY_TEST)):
         for kind in ("image", "depth", "label"):
@@ -121,6 +127,13 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if split == "train":
                 Image.fromarray(label).save(root / split / "label" / name)
     (root / "test" / "label").rmdir()
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset folder of `write_tiny`."""
+    root = tmp_path_factory.mktemp("tiny")
+    write_tiny(root)
     return root
 
 
@@ -200,12 +213,12 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         from engine.experiment import open_experiment
         from engine.frames.decode import read_label
         from engine.model.network import build_network
-        from engine.rundir import write_json
-        from engine.views.oof import store_hw
-        from engine.views.store import ProbStoreWriter, StoreLayout
+        from engine.selection.temperature import TemperatureChoice
+        from engine.views.oof import oof_layout
+        from engine.views.store import ProbStoreWriter
 
         run = open_experiment(config, RunDir(root))
-        run.describe()
+        run.write_description()
         classes = config.data.classes
         for fold in range(config.data.folds):
             run.dir.fold(fold).mkdir()
@@ -213,27 +226,26 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
             network = build_network(config.model, len(classes), initial_weights=False)
             weights = {name: part.contiguous() for name, part in network.state_dict().items()}
             save_file(weights, run.dir.best(fold))
-        samples, hw = run.dataset.train.samples, store_hw(config, run.dataset.train.samples)
-        stems = tuple(sample.stem for sample in samples)
-        layout = StoreLayout(stems, run.folds.fold_of, classes, hw, (1.0,), run.stage_hash())
-        writer = ProbStoreWriter(run.dir.oof, layout)
+        samples = run.dataset.train.samples
+        layout = oof_layout(config, samples, run.folds, run.stage_hash())
+        writer = ProbStoreWriter(run.dir.oof, replace(layout, temperatures=(1.0,)))
         rng = np.random.default_rng(seed)
         for index, sample in enumerate(samples):
             truth_hw = np.minimum(read_label(sample)[::2, ::2], len(classes) - 1)
-            prob_hwC = (
-                rng.dirichlet(np.ones(len(classes)), hw) + 0.3 * np.eye(len(classes))[truth_hw]
-            )
+            noise_hwC = rng.dirichlet(np.ones(len(classes)), layout.hw)
+            prob_hwC = noise_hwC + 0.3 * np.eye(len(classes))[truth_hw]
             prob_1Chw = (prob_hwC / 1.3).transpose(2, 0, 1)[None].astype(np.float32)
             writer.write(index, prob_1Chw, int(run.folds.fold_of[index]))
         writer.finish(1.0, run.stage_hash(*run.fold_hashes()))
-        write_json(run.dir.temperature, {"best": 1.0, "scores": []})
+        choice = TemperatureChoice(best=1.0, index=0, chosen_by="config", scores=[])
+        choice.write(run.dir.temperature)
         return run.dir
 
     return make
 
 
 def run_content(folder: Path) -> dict[str, Any]:
-    """What every file below `folder` holds, but for clock times and peak memory.
+    """What every file below `folder` holds, but for clock times, peak memory and the seal.
 
     Files that hold none are told by their bytes; a checkpoint by the bytes, type and layout of
     each of its tensors.
@@ -261,7 +273,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
         return {key: value}
     flat: dict[str, Any] = {}
     for name, part in value.items():
-        if not (str(name).endswith("_s") or name in ("seconds", "peak_memory_mib")):
+        if not (str(name).endswith("_s") or name in ("seconds", "peak_memory_mib", "seal")):
             flat |= _flat(part, f"{key}/{name}")
     return flat
 

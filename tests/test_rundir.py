@@ -1,12 +1,12 @@
 """A file of a run appears whole or not at all."""
 
+import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from engine.rundir import RunDir, read_json, whole_file, write_json, write_text
+from engine.rundir import Record, RunDir, whole_file, write_text
 
 
 class StoppedError(Exception):
@@ -29,11 +29,13 @@ def test_a_run_has_the_files_that_its_page_names() -> None:
         path.relative_to(run.root).as_posix()
         for path in (
             *(run.config, run.environment, run.folds, run.metrics(0), run.last(0), run.best(3)),
+            run.runtime(2),
             *(run.oof, run.temperature, run.summary, run.submission, run.submission_zip),
         )
     ] == [
         *("config.toml", "environment.json", "folds.json"),
         *("fold0/metrics.jsonl", "fold0/last.pt", "fold3/best.safetensors"),
+        "fold2/runtime.json",
         *("oof", "temperature.json", "summary.json", "submission.npy", "submission.zip"),
     ]
 
@@ -118,20 +120,42 @@ def test_what_a_killed_writer_left_is_no_hindrance(tmp_path: Path) -> None:
     assert names(tmp_path) == ["note.txt"]
 
 
-@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, "é"]}, [], 0])
-def test_json_comes_back(value: Any, tmp_path: Path) -> None:
-    write_json(tmp_path / "value.json", value)
-    assert read_json(tmp_path / "value.json") == value
+class Score(Record):
+    name: str
+    miou: float
+    note: str | None = None
+
+
+def test_a_record_comes_back_and_leaves_out_what_was_not_given(tmp_path: Path) -> None:
+    path = tmp_path / "score.json"
+    for record in (Score(name="é", miou=2.5), Score(name="", miou=0, note=None)):
+        record.write(path)
+        assert Score.read(path) == record
+        assert ("note" in json.loads(path.read_text("utf-8"))) == (
+            "note" in record.model_fields_set
+        )
 
 
 def test_a_number_that_json_lacks_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
-    write_json(tmp_path / "value.json", 1)
+    path = tmp_path / "score.json"
+    Score(name="a", miou=1).write(path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "value.json", float("nan"))
-    assert read_json(tmp_path / "value.json") == 1
+        Score(name="a", miou=float("nan")).write(path)
+    assert Score.read(path).miou == 1
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
-    write_text(tmp_path / "value.json", '{"a": ')
-    with pytest.raises(ValueError, match=r"value\.json is not valid JSON .*delete it and run"):
-        read_json(tmp_path / "value.json")
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"name": ', "file: Invalid JSON"),
+        ('{"name": "a"}', "miou: Field required"),
+        ('{"name": "a", "miou": "much"}', "miou: Input should be a valid number"),
+        ('{"name": "a", "miou": 1, "more": 2}', "more: Extra inputs"),
+    ],
+)
+def test_a_damaged_record_is_named_with_what_is_wrong(
+    text: str, fault: str, tmp_path: Path
+) -> None:
+    write_text(tmp_path / "score.json", text)
+    with pytest.raises(ValueError, match=rf"score\.json is damaged .*\({fault}.*delete it and run"):
+        Score.read(tmp_path / "score.json")

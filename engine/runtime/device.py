@@ -1,4 +1,4 @@
-"""Where and how the network runs: one policy, every choice logged with its reason."""
+"""Where and how the network runs: device, precision, kernels; each choice logged with a reason."""
 
 import ctypes
 import logging
@@ -13,17 +13,29 @@ from torch import Tensor
 
 from engine.config import RuntimeConfig
 from engine.runtime.graphs import Replayed
-from engine.runtime.operations import Operations, choose_operations
+from kernels.crop_resize import Crops, Encoding, Frames
 
 _Output = TypeVar("_Output")
 
 _log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt (malloc.h)."""
+"""Numbers of two parameters of glibc's mallopt, by its malloc.h."""
 
 _KEEP_BYTES = 1 << 30
-"""Blocks below this size come from the heap, and as much stays there when it is freed."""
+"""Size in bytes below which blocks come from the heap, and what of it stays there when freed: more
+than any activation of a step takes."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The functions of `kernels` under their own names, all fused or all references."""
+
+    boundary_ce: Callable[..., Tensor]
+    tta_accumulate: Callable[..., None]
+    resized_argmax: Callable[..., Tensor]
+    probability_confusion: Callable[..., Tensor]
+    crop_resize: Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class DevicePolicy:
     operations: Operations
     replay: bool = False
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[torch.autocast | None]:
         """The context that a forward pass runs in."""
         if self.autocast_dtype is None:
             return nullcontext()
@@ -64,35 +76,26 @@ class DevicePolicy:
         return Replayed(predict) if self.replay else predict
 
 
-def choose_device(config: RuntimeConfig) -> DevicePolicy:
-    """Resolve the `auto` settings, set the CPU thread count and log each choice.
+def set_up_device(config: RuntimeConfig) -> DevicePolicy:
+    """Resolve the `auto` settings and log each choice.
+
+    Sets the process's number of CPU threads, if one is given, and lets glibc keep freed memory.
 
     Raises:
         ValueError: the device is not one torch knows.
         RuntimeError: a CUDA device was asked for and there is none.
     """
-    has_cuda = torch.cuda.is_available()
-    name = config.device
-    why = "asked for"
-    if name == "auto":
-        name, why = ("cuda", "a GPU is present") if has_cuda else ("cpu", "no GPU is present")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not has_cuda:
-        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
-    _log.info("device %s: %s", device, why)
-
+    device = _device(config.device)
     on_gpu = device.type == "cuda"
     if config.threads:
         torch.set_num_threads(config.threads)
     if not on_gpu:
         why = "asked for" if config.threads else "torch's choice"
         _log.info("%d CPU threads: %s", torch.get_num_threads(), why)
-
-    if not on_gpu and _keep_freed_memory():
-        _log.info("freed memory is kept: returning it costs a page fault for every 4 KiB reused")
+        if _keep_freed_memory():
+            _log.info(
+                "freed memory is kept: returning it costs a page fault for every 4 KiB reused"
+            )
 
     precision, why = config.precision, "asked for"
     if precision == "auto":
@@ -111,6 +114,48 @@ def choose_device(config: RuntimeConfig) -> DevicePolicy:
     operations = choose_operations(config.kernels, device)
     dtype = torch.bfloat16 if precision == "bf16" else None
     return DevicePolicy(device, dtype, compiled, operations, replay)
+
+
+def choose_operations(kind: str, device: torch.device) -> Operations:
+    """The operations of a kind; logs which they are and why.
+
+    Args:
+        kind: "fused" runs Triton on a GPU and Numba on a CPU, "reference" plain PyTorch on both.
+        device: what the operations will run on; each looks at its tensors again.
+    """
+    if kind == "reference":
+        from kernels.boundary_ce.reference import boundary_ce
+        from kernels.confusion.reference import probability_confusion, resized_argmax
+        from kernels.crop_resize.reference import crop_resize
+        from kernels.tta_accumulate.reference import tta_accumulate
+
+        _log.info("kernels: PyTorch references, asked for")
+    else:
+        from kernels.boundary_ce import boundary_ce
+        from kernels.confusion import probability_confusion, resized_argmax
+        from kernels.crop_resize import crop_resize
+        from kernels.tta_accumulate import tta_accumulate
+
+        backend = "Triton" if device.type == "cuda" else "Numba"
+        _log.info("kernels: %s, the fused form on %s", backend, device.type)
+    return Operations(
+        boundary_ce, tta_accumulate, resized_argmax, probability_confusion, crop_resize
+    )
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name; `auto`: a GPU where there is one."""
+    has_cuda, why = torch.cuda.is_available(), "asked for"
+    if name == "auto":
+        name, why = ("cuda", "a GPU is present") if has_cuda else ("cpu", "no GPU is present")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
+    if device.type == "cuda" and not has_cuda:
+        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
+    _log.info("device %s: %s", device, why)
+    return device
 
 
 def _keep_freed_memory() -> bool:

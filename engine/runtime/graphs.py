@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 EAGER_CALLS = 3
-"""Of each shape, before it is recorded: libraries choose their kernels and allocate in them."""
+"""Calls of each shape before it is recorded: libraries choose kernels and allocate in them."""
 
 _Shape = tuple[tuple[torch.Size, torch.dtype], ...]
 

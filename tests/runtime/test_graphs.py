@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from engine.config import Config
-from engine.data.batch import Batch
+from engine.data.sources import Batch
 from engine.model.network import build_network
-from engine.runtime.device import choose_device
+from engine.runtime.device import set_up_device
 from engine.runtime.graphs import EAGER_CALLS, Replayed
-from engine.training.ema import Ema
-from engine.training.optim import make_optimizer
-from engine.training.step import Statistics, TrainStep
+from engine.training.loss import TrainingLoss, class_weights
+from engine.training.optim import Ema, make_optimizer
+from engine.training.step import EpochSums, Learner, TrainStep
 
 STEPS = 2 * EAGER_CALLS
 
@@ -43,16 +43,18 @@ def test_recorded_steps_train_the_same_weights(tiny_config: Config) -> None:
         )
         training = tiny_config.training.model_copy(update={"clip_norm": 1.0})
         config = tiny_config.model_copy(update={"training": training, "runtime": runtime})
-        policy = choose_device(runtime)
+        policy = set_up_device(runtime)
         assert policy.replay == (graphs == "auto")
         torch.manual_seed(0)
         network = build_network(config.model, 13).to(policy.device).train()
-        ema = Ema(network, training.ema_decay, warmup=False)
-        optimizer = make_optimizer(network, training)
-        step, statistics = (
-            TrainStep(network, optimizer, ema, config, policy, 0),
-            Statistics(policy.device),
+        learner = Learner(
+            network,
+            Ema(network, training.ema_decay, warmup=False),
+            make_optimizer(network, training),
+            EpochSums(policy.device),
         )
+        weights_C = class_weights(training, config.data.classes, policy.device)
+        step = TrainStep(learner, TrainingLoss(training, weights_C, policy.operations), policy, 0)
         for number in range(STEPS):
             generator = torch.Generator().manual_seed(number)
             image = torch.randn(2, 3, 32, 64, generator=generator)
@@ -61,8 +63,8 @@ def test_recorded_steps_train_the_same_weights(tiny_config: Config) -> None:
             image = image.to(policy.device, memory_format=torch.channels_last)
             batch = Batch(image, depth.to(policy.device), label.to(policy.device), np.arange(2))
             # Another learning rate and other dropout at every step: neither is recorded.
-            step(batch, 1e-2 / (number + 1), number, number, statistics)
-        ends[graphs] = statistics.means(), ema.network.state_dict()
+            step(batch, 1e-2 / (number + 1), number, number)
+        ends[graphs] = learner.sums.means(), learner.ema.network.state_dict()
     replay, eager = ends["auto"], ends["off"]
     assert replay[0] == pytest.approx(eager[0], rel=1e-4)
     for key, value in eager[1].items():

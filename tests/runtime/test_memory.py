@@ -1,18 +1,22 @@
-"""Free and total memory, on a machine and in a container."""
+"""Free and total memory, on a machine and in a container; what a pass takes of it."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from engine.config import Config
+from engine.model.network import build_network
 from engine.runtime import memory
-from engine.runtime.memory import free_bytes, total_bytes
+from engine.runtime.memory import PassMemory, pass_bytes, release_free_bytes, total_bytes
 
 CPU = torch.device("cpu")
+PIXELS = 128 * 128
 
 
 def test_what_is_free_is_a_part_of_all() -> None:
-    assert 0 < free_bytes(CPU) <= total_bytes(CPU)
+    assert 0 < release_free_bytes(CPU) <= total_bytes(CPU)
 
 
 def test_a_containers_limit_counts_and_its_files_do_not(
@@ -22,12 +26,62 @@ def test_a_containers_limit_counts_and_its_files_do_not(
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:  5000 kB\n", encoding="ascii")
     monkeypatch.setattr(memory, "_MEMINFO", meminfo)
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    assert free_bytes(CPU) == 5000 * 1024
+    assert release_free_bytes(CPU) == 5000 * 1024
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
-    assert free_bytes(CPU) == 5000 * 1024
+    assert release_free_bytes(CPU) == 5000 * 1024
     (tmp_path / "memory.max").write_text("3000000\n", encoding="ascii")
     (tmp_path / "memory.current").write_text("2900000\n", encoding="ascii")
     stat = "anon 1000000\ninactive_file 1500000\nactive_file 400000\n"
     (tmp_path / "memory.stat").write_text(stat, encoding="ascii")
-    assert free_bytes(CPU) == 2_000_000
+    assert release_free_bytes(CPU) == 2_000_000
     assert total_bytes(CPU) == 3_000_000
+
+
+def test_a_pass_takes_its_input_and_what_one_layer_reads_and_writes() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1))
+    assert pass_bytes(network, 3) == 4 * PIXELS * (3 + 8 + 4)
+
+
+def test_what_is_kept_for_later_counts_and_weights_do_not() -> None:
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = nn.Linear(10_000, 1_000)  # 40 MB that no pass makes
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            kept = self.first(image)
+            total: torch.Tensor = self.second(self.second(kept)) + kept
+            return total
+
+    # Of the three layers of eight: what is kept, and two that follow each other; then their sum.
+    assert pass_bytes(Skip(), 3) == 4 * PIXELS * (3 + 3 * 8)
+
+
+def test_the_network_itself_is_neither_changed_nor_moved(tiny_config: Config) -> None:
+    network = build_network(tiny_config.model, 13, initial_weights=False).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert pass_bytes(network, 3) > 4 * PIXELS * 3
+    assert network.training
+    for key, value in network.state_dict().items():
+        assert value.device == CPU
+        assert torch.equal(value, before[key])
+
+
+def test_an_image_four_times_as_large_fits_a_quarter_as_often() -> None:
+    passes = PassMemory(free=16e6, pixel_bytes=10.0)
+    assert passes.images((200, 400)) == 20
+    assert passes.images((400, 800)) == 5
+
+
+def test_one_image_is_tried_even_if_nothing_is_free() -> None:
+    assert PassMemory(free=0.0, pixel_bytes=300.0).images((480, 640)) == 1
+
+
+def test_the_room_shrinks_with_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Conv2d(3, 4, 1)
+    monkeypatch.setattr(memory, "release_free_bytes", lambda _: 1 << 30)
+    some = PassMemory.of(network, 3, CPU, 0.0)
+    monkeypatch.setattr(memory, "release_free_bytes", lambda _: 1 << 28)
+    assert PassMemory.of(network, 3, CPU, 0.0).images((480, 640)) == some.images((480, 640)) // 4
+    assert PassMemory.of(network, 3, CPU, 0.125).images((480, 640)) == some.images((480, 640)) // 4

@@ -1,0 +1,64 @@
+"""What a fold runs with: resolved and recorded when it begins, kept when it is resumed."""
+
+import logging
+
+from engine.config import RuntimeConfig
+from engine.rundir import Record
+
+_log = logging.getLogger(__name__)
+
+_OPEN = ("auto", 0)
+"""Values by which a config leaves a choice to the engine."""
+
+
+class RecordedRuntime(Record):
+    """The fields of [runtime] that change rounding, as resolved for one fold."""
+
+    device: str
+    """cpu, cuda or cuda:N"""
+    source: str
+    """resident, dali or torch"""
+    kernels: str
+    """fused or reference"""
+    compile: str
+    """on or off"""
+    cuda_graphs: str
+    """on or off"""
+    threads: int
+    """of the CPU"""
+    precision: str
+    """fp32 or bf16"""
+
+    @classmethod
+    def asked_for(cls, config: RuntimeConfig) -> "RecordedRuntime":
+        """What a config asks for, unresolved: its `auto` and 0 record nothing."""
+        return cls.model_validate({name: getattr(config, name) for name in cls.model_fields})
+
+
+def resume_runtime(config: RuntimeConfig, recorded: RecordedRuntime, fold: int) -> RuntimeConfig:
+    """What a fold goes on with: what it began with, unless the config names something else.
+
+    Each departure, from the config's defaults or from the record, is logged.
+
+    Args:
+        config: of this call.
+        recorded: of the call that began the fold.
+        fold: its number, for the messages.
+    """
+    kept = {}
+    for name in RecordedRuntime.model_fields:
+        began, now = getattr(recorded, name), getattr(config, name)
+        if began in (now, *_OPEN):
+            continue
+        if name not in config.model_fields_set or now in _OPEN:
+            kept[name] = began
+            continue
+        _log.warning(
+            "fold %d began with %s = %s and goes on with %s, as asked: its bytes may differ from "
+            "an undisturbed run's",
+            *(fold, name, began, now),
+        )
+    if kept:
+        values = ", ".join(f"{name} = {value}" for name, value in kept.items())
+        _log.info("fold %d goes on with %s, as it began", fold, values)
+    return config.model_copy(update=kept)

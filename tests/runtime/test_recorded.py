@@ -1,0 +1,74 @@
+"""A fold goes on with what it began with, or with what was asked for since, and says which."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from engine.config import RuntimeConfig
+from engine.runtime.recorded import RecordedRuntime, resume_runtime
+
+BEGAN = RecordedRuntime(
+    device="cpu",
+    source="resident",
+    kernels="reference",
+    compile="off",
+    cuda_graphs="off",
+    threads=3,
+    precision="fp32",
+)
+
+
+def resumed(
+    caplog: pytest.LogCaptureFixture, recorded: RecordedRuntime = BEGAN, **fields: Any
+) -> tuple[RuntimeConfig, list[str]]:
+    with caplog.at_level(logging.INFO, logger="engine"):
+        config = resume_runtime(RuntimeConfig.model_validate(fields), recorded, 2)
+    return config, [record.getMessage() for record in caplog.records]
+
+
+def test_every_recorded_field_is_one_of_the_config() -> None:
+    assert set(RecordedRuntime.model_fields) < set(RuntimeConfig.model_fields)
+
+
+def test_what_the_config_leaves_open_stays_as_the_fold_began(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config, said = resumed(caplog, workers=9)
+    assert config == RuntimeConfig.model_validate({"workers": 9, **BEGAN.model_dump()})
+    assert said == [
+        "fold 2 goes on with device = cpu, source = resident, kernels = reference, compile = off, "
+        "cuda_graphs = off, threads = 3, precision = fp32, as it began"
+    ]
+
+
+def test_what_the_config_names_wins_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    fields = {**BEGAN.model_dump(), "device": "cuda", "kernels": "fused"}
+    config, said = resumed(caplog, **fields)
+    assert config == RuntimeConfig.model_validate(fields)
+    assert said == [
+        f"fold 2 began with {began} and goes on with {now}, as asked: its bytes may differ from an "
+        "undisturbed run's"
+        for began, now in (("device = cpu", "cuda"), ("kernels = reference", "fused"))
+    ]
+
+
+def test_a_config_that_names_auto_leaves_it_open(caplog: pytest.LogCaptureFixture) -> None:
+    fields = {**BEGAN.model_dump(), "device": "auto", "threads": 0}
+    config, said = resumed(caplog, **fields)
+    assert (config.device, config.threads) == ("cpu", 3)
+    assert said == ["fold 2 goes on with device = cpu, threads = 3, as it began"]
+
+
+def test_nothing_is_said_where_nothing_differs(caplog: pytest.LogCaptureFixture) -> None:
+    config, said = resumed(caplog, **BEGAN.model_dump())
+    assert (config, said) == (RuntimeConfig.model_validate(BEGAN.model_dump()), [])
+
+
+def test_what_was_not_resolved_when_the_fold_began_is_the_configs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = RecordedRuntime.asked_for(RuntimeConfig(threads=1))
+    config, said = resumed(caplog, asked, device="cuda:1")
+    assert config == RuntimeConfig(threads=1, device="cuda:1")
+    assert said == ["fold 2 goes on with threads = 1, as it began"]

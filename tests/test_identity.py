@@ -1,0 +1,163 @@
+"""The hashes that tell runs apart stay what they are, whatever is added to the config."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import formats
+from engine.cli import load_config
+from engine.config import Config, RuntimeConfig
+from engine.formats import INTRODUCED
+from engine.identity import file_hash, identity, stage_identity, weights_identity
+from engine.rundir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+ALL = ("data", "model", "training", "inference", "selection")
+
+ODD: dict[str, dict[str, Any]] = {
+    "data": {"classes": ["b\u00e4r\n", '"x"', "\u2028"], "small_classes": []},
+    "training": {"lr": 1e-5, "class_weights": {"b\u00e4r\n": 2}},
+    "inference": {"base_hw": [240, 320]},
+    "selection": {"temperature": 0.7},
+}
+"""Values whose JSON is least plain."""
+
+AS_FORMAT_1 = {
+    "demo": ("71b8b5df3b391006", "1fd7008dd304aa12"),
+    "exp093_2": ("87423e0b54bc09e0", "268a13adf1435bb5"),
+    "exp093_2 lite": ("91882d31112368d9", "2e61937f2ff79b05"),
+    "exp093_4": ("1181170485687bd6", "f1e04e364d0d3022"),
+    "exp093_4 exp093_ensemble": ("1181170485687bd6", "f0253325c541e5ea"),
+    "exp093_5": ("3e88620f968293af", "aaf71f93f31241eb"),
+    "exp093_5 exp093_ensemble": ("3e88620f968293af", "d81f6a24131fdedf"),
+    "exp093_6": ("cf76e9dcfc08e2b2", "a35c4e56b7adee8e"),
+    "exp093_6 lite": ("1ccfbd907e0dbac7", "7d9a625cef22c982"),
+}
+"""The hashes of weights and stage, their first 16 digits, of files in configs/, as the last release
+of format 1 computed them. A config that is improved gets new ones; nothing else may change them."""
+
+
+def config_of(**sections: dict[str, Any]) -> Config:
+    return Config.model_validate(sections)
+
+
+def hashes(config: Config, run: Path) -> tuple[str, str]:
+    weights = weights_identity(config, RunDir(run), "abc", [0, 1, 2])
+    return weights, stage_identity(config, weights, "x")
+
+
+@pytest.mark.parametrize("names", AS_FORMAT_1)
+def test_a_published_config_has_the_hashes_of_format_1(names: str, tmp_path: Path) -> None:
+    config = load_config([ROOT / "configs" / f"{name}.toml" for name in names.split()])
+    weights, stage = hashes(config, tmp_path)
+    assert (weights[:16], stage[:16]) == AS_FORMAT_1[names]
+
+
+def test_the_defaults_and_odd_values_have_the_hashes_of_format_1(tmp_path: Path) -> None:
+    assert hashes(Config(), tmp_path) == (
+        "4cf682bba39b15d8d4b65f8a8c8a73812c195401f476b4865adb81846d5a4b6f",
+        "c393162902bc8b6878d9415c46ec5e7a6e76af514d9b3570d2cdccc6ef392763",
+    )
+    assert hashes(config_of(**ODD), tmp_path) == (
+        "08dbae6c978b247557add5e3688c85079cdffabedce7a6954fd3c6e38acc71dc",
+        "a2bbce9cbcebf00b1070168b9b7f6e58c5f991391512e810b179edbf877fbbcb",
+    )
+
+
+def test_a_folder_of_format_1_hashes_what_it_was_begun_with(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[data]\nsource = "torch"\n[training]\nkernels = "reference"\nthreads = 1\n'
+        'compile = "off"\nprecision = "fp32"\nlog_every = 3\ndevice = "cpu"\n',
+        encoding="utf-8",
+    )
+    assert hashes(config_of(**ODD, runtime={"threads": 2}), tmp_path) == (
+        "f4525b28c3104815b8256ae953657f4d4aef41663e8580b5e19b3f8a3d66e733",
+        "640d8314abc6440158ede9e20337bd28f6c30f39ad6ba4c8f526aba443620440",
+    )
+
+
+def test_every_field_of_the_experiment_is_hashed() -> None:
+    """A new field of the experiment has to go into `formats.INTRODUCED`, with a fixture folder."""
+    for section in ALL:
+        for name in type(getattr(Config(), section)).model_fields:
+            if (section, name) == ("data", "root") or name in INTRODUCED.get(section, {}):
+                continue
+            changed = Config().model_copy(
+                update={section: getattr(Config(), section).model_copy(update={name: "changed"})}
+            )
+            plain = identity(Config(), sections=(section,))
+            assert plain != identity(changed, sections=(section,)), f"{section}.{name}"
+
+
+def test_a_field_that_was_added_counts_only_where_it_is_not_at_its_first_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, other = config_of(), config_of(data={"root": "elsewhere"})
+    before = [identity(config, sections=ALL) for config in (plain, other)]
+    # As if `data.root` had been added since, with the default "elsewhere", which is "rooms" today.
+    monkeypatch.setitem(formats.INTRODUCED, "data", {"root": "elsewhere"})
+    after = [identity(config, sections=ALL) for config in (plain, other)]
+    assert before[0] == before[1] == after[1] != after[0]
+    assert identity(plain, sections=("model",)) == identity(other, sections=("model",))
+
+
+def test_an_identity_is_the_same_for_equal_configs() -> None:
+    assert identity(Config(), "x", sections=ALL) == identity(config_of(), "x", sections=ALL)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"data": {"fold_seed": 1}},
+        {"model": {"dropout": 0.1}},
+        {"training": {"lr": 2e-4}},
+        {"training": {"class_weights": {"bed": 2.0}}},
+        {"inference": {"flip": False}},
+        {"selection": {"temperature": 0.7}},
+    ],
+    ids=str,
+)
+def test_an_identity_changes_with_every_field_that_changes_a_result(
+    sections: dict[str, dict[str, Any]],
+) -> None:
+    (section,) = sections
+    plain, other = Config(), config_of(**sections)
+    assert identity(plain, sections=(section,)) != identity(other, sections=(section,))
+    rest = tuple(name for name in ALL if name != section)
+    assert identity(plain, sections=rest) == identity(other, sections=rest)
+
+
+def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
+    runtime = RuntimeConfig(
+        workers=7,
+        cache="there",
+        log_every=3,
+        save_every=5,
+        memory_gib=3,
+        device="cuda:1",
+        source="dali",
+        kernels="reference",
+        compile="on",
+        cuda_graphs="off",
+        threads=3,
+        precision="bf16",
+        inference="openvino",
+    )
+    assert runtime.model_fields_set == set(RuntimeConfig.model_fields)
+    other = Config(data=Config().data.model_copy(update={"root": "elsewhere"}), runtime=runtime)
+    assert identity(Config(), sections=ALL) == identity(other, sections=ALL)
+
+
+def test_an_identity_tells_its_parts_apart() -> None:
+    hashes = {
+        identity(Config(), *parts, sections=ALL)
+        for parts in ((), ("a",), ("b",), ("a", "b"), ("b", "a"), ("ab",))
+    }
+    assert len(hashes) == 6
+
+
+def test_a_files_hash_is_the_sha256_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"roomsmith" * 100_000)
+    assert file_hash(tmp_path / "x") == hashlib.sha256(b"roomsmith" * 100_000).hexdigest()
