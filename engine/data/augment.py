@@ -13,7 +13,7 @@ Boxes lie on a binary grid (`_grid_units`) so that each of these positions is ex
 never a whole number: whichever arithmetic a source has, it picks the same nearest pixel.
 
 B: rows of a batch. N: samples of a split. K: kept small-class pixels of a frame.
-h w: pixels of the crop.
+H W: pixels of the crop.
 """
 
 import math
@@ -26,7 +26,10 @@ from numpy.typing import NDArray
 from engine.config import DataConfig
 
 _ROW_STREAM, _ORDER_STREAM = 0, 1
+"""Words of the counter that keep a row's numbers and an epoch's order apart."""
+
 _NUMBERS_PER_ROW = 10
+"""Random numbers that `draw` reads for a row, whether its probabilities need them or not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,25 +49,30 @@ class Draws:
 
     def __post_init__(self) -> None:
         rows = len(self.index)
-        for name, shape in (("box", (rows, 4)), *((n, (rows,)) for n in ("flip", "gain", "shift"))):
-            if getattr(self, name).shape != shape:
+        for name in ("box", "flip", "gain", "shift"):
+            shape, needed = getattr(self, name).shape, (rows, 4) if name == "box" else (rows,)
+            if shape != needed:
                 raise ValueError(
-                    f"draws of {rows} samples need {name} of shape {shape}, "
-                    f"got {getattr(self, name).shape}"
+                    f"draws of {rows} samples need {name} of shape {needed}, got {shape}"
                 )
 
-    def __len__(self) -> int:
-        return len(self.index)
+    @classmethod
+    def from_table(cls, table_B8: NDArray[np.float64]) -> "Draws":
+        """The draws of a `table`."""
+        index, box, flip, gain, shift = np.split(table_B8, [1, 5, 6, 7], axis=1)
+        light = gain[:, 0].astype(np.float32), shift[:, 0].astype(np.float32)
+        return cls(index[:, 0].astype(np.int64), box, flip[:, 0] != 0, *light)
 
     def table(self) -> NDArray[np.float64]:
         """(B, 8): all columns in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
         light = self.flip, self.gain, self.shift
         return np.column_stack([self.index, self.box, *light]).astype(np.float64)
 
+    def __len__(self) -> int:
+        return len(self.index)
+
     def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(
-            self.index[rows], self.box[rows], self.flip[rows], self.gain[rows], self.shift[rows]
-        )
+        return Draws.from_table(self.table()[rows])
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -116,23 +124,20 @@ def draw(
         raise ValueError(f"{len(hw)} frame sizes do not fit {len(small_pixels)} pixel lists")
     if len(index) and not 0 <= index.min() <= index.max() < len(hw):
         raise ValueError(f"samples must be in [0, {len(hw)}), got {index.min()}..{index.max()}")
-    box = np.empty((len(index), 4))
-    flip = np.empty(len(index), dtype=np.bool_)
-    gain = np.empty(len(index), dtype=np.float32)
-    shift = np.empty(len(index), dtype=np.float32)
+    table = np.empty((len(index), 8))
     for row, sample in enumerate(index.tolist()):
         u = _uniform(seed, epoch, sample)
         scale = 1.0 + config.scale_limit * (2 * u[1] - 1) if u[0] < config.scale_p else 1.0
-        pixels = small_pixels[sample]
-        centre = None
+        pixels, centre = small_pixels[sample], None
         if u[2] < config.class_aware_p and len(pixels):
             centre = pixels[int(u[3] * len(pixels))]
-        box[row] = _box(config, hw[sample], scale, centre, (u[4], u[5]))
-        flip[row] = u[6] < config.flip_p
-        jitter = u[7] < config.jitter_p
-        gain[row] = 1.0 + config.contrast * (2 * u[8] - 1) if jitter else 1.0
-        shift[row] = config.brightness * (2 * u[9] - 1) if jitter else 0.0
-    return Draws(index.astype(np.int64), box, flip, gain, shift)
+        box = _box(config, hw[sample], scale, centre, (u[4], u[5]))
+        gain, shift = 1.0, 0.0
+        if u[7] < config.jitter_p:
+            gain += config.contrast * (2 * u[8] - 1)
+            shift += config.brightness * (2 * u[9] - 1)
+        table[row] = sample, *box, u[6] < config.flip_p, gain, shift
+    return Draws.from_table(table)
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
@@ -146,16 +151,8 @@ def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
         B rows. Their boxes are the frames, off the grid of `draw`: where a position falls between
         two pixels, sources may choose either for depth and label.
     """
-    rows = len(index)
-    box = np.zeros((rows, 4))
-    box[:, 2:] = hw[index]
-    return Draws(
-        index.astype(np.int64),
-        box,
-        np.zeros(rows, dtype=np.bool_),
-        np.ones(rows, dtype=np.float32),
-        np.zeros(rows, dtype=np.float32),
-    )
+    zero = np.zeros(len(index))
+    return Draws.from_table(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
 
 
 def sample_positions(
@@ -164,7 +161,7 @@ def sample_positions(
     """Where each row and column of a crop samples its frame, before the mirroring.
 
     Returns:
-        (B, h) rows and (B, w) columns, ascending; pixel i of the frame covers [i, i + 1).
+        (B, H) rows and (B, W) columns, ascending; pixel i of the frame covers [i, i + 1).
     """
     height, width = crop_hw
     top, left, box_height, box_width = (draws.box[:, [side]] for side in range(4))
@@ -182,7 +179,7 @@ def _box(
 ) -> tuple[float, float, float, float]:
     """Top, left, height, width in pixels of a frame of size `hw`, on its grid."""
     units = _grid_units(hw)
-    starts, lengths = [0.0, 0.0], [0.0, 0.0]
+    spans = []
     for axis in (0, 1):
         side = int(hw[axis])
         # A step of four units and a start on an odd unit make every position an odd unit.
@@ -194,9 +191,9 @@ def _box(
             start = low + u[axis] * (high - low)
         else:
             start = min(max(centre[axis] + 0.5 - length / 2, low), high)
-        starts[axis] = (2 * math.floor(start * units / 2) + 1) / units
-        lengths[axis] = length
-    return starts[0], starts[1], lengths[0], lengths[1]
+        spans.append(((2 * math.floor(start * units / 2) + 1) / units, length))
+    (top, height), (left, width) = spans
+    return top, left, height, width
 
 
 def _grid_units(hw: NDArray[np.int64]) -> float:

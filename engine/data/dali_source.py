@@ -5,17 +5,16 @@ The pipeline holds no randomness: file bytes and the geometry of each row come i
 string. Note that the `mixed` decoder decodes JPEG on the GPU but PNG (every depth map and label) on
 the CPU.
 
-B: rows of a batch. C: channels. h w: pixels of the crop.
+B: rows of a batch. C: channels. H W: pixels of the crop.
 """
 
 import io
 import itertools
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,15 @@ from torch.utils.dlpack import from_dlpack
 
 from engine import nyuv2
 from engine.data.augment import Draws, sample_positions
-from engine.data.batch import Batch, finish
-from engine.data.normalisation import Normalisation
-from engine.frames.decode import read_frame
-from engine.frames.index import Sample
+from engine.data.batch import RawCrops, finish
+from engine.data.inputs import InputSpec
+from engine.data.sources import Batch
+from engine.frames.decode import read_label, read_whole
+from engine.frames.listing import Sample
+from engine.frames.png import PngHeader
 
 _PREFETCH = 2
 """Batches that DALI prepares ahead of use."""
-
-# Every PNG file starts with a header that has these at fixed places.
-_PNG_WIDTH_HEIGHT, _PNG_FORMAT = slice(16, 24), slice(24, 26)
-_PNG_GREY_8 = bytes([8, 0])  # bit depth and colour type
-
 
 _Feed = Iterator[tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]]
 """For each batch: the files of every kind, B each, then what `_windows` returns."""
@@ -51,18 +47,14 @@ class DaliSource:
 
     samples: Sequence[Sample]
     crop_hw: tuple[int, int]
-    normalisation: Normalisation
-    in_channels: int
+    spec: InputSpec
     device: torch.device
     workers: int
 
     @property
-    def _has_depth(self) -> bool:
-        return bool(self.samples) and self.samples[0].depth is not None
-
-    @property
-    def _has_label(self) -> bool:
-        return bool(self.samples) and self.samples[0].label is not None
+    def _kinds(self) -> tuple[str, ...]:
+        """The files that samples have: all the same."""
+        return tuple(self.samples[0].present)
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         """See `Source.batches`."""
@@ -95,11 +87,7 @@ class DaliSource:
                 )
             fed.append(rows)
             samples = [self.samples[sample] for sample in rows.index]
-            files = [list(pool.map(_read_image, samples))]
-            if self._has_depth:
-                files.append(list(pool.map(_read_depth, samples)))
-            if self._has_label:
-                files.append(list(pool.map(_read_label, samples)))
+            files = [list(pool.map(partial(_encoded, kind), samples)) for kind in self._kinds]
             yield (*files, *_windows(rows, samples, self.crop_hw))
 
     def _pipeline(self, feed: _Feed, rows_max: int) -> Any:
@@ -113,26 +101,19 @@ class DaliSource:
             device_id=device_id,
             prefetch_queue_depth=_PREFETCH,
         )(_crop_files)
-        pipeline = definition(
-            feed, "mixed" if on_gpu else "cpu", self.crop_hw, self._has_depth, self._has_label
-        )
+        pipeline = definition(feed, "mixed" if on_gpu else "cpu", self.crop_hw, self._kinds)
         pipeline.build()
         return pipeline
 
     def _finish(self, outputs: Sequence[Any], rows: Draws) -> Batch:
-        tensors = iter([from_dlpack(output.as_tensor()) for output in outputs])
-        image_BChw = next(tensors).permute(0, 3, 1, 2)
-        depth_Bhw = _metres(next(tensors)[..., 0]) if self._has_depth else None
-        label_Bhw = next(tensors)[..., 0] if self._has_label else None
-        return finish(
-            image_BChw,
-            depth_Bhw,
-            label_Bhw,
-            draws=rows,
-            samples=self.samples,
-            normalisation=self.normalisation,
-            in_channels=self.in_channels,
+        tensors = [from_dlpack(output.as_tensor()) for output in outputs]
+        crops = dict(zip(self._kinds, tensors, strict=True))
+        raw = RawCrops(
+            crops["image"].permute(0, 3, 1, 2),
+            _metres(crops["depth"][..., 0]) if "depth" in crops else None,
+            crops["label"][..., 0] if "label" in crops else None,
         )
+        return finish(raw, rows, self.samples, self.spec)
 
     def _blame(self, fed: Iterable[Draws], error: Exception) -> RuntimeError:
         """Find the sample at fault: the messages of DALI do not name it."""
@@ -140,30 +121,27 @@ class DaliSource:
         samples = [self.samples[index] for index in indices]
         for sample in samples:
             try:
-                read_frame(sample, label=True)
-            except (OSError, RuntimeError) as fault:
-                return RuntimeError(f"sample {sample.stem} cannot be read: {fault}")
+                read_whole(sample)
+            except RuntimeError as fault:
+                return fault
         stems = ", ".join(sample.stem for sample in samples)
         return RuntimeError(f"DALI failed on one of the samples {stems}: {error}")
 
 
 def _crop_files(
-    feed: _Feed,
-    decoder: str,
-    crop_hw: tuple[int, int],
-    has_depth: bool,
-    has_label: bool,
+    feed: _Feed, decoder: str, crop_hw: tuple[int, int], kinds: Sequence[str]
 ) -> tuple[Any, ...]:
-    """The pipeline: encoded files and windows in, crops (h, w, C) out."""
-    inputs = list(fn.external_source(feed, num_outputs=5 + has_depth + has_label, batch=True))
-    *files, start, end, size, offset = inputs
-    kinds = [(types.RGB, types.UINT8, types.INTERP_LINEAR, types.FLOAT)]
-    if has_depth:
-        kinds.append((types.ANY_DATA, types.UINT16, types.INTERP_NN, types.UINT16))
-    if has_label:
-        kinds.append((types.ANY_DATA, types.UINT8, types.INTERP_NN, types.UINT8))
+    """The pipeline: encoded files and windows in, crops (H, W, C) out."""
+    fed = fn.external_source(feed, num_outputs=len(kinds) + 4, batch=True)
+    *files, start, end, size, offset = fed
+    formats = {
+        "image": (types.RGB, types.UINT8, types.INTERP_LINEAR, types.FLOAT),
+        "depth": (types.ANY_DATA, types.UINT16, types.INTERP_NN, types.UINT16),
+        "label": (types.ANY_DATA, types.UINT8, types.INTERP_NN, types.UINT8),
+    }
     crops = []
-    for file, (colour, decoded, interpolation, resized) in zip(files, kinds, strict=True):
+    for file, kind in zip(files, kinds, strict=True):
+        colour, decoded, interpolation, resized = formats[kind]
         frame = fn.decoders.image(
             file, device=decoder, output_type=colour, dtype=decoded, adjust_orientation=False
         )
@@ -176,16 +154,10 @@ def _crop_files(
             antialias=False,
             dtype=resized,
         )
-        crops.append(
-            fn.slice(
-                window,
-                start=offset,
-                shape=crop_hw,
-                axes=(0, 1),
-                out_of_bounds_policy="pad",
-                fill_values=0,
-            )
+        crop = fn.slice(
+            window, start=offset, shape=crop_hw, axes=(0, 1), out_of_bounds_policy="pad"
         )
+        crops.append(crop)
     return tuple(crops)
 
 
@@ -219,45 +191,26 @@ def _windows(
     flip = draws.flip
     start_B2[flip, 1], end_B2[flip, 1] = end_B2[flip, 1], start_B2[flip, 1]
     first_B2[flip, 1] = crop_hw[1] - size_B2[flip, 1] - first_B2[flip, 1]
-    return (
-        start_B2.astype(np.float32),
-        end_B2.astype(np.float32),
-        size_B2.astype(np.float32),
-        -first_B2.astype(np.int32),
-    )
+    window = (part.astype(np.float32) for part in (start_B2, end_B2, size_B2))
+    return (*window, -first_B2.astype(np.int32))
 
 
-def _read_image(sample: Sample) -> NDArray[np.uint8]:
-    return np.fromfile(sample.image, dtype=np.uint8)
+def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
+    """A sample's file as DALI reads it right: labels as grey, not indexed colour, PNG.
 
-
-def _read_depth(sample: Sample) -> NDArray[np.uint8]:
-    assert sample.depth is not None
-    return _read_map(sample.depth, sample.hw)
-
-
-def _read_label(sample: Sample) -> NDArray[np.uint8]:
-    """A label's file as DALI reads it right: 8-bit grey, where it may be indexed colour on disk.
-
-    DALI turns a palette into the colours it stands for and so loses the classes.
+    DALI turns a palette into the colours it stands for and so loses the classes. Maps must have the
+    size that the window was made for: see `_windows` why that matters.
     """
-    assert sample.label is not None
-    encoded = _read_map(sample.label, sample.hw)
-    if encoded[_PNG_FORMAT].tobytes() == _PNG_GREY_8:
-        return encoded
-    label_HW = read_frame(sample, label=True).label_HW
-    assert label_HW is not None
-    stream = io.BytesIO()
-    Image.fromarray(label_HW.numpy()).save(stream, "png", compress_level=1)
-    return np.frombuffer(stream.getvalue(), dtype=np.uint8)
-
-
-def _read_map(path: Path, hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """A PNG's bytes, of the size that the window was made for (see `_windows` why that matters)."""
-    encoded = np.fromfile(path, dtype=np.uint8)
-    if encoded[_PNG_WIDTH_HEIGHT].tobytes() != struct.pack(">II", hw[1], hw[0]):
+    path, hw = sample.present[kind], sample.hw
+    content = path.read_bytes()
+    header = PngHeader.of(content)
+    if kind != "image" and (header is None or header.hw != hw):
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
-    return encoded
+    if kind == "label" and header is not None and header.kind != "8-bit grey PNG":
+        stream = io.BytesIO()
+        Image.fromarray(read_label(sample)).save(stream, "png", compress_level=1)
+        content = stream.getvalue()
+    return np.frombuffer(content, dtype=np.uint8)
 
 
 def _metres(depth_mm: Tensor) -> Tensor:

@@ -7,16 +7,28 @@ N: training frames, in stem order.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
+from engine.rundir import Record
 
 KINDS = ("random", "blocked", "scene")
+"""Values of `data.fold_kind`: how `make_folds` may cut."""
+
+
+class FoldsFile(Record):
+    """`folds.json`: the folds by name of frame."""
+
+    kind: str
+    leakage: float
+    """as in `Folds`"""
+    fold_of: dict[str, int]
+    """the fold that each training frame validates, by stem, in sample order"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,29 +54,11 @@ class Folds:
         """Indices, ascending, of the frames that `fold` validates."""
         return np.flatnonzero(self.fold_of == self._known(fold))
 
-    def to_json(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def file(self, samples: Sequence[Sample]) -> FoldsFile:
         """What folds.json holds; `samples` are those the folds were made of."""
         stems = (sample.stem for sample in samples)
         fold_of = dict(zip(stems, self.fold_of.tolist(), strict=True))
-        return {"kind": self.kind, "leakage": self.leakage, "fold_of": fold_of}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], samples: Sequence[Sample]) -> "Folds":
-        """The folds that `to_json` wrote.
-
-        Raises:
-            ValueError: the stems differ from those of `samples`.
-        """
-        fold_of = value["fold_of"]
-        stems = [sample.stem for sample in samples]
-        strays = sorted(set(fold_of) ^ set(stems))
-        if strays:
-            raise ValueError(
-                f"folds were made for other frames: {len(strays)} stems differ, such as "
-                f"{', '.join(strays[:3])}; start a new run for another dataset"
-            )
-        order = np.array([fold_of[stem] for stem in stems], np.int64)
-        return cls(str(value["kind"]), order, float(value["leakage"]))
+        return FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
 
     def _known(self, fold: int) -> int:
         if not 0 <= fold < self.count:
@@ -164,10 +158,9 @@ def _random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
     # The legacy generator, because the published experiments' folds came from scikit-learn's.
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
-    sizes = np.full(folds, count // folds)
-    sizes[: count % folds] += 1
     fold_of = np.empty(count, np.int64)
-    fold_of[order] = np.repeat(np.arange(folds), sizes)
+    for fold, validated in enumerate(np.array_split(order, folds)):
+        fold_of[validated] = fold
     return fold_of
 
 
@@ -179,18 +172,16 @@ def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDA
             f"lower data.blocks_per_fold to {len(samples) // folds} or less"
         )
     block_of = contiguous_blocks(samples, blocks)
-    size = np.bincount(block_of, minlength=blocks).tolist()
-    fold_of_block = np.empty(blocks, np.int64)
-    filled = [0] * folds
+    rounds = np.bincount(block_of).reshape(blocks_per_fold, folds)
+    fold_of_block = np.empty_like(rounds)
+    filled = np.zeros(folds, np.int64)
     # One block of every round to each fold, the largest to the emptiest: folds stay even in size
     # and each sees every part of the recording, which is often sorted by kind of room.
-    for first in range(0, blocks, folds):
-        by_size = sorted(range(first, first + folds), key=lambda block: (-size[block], block))
-        emptiest = sorted(range(folds), key=lambda fold: (filled[fold], fold))
-        for block, fold in zip(by_size, emptiest, strict=True):
-            fold_of_block[block] = fold
-            filled[fold] += size[block]
-    return fold_of_block[block_of]
+    for number, sizes in enumerate(rounds):
+        largest, emptiest = np.argsort(-sizes, kind="stable"), np.argsort(filled, kind="stable")
+        fold_of_block[number, largest] = emptiest
+        filled[emptiest] += sizes[largest]
+    return fold_of_block.reshape(-1)[block_of]
 
 
 def _cuts(count: int, blocks: int, gaps: Sequence[int]) -> list[int]:
@@ -216,15 +207,13 @@ def _by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
             f"scenes.csv names no scene for {len(lost)} of {len(samples)} training frames, such "
             f"as {', '.join(lost[:3])}; add them, or use data.fold_kind blocked"
         )
-    members: dict[str, list[int]] = {}
-    for position, sample in enumerate(samples):
-        members.setdefault(str(sample.scene), []).append(position)
-    if len(members) < folds:
-        raise ValueError(f"{len(members)} scenes cannot fill {folds} folds; lower data.folds")
-    fold_of = np.empty(len(samples), np.int64)
+    size = Counter(str(sample.scene) for sample in samples)
+    if len(size) < folds:
+        raise ValueError(f"{len(size)} scenes cannot fill {folds} folds; lower data.folds")
+    fold_of: dict[str, int] = {}
     filled = [0] * folds
-    for scene in sorted(members, key=lambda name: (-len(members[name]), name)):
-        fold = filled.index(min(filled))
-        fold_of[members[scene]] = fold
-        filled[fold] += len(members[scene])
-    return fold_of
+    # The largest scene first, each to the fold that is emptiest then.
+    for scene in sorted(size, key=lambda name: (-size[name], name)):
+        fold_of[scene] = filled.index(min(filled))
+        filled[fold_of[scene]] += size[scene]
+    return np.array([fold_of[str(sample.scene)] for sample in samples], np.int64)

@@ -1,13 +1,12 @@
 """The reference source: PyTorch samples whole frames; written to be read.
 
-B: rows of a batch. C: channels. H W: pixels of the frame. h w: pixels of the crop.
+B: rows of a batch. C: channels. H W: pixels of the crop. Y X: pixels of the frame.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,19 +16,18 @@ from torch import Tensor
 
 from engine import nyuv2
 from engine.data.augment import Draws, sample_positions
-from engine.data.batch import Batch, finish
-from engine.data.normalisation import Normalisation
-from engine.frames.decode import read_frame
-from engine.frames.index import Sample
+from engine.data.batch import RawCrops, finish
+from engine.data.inputs import InputSpec
+from engine.data.sources import Batch
+from engine.frames.decode import read_whole
+from engine.frames.listing import Sample
 
 _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""
 
 
-class _Crop(NamedTuple):
-    image_Chw: Tensor
-    depth_hw: Tensor | None
-    label_hw: Tensor | None
+_Crop = tuple[Tensor, Tensor | None, Tensor | None]
+"""(3, H, W) image, (H, W) depth in metres and label of one row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +36,7 @@ class TorchSource:
 
     samples: Sequence[Sample]
     crop_hw: tuple[int, int]
-    normalisation: Normalisation
-    in_channels: int
+    spec: InputSpec
     device: torch.device
     workers: int
 
@@ -58,48 +55,18 @@ class TorchSource:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, pool: ThreadPoolExecutor, rows: Draws) -> list[Future[_Crop]]:
-        positions = sample_positions(rows, self.crop_hw)
+        samples = [self.samples[sample] for sample in rows.index]
+        rows_BH, columns_BW = sample_positions(rows, self.crop_hw)
+        columns_BW = np.where(rows.flip[:, None], columns_BW[:, ::-1], columns_BW)
         return [
-            pool.submit(self._crop, self.samples[sample], row_positions, column_positions, flip)
-            for sample, row_positions, column_positions, flip in zip(
-                rows.index, *positions, rows.flip, strict=True
-            )
+            pool.submit(_crop, *each) for each in zip(samples, rows_BH, columns_BW, strict=True)
         ]
 
-    def _crop(
-        self,
-        sample: Sample,
-        rows: NDArray[np.float64],
-        columns: NDArray[np.float64],
-        flip: np.bool_,
-    ) -> _Crop:
-        try:
-            frame = read_frame(sample, label=True)
-        except (OSError, RuntimeError) as error:
-            raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
-        if flip:
-            columns = columns[::-1]
-        depth_hw, label_hw = (
-            None if map_HW is None else _nearest(map_HW, rows, columns)
-            for map_HW in (frame.depth_HW, frame.label_HW)
-        )
-        if depth_hw is not None:
-            depth_hw = depth_hw.to(torch.float32) / nyuv2.MILLIMETRES_PER_METRE
-        return _Crop(_bilinear(frame.image_HW3.permute(2, 0, 1), rows, columns), depth_hw, label_hw)
-
     def _assemble(self, rows: Draws, futures: list[Future[_Crop]]) -> Batch:
-        crops = [future.result() for future in futures]
-        image_BChw = self._stack([crop.image_Chw for crop in crops])
-        assert image_BChw is not None
-        return finish(
-            image_BChw,
-            self._stack([crop.depth_hw for crop in crops]),
-            self._stack([crop.label_hw for crop in crops]),
-            draws=rows,
-            samples=self.samples,
-            normalisation=self.normalisation,
-            in_channels=self.in_channels,
-        )
+        crops = zip(*(future.result() for future in futures), strict=True)
+        image_BCHW, depth_BHW, label_BHW = (self._stack(parts) for parts in crops)
+        assert image_BCHW is not None
+        return finish(RawCrops(image_BCHW, depth_BHW, label_BHW), rows, self.samples, self.spec)
 
     def _stack(self, crops: Sequence[Tensor | None]) -> Tensor | None:
         present = [crop for crop in crops if crop is not None]
@@ -111,26 +78,35 @@ class TorchSource:
         return batch.to(self.device, non_blocking=True)
 
 
-def _bilinear(image_CHW: Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:
-    """(C, h, w) float32; taps beyond the border repeat it."""
-    height, width = image_CHW.shape[1:]
+def _crop(sample: Sample, rows_H: NDArray[np.float64], columns_W: NDArray[np.float64]) -> _Crop:
+    frame = read_whole(sample)
+    depth_HW, label_HW = (
+        None if map_YX is None else _nearest(torch.from_numpy(map_YX), rows_H, columns_W)
+        for map_YX in (frame.depth_HW, frame.label_HW)
+    )
+    if depth_HW is not None:
+        depth_HW = depth_HW.to(torch.float32) / nyuv2.MILLIMETRES_PER_METRE
+    image_CYX = torch.from_numpy(frame.image_HW3).permute(2, 0, 1)
+    return _bilinear(image_CYX, rows_H, columns_W), depth_HW, label_HW
+
+
+def _bilinear(image_CYX: Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:
+    """(C, H, W) float32; taps beyond the border repeat it."""
+    height, width = image_CYX.shape[1:]
     # grid_sample's -1..1 spans the frame from edge to edge (align_corners=False).
-    y_h = torch.from_numpy(2 * rows / height - 1).float()
-    x_w = torch.from_numpy(2 * columns / width - 1).float()
-    grid_hw2 = torch.stack(torch.meshgrid(y_h, x_w, indexing="ij")[::-1], dim=-1)
-    return F.grid_sample(
-        image_CHW[None].float(),
-        grid_hw2[None],
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )[0]
+    y_H = torch.from_numpy(2 * rows / height - 1).float()
+    x_W = torch.from_numpy(2 * columns / width - 1).float()
+    grid_HW2 = torch.stack(torch.meshgrid(y_H, x_W, indexing="ij")[::-1], dim=-1)
+    crop_1CHW = F.grid_sample(
+        image_CYX[None].float(), grid_HW2[None], padding_mode="border", align_corners=False
+    )
+    return crop_1CHW[0]
 
 
-def _nearest(map_HW: Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:
-    """(h, w), the pixel that each position lies in, exactly; beyond the border it is repeated."""
+def _nearest(map_YX: Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:
+    """(H, W), the pixel that each position lies in, exactly; beyond the border it is repeated."""
     row_index, column_index = (
         torch.from_numpy(np.floor(positions).astype(np.int64).clip(0, side - 1))
-        for positions, side in zip((rows, columns), map_HW.shape, strict=True)
+        for positions, side in zip((rows, columns), map_YX.shape, strict=True)
     )
-    return map_HW[row_index[:, None], column_index]
+    return map_YX[row_index[:, None], column_index]

@@ -15,7 +15,7 @@ _SKIP_CHANNELS = 48
 """Width that the stride-4 feature is reduced to; the paper's, and part of every checkpoint."""
 
 _UPSAMPLING = 4
-"""From the pyramid's stride, 16, to the decoder's, 4."""
+"""Scale of the pyramid's map: from its stride, 16, to the decoder's, 4."""
 
 
 class DeepLabV3PlusDecoder(nn.Module):
@@ -39,10 +39,10 @@ class DeepLabV3PlusDecoder(nn.Module):
         self.out_channels = channels
         self.aspp = nn.Sequential(
             _Pyramid(encoder_channels[-1], channels, rates, dropout),
-            *_normalised(_separable(channels, channels), channels),
+            *_separable(channels, channels),
         )
-        self.block1 = _normalised(_pointwise(encoder_channels[0], _SKIP_CHANNELS), _SKIP_CHANNELS)
-        self.block2 = _normalised(_separable(channels + _SKIP_CHANNELS, channels), channels)
+        self.block1 = _pointwise(encoder_channels[0], _SKIP_CHANNELS)
+        self.block2 = _separable(channels + _SKIP_CHANNELS, channels)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[None, Tensor]:
         """Decode.
@@ -70,13 +70,10 @@ class _Pyramid(nn.Module):
         super().__init__()
         looks = [_pointwise(in_channels, channels)]
         looks += [_separable(in_channels, channels, dilation=rate) for rate in rates]
-        whole = _normalised(_pointwise(in_channels, channels), channels)
-        self.convs = nn.ModuleList(
-            [_normalised(look, channels) for look in looks]
-            + [nn.Sequential(nn.AdaptiveAvgPool2d(1), *whole)]
-        )
-        joined = _pointwise((len(looks) + 1) * channels, channels)
-        self.project = nn.Sequential(*_normalised(joined, channels), nn.Dropout(dropout))
+        looks += [nn.Sequential(nn.AdaptiveAvgPool2d(1), *_pointwise(in_channels, channels))]
+        self.convs = nn.ModuleList(looks)
+        joined = _pointwise(len(looks) * channels, channels)
+        self.project = nn.Sequential(*joined, nn.Dropout(dropout))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         looks = [conv(x_BCHW) for conv in self.convs]
@@ -85,22 +82,24 @@ class _Pyramid(nn.Module):
         return out
 
 
-def _pointwise(in_channels: int, out_channels: int) -> nn.Module:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+    return _normalised(conv, out_channels)
 
 
-def _separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Module:
+def _separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
     """3x3 within each channel, then 1x1 across them."""
     depthwise = nn.Conv2d(
         in_channels,
         in_channels,
-        kernel_size=3,
+        3,
         padding=dilation,
         dilation=dilation,
         groups=in_channels,
         bias=False,
     )
-    return nn.Sequential(depthwise, _pointwise(in_channels, out_channels))
+    pointwise = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+    return _normalised(nn.Sequential(depthwise, pointwise), out_channels)
 
 
 def _normalised(conv: nn.Module, channels: int) -> nn.Sequential:

@@ -4,6 +4,8 @@ Shapes: B batch, C channels, H W pixels of the input.
 """
 
 import difflib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import timm
@@ -11,38 +13,33 @@ import torch
 from torch import Tensor, nn
 
 STRIDES = (4, 8, 16, 32)
-"""Each feature is the input's size divided by one of these, or by the encoder's output stride if
-that is less."""
+"""Strides of an encoder's features in pixels of the input, those that the decoders' sources read.
+
+A feature has its stride of these, or the encoder's output stride if that is less.
+"""
 
 
 class Encoder(nn.Module):
     """A timm feature extractor; its parameters are named `model.*`, as in smp's `tu-` encoders.
 
     Attributes:
-        name: timm's model name.
         channels: width of each feature, in the order of `STRIDES`.
 
     Args:
         name: a timm model name, with or without a pretrained tag.
         in_channels: 3 (RGB) or 4 (RGB and inverse depth).
         drop_path: rate of stochastic depth in the deepest block, in [0, 1).
-        output_stride: of the last feature. At 16 the last stage keeps the size of the stage
-            before it, and its convolutions are dilated instead; the weights have the same shapes.
+        output_stride: of the last feature, as for `create_features`.
 
     Raises:
-        ValueError: timm has no such model, it has no features at some stride of `STRIDES`, it
-            cannot be dilated and `output_stride` is not 32, or it has no stochastic depth and
-            `drop_path` is not 0.
+        ValueError: as `create_features`.
     """
 
     def __init__(
         self, name: str, in_channels: int, drop_path: float = 0.0, output_stride: int = STRIDES[-1]
     ) -> None:
         super().__init__()
-        self.name = name
-        self.model, self.channels = create_features(
-            name, in_channels, drop_path=drop_path, output_stride=output_stride
-        )
+        self.model, self.channels = create_features(name, in_channels, drop_path, output_stride)
         # Swin and a few others return NHWC, and say so.
         self._returns_nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
         for module in self.model.modules():
@@ -60,36 +57,50 @@ class Encoder(nn.Module):
         return features
 
 
+_INSTEAD = "such as convnext_base or resnet50"
+"""Encoders that an error proposes: they have all strides and can be dilated."""
+
+_Create = Callable[..., Any]
+"""timm's `create_model`, some options set; its networks' `feature_info` is not declared by timm."""
+
+
 def create_features(
     name: str,
     in_channels: int,
-    *,
     drop_path: float = 0.0,
     output_stride: int = STRIDES[-1],
-    **options: Any,
+    pretrained: bool = False,
+    pretrained_file: str | None = None,
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """A timm feature extractor that returns one feature for each of `STRIDES`.
 
     Args:
-        name: a timm model name.
+        name: a timm model name, with or without a pretrained tag.
         in_channels: channels of its input.
-        drop_path: as for `Encoder`.
-        output_stride: as for `Encoder`.
-        **options: what timm's `create_model` takes, such as `pretrained`.
+        drop_path: rate of stochastic depth in the deepest block, in [0, 1).
+        output_stride: of the last feature. At 16 the last stage keeps the size of the stage
+            before it, and its convolutions are dilated instead; the weights have the same shapes.
+        pretrained: with timm's weights; False leaves random ones.
+        pretrained_file: where those weights are; None: timm fetches them.
 
     Returns:
         The extractor, and the width of each feature.
 
     Raises:
-        ValueError: as for `Encoder`.
+        ValueError: timm has no such model, it has no features at some stride of `STRIDES`, it
+            cannot be dilated and `output_stride` is not 32, or it has no stochastic depth and
+            `drop_path` is not 0.
     """
     check_name(name)
-    options |= _probe(name, output_stride)
+    create = _with_all_strides(name)
+    if output_stride != STRIDES[-1]:
+        create = partial(create, output_stride=output_stride)
+        _check_dilated(name, create, output_stride)
     if drop_path:
-        options["drop_path_rate"] = drop_path
-    model: Any  # timm does not declare `feature_info`
+        create = partial(create, drop_path_rate=drop_path)
+    file = {"file": pretrained_file}
     try:
-        model = timm.create_model(name, in_chans=in_channels, features_only=True, **options)
+        model = create(in_chans=in_channels, pretrained=pretrained, pretrained_cfg_overlay=file)
     except TypeError as error:
         if not drop_path or "drop_path_rate" not in str(error):
             raise
@@ -116,19 +127,19 @@ def check_name(name: str) -> None:
         raise ValueError(f"model.encoder = {name!r} has an unknown tag; timm has {known}")
 
 
-def _probe(name: str, output_stride: int) -> dict[str, Any]:
-    """What `create_model` must be told for features at `STRIDES` and inputs of any size."""
-    options: dict[str, Any] = {}
+def _with_all_strides(name: str) -> _Create:
+    """How to create an extractor of features at `STRIDES` that takes inputs of any size."""
+    create = partial(timm.create_model, name, features_only=True)
     try:
-        features = _on_meta_device(name)
+        features = _on_meta_device(create)
         if any(getattr(module, "strict_img_size", False) for module in features.modules()):
             # Swin refuses all sizes but its own unless told that it may pad its windows.
-            options["strict_img_size"] = False
-            features = _on_meta_device(name, **options)
+            create = partial(create, strict_img_size=False)
+            features = _on_meta_device(create)
     except (RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"encoder {name!r} cannot return features of any size in timm {timm.__version__} "
-            f"({error}); choose another, such as convnext_base or resnet50"
+            f"({error}); choose another, {_INSTEAD}"
         ) from error
     info = features.feature_info
     # The deepest feature, where several share a stride.
@@ -137,20 +148,15 @@ def _probe(name: str, output_stride: int) -> dict[str, Any]:
     if missing:
         raise ValueError(
             f"encoder {name!r} has features at strides {sorted(at_stride)} and none at {missing}; "
-            "choose one with strides 4, 8, 16, 32, such as convnext_base or resnet50"
+            f"choose one with strides 4, 8, 16, 32, {_INSTEAD}"
         )
-    options["out_indices"] = tuple(at_stride[stride] for stride in STRIDES)
-    if output_stride != STRIDES[-1]:
-        options["output_stride"] = output_stride
-        _check_dilated(name, options)
-    return options
+    return partial(create, out_indices=tuple(at_stride[stride] for stride in STRIDES))
 
 
-def _check_dilated(name: str, options: dict[str, Any]) -> None:
+def _check_dilated(name: str, create: _Create, stride: int) -> None:
     """Refuse an encoder that cannot trade the stride of its last stages for dilation."""
-    stride = options["output_stride"]
     try:
-        found = _on_meta_device(name, **options).feature_info.reduction()
+        found = _on_meta_device(create).feature_info.reduction()
         why = f"its features have strides {found}"
     # timm has no one way to say it: an unexpected argument, or an assertion on its value.
     except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -158,12 +164,10 @@ def _check_dilated(name: str, options: dict[str, Any]) -> None:
     if found != [min(own, stride) for own in STRIDES]:
         raise ValueError(
             f"encoder {name!r} cannot be dilated to stride {stride} in timm {timm.__version__} "
-            f"({why}); choose model.decoder = 'fpn', or another encoder, such as convnext_base or "
-            "resnet50"
+            f"({why}); choose model.decoder = 'fpn', or another encoder, {_INSTEAD}"
         )
 
 
-def _on_meta_device(name: str, **options: Any) -> Any:
-    # Nothing is allocated or initialised there: milliseconds, even for a large network.
+def _on_meta_device(create: _Create) -> Any:
     with torch.device("meta"):
-        return timm.create_model(name, features_only=True, **options)
+        return create()

@@ -4,6 +4,7 @@ Source: Kirillov, Girshick, He and Dollar, "Panoptic Feature Pyramid Networks", 
 Shapes: B batch, C channels, h w cells of stride 4 (a quarter of the input's size).
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _GROUPS = 32
-"""GroupNorm groups; part of the architecture, so of every checkpoint."""
+"""Groups of each GroupNorm: the paper's, and part of every checkpoint."""
 
 
 class FpnDecoder(nn.Module):
@@ -52,13 +53,11 @@ class FpnDecoder(nn.Module):
         self.out_channels = segmentation_channels
         self.dropout = dropout
         self.p5 = nn.Conv2d(c5, pyramid_channels, kernel_size=1)
-        self.p4 = _TopDown(c4, pyramid_channels)
-        self.p3 = _TopDown(c3, pyramid_channels)
-        self.p2 = _TopDown(c2, pyramid_channels)
+        self.p4, self.p3, self.p2 = (_TopDown(skip, pyramid_channels) for skip in (c4, c3, c2))
         self.seg_blocks = nn.ModuleList(
             _Level(pyramid_channels, segmentation_channels, n_blocks) for n_blocks in (3, 2, 1, 1)
         )
-        _initialise(self)
+        self.apply(_initialise)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Decode.
@@ -71,16 +70,14 @@ class FpnDecoder(nn.Module):
             `upsample(coarse) + fine`.
         """
         c2, c3, c4, c5 = features
+        s5, s4, s3, s2 = self.seg_blocks
         p5 = self.p5(c5)
         p4 = self.p4(p5, c4)
         p3 = self.p3(p4, c3)
-        p2 = self.p2(p3, c2)
-        s5, s4, s3, s2 = self.seg_blocks
-        coarse, fine = s5(p5) + s4(p4) + s3(p3), s2(p2)
+        coarse, fine = s5(p5) + s4(p4) + s3(p3), s2(self.p2(p3, c2))
         if self.training and self.dropout:
             # One mask for both parts: a channel is dropped as a whole.
-            ones = coarse.new_ones(coarse.shape[0], self.out_channels, 1, 1)
-            mask = F.dropout(ones, self.dropout)
+            mask = F.dropout(coarse.new_ones(*coarse.shape[:2], 1, 1), self.dropout)
             return coarse * mask, fine * mask
         return coarse, fine
 
@@ -102,41 +99,35 @@ class _TopDown(nn.Module):
         return finer + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
 
 
-class _ConvNormReLU(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.block = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            nn.GroupNorm(_GROUPS, out_channels),
-            nn.ReLU(inplace=True),
-        )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        out: Tensor = self.block(x_BCHW)
-        return out
-
-
 class _Level(nn.Module):
     """Blocks with an upsampling between each and the next; the one after the last is left out."""
 
     def __init__(self, in_channels: int, out_channels: int, n_blocks: int) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * n_blocks
-        self.block = nn.Sequential(
-            *(_ConvNormReLU(before, after) for before, after in pairwise(widths))
-        )
+        self.block = nn.Sequential(*(_block(*ends) for ends in pairwise(widths)))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x = x_BCHW
-        for position, block in enumerate(self.block):
-            x = block(upsample(x) if position else x)
+        first, *rest = self.block
+        x: Tensor = first(x_BCHW)
+        for block in rest:
+            x = block(upsample(x))
         return x
 
 
-def _initialise(module: nn.Module) -> None:
+def _block(in_channels: int, out_channels: int) -> nn.Module:
+    layers = nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.GroupNorm(_GROUPS, out_channels),
+        nn.ReLU(inplace=True),
+    )
+    # Under the name that smp gives it.
+    return nn.Sequential(OrderedDict(block=layers))
+
+
+def _initialise(part: nn.Module) -> None:
     """The initialisation that smp gives a decoder (norms keep PyTorch's 1 and 0)."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_uniform_(part.weight, mode="fan_in", nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    if isinstance(part, nn.Conv2d):
+        nn.init.kaiming_uniform_(part.weight, mode="fan_in", nonlinearity="relu")
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -3,7 +3,7 @@
 Shapes: B batch, C classes, H W pixels of the input, h w cells of stride 4 (H / 4, W / 4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,17 +13,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
-from engine.data.normalisation import Normalisation, read_normalisation
+from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import FpnDecoder, upsample
-from engine.model.weights import load_weights, package_normalisation
+from engine.model.package import package_normalisation
+from engine.model.weights import load_weights
 
 _PIXEL_MAX = 255.0
-"""timm states means and deviations for images in 0..1; ours are in 0..255."""
+"""The largest pixel value: timm's means and deviations are for images in 0..1, ours in 0..255."""
 
-_OUTPUT_STRIDE = {"fpn": 32, "deeplabv3plus": 16}
-"""Stride of the encoder's last feature, by decoder."""
+
+class Decoder(NamedTuple):
+    """How a kind of decoder is built."""
+
+    output_stride: int
+    """Of the encoder's last feature."""
+    make: Callable[[ModelConfig, Sequence[int]], FpnDecoder | DeepLabV3PlusDecoder]
+    """From the config and the features' widths; has `out_channels`, and `forward` takes the
+    features and returns a part at stride 8, or None, and one at stride 4."""
+    xavier: bool
+    """Whether the heads start as smp initialises an FPN's; else as PyTorch makes them."""
+
+
+DECODERS = {
+    "fpn": Decoder(
+        32,
+        lambda c, widths: FpnDecoder(
+            widths, c.pyramid_channels, c.segmentation_channels, c.dropout
+        ),
+        xavier=True,
+    ),
+    "deeplabv3plus": Decoder(
+        16,
+        lambda c, widths: DeepLabV3PlusDecoder(
+            widths, c.aspp_channels, c.aspp_rates, c.aspp_dropout
+        ),
+        xavier=False,
+    ),
+}
+"""How each decoder is built, by `model.decoder`."""
 
 
 class Prediction(NamedTuple):
@@ -41,7 +70,6 @@ class Network(nn.Module):
     encoder, plus `depth_head.*`.
 
     Attributes:
-        logits_stride: input pixels per logits cell.
         align_corners: how smp upsamples these logits to the input's size (bilinear).
 
     Args:
@@ -52,18 +80,17 @@ class Network(nn.Module):
         ValueError: the encoder is unknown or unfit, or a width does not fit the decoder.
     """
 
-    logits_stride = 4
     align_corners = True
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
+        kind = DECODERS[config.decoder]
         self.encoder = Encoder(
-            config.encoder, config.in_channels, config.drop_path, _OUTPUT_STRIDE[config.decoder]
+            config.encoder, config.in_channels, config.drop_path, kind.output_stride
         )
-        self.decoder = _make_decoder(config, self.encoder.channels)
-        xavier = config.decoder == "fpn"
-        self.segmentation_head = _Head(self.decoder.out_channels, classes, xavier)
-        self.depth_head = _Head(self.decoder.out_channels, 1, xavier)
+        self.decoder = kind.make(config, self.encoder.channels)
+        self.segmentation_head = _Head(self.decoder.out_channels, classes, xavier=kind.xavier)
+        self.depth_head = _Head(self.decoder.out_channels, 1, xavier=kind.xavier)
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
         """Predict at stride 4.
@@ -83,10 +110,8 @@ class Network(nn.Module):
             raise ValueError(
                 f"image is {height} x {width}; both must be multiples of {STRIDES[-1]}"
             )
-        coarse, fine = self.decoder(self.encoder(image_BCHW))
-        logits = self.segmentation_head(coarse, fine)
-        depth = self.depth_head(coarse, fine)
-        return Prediction(logits, depth[:, 0])
+        parts = self.decoder(self.encoder(image_BCHW))
+        return Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
 
 
 def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = True) -> Network:
@@ -116,25 +141,13 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
     weights it is what timm's were trained with.
     """
     check_name(config.encoder)
-    if (normalisation := package_normalisation(config.weights)) is not None:
-        return normalisation
-    if (normalisation := read_normalisation(Path(config.of_fold(0).weights))) is not None:
-        return normalisation
+    if said := package_normalisation(config.weights):
+        return said
+    if said := read_normalisation(Path(config.of_fold(0).weights)):
+        return said
     pretrained = timm.get_pretrained_cfg(config.encoder)
     assert pretrained is not None
     return Normalisation(mean=_scaled(pretrained.mean), std=_scaled(pretrained.std))
-
-
-def _make_decoder(
-    config: ModelConfig, encoder_channels: Sequence[int]
-) -> FpnDecoder | DeepLabV3PlusDecoder:
-    if config.decoder == "deeplabv3plus":
-        return DeepLabV3PlusDecoder(
-            encoder_channels, config.aspp_channels, config.aspp_rates, config.aspp_dropout
-        )
-    return FpnDecoder(
-        encoder_channels, config.pyramid_channels, config.segmentation_channels, config.dropout
-    )
 
 
 class _Head(nn.ModuleList):

@@ -15,6 +15,7 @@ TENSORS = "model.safetensors"
 """The name of the file of weights."""
 
 _DESCRIPTION = "config.json"
+"""The name of the file of options that smp's constructor was called with."""
 
 
 def check_folder(folder: Path, config: ModelConfig) -> None:
@@ -56,12 +57,8 @@ def _expected(config: ModelConfig) -> Iterator[tuple[str, Any, str]]:
     yield "encoder_depth", 5, decoder
     if config.decoder == "fpn":
         yield "_model_class", "FPN", decoder
-        yield "decoder_pyramid_channels", config.pyramid_channels, "model.pyramid_channels"
-        yield (
-            "decoder_segmentation_channels",
-            config.segmentation_channels,
-            "model.segmentation_channels",
-        )
+        for field in ("pyramid_channels", "segmentation_channels"):
+            yield f"decoder_{field}", getattr(config, field), f"model.{field}"
         yield "decoder_merge_policy", "add", decoder
         yield "decoder_interpolation", "nearest", decoder
     else:

@@ -1,17 +1,46 @@
-"""The exact state of a fold in training (`last.pt`) and its best average (`best.safetensors`)."""
+"""The exact state of a fold in training (`last.pt`), its best average, and its epoch lines."""
 
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
-from engine.rundir import RunDir, whole_file, write_text
-from engine.training.ema import Ema
+from engine.data.inputs import Normalisation
+from engine.rundir import Record, whole_file, write_text
+from engine.runtime.progress import duration
+from engine.training.step import Learner
+
+
+class EpochLine(Record):
+    """A line of `metrics.jsonl`. What was not trained or not validated is not in it."""
+
+    epoch: int
+    """From 1; 0 for weights that were taken as they are."""
+    lr: float | None = None
+    loss: float | None = None
+    segmentation_loss: float | None = None
+    depth_loss: float | None = None
+    miou: float | None = None
+    pixel_acc: float | None = None
+    train_s: float
+    validation_s: float
+
+
+class BestNote(Record):
+    """What `best.safetensors` says of its weights."""
+
+    config_hash: str
+    fold: str
+    epoch: str
+    mean: tuple[float, float, float]
+    """Of the RGB input, 0..255; likewise `std`."""
+    std: tuple[float, float, float]
 
 
 @dataclass
@@ -23,85 +52,119 @@ class Position:
     elapsed_s: float = 0.0
 
 
-def save_last(
-    run: RunDir,
-    fold: int,
-    position: Position,
-    network: nn.Module,
-    ema: Ema,
-    optimizer: torch.optim.Optimizer,
-    sums: Tensor,
-    config_hash: str,
-) -> None:
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What `last.pt` holds, on the CPU, mapped into memory."""
+
+    position: Position
+    content: dict[str, Any]
+
+    def restore(self, learner: Learner) -> None:
+        """Copy the state into the living objects, which keep their device and memory format."""
+        learner.network.load_state_dict(self.content["network"])
+        learner.ema.network.load_state_dict(self.content["ema"])
+        learner.sums.sums.copy_(self.content["sums"])
+        optimizer = learner.optimizer
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(self.content["optimizer"])
+        # Set anew at every step; a tensor that a recorded step reads has to stay the one it is.
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+def save_last(path: Path, config_hash: str, position: Position, learner: Learner) -> None:
     """Write everything that training continues from, whole or not at all."""
     state = {
         "config_hash": config_hash,
-        "epoch": position.epoch,
-        "step": position.step,
-        "elapsed_s": position.elapsed_s,
-        "network": network.state_dict(),
-        "ema": ema.network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "sums": sums,
+        **vars(position),
+        "network": learner.network.state_dict(),
+        "ema": learner.ema.network.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "sums": learner.sums.sums,
     }
-    with whole_file(run.last(fold)) as temporary:
+    with whole_file(path) as temporary:
         torch.save(state, temporary)
 
 
-def load_last(run: RunDir, fold: int, config_hash: str) -> dict[str, Any] | None:
-    """The state that `save_last` wrote, on the CPU, or None if the fold was never saved.
+def load_last(path: Path, config_hash: str) -> Checkpoint | None:
+    """What `save_last` wrote; None if the fold was never saved.
 
     Raises:
         RuntimeError: the file is damaged or belongs to another config.
     """
-    path = run.last(fold)
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise RuntimeError(
-            f"{path} cannot be read ({error}); delete {run.fold(fold)} to train the fold again"
+            f"{path} cannot be read ({error}); delete {path.parent} to train the fold again"
         ) from error
     if state["config_hash"] != config_hash:
         raise RuntimeError(
-            f"{path} was written by another config or dataset; delete {run.fold(fold)} to train "
+            f"{path} was written by another config or dataset; delete {path.parent} to train "
             "the fold again, or choose another --out"
         )
-    return state
+    return Checkpoint(Position(state["epoch"], state["step"], state["elapsed_s"]), state)
 
 
-def restore(
-    state: dict[str, Any], network: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
-) -> Position:
-    """Copy a state into the living objects, which keep their device and memory format."""
-    network.load_state_dict(state["network"])
-    ema.network.load_state_dict(state["ema"])
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
-    # Set anew at every step; a tensor that a recorded step reads has to stay the one it is.
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    return Position(state["epoch"], state["step"], state["elapsed_s"])
-
-
-def save_best(path: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
+def save_best(path: Path, network: nn.Module, note: BestNote) -> None:
     """Write weights as safetensors (contiguous, on the CPU), whole or not at all."""
     tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     # One entry only: safetensors writes several in an order that changes from process to process.
-    entry = {"roomsmith": json.dumps(metadata, sort_keys=True)}
+    entry = {"roomsmith": json.dumps(note.to_json(), sort_keys=True)}
     with whole_file(path) as temporary:
         # Not save_file, whose files only their owner may read (mode 600).
         temporary.write_bytes(save(tensors, metadata=entry))
 
 
-def write_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
+def best_note(config_hash: str, fold: int, epoch: int, normalisation: Normalisation) -> BestNote:
+    """The note beside the weights of an epoch, counted from 1."""
+    return BestNote(
+        config_hash=config_hash,
+        fold=str(fold),
+        epoch=str(epoch),
+        mean=normalisation.mean,
+        std=normalisation.std,
+    )
+
+
+def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:
     """Write one JSON line an epoch, whole or not at all."""
-    write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    text = [json.dumps(line.to_json(), allow_nan=False) for line in lines]
+    write_text(path, "".join(f"{line}\n" for line in text))
 
 
-def read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The first `epochs` lines: those of epochs that the checkpoint has behind it."""
+def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
+    """The first `epochs` lines: those of epochs that the checkpoint has behind it.
+
+    Raises:
+        ValueError: a line is damaged; the message names the file.
+    """
     if not epochs:
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:epochs]]
+    lines = path.read_text(encoding="utf-8").splitlines()[:epochs]
+    return [EpochLine.parse(line, path) for line in lines]
+
+
+def best_line(lines: Sequence[EpochLine]) -> EpochLine:
+    """The line of the first epoch that reached the highest validation mIoU."""
+    return max((line for line in lines if line.miou is not None), key=lambda line: line.miou or 0.0)
+
+
+EPOCH_HEADER = (
+    "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  fold left"
+)
+
+
+def epoch_row(fold: int, metrics: Sequence[EpochLine], epochs: int) -> str:
+    """One row of the epoch table, under `EPOCH_HEADER`; the last of `metrics` was trained."""
+    line = metrics[-1]
+    spent_s = sum(past.train_s + past.validation_s for past in metrics)
+    left_s = spent_s / len(metrics) * (epochs - len(metrics))
+    scores = "     -      -" if line.miou is None else f"{line.miou:.4f} {line.pixel_acc:.4f}"
+    return (
+        f"{fold:4d} {line.epoch:3d}/{epochs:<3d} {line.lr:.2e} {line.loss:7.4f} "
+        f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {scores} "
+        f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {duration(left_s)}"
+    )

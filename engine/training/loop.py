@@ -2,32 +2,30 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.config import Config
 from engine.data.augment import Draws, draw, epoch_order
-from engine.data.resident_source import ResidentFrames, ResidentSource
-from engine.data.sources import Source, make_source
+from engine.data.inputs import InputSpec
+from engine.data.sources import ResidentSource, Source, make_source
+from engine.data.whole_frames import FrameReader
 from engine.frames.index import Dataset
-from engine.model.network import Network, Prediction, build_network, input_normalisation
+from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import Advance, track
 from engine.training import checkpoint
-from engine.training.checkpoint import Position
-from engine.training.ema import Ema
-from engine.training.epoch_table import best_line, epoch_row
-from engine.training.optim import learning_rate, make_optimizer
-from engine.training.step import Statistics, TrainStep, step_seed
-from engine.training.validation import validate
-from kernels.confusion import mean_iou, pixel_accuracy
+from engine.training.checkpoint import EpochLine, Position, best_note, epoch_row
+from engine.training.loss import TrainingLoss, class_weights
+from engine.training.optim import Ema, learning_rate, make_optimizer
+from engine.training.step import EpochSums, Learner, TrainStep, step_seed
+from engine.views.predictor import FoldNetwork, Predictor
+from kernels.metrics import mean_iou, pixel_accuracy
 
 _log = logging.getLogger(__name__)
 
@@ -62,20 +60,6 @@ class FoldTask:
         return len(self.training) // self.batch_size
 
 
-def is_complete(run: RunDir, fold: int, epochs: int, config_hash: str) -> bool:
-    """Whether the fold has been trained to its last epoch."""
-    state = checkpoint.load_last(run, fold, config_hash)
-    return state is not None and state["epoch"] == epochs
-
-
-def stopped_at(run: RunDir, fold: int, config_hash: str) -> Position | None:
-    """Where an earlier call left the fold; None if it never saved."""
-    state = checkpoint.load_last(run, fold, config_hash)
-    if state is None:
-        return None
-    return Position(state["epoch"], state["step"], state["elapsed_s"])
-
-
 def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
     """Train the fold to its last epoch, continuing from `last.pt` if there is one.
 
@@ -89,39 +73,36 @@ def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
 
 
 class FoldTraining:
-    """A fold in training: its network, average, optimiser, step and position."""
+    """A fold in training: its learner, step and position."""
 
     def __init__(self, task: FoldTask, policy: DevicePolicy) -> None:
         self.task, self.policy, self.config = task, policy, task.config
-        state = checkpoint.load_last(task.run, task.fold, task.config_hash)
-        torch.manual_seed(step_seed(self.config.training.seed, task.fold, -1))
-        self.network: Network = build_network(
-            self.config.model.of_fold(task.fold),
-            len(self.config.data.classes),
-            initial_weights=state is None,
+        training, classes = self.config.training, self.config.data.classes
+        saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
+        # The generator's state is in no checkpoint: whatever draws is seeded anew by what it is
+        # for. Here the new layers, at step -1; in each step its dropout; in each epoch its order.
+        torch.manual_seed(step_seed(training.seed, task.fold, -1))
+        model = self.config.model.of_fold(task.fold)
+        network = build_network(model, len(classes), initial_weights=saved is None)
+        network.to(policy.device).to(memory_format=torch.channels_last)
+        self.learner = Learner(
+            network,
+            Ema(network, training.ema_decay, warmup=training.ema_warmup),
+            make_optimizer(network, training),
+            EpochSums(policy.device),
         )
-        self.network.to(policy.device).to(memory_format=torch.channels_last)
-        training = self.config.training
-        self.ema = Ema(self.network, training.ema_decay, warmup=training.ema_warmup)
-        self.optimizer = make_optimizer(self.network, training)
-        self.statistics = Statistics(policy.device)
         self.position = Position()
-        if state is not None:
-            self.position = checkpoint.restore(state, self.network, self.ema, self.optimizer)
-            self.statistics.sums.copy_(state["sums"])
-            _log.info(
-                "fold %d continues at epoch %d, step %d",
-                task.fold,
-                self.position.epoch + 1,
-                self.position.step,
-            )
-        self.network.train()
-        self.step = TrainStep(
-            self.network, self.optimizer, self.ema, self.config, policy, task.fold
-        )
-        self.evaluate: Callable[[Tensor], Prediction] = policy.evaluation(self.ema.network)
-        self.normalisation = input_normalisation(self.config.model)
-        self.resident: ResidentFrames | None = None
+        if saved is not None:
+            saved.restore(self.learner)
+            self.position = saved.position
+            at = self.position.epoch + 1, self.position.step
+            _log.info("fold %d continues at epoch %d, step %d", task.fold, *at)
+        network.train()
+        weights_C = class_weights(training, classes, policy.device)
+        loss = TrainingLoss(training, weights_C, policy.operations)
+        self.step = TrainStep(self.learner, loss, policy, task.fold)
+        self.spec = InputSpec.of(self.config.model, input_normalisation(self.config.model))
+        self.predictor = self._open_predictor()
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
 
     def run(self) -> None:
@@ -136,33 +117,35 @@ class FoldTraining:
 
     def open_source(self) -> Source:
         """Where batches come from; validation frames too, where it keeps decoded frames."""
-        task, data, runtime = self.task, self.config.data, self.config.runtime
-        source = make_source(
-            runtime.source,
-            task.dataset.train.samples,
-            data.crop_hw,
-            self.normalisation,
-            self.config.model.in_channels,
-            self.policy.device,
-            runtime.workers,
-            cache=runtime.cache,
-            crop=self.policy.operations.crop_resize,
-        )
+        samples, data = self.task.dataset.train.samples, self.config.data
+        source = make_source(samples, data.crop_hw, self.spec, self.policy, self.config.runtime)
         if isinstance(source, ResidentSource):
-            self.resident = source.resident
+            reader = replace(self.predictor.reader, resident=source.resident)
+            # Validation reads the arrays that training keeps in memory, not the files once more.
+            self.predictor = replace(self.predictor, reader=reader)
         return source
+
+    def _open_predictor(self) -> Predictor:
+        """The average looking at frames by one view at their base size."""
+        forward = self.policy.evaluation(self.learner.ema.network)
+        network = FoldNetwork(self.task.fold, forward, self.spec)
+        inference, workers = self.config.inference, self.config.runtime.workers
+        reader = FrameReader(self.policy.device, inference.batch_size, self.spec.has_depth, workers)
+        classes = len(self.config.data.classes)
+        return Predictor([network], inference, classes, self.policy, reader).single_view()
 
     def _train_epoch(self, source: Source) -> None:
         task, training, position = self.task, self.config.training, self.position
         order = epoch_order(training.seed, position.epoch, task.training)
         before_s, start_s = position.elapsed_s, time.monotonic()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
+        # An epoch that was broken off goes on in its order, after the last step that was saved.
         batches = source.batches(self.draws(order, position.epoch, position.step))
         with track(title, task.steps_per_epoch, position.step) as advance:
             for batch in batches:
                 global_step = position.epoch * task.steps_per_epoch + position.step
                 lr = learning_rate(training, global_step, task.steps_per_epoch)
-                self.step(batch, lr, position.step, global_step, self.statistics)
+                self.step(batch, lr, position.step, global_step)
                 position.step += 1
                 position.elapsed_s = before_s + time.monotonic() - start_s
                 self._after_step(order, global_step + 1, advance)
@@ -172,7 +155,7 @@ class FoldTraining:
         runtime = self.config.runtime
         if steps_done % runtime.log_every == 0:
             self._check_finite(order)
-            advance(1, f"loss {self.statistics.means()['loss']:.3f}")
+            advance(1, f"loss {self.learner.sums.means().loss:.3f}")
         else:
             advance(1)
         # The end of an epoch saves by itself.
@@ -182,66 +165,60 @@ class FoldTraining:
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
-        epoch, train_s, start_s = position.epoch, position.elapsed_s, time.monotonic()
+        epoch, start_s = position.epoch, time.monotonic()
         last_step = (epoch + 1) * task.steps_per_epoch - 1
-        line: dict[str, Any] = {
-            "epoch": epoch + 1,
-            "lr": learning_rate(training, last_step, task.steps_per_epoch),
-            **self.statistics.means(),
-        }
+        scores = {}
         if (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs:
-            line |= self.validate(epoch + 1)
-        line["train_s"] = round(train_s, 3)
-        line["validation_s"] = round(time.monotonic() - start_s, 3)
+            scores = self.validate(epoch + 1)
+        line = EpochLine(
+            epoch=epoch + 1,
+            lr=learning_rate(training, last_step, task.steps_per_epoch),
+            **self.learner.sums.means()._asdict(),
+            **scores,
+            train_s=round(position.elapsed_s, 3),
+            validation_s=round(time.monotonic() - start_s, 3),
+        )
         self.metrics.append(line)
         checkpoint.write_metrics(task.run.metrics(task.fold), self.metrics)
+        # The line before the checkpoint: killed between the two, the epoch's last steps are
+        # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
         self.position = Position(epoch + 1)
-        self.statistics = Statistics(self.policy.device)
+        self.learner.sums = EpochSums(self.policy.device)
         self.save()
         _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
 
     def _adopt(self) -> None:
         """Make the starting weights the fold's, validated as after an epoch of training."""
-        start_s = time.monotonic()
+        start_s, fold = time.monotonic(), self.task.fold
         scores = self.validate(0)
         spent_s = round(time.monotonic() - start_s, 3)
-        line = {"epoch": 0, **scores, "train_s": 0.0, "validation_s": spent_s}
-        checkpoint.write_metrics(self.task.run.metrics(self.task.fold), [line])
+        line = EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s)
+        checkpoint.write_metrics(self.task.run.metrics(fold), [line])
         self.save()
         _log.warning(
             "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
             "they were trained on those frames cannot be told here",
-            self.task.fold,
-            self.config.model.of_fold(self.task.fold).weights,
+            fold,
+            self.config.model.of_fold(fold).weights,
             scores["miou"],
         )
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Score the average on the validation frames; keep it if no epoch was better."""
+        """Score the average on the validation frames; keep it if no epoch was better.
+
+        Returns:
+            `miou` and `pixel_acc` of single-view predictions, at the labels' own resolution.
+        """
         task = self.task
-        count_CC = validate(
-            self.evaluate,
-            [task.dataset.train.samples[i] for i in task.validation],
-            self.config,
-            self.policy,
-            self.normalisation,
-            self.network.align_corners,
-            self.resident,
-        )
-        scores = {"miou": mean_iou(count_CC), "pixel_acc": pixel_accuracy(count_CC)}
-        if scores["miou"] > best_line(self.metrics).get("miou", -1.0):
-            checkpoint.save_best(
-                task.run.best(task.fold),
-                self.ema.network,
-                {
-                    "config_hash": task.config_hash,
-                    "fold": str(task.fold),
-                    "epoch": str(epoch),
-                    "mean": self.normalisation.mean,
-                    "std": self.normalisation.std,
-                },
-            )
-        return scores
+        samples = [task.dataset.train.samples[i] for i in task.validation]
+        count_CC = self.predictor.confusion(samples)
+        miou = mean_iou(count_CC)
+        # Kept before the line that says so: killed in between, the epoch is validated again and the
+        # same weights are written again.
+        if miou > max((line.miou for line in self.metrics if line.miou is not None), default=-1.0):
+            note = best_note(task.config_hash, task.fold, epoch, self.spec.normalisation)
+            checkpoint.save_best(task.run.best(task.fold), self.learner.ema.network, note)
+        return {"miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
 
     def draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
         """How each sample of an epoch's batches is cropped, from step `first` on."""
@@ -259,7 +236,7 @@ class FoldTraining:
 
     def _check_finite(self, order: NDArray[np.int64]) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""
-        step = int(self.statistics.first_bad_step)
+        step = int(self.learner.sums.first_bad_step)
         if step < 0:
             return
         size = self.task.batch_size
@@ -273,13 +250,5 @@ class FoldTraining:
 
     def save(self) -> None:
         """Write `last.pt`."""
-        checkpoint.save_last(
-            self.task.run,
-            self.task.fold,
-            self.position,
-            self.network,
-            self.ema,
-            self.optimizer,
-            self.statistics.sums,
-            self.task.config_hash,
-        )
+        last = self.task.run.last(self.task.fold)
+        checkpoint.save_last(last, self.task.config_hash, self.position, self.learner)

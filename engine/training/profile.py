@@ -5,13 +5,12 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.table import Table
 
 from engine.data.augment import epoch_order
-from engine.rundir import RunDir, write_json
+from engine.rundir import Record, RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
 from engine.training.loop import FoldTask, FoldTraining
@@ -19,28 +18,37 @@ from engine.training.optim import learning_rate
 from engine.training.phases import PhaseClock
 
 WARM_STEPS, STEPS, TRACED_STEPS = 5, 20, 3
-"""Before: libraries choose their kernels and a GPU's step is recorded. A trace of more is huge."""
+"""Steps that are not counted (libraries choose their kernels, a GPU's step is recorded), that are,
+and that are traced: a trace of more is huge."""
 
 NETWORK = ("forward", "backward", "replay")
 """Phases that are the network's own; on a GPU the replay holds the loss and the update too."""
 
 
-def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> dict[str, Any]:
+class PhaseReport(Record):
+    """`profile/phases.json`: where an epoch of a fold spends its time."""
+
+    step_s: dict[str, float]
+    """Median seconds by phase of a step, the slowest first."""
+    checkpoint_s: float
+    validation_s: float
+    epoch_s: dict[str, float]
+    """Seconds by phase of an epoch; validation by its share of the epochs."""
+    largest: str
+    """The phase with most of them."""
+    network_share: float
+    """Of a step, what the network's own passes take."""
+
+
+def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseReport:
     """Time the phases of some steps, a checkpoint and a validation of a fold.
 
     Writes `phases.json`, what this returns, and `trace.json.gz` of a few steps more, for
     https://ui.perfetto.dev, into `folder`; nothing else stays.
-
-    Returns:
-        `step_s`, median seconds by phase of a step; `checkpoint_s`; `validation_s`;
-        `epoch_s`, seconds by phase of an epoch, validation by its share of the epochs;
-        `largest`, the phase with most of them; `network_share` of the step.
     """
     with tempfile.TemporaryDirectory(prefix="roomsmith-profile-") as scratch:
-        run = RunDir(Path(scratch))
-        fold = FoldTraining(replace(task, run=run), policy)
+        fold = FoldTraining(replace(task, run=RunDir(Path(scratch))), policy)
         step_s = _steps(fold, folder)
-        run.fold(task.fold).mkdir(parents=True, exist_ok=True)
         start_s = time.perf_counter()
         fold.save()
         saved_s = time.perf_counter()
@@ -49,16 +57,16 @@ def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> dict[str
     epoch_s = {phase: seconds * task.steps_per_epoch for phase, seconds in step_s.items()}
     epoch_s["checkpoint"] = saved_s - start_s
     epoch_s["validation"] = (validated_s - saved_s) / task.config.training.validate_every
-    figures = {
-        "step_s": step_s,
-        "checkpoint_s": saved_s - start_s,
-        "validation_s": validated_s - saved_s,
-        "epoch_s": epoch_s,
-        "largest": max(epoch_s, key=lambda phase: epoch_s[phase]),
-        "network_share": sum(step_s.get(phase, 0.0) for phase in NETWORK) / sum(step_s.values()),
-    }
-    write_json(folder / "phases.json", figures)
-    return figures
+    report = PhaseReport(
+        step_s=step_s,
+        checkpoint_s=saved_s - start_s,
+        validation_s=validated_s - saved_s,
+        epoch_s=epoch_s,
+        largest=max(epoch_s, key=lambda phase: epoch_s[phase]),
+        network_share=sum(step_s.get(phase, 0.0) for phase in NETWORK) / sum(step_s.values()),
+    )
+    report.write(folder / "phases.json")
+    return report
 
 
 def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
@@ -72,7 +80,7 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
         for epoch in range(-(-total // task.steps_per_epoch))
         for batch in source.batches(fold.draws(epoch_order(seed, epoch, task.training), epoch, 0))
     )
-    clock.watch_step(fold.step)
+    fold.step.clock = clock
     taken: list[dict[str, float]] = []
 
     def step(number: int) -> None:
@@ -80,7 +88,7 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
         batch = next(batches)
         clock.mark("data wait")
         lr = learning_rate(fold.config.training, number, task.steps_per_epoch)
-        fold.step(batch, lr, number, number, fold.statistics)
+        fold.step(batch, lr, number, number)
         clock.mark("other")
         taken.append(clock.seconds)
 
@@ -105,11 +113,11 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     return dict(sorted(phases.items(), key=lambda pair: -pair[1]))
 
 
-def profile_table(figures: dict[str, Any]) -> Table:
+def profile_table(report: PhaseReport) -> Table:
     """The phases, what a step and an epoch spend in them, the largest first."""
-    step_s, epoch_s = figures["step_s"], figures["epoch_s"]
+    step_s, epoch_s = report.step_s, report.epoch_s
     table = Table(
-        caption=f"{figures['largest']} is the largest; {figures['network_share']:.0%} of a step "
+        caption=f"{report.largest} is the largest; {report.network_share:.0%} of a step "
         "are the network's own passes",
         caption_justify="left",
     )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from engine.model.encoder import STRIDES
 from engine.model.network import Network, Prediction
-from engine.views.frame_batches import VIEW_MULTIPLE
 
 if TYPE_CHECKING:
     import openvino
@@ -53,7 +53,7 @@ class OpenVinoPass:
         from openvino.preprocess import PrePostProcessor
 
         start_s = time.monotonic()
-        example = torch.zeros(1, in_channels, 2 * VIEW_MULTIPLE, 3 * VIEW_MULTIPLE)
+        example = torch.zeros(1, in_channels, 2 * STRIDES[-1], 3 * STRIDES[-1])
         with warnings.catch_warnings():
             # It traces by torch.jit, which PyTorch means to give up and says so.
             warnings.simplefilter("ignore")

@@ -3,19 +3,89 @@
 While frames are predicted, one hidden file per temperature grows in place and `progress.json`
 says how far it is good; `finish` turns the chosen temperature's file into `prob.npy`.
 
-Axes: N samples, C class, h w half-scale pixels, T temperatures.
+Axes: N samples, C class (truth by prediction), h w half-scale pixels, T temperatures.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from engine.rundir import read_json, sync_folder, write_json
+from engine.rundir import Record, sync_folder
+
+
+class ResumableArray:
+    """A `.npy` file whose items along the first axis are written one by one, in any order.
+
+    How far it is good is for the caller to note, after `sync` and before what comes next. Plain
+    writes, not a memory map: mapped dirty pages would count as the process's own.
+
+    Args:
+        path: of the file; continued if it exists, else made full of zeros.
+        shape: of the whole array.
+        dtype: of its numbers.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self._item_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
+        if not path.exists():
+            np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=shape)
+        self._header_bytes = path.stat().st_size - shape[0] * self._item_bytes
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def write(self, index: int, items: NDArray[np.generic]) -> None:
+        """Write items from position `index` on; they are converted to the array's type."""
+        content = items.astype(self.dtype, copy=False).tobytes()
+        os.pwrite(self._descriptor, content, self._header_bytes + index * self._item_bytes)
+
+    def sync(self) -> None:
+        """Make what was written so far durable."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the file back; what was not synced may be lost."""
+        os.close(self._descriptor)
+
+
+class FoldState(Record):
+    """How far a fold's validation frames are predicted, and what was counted on them."""
+
+    weights: str
+    """Hash of the weights that predict: what others predicted is predicted again."""
+    done: int
+    """Frames predicted."""
+    elapsed_s: float
+    confusion: list[list[list[int]]]
+    """(T, C, C) at the labels' own resolution."""
+
+    def counts(self) -> NDArray[np.int64]:
+        """(T, C, C): `confusion` as an array."""
+        return np.array(self.confusion, np.int64)
+
+
+class Progress(Record):
+    """`oof/progress.json`."""
+
+    key: str
+    folds: dict[int, FoldState]
+
+
+class Manifest(Record):
+    """`oof/manifest.json`: what a finished store holds, and what it was made from."""
+
+    key: str
+    temperature: float
+    shape: tuple[int, int, int, int]
+    dtype: str
+    classes: tuple[str, ...]
+    stems: tuple[str, ...]
+    folds: tuple[int, ...]
+    """The fold that each sample validates."""
+    predicted: dict[int, FoldState]
+    """By fold."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +122,21 @@ class ProbStoreWriter:
         self.folder, self.layout = folder, layout
         folder.mkdir(parents=True, exist_ok=True)
         self._progress_path = folder / "progress.json"
-        self.progress: dict[str, Any] = {"key": layout.key, "folds": {}}
+        self._folds: dict[int, FoldState] = {}
         if self._progress_path.exists():
-            found = read_json(self._progress_path)
-            if found["key"] == layout.key:
-                self.progress = found
-        self._files = [self._partial(temperature) for temperature in layout.temperatures]
-        if not self.progress["folds"]:
+            found = Progress.read(self._progress_path)
+            self._folds = dict(found.folds) if found.key == layout.key else {}
+        partial = [self._partial(temperature) for temperature in layout.temperatures]
+        if not self._folds:
             for path in folder.glob(".prob_t*.npy"):
                 path.unlink()
-        self._streams = [self._open(path) for path in self._files]
-        self._offset = self._header_bytes()
+        elif (folder / "prob.npy").exists():
+            # Stopped between the renaming and the manifest: take the file back.
+            for path in partial:
+                if not path.exists():
+                    (folder / "prob.npy").replace(path)
+                    break
+        self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in partial]
 
     def write(self, index: int, prob_TChw: NDArray[np.float32], fold: int) -> None:
         """Write one sample at every temperature.
@@ -81,25 +155,25 @@ class ProbStoreWriter:
                 f"the network of fold {fold} was trained on it, so its prediction is not "
                 "out-of-fold"
             )
-        expected = (len(self._streams), *self.layout.shape[1:])
+        expected = (len(self._arrays), *self.layout.shape[1:])
         if prob_TChw.shape != expected:
             raise ValueError(f"probabilities must be {expected}, got {prob_TChw.shape}")
-        size = int(np.prod(self.layout.shape[1:])) * 2
-        for stream, prob_Chw in zip(self._streams, prob_TChw.astype(np.float16), strict=True):
-            # Plain writes, not a memory map: mapped dirty pages would count as the process's own.
-            os.pwrite(stream, prob_Chw.tobytes(), self._offset + index * size)
+        for array, prob_Chw in zip(self._arrays, prob_TChw, strict=True):
+            array.write(index, prob_Chw)
 
-    def commit(self, fold: int, state: dict[str, Any]) -> None:
+    def commit(self, fold: int, state: FoldState) -> None:
         """Make what was written so far durable and note `state` of the fold in progress."""
-        for stream in self._streams:
-            os.fsync(stream)
-        self.progress["folds"][str(fold)] = state
-        write_json(self._progress_path, self.progress)
+        # Frames first, then the note that counts them: a note never tells of frames that are not
+        # there.
+        for array in self._arrays:
+            array.sync()
+        self._folds[fold] = state
+        Progress(key=self.layout.key, folds=self._folds).write(self._progress_path)
 
-    def state(self, fold: int, weights: str) -> dict[str, Any]:
-        """The state last committed for the fold by the weights of that hash; {} if none was."""
-        state: dict[str, Any] = self.progress["folds"].get(str(fold), {})
-        return state if state.get("weights") == weights else {}
+    def state(self, fold: int, weights: str) -> FoldState | None:
+        """The state last committed for the fold by the weights of that hash; None if none was."""
+        state = self._folds.get(fold)
+        return state if state is not None and state.weights == weights else None
 
     def finish(self, temperature: float, key: str) -> None:
         """Keep the probabilities of `temperature` as `prob.npy`; drop the others.
@@ -110,41 +184,25 @@ class ProbStoreWriter:
 
         The manifest is written last: a store with a manifest is whole.
         """
-        for stream in self._streams:
-            os.close(stream)
-        self._streams = []
+        for array in self._arrays:
+            array.close()
+        self._arrays = []
         self._partial(temperature).replace(self.folder / "prob.npy")
         sync_folder(self.folder)
-        write_json(
-            self.folder / "manifest.json",
-            {
-                "key": key,
-                "temperature": temperature,
-                "shape": self.layout.shape,
-                "dtype": "float16",
-                "classes": self.layout.classes,
-                "stems": self.layout.stems,
-                "folds": self.layout.fold_of.tolist(),
-                "predicted": self.progress["folds"],
-            },
-        )
+        Manifest(
+            key=key,
+            temperature=temperature,
+            shape=self.layout.shape,
+            dtype="float16",
+            classes=self.layout.classes,
+            stems=self.layout.stems,
+            folds=tuple(self.layout.fold_of.tolist()),
+            predicted=self._folds,
+        ).write(self.folder / "manifest.json")
         forget_progress(self.folder)
 
     def _partial(self, temperature: float) -> Path:
         return self.folder / f".prob_t{temperature:g}.npy"
-
-    def _open(self, path: Path) -> int:
-        finished = self.folder / "prob.npy"
-        if not path.exists() and self.progress["folds"] and finished.exists():
-            # Stopped between the renaming and the manifest: take the file back.
-            finished.replace(path)
-        if not path.exists():
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=self.layout.shape)
-        return os.open(path, os.O_RDWR)
-
-    def _header_bytes(self) -> int:
-        payload = int(np.prod(self.layout.shape)) * 2
-        return self._files[0].stat().st_size - payload
 
 
 def forget_progress(folder: Path) -> None:
@@ -153,23 +211,17 @@ def forget_progress(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProbStore:
     """A finished store.
 
     Attributes:
         prob_NChw: (N, C, h, w) float16, memory-mapped, read only.
-        manifest: what `finish` wrote.
+        manifest: what it is.
     """
 
     prob_NChw: NDArray[np.float16]
-    manifest: dict[str, Any]
-
-    @property
-    def stems(self) -> Sequence[str]:
-        """N stems, in sample order."""
-        stems: list[str] = self.manifest["stems"]
-        return stems
+    manifest: Manifest
 
 
 def open_store(folder: Path, key: str | None = None) -> ProbStore:
@@ -186,8 +238,8 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
         raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
-    manifest = read_json(manifest_path)
-    if key is not None and manifest["key"] != key:
+    manifest = Manifest.read(manifest_path)
+    if key is not None and manifest.key != key:
         raise ValueError(
             f"{folder} was made from other weights, data or settings; delete it and run "
             "engine.train again"
@@ -198,9 +250,9 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
         raise ValueError(
             f"{prob_path} is damaged ({error}); delete {folder} and run again"
         ) from error
-    if list(prob_NChw.shape) != manifest["shape"] or prob_NChw.dtype != np.float16:
+    if prob_NChw.shape != manifest.shape or prob_NChw.dtype != np.float16:
         raise ValueError(
             f"{prob_path} holds {prob_NChw.dtype} {prob_NChw.shape}, the manifest says "
-            f"float16 {tuple(manifest['shape'])}; delete {folder} and run again"
+            f"float16 {manifest.shape}; delete {folder} and run again"
         )
     return ProbStore(prob_NChw, manifest)

@@ -1,28 +1,34 @@
 """The submission: masks of the test frames, in stem order, as `.npy` and `.zip`."""
 
 import logging
-import os
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.index import Sample
-from engine.rundir import RunDir, read_json, sync_folder, whole_file, write_json
+from engine.frames.listing import Sample
+from engine.rundir import Record, RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
+from engine.views.store import ResumableArray
 
 _log = logging.getLogger(__name__)
 
-Masks = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
+MasksFrom = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
 """From the number of frames to pass over to (position of the first frame, (B, H, W) masks)."""
 
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time stamp inside the zip, the format's earliest: equal masks give equal bytes."""
+
+
+class Progress(Record):
+    """`.submission.json`: how many frames are predicted, for what `key` stands for."""
+
+    key: str
+    done: int = 0
+    elapsed_s: float = 0.0
 
 
 def frame_size(samples: Sequence[Sample]) -> tuple[int, int] | None:
@@ -32,7 +38,7 @@ def frame_size(samples: Sequence[Sample]) -> tuple[int, int] | None:
 
 
 def write_submission(
-    masks: Masks, samples: Sequence[Sample], run: RunDir, key: str
+    masks: MasksFrom, samples: Sequence[Sample], run: RunDir, key: str
 ) -> float | None:
     """Predict the test frames into `submission.npy` and `submission.zip`, resuming.
 
@@ -51,26 +57,27 @@ def write_submission(
         why = "their sizes differ; engine.predict writes a mask each"
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
-    partial, progress_path = _partial_path(run), _progress_path(run)
-    progress: dict[str, Any] = {"key": key, "done": 0, "elapsed_s": 0.0}
-    if progress_path.exists():
-        found = read_json(progress_path)
-        progress = found if found["key"] == key else progress
-    if progress["done"] == len(samples) and run.submission_zip.exists() and not partial.exists():
-        return float(progress["elapsed_s"])
-    if not progress["done"]:
-        np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(samples), *hw))
-    if progress["done"] < len(samples):
-        _predict(masks, samples, run, progress)
-    with whole_file(run.submission) as temporary:
-        shutil.copyfile(partial, temporary)
+    partial, noted = run.root / ".submission.npy.partial", _progress_path(run)
+    progress = Progress(key=key)
+    if noted.exists() and (found := Progress.read(noted)).key == key:
+        progress = found
+    if progress.done == len(samples) and run.submission_zip.exists() and not partial.exists():
+        return progress.elapsed_s
+    if not partial.exists() or not progress.done:
+        partial.unlink(missing_ok=True)
+        progress = Progress(key=key)
+    array = ResumableArray(partial, (len(samples), *hw), np.uint8)
+    if progress.done < len(samples):
+        progress = _predict(masks, array, progress, noted)
+    array.close()
+    # The partial file goes last: without it, both others are whole.
     with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         entry = zipfile.ZipInfo(run.submission.name, ZIP_TIME)
         entry.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(entry, run.submission.read_bytes())
-    partial.unlink()
+        archive.writestr(entry, partial.read_bytes())
+    partial.replace(run.submission)
     sync_folder(run.root)
-    return float(progress["elapsed_s"])
+    return progress.elapsed_s
 
 
 def forget_progress(run: RunDir) -> None:
@@ -78,28 +85,19 @@ def forget_progress(run: RunDir) -> None:
     _progress_path(run).unlink(missing_ok=True)
 
 
-def _partial_path(run: RunDir) -> Path:
-    return run.root / ".submission.npy.partial"
-
-
 def _progress_path(run: RunDir) -> Path:
     return run.root / ".submission.json"
 
 
-def _predict(
-    masks: Masks, samples: Sequence[Sample], run: RunDir, progress: dict[str, Any]
-) -> None:
-    partial = _partial_path(run)
-    done = progress["done"]
-    before_s, start_s = progress["elapsed_s"], time.monotonic()
-    predicted = masks(done)
-    with track("test frames", len(samples), done) as advance, partial.open("r+b") as stream:
-        pixels = samples[0].hw[0] * samples[0].hw[1]
-        header = partial.stat().st_size - len(samples) * pixels
-        for first, mask_BHW in predicted:
-            os.pwrite(stream.fileno(), mask_BHW.tobytes(), header + first * pixels)
-            os.fsync(stream.fileno())
-            progress["done"] = first + len(mask_BHW)
-            progress["elapsed_s"] = round(before_s + time.monotonic() - start_s, 3)
-            write_json(_progress_path(run), progress)
+def _predict(masks: MasksFrom, array: ResumableArray, progress: Progress, noted: Path) -> Progress:
+    """Predict the frames that are missing; what stands afterwards."""
+    before, start_s = progress, time.monotonic()
+    with track("test frames", array.shape[0], before.done) as advance:
+        for first, mask_BHW in masks(before.done):
+            array.write(first, mask_BHW)
+            array.sync()
+            elapsed_s = round(before.elapsed_s + time.monotonic() - start_s, 3)
+            progress = Progress(key=before.key, done=first + len(mask_BHW), elapsed_s=elapsed_s)
+            progress.write(noted)
             advance(len(mask_BHW))
+    return progress

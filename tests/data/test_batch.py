@@ -1,3 +1,5 @@
+"""Crops to a batch: light, what lies outside of the frame, and the parts of a batch."""
+
 from pathlib import Path
 
 import numpy as np
@@ -5,46 +7,14 @@ import pytest
 import torch
 
 from engine.data.augment import Draws
-from engine.data.batch import Batch, finish, network_input
-from engine.data.normalisation import Normalisation
-from engine.frames.index import Sample
+from engine.data.batch import RawCrops, finish
+from engine.data.inputs import InputSpec, Normalisation
+from engine.data.sources import Batch
+from engine.frames.listing import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
-
-
-def test_rgb_is_normalised_by_channel_and_channels_last() -> None:
-    image = torch.rand(2, 3, 5, 7) * 255
-    result = network_input(image, None, NORMALISATION, 3)
-    mean, std = (
-        torch.tensor(values).double()[:, None, None]
-        for values in (NORMALISATION.mean, NORMALISATION.std)
-    )
-    torch.testing.assert_close(result.double(), (image.double() - mean) / std, rtol=0, atol=1e-6)
-    assert result.dtype == torch.float32
-    assert result.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_the_fourth_channel_is_clipped_inverse_depth_and_0_where_depth_is_missing() -> None:
-    depth = torch.tensor([[[0.0, 0.3, 0.71, 1.0, 10.0, 65.0]]])
-    result = network_input(torch.zeros(1, 3, 1, 6), depth, NORMALISATION, 4)
-    one_metre = (1 - 0.1) / (1 / 0.71 - 0.1)
-    torch.testing.assert_close(
-        result[0, 3, 0], torch.tensor([0, 1, 1, one_metre, 0, 0]), rtol=0, atol=1e-6
-    )
-    assert result[0, 3, 0, 0] == 0
-    assert result.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_four_channels_without_depth_and_other_counts_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 input channels need depth"):
-        network_input(torch.zeros(1, 3, 2, 2), None, NORMALISATION, 4)
-    with pytest.raises(ValueError, match=r"3 .* or 4 .* got 5"):
-        network_input(torch.zeros(1, 3, 2, 2), None, NORMALISATION, 5)
-
-
-def test_a_deviation_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        Normalisation((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
+RGB, RGBD = (InputSpec(channels, NORMALISATION) for channels in (3, 4))
+SAMPLES = [Sample("frame", Path("a.png"), None, None, (4, 6), None)]
 
 
 def draws_of(box: list[float], *, flip: bool = False, gain: float = 1, shift: float = 0) -> Draws:
@@ -58,18 +28,15 @@ def draws_of(box: list[float], *, flip: bool = False, gain: float = 1, shift: fl
 
 
 def finished(
-    draws: Draws, image: float = 50.0, in_channels: int = 4
+    draws: Draws, image: float = 50.0, spec: InputSpec = RGBD
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Constant crops of 4 x 4 pixels from a frame of 4 x 6."""
-    batch = finish(
+    crops = RawCrops(
         torch.full((1, 3, 4, 4), image),
         torch.full((1, 4, 4), 2.0),
         torch.full((1, 4, 4), 5, dtype=torch.uint8),
-        draws=draws,
-        samples=[Sample("frame", Path("a.png"), None, None, (4, 6), None)],
-        normalisation=NORMALISATION,
-        in_channels=in_channels,
     )
+    batch = finish(crops, draws, SAMPLES, spec)
     assert batch.image_BCHW.is_contiguous(memory_format=torch.channels_last)
     return batch.image_BCHW[0], batch.depth_BHW[0], batch.label_BHW[0]
 
@@ -91,20 +58,13 @@ def test_outside_the_frame_the_input_is_0_depth_missing_and_the_label_ignored(fl
 
 def test_light_is_applied_in_0_to_255_and_clipped_there() -> None:
     for gain, shift, expected in ((1.2, 0.1, 85.5), (0.8, -0.2, 0.0), (1.2, 0.8, 255.0)):
-        image, *_ = finished(draws_of([0, 0, 4, 4], gain=gain, shift=shift), 50.0, 3)
+        image, *_ = finished(draws_of([0, 0, 4, 4], gain=gain, shift=shift), 50.0, RGB)
         torch.testing.assert_close(image[0, 0, 0], torch.tensor((expected - 100) / 50))
 
 
 def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
-    batch = finish(
-        torch.zeros(1, 3, 2, 2),
-        None,
-        None,
-        draws=draws_of([0, 0, 2, 2]),
-        samples=[Sample("frame", Path("a.png"), None, None, (4, 6), None)],
-        normalisation=NORMALISATION,
-        in_channels=3,
-    )
+    crops = RawCrops(torch.zeros(1, 3, 2, 2), None, None)
+    batch = finish(crops, draws_of([0, 0, 2, 2]), SAMPLES, RGB)
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.folds import Folds, make_folds, neighbours
-from engine.frames.index import Sample
+from engine.data.folds import FoldsFile, make_folds, neighbours
+from engine.frames.listing import Sample
 
 
 def frames(stems: list[str], scenes: list[str] | None = None) -> list[Sample]:
@@ -113,14 +113,16 @@ def test_scene_folds_keep_scenes_whole_and_sizes_even() -> None:
     assert np.bincount(folds.fold_of).tolist() == [9, 7, 8]
 
 
-def test_folds_survive_json() -> None:
-    samples = numbered(*range(12))
-    folds = make_folds(samples, "blocked", 3, 42, 2)
-    back = Folds.from_json(json.loads(json.dumps(folds.to_json(samples))), samples)
-    assert back.fold_of.tolist() == folds.fold_of.tolist()
-    assert (back.kind, back.leakage) == (folds.kind, folds.leakage)
-    with pytest.raises(ValueError, match="1 stems differ, such as 000012"):
-        Folds.from_json(folds.to_json(samples), numbered(*range(13)))
+def test_folds_are_written_by_stem(tmp_path: Path) -> None:
+    samples = numbered(*range(4))
+    folds = make_folds(samples, "blocked", 2, 42, 2)
+    folds.file(samples).write(tmp_path / "folds.json")
+    assert json.loads((tmp_path / "folds.json").read_text(encoding="utf-8")) == {
+        "kind": "blocked",
+        "leakage": folds.leakage,
+        "fold_of": dict(zip([sample.stem for sample in samples], folds.fold_of, strict=True)),
+    }
+    assert FoldsFile.read(tmp_path / "folds.json") == folds.file(samples)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.config import ModelConfig
+from engine.data.inputs import Normalisation
 from engine.model.network import input_normalisation
-from engine.training.checkpoint import save_best
+from engine.training.checkpoint import best_note, save_best
 
 
 def test_input_normalisation_is_the_one_the_weights_were_trained_with() -> None:
@@ -23,12 +25,16 @@ def test_input_normalisation_is_the_one_the_weights_were_trained_with() -> None:
 def test_trained_weights_bring_the_normalisation_that_they_were_trained_with(
     tmp_path: Path,
 ) -> None:
-    trained = {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
-    save_best(tmp_path / "0.safetensors", torch.nn.Linear(1, 1), trained)
+    path, trained = tmp_path / "0.safetensors", Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    save_best(path, torch.nn.Linear(1, 1), best_note("hash", 0, 1, trained))
     given = ModelConfig(
         encoder="tf_efficientnet_lite0", weights=str(tmp_path / "{fold}.safetensors")
     )
-    found = input_normalisation(given)
-    assert (found.mean, found.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
-    save_best(tmp_path / "0.safetensors", torch.nn.Linear(1, 1), {})
+    assert input_normalisation(given) == trained
+    save_file({"weight": torch.zeros(1)}, path, metadata={"roomsmith": "{}"})
     assert input_normalisation(given).mean == (127.5, 127.5, 127.5)
+
+
+def test_a_deviation_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        Normalisation((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -13,22 +14,14 @@ from typing import Literal
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.data import resident_source, sources
 from engine.data.augment import Draws
-from engine.data.normalisation import Normalisation
-from engine.data.resident_source import ResidentSource
-from engine.data.sources import Source, make_source
-from engine.frames.index import Sample
+from engine.data.sources import ResidentSource, Source
+from engine.frames.listing import Sample
 
 Kind = Literal["dali", "resident", "torch"]
-
-# The shape that the fixtures' sources crop.
-CROP_HW = (32, 64)
-IDENTITY = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 has_dali = pytest.mark.skipif(
     not (sys.platform == "linux" and os.uname().machine == "x86_64"),
@@ -94,12 +87,14 @@ def test_an_iterator_closed_early_leaves_no_threads(
 
 
 @pytest.mark.parametrize("kind", READING)
-@pytest.mark.parametrize("fault", ["gone", "cut", "text"])
-@pytest.mark.parametrize("name", ["image", "depth", "label"])
+@pytest.mark.parametrize(
+    "damage",
+    [(name, fault) for name in ("image", "depth", "label") for fault in ("gone", "cut", "text")],
+    ids="-".join,
+)
 def test_a_file_that_went_bad_is_one_error_with_its_stem(
     kind: Kind,
-    fault: str,
-    name: str,
+    damage: tuple[str, str],
     tmp_path: Path,
     source_of: Callable[..., Source],
     epoch: Callable[..., Iterator[Draws]],
@@ -107,6 +102,7 @@ def test_a_file_that_went_bad_is_one_error_with_its_stem(
 ) -> None:
     samples = write_frames(tmp_path, "jpg")
     source = source_of(kind, samples)
+    name, fault = damage
     bad: Path = getattr(samples[4], name)
     if fault == "gone":
         bad.unlink()
@@ -149,50 +145,56 @@ def test_files_for_some_samples_only_and_depth_input_without_depth_are_refused(
         source_of("torch", bare)
 
 
-@has_dali
+# Sources are announced once for each number of threads, so each test below has its own.
 def test_auto_keeps_frames_that_fit_and_says_so(
-    png: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    png: list[Sample], source_of: Callable[..., Source], caplog: pytest.LogCaptureFixture
 ) -> None:
-    sources._announce.cache_clear()
-    device = torch.device("cpu")
     with caplog.at_level(logging.INFO, logger="engine.data.sources"):
-        made = make_source("auto", png, CROP_HW, IDENTITY, 3, device, 2, cache=str(tmp_path))
+        made = source_of("auto", png, workers=3)
     assert isinstance(made, ResidentSource)
     assert "resident (the decoded frames fit)" in caplog.text
 
 
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.data.resident.total_bytes", lambda device: 200_000)
+
+
 @has_dali
 def test_auto_reads_files_by_dali_where_the_frames_do_not_fit(
-    png: list[Sample], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    little_memory: None,
+    png: list[Sample],
+    source_of: Callable[..., Source],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sources._announce.cache_clear()
-    monkeypatch.setattr(resident_source, "_memory_limit", lambda device: 100_000)
-    device = torch.device("cpu")
     with caplog.at_level(logging.INFO, logger="engine.data.sources"):
-        made = make_source("auto", png, CROP_HW, IDENTITY, 3, device, 2)
+        made = source_of("auto", png, workers=4)
     assert type(made).__name__ == "DaliSource"
     assert "dali (0.0 GiB of decoded frames exceed 0.0 GiB, half of the memory" in caplog.text
 
 
 def test_auto_falls_back_to_torch_and_says_why_once(
+    little_memory: None,
     png: list[Sample],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    source_of: Callable[..., Source],
     epoch: Callable[..., Iterator[Draws]],
 ) -> None:
-    monkeypatch.setattr(sources, "_dali_fault", lambda: "no such library")
-    monkeypatch.setattr(sources, "misfit", lambda samples, device: "too large")
-    sources._announce.cache_clear()
-    device = torch.device("cpu")
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with caplog.at_level(logging.INFO, logger="engine.data.sources"):
-        made = [make_source("auto", png, CROP_HW, IDENTITY, 3, device, 2) for _ in range(3)]
+        made = [source_of("auto", png, workers=5) for _ in range(3)]
     assert all(len(list(source.batches(epoch(png)))) == 3 for source in made)
-    assert [record.getMessage() for record in caplog.records] == [
-        "data source: torch (too large; DALI cannot be imported: no such library), "
-        "batches on cpu, 2 threads"
-    ]
-    with pytest.raises(RuntimeError, match="no such library; install nvidia-dali"):
-        make_source("dali", png, CROP_HW, IDENTITY, 3, device, 2)
+    (message,) = (
+        record.getMessage() for record in caplog.records if record.name == "engine.data.sources"
+    )
+    assert re.fullmatch(
+        r"data source: torch \(0\.0 GiB of decoded frames exceed 0\.0 GiB, half of the memory; "
+        r"DALI cannot be imported: .*nvidia.*\), batches on cpu, 5 threads",
+        message,
+    )
+    with pytest.raises(RuntimeError, match="cannot be imported: .*; install nvidia-dali"):
+        source_of("dali", png)
 
 
 def test_interleaved_iterators_do_not_disturb_each_other(

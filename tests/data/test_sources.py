@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from engine.data.augment import Draws
-from engine.data.batch import Batch
-from engine.data.sources import Source
-from engine.frames.index import Sample
+from engine.data.sources import Batch, Source
+from engine.frames.listing import Sample
 
 Kind = Literal["dali", "resident", "torch"]
 

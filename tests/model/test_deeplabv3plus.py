@@ -59,7 +59,7 @@ def with_weights_of(theirs: nn.Module, model: ModelConfig) -> Network:
 def upsampled(logits_BChw: Tensor) -> Tensor:
     return F.interpolate(
         logits_BChw,
-        scale_factor=Network.logits_stride,
+        scale_factor=4,
         mode="bilinear",
         align_corners=Network.align_corners,
     )

@@ -68,7 +68,7 @@ def with_weights_of(theirs: torch.nn.Module, model: ModelConfig) -> Network:
 def upsampled(logits_BChw: torch.Tensor) -> torch.Tensor:
     return F.interpolate(
         logits_BChw,
-        scale_factor=Network.logits_stride,
+        scale_factor=4,
         mode="bilinear",
         align_corners=Network.align_corners,
     )

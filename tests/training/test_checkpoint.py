@@ -6,42 +6,51 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from torch import nn
 
+from engine.config import Config
+from engine.data.inputs import Normalisation, read_normalisation
+from engine.model.network import build_network
 from engine.rundir import RunDir
 from engine.training.checkpoint import (
+    EpochLine,
     Position,
+    best_note,
     load_last,
     read_metrics,
-    restore,
     save_best,
     save_last,
     write_metrics,
 )
-from engine.training.ema import Ema
+from engine.training.optim import Ema, make_optimizer
+from engine.training.step import EpochSums, Learner
+
+NORMALISATION = Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 
-def make(seed: int = 0) -> tuple[nn.Module, Ema, torch.optim.AdamW]:
+def make(config: Config, seed: int = 0) -> Learner:
     torch.manual_seed(seed)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
-    network.to(memory_format=torch.channels_last)
-    ema = Ema(network, 0.9, warmup=False)
-    return network, ema, torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True)
+    network = build_network(config.model, 13).train()
+    return Learner(
+        network,
+        Ema(network, 0.9, warmup=False),
+        make_optimizer(network, config.training),
+        EpochSums(torch.device("cpu")),
+    )
 
 
-def train(network: nn.Module, ema: Ema, optimizer: torch.optim.AdamW, steps: range) -> None:
+def train(learner: Learner, steps: range) -> None:
     for step in steps:
         torch.manual_seed(step)
-        network(torch.randn(2, 3, 8, 8)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update(step)
+        logits, depth = learner.network(torch.randn(2, 3, 32, 32))
+        (logits.square().mean() + depth.square().mean()).backward()
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+        learner.ema.update(step)
 
 
-def save(run: RunDir, parts: tuple[nn.Module, Ema, torch.optim.AdamW]) -> None:
-    network, ema, optimizer = parts
-    sums = torch.arange(4, dtype=torch.float64)
-    save_last(run, 3, Position(5, 7, 1.5), network, ema, optimizer, sums, "hash")
+def save(path: Path, learner: Learner) -> None:
+    learner.sums.sums.copy_(torch.arange(4))
+    save_last(path, "hash", Position(5, 7, 1.5), learner)
 
 
 @pytest.fixture
@@ -49,87 +58,121 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def test_a_fold_that_was_never_saved_has_no_state(run: RunDir) -> None:
-    assert load_last(run, 0, "hash") is None
+@pytest.fixture
+def last(run: RunDir) -> Path:
+    return run.last(3)
 
 
-def test_a_restored_state_goes_on_exactly_as_the_saved_one(run: RunDir) -> None:
-    parts, others = make(0), make(1)
-    train(*parts, range(3))
-    save(run, parts)
-    state = load_last(run, 3, "hash")
-    assert state is not None
-    assert restore(state, *others) == Position(5, 7, 1.5)
-    assert state["sums"].tolist() == [0, 1, 2, 3]
-    for continued in (parts, others):
-        train(*continued, range(3, 6))
-    for ours, theirs in ((parts[0], others[0]), (parts[1].network, others[1].network)):
-        for key, value in ours.state_dict().items():
-            assert torch.equal(theirs.state_dict()[key], value), key
-            assert theirs.state_dict()[key].stride() == value.stride(), key
+def test_a_fold_that_was_never_saved_has_no_state(last: Path) -> None:
+    assert load_last(last, "hash") is None
 
 
-def test_going_on_after_a_load_leaves_the_file_as_it_was(run: RunDir) -> None:
-    parts = make()
-    train(*parts, range(2))
-    save(run, parts)
-    before = run.last(3).read_bytes()
-    state = load_last(run, 3, "hash")
-    assert state is not None
-    restore(state, *parts)
-    train(*parts, range(2, 4))
-    assert run.last(3).read_bytes() == before
+def test_a_restored_state_goes_on_exactly_as_the_saved_one(tiny_config: Config, last: Path) -> None:
+    ours, theirs = make(tiny_config, 0), make(tiny_config, 1)
+    train(ours, range(3))
+    save(last, ours)
+    saved = load_last(last, "hash")
+    assert saved is not None
+    assert saved.position == Position(5, 7, 1.5)
+    saved.restore(theirs)
+    assert theirs.sums.sums.tolist() == [0, 1, 2, 3]
+    for continued in (ours, theirs):
+        train(continued, range(3, 6))
+    for one, other in ((ours.network, theirs.network), (ours.ema.network, theirs.ema.network)):
+        for key, value in one.state_dict().items():
+            assert torch.equal(other.state_dict()[key], value), key
+            assert other.state_dict()[key].stride() == value.stride(), key
 
 
-def test_another_configs_state_is_refused(run: RunDir) -> None:
-    save(run, make())
+def test_going_on_after_a_load_leaves_the_file_as_it_was(tiny_config: Config, last: Path) -> None:
+    learner = make(tiny_config)
+    train(learner, range(2))
+    save(last, learner)
+    before = last.read_bytes()
+    saved = load_last(last, "hash")
+    assert saved is not None
+    saved.restore(learner)
+    train(learner, range(2, 4))
+    assert last.read_bytes() == before
+
+
+def test_another_configs_state_is_refused(tiny_config: Config, last: Path) -> None:
+    save(last, make(tiny_config))
     with pytest.raises(
         RuntimeError, match=r"last\.pt was written by another config.*delete .*fold3"
     ):
-        load_last(run, 3, "other")
+        load_last(last, "other")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle"])
-def test_a_damaged_state_is_one_error_that_names_the_file(damage: str, run: RunDir) -> None:
-    save(run, make())
-    path = run.last(3)
+def test_a_damaged_state_is_one_error_that_names_the_file(
+    damage: str, tiny_config: Config, last: Path
+) -> None:
+    save(last, make(tiny_config))
     if damage == "pickle":
-        torch.save({"config_hash": Path}, path)  # weights_only must refuse what is not a tensor
+        torch.save({"config_hash": Path}, last)  # weights_only must refuse what is not a tensor
     else:
-        whole = path.read_bytes()
-        path.write_bytes({"truncated": whole[:1000], "empty": b"", "text": b"hello"}[damage])
+        whole = last.read_bytes()
+        last.write_bytes({"truncated": whole[:1000], "empty": b"", "text": b"hello"}[damage])
     with pytest.raises(RuntimeError, match=r"fold3/last\.pt cannot be read"):
-        load_last(run, 3, "hash")
+        load_last(last, "hash")
 
 
-def test_best_weights_are_contiguous_readable_by_others_and_carry_their_origin(run: RunDir) -> None:
-    network = make()[0]
-    origin = {"epoch": "4", "fold": "0", "config_hash": "hash"}
-    save_best(run.best(0), network, origin)
+def test_best_weights_are_contiguous_readable_by_others_and_carry_their_origin(
+    tiny_config: Config, run: RunDir
+) -> None:
+    network = make(tiny_config).network
+    save_best(run.best(0), network, best_note("hash", 0, 4, NORMALISATION))
     (run.root / "plain").touch()
     assert run.best(0).stat().st_mode == (run.root / "plain").stat().st_mode
     with safe_open(run.best(0), framework="pt") as file:
-        assert json.loads(file.metadata()["roomsmith"]) == origin
+        assert json.loads(file.metadata()["roomsmith"]) == {
+            "config_hash": "hash",
+            "fold": "0",
+            "epoch": "4",
+            "mean": [1.0, 2.0, 3.0],
+            "std": [4.0, 5.0, 6.0],
+        }
         assert set(file.keys()) == set(network.state_dict())
         for key, value in network.state_dict().items():
             assert torch.equal(file.get_tensor(key), value)
+    assert read_normalisation(run.best(0)) == NORMALISATION
 
 
-def test_best_weights_are_the_same_bytes_each_time(run: RunDir) -> None:
-    network = make()[0]
+def test_best_weights_are_the_same_bytes_each_time(tiny_config: Config, run: RunDir) -> None:
+    network = make(tiny_config).network
     for fold in range(8):
         # safetensors shuffles what it has to order by itself, so one copy would not tell.
-        save_best(run.best(fold), network, {name: name for name in "abcdefgh"})
+        save_best(run.best(fold), network, best_note("hash", 0, 4, NORMALISATION))
     assert len({run.best(fold).read_bytes() for fold in range(8)}) == 1
 
 
+def line_of(epoch: int, loss: float) -> EpochLine:
+    return EpochLine(epoch=epoch, loss=loss, train_s=1.5, validation_s=0.25)
+
+
 def test_metrics_behind_the_checkpoint_are_read_and_later_lines_are_not(run: RunDir) -> None:
-    lines = [{"epoch": epoch, "loss": epoch / 3} for epoch in (1, 2, 3)]
+    lines = [line_of(epoch, epoch / 3) for epoch in (1, 2, 3)]
     write_metrics(run.metrics(0), lines)
     assert read_metrics(run.metrics(0), 3) == lines
     assert read_metrics(run.metrics(0), 2) == lines[:2]
     text = run.metrics(0).read_text(encoding="utf-8")
-    assert [json.loads(line) for line in text.splitlines()] == lines
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"epoch": epoch, "loss": epoch / 3, "train_s": 1.5, "validation_s": 0.25}
+        for epoch in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("damage", ['{"epoch": 2, "tr', "[]", '{"epoch": 2}'])
+def test_a_damaged_line_of_metrics_is_an_error_that_names_the_file(
+    damage: str, run: RunDir
+) -> None:
+    write_metrics(run.metrics(0), [line_of(1, 0.5)])
+    with run.metrics(0).open("a", encoding="utf-8") as file:
+        file.write(f"{damage}\n")
+    with pytest.raises(ValueError, match=r"fold0/metrics\.jsonl is damaged"):
+        read_metrics(run.metrics(0), 2)
+    assert read_metrics(run.metrics(0), 1) == [line_of(1, 0.5)]
 
 
 def test_no_epoch_needs_no_metrics_file(run: RunDir) -> None:
@@ -137,7 +180,7 @@ def test_no_epoch_needs_no_metrics_file(run: RunDir) -> None:
 
 
 def test_metrics_refuse_a_number_that_json_lacks(run: RunDir) -> None:
-    write_metrics(run.metrics(0), [{"loss": 1.0}])
+    write_metrics(run.metrics(0), [line_of(1, 1.0)])
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_metrics(run.metrics(0), [{"loss": float("inf")}])
-    assert read_metrics(run.metrics(0), 1) == [{"loss": 1.0}]
+        write_metrics(run.metrics(0), [line_of(1, float("inf"))])
+    assert read_metrics(run.metrics(0), 1) == [line_of(1, 1.0)]

@@ -1,5 +1,6 @@
 """A fold from its first step to its last, stopped anywhere, and what it leaves behind."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,24 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engine.config import Config
 from engine.data.augment import epoch_order
-from engine.data.folds import make_folds
-from engine.data.normalisation import read_normalisation
-from engine.frames.index import Dataset, load_dataset
+from engine.data.inputs import read_normalisation
+from engine.data.sources import Batch
+from engine.experiment import Experiment
+from engine.model.network import Prediction
 from engine.rundir import RunDir
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.training import loss as loss_module
-from engine.training.checkpoint import load_last
-from engine.training.epoch_table import best_line, epoch_row
-from engine.training.loop import (
-    FoldTask,
-    is_complete,
-    stopped_at,
-    train_fold,
-)
-from engine.training.loss import Losses
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.training.checkpoint import Position, load_last
+from engine.training.loop import FoldTask, FoldTraining, train_fold
+from engine.training.loss import WHOLE, Losses, Shares, TrainingLoss
 from engine.training.step import TrainStep
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -38,6 +31,8 @@ POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERA
 STEPS, EPOCHS = 3, 2
 
 ReadRun = Callable[[Path], dict[str, Any]]
+OpenRun = Callable[..., Experiment]
+MakeTask = Callable[..., FoldTask]
 
 
 class StoppedError(Exception):
@@ -45,41 +40,16 @@ class StoppedError(Exception):
 
 
 @pytest.fixture(scope="module")
-def dataset(tiny_config: Config) -> Dataset:
-    data = tiny_config.data
-    return load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
+def undisturbed(open_run: OpenRun, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = open_run(tmp_path_factory.mktemp("loop") / "run")
+    train_fold(run.task(1), POLICY)
+    return run.dir
 
 
-def make_task(config: Config, dataset: Dataset, root: Path, **training: Any) -> FoldTask:
-    section = config.training.model_copy(update=training)
-    config = config.model_copy(update={"training": section})
-    data = config.data
-    folds = make_folds(
-        dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
-    )
-    return FoldTask(
-        config=config,
-        dataset=dataset,
-        run=RunDir(root),
-        fold=1,
-        training=folds.training(1),
-        validation=folds.validation(1),
-        config_hash="hash",
-    )
-
-
-@pytest.fixture
-def task(tiny_config: Config, dataset: Dataset, tmp_path: Path) -> FoldTask:
-    return make_task(tiny_config, dataset, tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    tiny_config: Config, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> RunDir:
-    task = make_task(tiny_config, dataset, tmp_path_factory.mktemp("loop") / "run")
-    train_fold(task, POLICY)
-    return task.run
+def steps_saved(run: RunDir) -> int:
+    """Steps of the whole fold that its checkpoint has behind it."""
+    saved = load_last(run.last(1), "hash")
+    return saved.position.epoch * STEPS + saved.position.step if saved else 0
 
 
 def metrics_of(run: RunDir) -> list[dict[str, Any]]:
@@ -112,13 +82,23 @@ def test_a_fold_leaves_its_three_files_and_a_line_an_epoch(undisturbed: RunDir) 
         assert line["loss"] > 0
         assert 0 <= line["miou"] <= line["pixel_acc"] <= 1
         assert line["train_s"] > 0
-    assert is_complete(undisturbed, 1, EPOCHS, "hash")
-    assert not is_complete(undisturbed, 1, EPOCHS + 1, "hash")
-    assert not is_complete(undisturbed, 0, EPOCHS, "hash")
 
 
-def test_the_best_weights_are_the_average_of_the_best_epoch(undisturbed: RunDir) -> None:
-    best = best_line(metrics_of(undisturbed))
+def test_a_fold_is_trained_when_its_last_epoch_is(undisturbed: RunDir, open_run: OpenRun) -> None:
+    run = open_run(undisturbed.root)
+    assert run.is_trained(1)
+    assert run.position(1) == Position(EPOCHS)
+    assert not run.is_trained(0)
+    assert run.position(0) is None
+    longer = open_run(undisturbed.root, training={"epochs": EPOCHS + 1})
+    assert not longer.is_trained(1)
+    assert longer.position(1) == Position(EPOCHS)
+
+
+def test_the_best_weights_are_the_average_of_the_best_epoch(
+    undisturbed: RunDir, open_run: OpenRun
+) -> None:
+    best = max(metrics_of(undisturbed), key=lambda line: float(line["miou"]))
     with safe_open(undisturbed.best(1), framework="pt") as file:
         origin = json.loads(file.metadata()["roomsmith"])
     normalisation = read_normalisation(undisturbed.best(1))
@@ -131,20 +111,22 @@ def test_the_best_weights_are_the_average_of_the_best_epoch(undisturbed: RunDir)
         "std": list(normalisation.std),
     }
     if best["epoch"] == EPOCHS:
-        state = load_last(undisturbed, 1, "hash")
-        assert state is not None
+        average = FoldTraining(
+            open_run(undisturbed.root).task(1), POLICY
+        ).learner.ema.network.state_dict()
         weights = load_file(undisturbed.best(1))
-        assert all(torch.equal(weights[key], value) for key, value in state["ema"].items())
+        assert all(torch.equal(weights[key], value) for key, value in average.items())
 
 
 @pytest.mark.parametrize("steps", range(1, STEPS * EPOCHS + 1))
 def test_stopped_after_any_step_it_goes_on_to_the_same_bytes(
     steps: int,
-    task: FoldTask,
+    make_task: MakeTask,
     undisturbed: RunDir,
     read_run: ReadRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    task = make_task()
     with monkeypatch.context() as patch:
         stop_after(steps, patch)
         with pytest.raises(StoppedError):
@@ -152,15 +134,15 @@ def test_stopped_after_any_step_it_goes_on_to_the_same_bytes(
     # save_every is 2 and counts over the whole fold; the end of an epoch saves as well. The step
     # that the process died after was not saved.
     saved = max(done for done in (0, 2, STEPS, 4) if done < steps)
-    position = stopped_at(task.run, 1, "hash")
-    assert (position.epoch * STEPS + position.step if position else 0) == saved
+    assert steps_saved(task.run) == saved
     train_fold(task, POLICY)
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
 def test_stopped_between_metrics_and_checkpoint_an_epoch_is_not_counted_twice(
-    task: FoldTask, undisturbed: RunDir, read_run: ReadRun, monkeypatch: pytest.MonkeyPatch
+    make_task: MakeTask, undisturbed: RunDir, read_run: ReadRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    task = make_task()
     with monkeypatch.context() as patch:
         replace_file = Path.replace
 
@@ -177,41 +159,38 @@ def test_stopped_between_metrics_and_checkpoint_an_epoch_is_not_counted_twice(
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
-def test_a_finished_fold_is_left_as_it_is(
-    undisturbed: RunDir, tiny_config: Config, dataset: Dataset
-) -> None:
+def test_a_finished_fold_is_left_as_it_is(undisturbed: RunDir, open_run: OpenRun) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.fold(1).iterdir()}
-    train_fold(make_task(tiny_config, dataset, undisturbed.root), POLICY)
+    train_fold(open_run(undisturbed.root).task(1), POLICY)
     assert {path: path.stat().st_mtime_ns for path in undisturbed.fold(1).iterdir()} == before
 
 
 def test_how_often_it_saves_changes_no_result(
-    tiny_config: Config, dataset: Dataset, tmp_path: Path, undisturbed: RunDir, read_run: ReadRun
+    make_task: MakeTask, undisturbed: RunDir, read_run: ReadRun
 ) -> None:
-    task = make_task(tiny_config, dataset, tmp_path / "run", save_every=1, log_every=1)
+    task = make_task(runtime={"save_every": 1, "log_every": 1})
     train_fold(task, POLICY)
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
-def test_another_seed_gives_other_weights(
-    tiny_config: Config, dataset: Dataset, tmp_path: Path, undisturbed: RunDir
-) -> None:
-    task = make_task(tiny_config, dataset, tmp_path / "run", seed=1)
+def test_another_seed_gives_other_weights(make_task: MakeTask, undisturbed: RunDir) -> None:
+    task = make_task(training={"seed": 1})
     train_fold(task, POLICY)
     ours, theirs = load_file(task.run.best(1)), load_file(undisturbed.best(1))
     assert not all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def spoil_step(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_step(fold: FoldTraining, steps: int) -> None:
     """Make the loss of the `steps`-th step from here NaN."""
-    loss, done = loss_module.training_loss, [0]
+    plain, calls = fold.step.loss, itertools.count(1)
 
-    def spoilt(*arguments: Any) -> Losses:
-        done[0] += 1
-        losses = loss(*arguments)
-        return losses._replace(total=losses.total * float("nan")) if done[0] == steps else losses
+    class Spoilt(TrainingLoss):
+        def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:
+            losses = super().__call__(prediction, batch, shares)
+            bad = next(calls) == steps
+            return losses._replace(total=losses.total * float("nan")) if bad else losses
 
-    monkeypatch.setattr("engine.training.step.training_loss", spoilt)
+    fold.step.loss = Spoilt(plain.config, plain.class_weight_C, plain.operations)
 
 
 @pytest.mark.parametrize(
@@ -222,44 +201,33 @@ def test_a_loss_that_is_not_finite_stops_the_fold_and_the_checkpoint_before_it_s
     bad: int,
     log_every: int,
     saved: int,
-    tiny_config: Config,
-    dataset: Dataset,
-    tmp_path: Path,
+    make_task: MakeTask,
     undisturbed: RunDir,
     read_run: ReadRun,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task = make_task(tiny_config, dataset, tmp_path / "run", log_every=log_every)
-    with monkeypatch.context() as patch:
-        spoil_step(bad, patch)
-        with pytest.raises(RuntimeError) as caught:
-            train_fold(task, POLICY)
+    task = make_task(runtime={"log_every": log_every})
+    fold = FoldTraining(task, POLICY)
+    spoil_step(fold, bad)
+    with pytest.raises(RuntimeError) as caught:
+        fold.run()
     epoch, step = divmod(bad - 1, STEPS)
     order = epoch_order(task.config.training.seed, epoch, task.training)
-    stems = ", ".join(dataset.train.samples[i].stem for i in order[2 * step : 2 * step + 2])
+    stems = ", ".join(task.dataset.train.samples[i].stem for i in order[2 * step : 2 * step + 2])
     assert str(caught.value).startswith(
         f"fold 1, epoch {epoch + 1}, step {step + 1}: the loss or its gradient is not finite; "
         f"samples {stems}. "
     )
-    position = stopped_at(task.run, 1, "hash")
-    assert (position.epoch * STEPS + position.step if position else 0) == saved
+    assert steps_saved(task.run) == saved
     # Once the cause is gone, it goes on as if nothing had happened.
     train_fold(task, POLICY)
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
-def test_epochs_between_validations_are_not_scored_but_the_last_one_is(
-    tiny_config: Config, dataset: Dataset, tmp_path: Path
-) -> None:
-    task = make_task(tiny_config, dataset, tmp_path / "run", validate_every=2, epochs=3)
-    train_fold(task, POLICY)
-    assert [line["epoch"] for line in metrics_of(task.run) if "miou" in line] == [2, 3]
-    assert "-      -" in epoch_row(1, metrics_of(task.run)[:1], 3)
-
-
 def test_only_whole_batches_are_trained_and_a_batch_is_no_larger_than_the_fold(
-    task: FoldTask,
+    make_task: MakeTask,
 ) -> None:
+    task = make_task()
+
     def with_batch(size: int) -> FoldTask:
         training = task.config.training.model_copy(update={"batch_size": size})
         return replace(task, config=task.config.model_copy(update={"training": training}))
@@ -267,28 +235,3 @@ def test_only_whole_batches_are_trained_and_a_batch_is_no_larger_than_the_fold(
     assert len(task.training) == 6
     assert [with_batch(size).steps_per_epoch for size in (1, 2, 4, 6, 100)] == [6, 3, 1, 1, 1]
     assert with_batch(100).batch_size == 6
-
-
-def test_the_first_of_equal_epochs_is_the_best() -> None:
-    lines: list[dict[str, Any]] = [
-        {"epoch": 1},
-        {"epoch": 2, "miou": 0.5},
-        {"epoch": 3, "miou": 0.5},
-    ]
-    assert best_line(lines)["epoch"] == 2
-    assert best_line(lines[:1]) == {}
-
-
-def test_validation_takes_the_frames_that_training_holds(
-    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changed = {"source": "resident", "cache": str(tmp_path)}
-    runtime = tiny_config.runtime.model_copy(update=changed)
-    task = make_task(tiny_config.model_copy(update={"runtime": runtime}), dataset, tmp_path / "run")
-
-    def read(*_: object, **__: object) -> None:
-        raise AssertionError("a file is read again")
-
-    monkeypatch.setattr("engine.views.frame_batches.read_frame", read)
-    train_fold(task, POLICY)
-    assert all(0 < line["miou"] <= 1 for line in metrics_of(task.run))

@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.config import Config
-from engine.data.batch import Batch
-from engine.model.network import Prediction
-from engine.runtime.operations import choose_operations
-from engine.training.loss import class_weights, depth_l1, part_shares, training_loss
+from engine.config import DataConfig, TrainingConfig
+from engine.data.sources import Batch
+from engine.model.network import Network, Prediction
+from engine.runtime.device import choose_operations
+from engine.training.loss import TrainingLoss, class_weights, depth_l1
 from kernels.boundary_ce import boundary_ce
 
-OPERATIONS = choose_operations("fused", torch.device("cpu"))
+CPU = torch.device("cpu")
+CLASSES = DataConfig().classes
+OPERATIONS = choose_operations("fused", CPU)
 
 
 def make(*, batch: int = 2) -> tuple[Prediction, Batch]:
@@ -28,8 +30,9 @@ def make(*, batch: int = 2) -> tuple[Prediction, Batch]:
     return Prediction(logits, depth), Batch(image, depth_m, label.byte(), np.arange(batch))
 
 
-def config_of(**training: object) -> Config:
-    return Config.model_validate({"training": training})
+def loss_of(**training: object) -> TrainingLoss:
+    config = TrainingConfig.model_validate(training)
+    return TrainingLoss(config, class_weights(config, CLASSES, CPU), OPERATIONS)
 
 
 def depth_by_loop(predicted: Tensor, depth_m: Tensor) -> float:
@@ -41,13 +44,15 @@ def depth_by_loop(predicted: Tensor, depth_m: Tensor) -> float:
     return sum(errors) / len(errors)
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-def test_the_depth_loss_is_the_mean_error_over_known_depth(align_corners: bool) -> None:
+def test_the_depth_loss_is_the_mean_error_over_known_depth() -> None:
     prediction, batch = make()
     upsampled = F.interpolate(
-        prediction.depth_Bhw[:, None], (16, 24), mode="bilinear", align_corners=align_corners
+        prediction.depth_Bhw[:, None],
+        (16, 24),
+        mode="bilinear",
+        align_corners=Network.align_corners,
     )
-    found = float(depth_l1(prediction.depth_Bhw, batch.depth_BHW, align_corners))
+    found = float(depth_l1(prediction.depth_Bhw, batch.depth_BHW))
     assert found == pytest.approx(depth_by_loop(upsampled, batch.depth_BHW), rel=1e-5)
 
 
@@ -55,13 +60,13 @@ def test_the_depth_loss_is_the_mean_error_over_known_depth(align_corners: bool) 
     ("metres", "target"), [(0.3, 0.0), (0.71, 0.0), (5.355, 0.5), (10.0, 1.0), (65.535, 1.0)]
 )
 def test_depth_is_clipped_to_what_the_sensor_measures(metres: float, target: float) -> None:
-    loss = depth_l1(torch.zeros(1, 1, 1), torch.full((1, 4, 4), metres), True)
+    loss = depth_l1(torch.zeros(1, 1, 1), torch.full((1, 4, 4), metres))
     assert float(loss) == pytest.approx(target, abs=1e-6)
 
 
 def test_without_any_depth_its_loss_and_gradient_are_0() -> None:
     depth = torch.rand(2, 4, 6, requires_grad=True)
-    loss = depth_l1(depth, torch.zeros(2, 16, 24), True)
+    loss = depth_l1(depth, torch.zeros(2, 16, 24))
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert depth.grad is not None
@@ -70,63 +75,53 @@ def test_without_any_depth_its_loss_and_gradient_are_0() -> None:
 
 def test_the_total_is_segmentation_plus_a_tenth_of_depth() -> None:
     prediction, batch = make()
-    config = config_of(boundary_weight=2.0, class_weights={"tv": 1.5}, ignored_edges=True)
-    weights = class_weights(config, torch.device("cpu"))
-    losses = training_loss(prediction, batch, config, weights, True, OPERATIONS)
+    loss = loss_of(boundary_weight=2.0, class_weights={"tv": 1.5}, ignored_edges=True)
+    losses = loss(prediction, batch)
     segmentation = boundary_ce(
         prediction.logits_BChw,
         batch.label_BHW,
-        weights,
+        loss.class_weight_C,
         2.0,
-        align_corners=True,
+        align_corners=Network.align_corners,
         ignored_edges=True,
     )
     assert torch.equal(losses.segmentation, segmentation)
-    assert torch.equal(losses.depth, depth_l1(prediction.depth_Bhw, batch.depth_BHW, True))
+    assert torch.equal(losses.depth, depth_l1(prediction.depth_Bhw, batch.depth_BHW))
     torch.testing.assert_close(losses.total, losses.segmentation + 0.1 * losses.depth)
 
 
 def test_with_the_defaults_it_is_plain_cross_entropy() -> None:
     prediction, batch = make()
-    config = config_of(depth_weight=0.0)
-    losses = training_loss(
-        prediction, batch, config, class_weights(config, torch.device("cpu")), True, OPERATIONS
-    )
+    losses = loss_of(depth_weight=0.0)(prediction, batch)
     upsampled = F.interpolate(prediction.logits_BChw, (16, 24), mode="bilinear", align_corners=True)
     oracle = F.cross_entropy(upsampled, batch.label_BHW.long(), ignore_index=255)
     torch.testing.assert_close(losses.total, oracle)
 
 
 def test_class_weights_stand_in_class_order() -> None:
-    config = config_of(class_weights={"window": 3.0, "bed": 2.0, "tv": 1.5})
+    config = TrainingConfig(class_weights={"window": 3.0, "bed": 2.0, "tv": 1.5})
     expected = [2.0, *[1.0] * 9, 1.5, 1.0, 3.0]
-    weights = class_weights(config, torch.device("cpu"))
+    weights = class_weights(config, CLASSES, CPU)
     assert weights.dtype == torch.float32
     assert weights.tolist() == expected
 
 
 def test_half_precision_predictions_are_scored_in_float32() -> None:
     prediction, batch = make()
-    config = config_of()
-    weights = class_weights(config, torch.device("cpu"))
+    loss = loss_of()
     half = Prediction(*(tensor.bfloat16() for tensor in prediction))
-    losses = training_loss(half, batch, config, weights, True, OPERATIONS)
-    assert {loss.dtype for loss in losses} == {torch.float32}
+    losses = loss(half, batch)
+    assert {part.dtype for part in losses} == {torch.float32}
     same = Prediction(*(tensor.float() for tensor in half))
-    assert torch.equal(
-        losses.total, training_loss(same, batch, config, weights, True, OPERATIONS).total
-    )
+    assert torch.equal(losses.total, loss(same, batch).total)
 
 
 def test_a_batch_without_labels_or_depth_moves_no_weight() -> None:
     prediction, batch = make()
     batch.label_BHW.fill_(255)
     batch.depth_BHW.zero_()
-    config = config_of(boundary_weight=2.0)
     leaves = Prediction(*(tensor.requires_grad_() for tensor in prediction))
-    losses = training_loss(
-        leaves, batch, config, class_weights(config, torch.device("cpu")), True, OPERATIONS
-    )
+    losses = loss_of(boundary_weight=2.0)(leaves, batch)
     losses.total.backward()  # type: ignore[no-untyped-call]
     assert losses.total.item() == 0.0
     for leaf in leaves:
@@ -145,17 +140,16 @@ def test_losses_of_parts_add_up_to_the_batchs(
     batch.label_BHW[0] = 255
     batch.label_BHW[1, 2:] = 255
     batch.depth_BHW[3] = 0
-    config = config_of(
+    loss = loss_of(
         boundary_weight=boundary_weight, ignored_edges=ignored_edges, class_weights={"bed": 3.0}
     )
-    weight = class_weights(config, torch.device("cpu"))
-    whole = training_loss(prediction, batch, config, weight, True, OPERATIONS)
+    whole = loss(prediction, batch)
     parts = batch.parts(count)
     losses = []
-    for part, shares in zip(parts, part_shares(parts, config), strict=True):
+    for part, shares in zip(parts, loss.shares(parts), strict=True):
         rows = part.index
         own = Prediction(prediction.logits_BChw[rows], prediction.depth_Bhw[rows])
-        losses.append(training_loss(own, part, config, weight, True, OPERATIONS, shares))
+        losses.append(loss(own, part, shares))
     found = torch.stack([torch.stack(part) for part in losses]).sum(dim=0)
     torch.testing.assert_close(found, torch.stack(whole), rtol=1e-6, atol=1e-6)
 
@@ -164,8 +158,7 @@ def test_a_batch_without_labels_and_depth_is_worth_nothing_in_parts_either() -> 
     prediction, batch = make(batch=2)
     batch.label_BHW[:] = 255
     batch.depth_BHW[:] = 0
-    config = config_of()
-    weight = class_weights(config, torch.device("cpu"))
-    for shares in part_shares(batch.parts(2), config):
-        losses = training_loss(prediction, batch, config, weight, True, OPERATIONS, shares)
+    loss = loss_of()
+    for shares in loss.shares(batch.parts(2)):
+        losses = loss(prediction, batch, shares)
         assert torch.stack(losses).tolist() == [0.0, 0.0, 0.0]

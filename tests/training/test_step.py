@@ -1,6 +1,7 @@
 """One step: what it changes, what it never does, and how it notes a loss that is not finite."""
 
 import copy
+import time
 from functools import partial
 from typing import Any
 
@@ -12,15 +13,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import Config
-from engine.data.batch import Batch
-from engine.model.network import Network, build_network
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.training import loss as loss_module
-from engine.training.ema import Ema
-from engine.training.loss import Losses
-from engine.training.optim import make_optimizer
-from engine.training.step import Statistics, TrainStep, step_seed
+from engine.data.sources import Batch
+from engine.model.network import Prediction, build_network
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.training.loss import WHOLE, Losses, Shares, TrainingLoss, class_weights
+from engine.training.optim import Ema, make_optimizer
+from engine.training.phases import PhaseClock
+from engine.training.step import EpochSums, Learner, MeanLosses, TrainStep, step_seed
 
 CPU = torch.device("cpu")
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -38,11 +37,17 @@ def make_batch(seed: int = 0) -> Batch:
 def make_step(
     config: Config, *, policy: DevicePolicy = EAGER, fold: int = 0, **training: Any
 ) -> TrainStep:
-    config = config.model_copy(update={"training": config.training.model_copy(update=training)})
+    section = config.training.model_copy(update=training)
     torch.manual_seed(0)
-    network: Network = build_network(config.model, 13).train()
-    ema = Ema(network, config.training.ema_decay, warmup=False)
-    return TrainStep(network, make_optimizer(network, config.training), ema, config, policy, fold)
+    network = build_network(config.model, 13).train()
+    learner = Learner(
+        network,
+        Ema(network, section.ema_decay, warmup=False),
+        make_optimizer(network, section),
+        EpochSums(CPU),
+    )
+    weights_C = class_weights(section, config.data.classes, CPU)
+    return TrainStep(learner, TrainingLoss(section, weights_C, policy.operations), policy, fold)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -54,20 +59,27 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_a_step_moves_weights_and_average_and_adds_up_losses(tiny_config: Config) -> None:
-    step, statistics = make_step(tiny_config), Statistics(CPU)
-    before = weights_of(step.network)
-    step(make_batch(), 1e-2, 0, 0, statistics)
-    after = weights_of(step.network)
+    step = make_step(tiny_config)
+    learner = step.learner
+    before = weights_of(learner.network)
+    step(make_batch(), 1e-2, 0, 0)
+    after = weights_of(learner.network)
     assert not any(torch.equal(before[key], after[key]) for key in before if "weight" in key)
-    for key, value in weights_of(step.ema.network).items():
+    for key, value in weights_of(learner.ema.network).items():
         if value.is_floating_point():
             torch.testing.assert_close(value, torch.lerp(before[key], after[key], 0.1))
-    means = statistics.means()
-    assert means["loss"] == pytest.approx(
-        means["segmentation_loss"] + 0.1 * means["depth_loss"], rel=1e-6
-    )
-    assert int(statistics.first_bad_step) == -1
-    assert all(parameter.grad is None for parameter in step.network.parameters())
+    means = learner.sums.means()
+    assert means.loss == pytest.approx(means.segmentation_loss + 0.1 * means.depth_loss, rel=1e-6)
+    assert int(learner.sums.first_bad_step) == -1
+    assert all(parameter.grad is None for parameter in learner.network.parameters())
+
+
+def test_losses_are_averaged_over_the_steps_that_were_added() -> None:
+    sums = EpochSums(CPU)
+    assert sums.means() == MeanLosses(0.0, 0.0, 0.0)
+    for step, losses in enumerate(([3.0, 2.0, 1.0], [1.0, 1.0, 0.0])):
+        sums.add(torch.tensor(losses), torch.tensor(1.0), step)
+    assert sums.means() == MeanLosses(loss=2.0, segmentation_loss=1.5, depth_loss=0.5)
 
 
 def test_a_step_depends_on_its_position_in_the_fold_and_on_nothing_before(
@@ -77,8 +89,8 @@ def test_a_step_depends_on_its_position_in_the_fold_and_on_nothing_before(
     for position, noise in ((7, 0), (7, 1), (8, 0)):
         step = make_step(tiny_config)
         torch.manual_seed(noise)  # whatever was drawn before must not matter
-        step(make_batch(), 1e-2, 1, position, Statistics(CPU))
-        ends.append(weights_of(step.network))
+        step(make_batch(), 1e-2, 1, position)
+        ends.append(weights_of(step.learner.network))
     assert equal(ends[0], ends[1])
     assert not equal(ends[0], ends[2]), "dropout and dropped paths differ from step to step"
 
@@ -91,20 +103,20 @@ def test_seeds_differ_between_runs_folds_and_steps_and_fit_64_bits() -> None:
 
 def test_the_learning_rate_is_the_steps_own(tiny_config: Config) -> None:
     step = make_step(tiny_config, weight_decay=0.0)
-    before = weights_of(step.network)
-    step(make_batch(), 0.0, 0, 0, Statistics(CPU))
-    named = dict(step.network.named_parameters())
+    before = weights_of(step.learner.network)
+    step(make_batch(), 0.0, 0, 0)
+    named = dict(step.learner.network.named_parameters())
     assert all(torch.equal(before[key], value) for key, value in named.items())
 
 
-def gradients_of(config: Config, batch: Batch, accumulate: int) -> tuple[list[Tensor], Statistics]:
-    step, statistics = make_step(config, accumulate=accumulate, clip_norm=0.0), Statistics(CPU)
+def gradients_of(config: Config, batch: Batch, accumulate: int) -> tuple[list[Tensor], MeanLosses]:
+    step = make_step(config, accumulate=accumulate, clip_norm=0.0)
     gradients: list[Tensor] = []
-    step.optimizer.register_step_pre_hook(
+    step.learner.optimizer.register_step_pre_hook(
         lambda *_: gradients.extend(p.grad.clone() for p in step.parameters if p.grad is not None)
     )
-    step(batch, 1e-2, 0, 0, statistics)
-    return gradients, statistics
+    step(batch, 1e-2, 0, 0)
+    return gradients, step.learner.sums.means()
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_config: Config) -> None:
@@ -119,13 +131,15 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_config: Config) -> 
     largest = max(float(gradient.abs().max()) for gradient in whole)
     for expected, found in zip(whole, parts, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 * largest)
-    assert of_parts.means() == pytest.approx(of_whole.means(), rel=1e-6)
+    assert of_parts == pytest.approx(of_whole, rel=1e-6)
 
 
 def test_parts_pass_the_network_one_by_one(tiny_config: Config) -> None:
     step, sizes = make_step(tiny_config, accumulate=2), []
-    step.network.register_forward_hook(lambda _part, inputs, _out: sizes.append(len(inputs[0])))
-    step(make_batch(), 1e-2, 0, 0, Statistics(CPU))
+    step.learner.network.register_forward_hook(
+        lambda _part, inputs, _out: sizes.append(len(inputs[0]))
+    )
+    step(make_batch(), 1e-2, 0, 0)
     assert sizes == [1, 1]
 
 
@@ -139,8 +153,8 @@ def test_the_gradient_norm_is_limited_where_asked(tiny_config: Config, clip: flo
             nn.utils.get_total_norm([p.grad for p in step.parameters if p.grad is not None])
         )
 
-    step.optimizer.register_step_pre_hook(note)
-    step(make_batch(), 1e-2, 0, 0, Statistics(CPU))
+    step.learner.optimizer.register_step_pre_hook(note)
+    step(make_batch(), 1e-2, 0, 0)
     if clip:
         assert float(norms[0]) == pytest.approx(clip, rel=1e-3)
     else:
@@ -162,37 +176,35 @@ def test_a_step_reads_no_value_back_and_no_shape_depends_on_one(
     accumulate: int, tiny_config: Config
 ) -> None:
     step = make_step(tiny_config, accumulate=accumulate)
-    statistics, batch = Statistics(CPU), make_batch()
+    sums, batch = step.learner.sums, make_batch()
     with _Calls() as calls:
-        step(batch, 1e-2, 0, 0, statistics)
+        step(batch, 1e-2, 0, 0)
     waiting = ("_local_scalar_dense", "nonzero", "masked_select", "aten.index.", "bincount")
     assert [name for name in calls.names if any(word in name for word in waiting)] == []
     assert any("convolution_backward" in name for name in calls.names), "the mode saw the backward"
     with _Calls() as calls:
-        statistics.means()
-        bool(statistics.first_bad_step < 0)
+        sums.means()
+        bool(sums.first_bad_step < 0)
     assert "aten._local_scalar_dense.default" in calls.names, "reading a value is seen"
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_the_first_step_that_is_not_finite_is_noted(
-    tiny_config: Config, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = loss_module.training_loss
+def test_the_first_step_that_is_not_finite_is_noted(tiny_config: Config, kind: str) -> None:
+    class Spoilt(TrainingLoss):
+        def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:
+            losses = super().__call__(prediction, batch, shares)
+            if kind == "loss":
+                return losses._replace(total=losses.total * float("inf"))
+            # Worth 0, but with a gradient of 0 x infinity.
+            return losses._replace(total=losses.total + (losses.total * 0).abs().sqrt())
 
-    def spoilt(*arguments: Any) -> Losses:
-        losses = plain(*arguments)
-        if kind == "loss":
-            return losses._replace(total=losses.total * float("inf"))
-        # Worth 0, but with a gradient of 0 x infinity.
-        return losses._replace(total=losses.total + (losses.total * 0).abs().sqrt())
-
-    step, statistics = make_step(tiny_config, clip_norm=0.0), Statistics(CPU)
+    step = make_step(tiny_config, clip_norm=0.0)
     for position in range(5):
         if position == 2:
-            monkeypatch.setattr("engine.training.step.training_loss", spoilt)
-        step(make_batch(position), 1e-3, position, position, statistics)
-    assert int(statistics.first_bad_step) == 2
+            plain = step.loss
+            step.loss = Spoilt(plain.config, plain.class_weight_C, plain.operations)
+        step(make_batch(position), 1e-3, position, position)
+    assert int(step.learner.sums.first_bad_step) == 2
 
 
 def test_a_compiled_step_trains_the_same_weights_under_the_same_names(
@@ -215,10 +227,10 @@ def test_a_compiled_step_trains_the_same_weights_under_the_same_names(
         for compiles in (False, True)
     ]
     for step in steps:
-        step(make_batch(), 1e-2, 0, 0, Statistics(CPU))
+        step(make_batch(), 1e-2, 0, 0)
     assert asked == [{"fullgraph": True}]
-    assert equal(*(weights_of(step.network) for step in steps))
-    assert equal(*(weights_of(step.ema.network) for step in steps))
+    assert equal(*(weights_of(step.learner.network) for step in steps))
+    assert equal(*(weights_of(step.learner.ema.network) for step in steps))
 
 
 def test_of_three_folds_only_the_first_is_compiled(
@@ -232,8 +244,8 @@ def test_of_three_folds_only_the_first_is_compiled(
     for fold in range(3):
         step = make_step(tiny_config, policy=policy, fold=fold)
         for number in range(2):
-            step(make_batch(number), 1e-3, number, number, Statistics(CPU))
-        evaluate = policy.evaluation(step.ema.network)
+            step(make_batch(number), 1e-3, number, number)
+        evaluate = policy.evaluation(step.learner.ema.network)
         with torch.inference_mode():
             for shape in ((2, 3, 32, 64), (2, 3, 64, 64)):
                 evaluate(torch.randn(shape))
@@ -241,3 +253,23 @@ def test_of_three_folds_only_the_first_is_compiled(
     # The training step, and two shapes of view.
     assert compiled == [3, 3, 3]
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_clock_is_told_every_phase_of_a_step_and_changes_nothing(
+    tiny_config: Config, accumulate: int
+) -> None:
+    plain, timed = (make_step(tiny_config, accumulate=accumulate) for _ in range(2))
+    timed.clock = PhaseClock(CPU)
+    start_s = time.perf_counter()
+    timed.clock.start()
+    timed(make_batch(), 1e-2, 0, 0)
+    elapsed_s = time.perf_counter() - start_s
+    seconds = timed.clock.seconds
+    assert set(seconds) == {"other", "forward", "loss", "backward", "optimizer", "average"}
+    assert min(seconds.values()) > 0
+    assert sum(seconds.values()) <= elapsed_s
+    timed.clock.start()
+    assert timed.clock.seconds == {}, "each step is told by itself"
+    plain(make_batch(), 1e-2, 0, 0)
+    assert equal(*(weights_of(step.learner.network) for step in (plain, timed)))

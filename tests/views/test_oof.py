@@ -1,46 +1,78 @@
 """Out-of-fold prediction against frames predicted one by one, stopped and resumed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
 from engine.data.folds import Folds, make_folds
-from engine.data.normalisation import Normalisation
-from engine.frames.index import Dataset, Sample, load_dataset
+from engine.data.inputs import InputSpec, Normalisation
+from engine.data.whole_frames import FrameReader
+from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
 from engine.model.network import Prediction
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.views.frame_batches import frame_batches
-from engine.views.networks import FoldNetwork
-from engine.views.oof import predict_fold, store_hw
-from engine.views.store import ProbStoreWriter, StoreLayout, open_store
-from engine.views.tta import mean_probabilities
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.views.oof import oof_layout, predict_fold, store_hw
+from engine.views.predictor import FoldNetwork, Predictor
+from engine.views.store import FoldState, ProbStoreWriter, open_store
 from kernels.confusion import probability_confusion
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
+SPEC = InputSpec(3, Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0)))
 
 
 class StoppedError(Exception):
     """Stands for a kill."""
 
 
+@dataclass(frozen=True)
+class Case:
+    """Frames in two folds, and what predicts them."""
+
+    config: Config
+    dataset: Dataset
+    folds: Folds
+
+    def writer(self, folder: Path) -> ProbStoreWriter:
+        samples = self.dataset.train.samples
+        return ProbStoreWriter(folder, oof_layout(self.config, samples, self.folds, "key"))
+
+    def predictor(self, fold: int, batch_size: int) -> Predictor:
+        reader = FrameReader(POLICY.device, batch_size, depth=False, workers=1)
+        return Predictor([network_of(fold)], self.config.inference, 13, POLICY, reader)
+
+    def predict(self, fold: int, writer: ProbStoreWriter, *, weights: str = "weights") -> FoldState:
+        def load() -> Predictor:
+            return self.predictor(fold, self.config.inference.batch_size)
+
+        return predict_fold(load, fold, weights, self.dataset.train.samples, writer)
+
+    def one_by_one(
+        self, samples: Sequence[Sample], fold: int
+    ) -> tuple[list[Tensor], NDArray[np.int64]]:
+        """(T, C, h, w) of each sample and the confusion by temperature, batch size 1."""
+        maps, count = [], np.zeros((2, 13, 13), np.int64)
+        for frames, prob in self.predictor(fold, 1).predict(samples, label=True):
+            label = frames.label_BHW
+            assert label is not None
+            count += np.stack([probability_confusion(prob[:, t], label).numpy() for t in range(2)])
+            maps.append(F.interpolate(prob[0], (24, 32), mode="bilinear"))
+        return maps, count
+
+
 @pytest.fixture(scope="module")
-def dataset(tiny_config: Config) -> Dataset:
+def case(tiny_config: Config) -> Case:
     data = tiny_config.data
-    return load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
-
-
-@pytest.fixture(scope="module")
-def folds(tiny_config: Config, dataset: Dataset) -> Folds:
-    return make_folds(dataset.train.samples, "blocked", 2, 42, 1)
+    dataset = load_dataset(Path(data.root), DatasetSpec(data.classes, data.small_classes))
+    folds = make_folds(dataset.train.samples, "blocked", 2, 42, 1)
+    return Case(tiny_config, dataset, folds)
 
 
 def network_of(fold: int) -> FoldNetwork:
@@ -51,76 +83,26 @@ def network_of(fold: int) -> FoldNetwork:
         logits = F.conv2d(F.avg_pool2d(image, 4), 4 * mixing)
         return Prediction(logits, logits[:, 0])
 
-    plain = Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0))
-    return FoldNetwork(fold, forward, plain, 3, align_corners=True)
+    return FoldNetwork(fold, forward, SPEC)
 
 
-def writer_of(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> ProbStoreWriter:
-    samples = dataset.train.samples
-    return ProbStoreWriter(
-        folder,
-        StoreLayout(
-            stems=tuple(sample.stem for sample in samples),
-            fold_of=folds.fold_of,
-            classes=config.data.classes,
-            hw=store_hw(config, samples),
-            temperatures=config.inference.temperatures,
-            key="key",
-        ),
-    )
+def confusion_of(writer: ProbStoreWriter, fold: int) -> list[list[list[int]]]:
+    state = writer.state(fold, "weights")
+    assert state is not None
+    return state.confusion
 
 
-def predict(
-    fold: int,
-    writer: ProbStoreWriter,
-    config: Config,
-    dataset: Dataset,
-    folds: Folds,
-    *,
-    weights: str = "weights",
-) -> None:
-    predict_fold(
-        lambda: network_of(fold),
-        fold,
-        weights,
-        folds,
-        dataset.train.samples,
-        config,
-        POLICY,
-        writer,
-    )
-
-
-def one_by_one(
-    samples: Sequence[Sample], config: Config, fold: int
-) -> tuple[list[Tensor], np.ndarray[Any, Any]]:
-    """(T, C, h, w) of each sample and the confusion by temperature, batch size 1."""
-    maps, count = [], np.zeros((2, 13, 13), np.int64)
-    for frames in frame_batches(samples, 1, POLICY.device, depth=False, label=True, workers=1):
-        prob = mean_probabilities(
-            [network_of(fold)], frames, config.inference, config.inference.temperatures, 13, POLICY
-        )
-        assert frames.label_BHW is not None
-        count += np.stack(
-            [probability_confusion(prob[:, t], frames.label_BHW).numpy() for t in range(2)]
-        )
-        maps.append(F.interpolate(prob[0], (24, 32), mode="bilinear"))
-    return maps, count
-
-
-def test_every_frame_is_predicted_by_the_fold_that_never_saw_it(
-    tiny_config: Config, dataset: Dataset, folds: Folds, tmp_path: Path
-) -> None:
-    writer = writer_of(tmp_path, tiny_config, dataset, folds)
+def test_every_frame_is_predicted_by_the_fold_that_never_saw_it(case: Case, tmp_path: Path) -> None:
+    writer = case.writer(tmp_path)
     expected: dict[int, Tensor] = {}
     for fold in (0, 1):
-        predict(fold, writer, tiny_config, dataset, folds)
-        validation = folds.validation(fold)
-        samples = [dataset.train.samples[i] for i in validation]
-        maps, count = one_by_one(samples, tiny_config, fold)
-        state = writer.state(fold, "weights")
-        assert state["done"] == len(validation) == 6
-        assert state["confusion"] == count.tolist()
+        state = case.predict(fold, writer)
+        assert state == writer.state(fold, "weights")
+        validation = case.folds.validation(fold)
+        samples = [case.dataset.train.samples[i] for i in validation]
+        maps, count = case.one_by_one(samples, fold)
+        assert state.done == len(validation) == 6
+        assert state.confusion == count.tolist()
         expected |= dict(zip(validation.tolist(), maps, strict=True))
     writer.finish(1.0, "whole")
     prob_NChw = open_store(tmp_path).prob_NChw
@@ -132,83 +114,75 @@ def test_every_frame_is_predicted_by_the_fold_that_never_saw_it(
 
 
 def test_the_confusion_counts_every_labelled_pixel_at_the_labels_own_size(
-    tiny_config: Config, dataset: Dataset, folds: Folds, tmp_path: Path
+    case: Case, tmp_path: Path
 ) -> None:
-    writer = writer_of(tmp_path, tiny_config, dataset, folds)
-    inference = tiny_config.inference.model_copy(update={"base_hw": (32, 32)})
-    config = tiny_config.model_copy(update={"inference": inference})
-    writer = writer_of(tmp_path, config, dataset, folds)
-    predict(0, writer, config, dataset, folds)
-    labelled = dataset.statistics.class_pixels_NC[folds.validation(0)].sum(axis=0)
-    for count in writer.state(0, "weights")["confusion"]:
-        assert np.array(count).sum(axis=1).tolist() == labelled.tolist()
+    inference = case.config.inference.model_copy(update={"base_hw": (32, 32)})
+    small = replace(case, config=case.config.model_copy(update={"inference": inference}))
+    state = small.predict(0, small.writer(tmp_path))
+    labelled = case.dataset.train.class_pixels_NC[case.folds.validation(0)].sum(axis=0)
+    for count_CC in state.counts():
+        assert count_CC.sum(axis=1).tolist() == labelled.tolist()
 
 
 @pytest.mark.parametrize("batches", [1, 2])
 def test_stopped_and_reopened_it_goes_on_to_the_same_bytes(
-    batches: int,
-    tiny_config: Config,
-    dataset: Dataset,
-    folds: Folds,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    batches: int, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for fold in (0, 1):
-        predict(fold, writer_of(whole, tiny_config, dataset, folds), tiny_config, dataset, folds)
+        case.predict(fold, case.writer(whole))
     with monkeypatch.context() as patch:
         commit, done = ProbStoreWriter.commit, [0]
 
-        def stopping(self: ProbStoreWriter, fold: int, state: dict[str, Any]) -> None:
+        def stopping(self: ProbStoreWriter, fold: int, state: FoldState) -> None:
             commit(self, fold, state)
             done[0] += 1
             if done[0] == batches:
                 raise StoppedError
 
         patch.setattr(ProbStoreWriter, "commit", stopping)
-        writer = writer_of(parts, tiny_config, dataset, folds)
         with pytest.raises(StoppedError):
-            predict(0, writer, tiny_config, dataset, folds)
+            case.predict(0, case.writer(parts))
     for fold in (0, 1):
-        predict(fold, writer_of(parts, tiny_config, dataset, folds), tiny_config, dataset, folds)
+        case.predict(fold, case.writer(parts))
     confusions = []
     for folder in (whole, parts):
-        writer = writer_of(folder, tiny_config, dataset, folds)
-        confusions.append([writer.state(fold, "weights")["confusion"] for fold in (0, 1)])
+        writer = case.writer(folder)
+        confusions.append([confusion_of(writer, fold) for fold in (0, 1)])
         writer.finish(0.7, "whole")
     assert confusions[0] == confusions[1]
     assert (whole / "prob.npy").read_bytes() == (parts / "prob.npy").read_bytes()
 
 
-def test_a_predicted_fold_loads_no_network(
-    tiny_config: Config, dataset: Dataset, folds: Folds, tmp_path: Path
-) -> None:
-    writer = writer_of(tmp_path, tiny_config, dataset, folds)
-    predict(0, writer, tiny_config, dataset, folds)
+def test_a_predicted_fold_loads_no_network(case: Case, tmp_path: Path) -> None:
+    writer = case.writer(tmp_path)
+    state = case.predict(0, writer)
 
-    def load() -> FoldNetwork:
+    def load() -> Predictor:
         raise AssertionError("nothing is left to predict")
 
-    predict_fold(load, 0, "weights", folds, dataset.train.samples, tiny_config, POLICY, writer)
+    assert predict_fold(load, 0, "weights", case.dataset.train.samples, writer) == state
 
 
-def test_new_weights_predict_their_fold_again_from_the_start(
-    tiny_config: Config, dataset: Dataset, folds: Folds, tmp_path: Path
-) -> None:
-    writer = writer_of(tmp_path, tiny_config, dataset, folds)
-    predict(0, writer, tiny_config, dataset, folds)
-    before = writer.state(0, "weights")["confusion"]
-    predict(0, writer, tiny_config, dataset, folds, weights="new")
-    assert writer.state(0, "new")["confusion"] == before
-    assert writer.state(0, "weights") == {}
+def test_new_weights_predict_their_fold_again_from_the_start(case: Case, tmp_path: Path) -> None:
+    writer = case.writer(tmp_path)
+    before = case.predict(0, writer)
+    again = case.predict(0, writer, weights="new")
+    assert again.confusion == before.confusion
+    assert writer.state(0, "new") == again
+    assert writer.state(0, "weights") is None
 
 
-def test_the_store_has_half_the_base_size_or_half_the_largest_frame(
-    tiny_config: Config, dataset: Dataset
-) -> None:
-    samples = dataset.train.samples
-    assert store_hw(tiny_config, samples) == (24, 32)
-    inference = tiny_config.inference.model_copy(update={"base_hw": None})
-    config = tiny_config.model_copy(update={"inference": inference})
+def test_the_store_has_half_the_base_size_or_half_the_largest_frame() -> None:
     odd = [Sample(str(hw), Path(), None, None, hw, None) for hw in ((101, 40), (64, 201))]
-    assert store_hw(config, tuple(odd)) == (50, 100)
+    assert store_hw((48, 64), odd) == (24, 32)
+    assert store_hw(None, odd) == (50, 100)
+
+
+def test_the_layout_of_a_store_is_that_of_the_training_frames(case: Case) -> None:
+    samples = case.dataset.train.samples
+    layout = oof_layout(case.config, samples, case.folds, "key")
+    assert layout.stems == tuple(sample.stem for sample in samples)
+    assert layout.shape == (12, 13, 24, 32)
+    assert layout.temperatures == case.config.inference.temperatures
+    assert np.array_equal(layout.fold_of, case.folds.fold_of)

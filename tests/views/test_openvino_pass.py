@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from engine.config import Config
+from engine.data.inputs import Normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.training.checkpoint import save_best
-from engine.views.networks import load_fold
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.training.checkpoint import best_note, save_best
 from engine.views.openvino_pass import OpenVinoPass, check_openvino
+from engine.views.predictor import load_fold
 
 CPU = torch.device("cpu")
 POLICY = DevicePolicy(CPU, None, compile=False, operations=choose_operations("fused", CPU))
@@ -49,7 +49,8 @@ def test_every_shape_gives_what_the_network_gives(
 @torch.inference_mode()
 def test_a_fold_is_run_by_what_the_config_names(tiny_config: Config, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
-    save_best(RunDir(tmp_path).best(0), build_network(tiny_config.model, 13), {"fold": "0"})
+    note = best_note("hash", 0, 1, Normalisation((128.0,) * 3, (64.0,) * 3))
+    save_best(RunDir(tmp_path).best(0), build_network(tiny_config.model, 13), note)
     runtime = tiny_config.runtime.model_copy(update={"inference": "openvino"})
     config = tiny_config.model_copy(update={"runtime": runtime})
     fold = load_fold(config, RunDir(tmp_path), 0, POLICY)
@@ -61,7 +62,7 @@ def test_a_fold_is_run_by_what_the_config_names(tiny_config: Config, tmp_path: P
 
 
 def test_a_gpu_is_refused_and_what_to_do_is_said() -> None:
-    with pytest.raises(RuntimeError, match=r"runs on the CPU, not on cuda; use --inference\.runt"):
+    with pytest.raises(RuntimeError, match=r"runs on the CPU, not on cuda; use --runtime\.inf"):
         check_openvino(torch.device("cuda"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.views.store import ProbStoreWriter, StoreLayout, open_store
+from engine.views.store import FoldState, Manifest, ProbStoreWriter, StoreLayout, open_store
 
 STEMS = ("a", "b", "c", "d")
 FOLD_OF = np.array([0, 1, 0, 1])
@@ -33,8 +33,8 @@ def prob_of(index: int) -> NDArray[np.float32]:
     return rng.random((2, 2, *HW), dtype=np.float32)
 
 
-def state_of(done: int, weights: str = "weights") -> dict[str, Any]:
-    return {"weights": weights, "done": done, "confusion": [[1]]}
+def state_of(done: int, weights: str = "weights") -> FoldState:
+    return FoldState(weights=weights, done=done, elapsed_s=0.5, confusion=[[[1]], [[2]]])
 
 
 def fill(writer: ProbStoreWriter, samples: tuple[int, ...] = (0, 1, 2, 3)) -> None:
@@ -58,10 +58,12 @@ def test_a_finished_store_holds_the_chosen_temperature_and_nothing_else(tmp_path
     assert store.prob_NChw.shape == (4, 2, *HW)
     for index in range(4):
         assert np.array_equal(store.prob_NChw[index], prob_of(index)[1].astype(np.float16))
-    assert tuple(store.stems) == STEMS
-    assert store.manifest["folds"] == [0, 1, 0, 1]
-    assert store.manifest["temperature"] == 1.0
-    assert store.manifest["predicted"] == {"0": state_of(2), "1": state_of(2)}
+    assert store.manifest.stems == STEMS
+    assert store.manifest.classes == ("floor", "wall")
+    assert store.manifest.folds == (0, 1, 0, 1)
+    assert store.manifest.temperature == 1.0
+    assert store.manifest.predicted == {0: state_of(2), 1: state_of(2)}
+    assert store.manifest.predicted[1].counts().tolist() == [[[1]], [[2]]]
 
 
 def test_a_finished_store_cannot_be_written_through(tmp_path: Path) -> None:
@@ -103,11 +105,12 @@ def test_a_writer_reopened_after_a_stop_continues(stopped_after: int, tmp_path: 
     again = ProbStoreWriter(parts, layout_of())
     for fold in (0, 1):
         done = sum(int(FOLD_OF[index]) == fold for index in samples)
-        assert again.state(fold, "weights") == (state_of(done) if done else {})
+        assert again.state(fold, "weights") == (state_of(done) if done else None)
     for index in range(stopped_after, 4):
         fold = int(FOLD_OF[index])
         again.write(index, prob_of(index), fold)
-        again.commit(fold, state_of(again.state(fold, "weights").get("done", 0) + 1))
+        state = again.state(fold, "weights")
+        again.commit(fold, state_of(1 + (state.done if state else 0)))
     again.finish(0.7, "key")
     assert (parts / "prob.npy").read_bytes() == (whole / "prob.npy").read_bytes()
     assert (parts / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
@@ -117,13 +120,13 @@ def test_what_other_weights_predicted_is_not_taken_over(tmp_path: Path) -> None:
     fill(ProbStoreWriter(tmp_path, layout_of()))
     again = ProbStoreWriter(tmp_path, layout_of())
     assert again.state(0, "weights") == state_of(2)
-    assert again.state(0, "other weights") == {}
+    assert again.state(0, "other weights") is None
 
 
 def test_what_another_key_began_is_begun_again(tmp_path: Path) -> None:
     fill(ProbStoreWriter(tmp_path, layout_of()))
     again = ProbStoreWriter(tmp_path, layout_of(key="other"))
-    assert again.state(0, "weights") == {}
+    assert again.state(0, "weights") is None
     fill(again, (1,))
     again.finish(0.7, "key")
     prob = open_store(tmp_path).prob_NChw
@@ -150,7 +153,7 @@ def test_stopped_while_finishing_it_can_finish_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.views.store.write_json", stop)
+        patch.setattr(Manifest, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             writer.finish(chosen, "whole")
     with pytest.raises(FileNotFoundError, match="holds no finished store"):
@@ -180,7 +183,7 @@ def test_a_folder_without_a_store_says_what_to_do(tmp_path: Path) -> None:
 def test_a_store_made_from_something_else_is_refused(finished: Path) -> None:
     with pytest.raises(ValueError, match="was made from other weights, data or settings"):
         open_store(finished, "other")
-    assert open_store(finished, None).manifest["key"] == "whole"
+    assert open_store(finished, None).manifest.key == "whole"
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
@@ -205,5 +208,5 @@ def test_an_array_that_is_not_the_manifests_is_refused(
 def test_a_manifest_that_is_no_json_is_refused(finished: Path) -> None:
     manifest = finished / "manifest.json"
     manifest.write_text(json.dumps({"key": "whole"})[:-3], encoding="utf-8")
-    with pytest.raises(ValueError, match=r"manifest\.json is not valid JSON"):
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged .*file: .*delete it"):
         open_store(finished)

@@ -2,28 +2,29 @@
 
 import io
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
-from engine.data.normalisation import Normalisation
-from engine.frames.index import Dataset, Sample, load_dataset
+from engine.data.inputs import InputSpec, Normalisation
+from engine.data.whole_frames import FrameReader
+from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
 from engine.model.network import Prediction
 from engine.rundir import RunDir
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.views.masks import predict_masks
-from engine.views.networks import FoldNetwork
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.views.predictor import FoldNetwork, Predictor
 from engine.views.submission import forget_progress, frame_size, write_submission
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
+SPEC = InputSpec(3, Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0)))
 
 
 class StoppedError(Exception):
@@ -33,10 +34,12 @@ class StoppedError(Exception):
 @pytest.fixture(scope="module")
 def dataset(tiny_config: Config) -> Dataset:
     data = tiny_config.data
-    return load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
+    return load_dataset(Path(data.root), DatasetSpec(data.classes, data.small_classes))
 
 
-def networks(shift: int = 0) -> list[FoldNetwork]:
+def predictor_of(config: Config, shift: int = 0) -> Predictor:
+    """Two networks at one temperature; another `shift` stands for other weights."""
+
     def network(fold: int) -> FoldNetwork:
         generator = torch.Generator().manual_seed(fold + shift)
         mixing = 4 * torch.randn(13, 3, 1, 1, generator=generator)
@@ -45,20 +48,19 @@ def networks(shift: int = 0) -> list[FoldNetwork]:
             logits = F.conv2d(F.avg_pool2d(image, 4), mixing)
             return Prediction(logits, logits[:, 0])
 
-        plain = Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0))
-        return FoldNetwork(fold, forward, plain, 3, align_corners=True)
+        return FoldNetwork(fold, forward, SPEC)
 
-    return [network(0), network(1)]
+    reader = FrameReader(POLICY.device, config.inference.batch_size, depth=False, workers=1)
+    networks = [network(0), network(1)]
+    return Predictor(networks, config.inference, 13, POLICY, reader).at(0.7)
 
 
-def no_masks(start: int) -> Any:
+def no_masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     raise AssertionError("nothing is left to predict")
 
 
-def masks_of(
-    config: Config, dataset: Dataset, shift: int = 0
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    found = predict_masks(networks(shift), dataset.test.samples, 0.7, config, POLICY)
+def masks_of(config: Config, dataset: Dataset, shift: int = 0) -> NDArray[np.uint8]:
+    found = predictor_of(config, shift).masks(dataset.test.samples)
     return np.concatenate([mask for _, mask in found])
 
 
@@ -66,12 +68,8 @@ def write(
     run: RunDir, config: Config, dataset: Dataset, *, key: str = "key", shift: int = 0
 ) -> float:
     samples = dataset.test.samples
-    seconds = write_submission(
-        lambda start: predict_masks(networks(shift), samples, 0.7, config, POLICY, start),
-        samples,
-        run,
-        key,
-    )
+    predictor = predictor_of(config, shift)
+    seconds = write_submission(lambda start: predictor.masks(samples, start), samples, run, key)
     assert seconds is not None
     return seconds
 
@@ -95,12 +93,37 @@ def test_the_array_is_the_masks_in_stem_order_and_the_zip_holds_it(
     assert sorted(path.name for path in run.root.iterdir()) == ["submission.npy", "submission.zip"]
 
 
+def stop_at(event: str, patch: pytest.MonkeyPatch) -> None:
+    """Let the process die before or after a file gets its name; `event` is "moment name count"."""
+    moment, name, count = event.split()
+    replace, seen = Path.replace, [0]
+
+    def stopping(self: Path, target: Path) -> Path:
+        seen[0] += target.name == name
+        now = target.name == name and seen[0] == int(count)
+        if now and moment == "write":
+            raise StoppedError
+        result = replace(self, target)
+        if now:
+            raise StoppedError
+        return result
+
+    patch.setattr(Path, "replace", stopping)
+
+
+def content(run: RunDir) -> tuple[bytes, bytes]:
+    return run.submission.read_bytes(), run.submission_zip.read_bytes()
+
+
 @pytest.mark.parametrize(
     "event",
     [
         *(f"renamed .submission.json {n}" for n in (1, 2, 3)),
-        "write submission.npy 1",
-        "write submission.zip 1",
+        *(
+            f"{moment} submission.{kind} 1"
+            for moment in ("write", "renamed")
+            for kind in ("zip", "npy")
+        ),
     ],
 )
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
@@ -114,30 +137,34 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     for run in (whole, parts):
         run.root.mkdir()
     write(whole, tiny_config, dataset)
-    moment, name, count = event.split()
     with monkeypatch.context() as patch:
-        replace, seen = Path.replace, [0]
-
-        def stopping(self: Path, target: Path) -> Path:
-            seen[0] += target.name == name
-            now = target.name == name and seen[0] == int(count)
-            if now and moment == "write":
-                raise StoppedError
-            result = replace(self, target)
-            if now:
-                raise StoppedError
-            return result
-
-        patch.setattr(Path, "replace", stopping)
+        stop_at(event, patch)
         with pytest.raises(StoppedError):
             write(parts, tiny_config, dataset)
     write(parts, tiny_config, dataset)
-    for ours, theirs in (
-        (parts.submission, whole.submission),
-        (parts.submission_zip, whole.submission_zip),
-    ):
-        assert ours.read_bytes() == theirs.read_bytes()
+    assert content(parts) == content(whole)
     assert not (parts.root / ".submission.npy.partial").exists()
+
+
+@pytest.mark.parametrize("noted", [1, 3])
+def test_what_is_noted_of_a_partial_file_that_is_gone_is_predicted_again(
+    noted: int,
+    tiny_config: Config,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
+    for run in (whole, parts):
+        run.root.mkdir()
+    write(whole, tiny_config, dataset)
+    with monkeypatch.context() as patch:
+        stop_at(f"renamed .submission.json {noted}", patch)
+        with pytest.raises(StoppedError):
+            write(parts, tiny_config, dataset)
+    (parts.root / ".submission.npy.partial").unlink()
+    write(parts, tiny_config, dataset)
+    assert content(parts) == content(whole)
 
 
 def test_what_stands_already_is_not_predicted_again(

@@ -9,18 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine.config import Config
+from engine.data.inputs import InputSpec, Normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.training.checkpoint import save_best
-from engine.views.networks import load_fold
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.training.checkpoint import best_note, save_best
+from engine.views.predictor import load_fold, open_predictor
 
 smp = pytest.importorskip(
     "segmentation_models_pytorch", reason="the oracle: pip install 'roomsmith[test]'"
 )
 
 CPU = torch.device("cpu")
+TRAINED = Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 POLICY = DevicePolicy(CPU, None, compile=False, operations=choose_operations("fused", CPU))
 
 
@@ -60,9 +61,27 @@ def test_a_file_of_ours_is_loaded_without_a_word(
     tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = build_network(tiny_config.model, len(tiny_config.data.classes))
-    save_best(RunDir(tmp_path).best(0), network, {"fold": "0"})
-    load_fold(tiny_config, RunDir(tmp_path), 0, POLICY)
+    save_best(RunDir(tmp_path).best(0), network, best_note("hash", 0, 1, TRAINED))
+    fold = load_fold(tiny_config, RunDir(tmp_path), 0, POLICY)
     assert caplog.text == ""
+    assert (fold.fold, fold.spec) == (0, InputSpec(3, TRAINED))
+
+
+@pytest.mark.parametrize("seen", ["rgb", "rgbd"])
+def test_a_predictor_holds_the_folds_that_were_asked_for_and_reads_depth_if_they_see_it(
+    tiny_config: Config, tmp_path: Path, seen: str
+) -> None:
+    run, model = RunDir(tmp_path), tiny_config.model.model_copy(update={"input": seen})
+    config = tiny_config.model_copy(update={"model": model})
+    for fold in range(3):
+        network = build_network(model, len(config.data.classes))
+        save_best(run.best(fold), network, best_note("hash", fold, 1, TRAINED))
+    predictor = open_predictor(config, run, [2, 0], POLICY)
+    assert [network.fold for network in predictor.networks] == [2, 0]
+    assert predictor.inference == config.inference
+    assert predictor.classes == len(config.data.classes)
+    assert predictor.reader.batch_size == config.inference.batch_size
+    assert predictor.reader.depth == (seen == "rgbd")
 
 
 def test_weights_of_another_network_are_named_with_what_does_not_fit(

@@ -10,20 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.config import InferenceConfig
-from engine.data.normalisation import Normalisation
+from engine.data.inputs import InputSpec, Normalisation
+from engine.data.whole_frames import FrameBatch, FrameReader
+from engine.frames.listing import Sample
 from engine.model.network import Prediction
-from engine.runtime.device import DevicePolicy
-from engine.runtime.operations import choose_operations
-from engine.views.frame_batches import FrameBatch, view_hw
-from engine.views.networks import FoldNetwork
-from engine.views.pass_memory import UNLIMITED, Room
-from engine.views.tta import mean_probabilities
+from engine.runtime.device import DevicePolicy, choose_operations
+from engine.runtime.memory import UNLIMITED, PassMemory
+from engine.views.predictor import FoldNetwork, Predictor, view_hw, view_input
 from kernels.crop_resize import Frames
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 CLASSES = 3
 TEMPERATURES = (0.5, 1.0)
+PLAIN = InputSpec(3, Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)))
 
 
 def frames_of(hw: tuple[int, int] = (64, 96), batch: int = 2) -> FrameBatch:
@@ -33,7 +33,7 @@ def frames_of(hw: tuple[int, int] = (64, 96), batch: int = 2) -> FrameBatch:
     image = F.interpolate(coarse, hw, mode="bilinear").to(torch.uint8)
     frames = Frames(
         image.permute(0, 2, 3, 1).reshape(-1, 3),
-        None,
+        torch.randint(0, 5000, (batch * hw[0] * hw[1],), generator=generator).to(torch.uint16),
         None,
         torch.arange(batch) * (hw[0] * hw[1]),
         torch.tensor([hw] * batch),
@@ -42,14 +42,16 @@ def frames_of(hw: tuple[int, int] = (64, 96), batch: int = 2) -> FrameBatch:
 
 
 def network_of(
-    logits: Callable[[Tensor], Tensor], fold: int = 0, room: Room = UNLIMITED
+    logits: Callable[[Tensor], Tensor],
+    *,
+    spec: InputSpec = PLAIN,
+    memory: PassMemory = UNLIMITED,
 ) -> FoldNetwork:
     def forward(image: Tensor) -> Prediction:
         strided = F.avg_pool2d(logits(image), 4)
         return Prediction(strided, strided[:, 0])
 
-    plain = Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
-    return FoldNetwork(fold, forward, plain, 3, align_corners=False, room=room)
+    return FoldNetwork(0, forward, spec, memory)
 
 
 def by_colour(image: Tensor) -> Tensor:
@@ -64,14 +66,19 @@ def by_column(image: Tensor) -> Tensor:
 
 
 def config_of(**fields: object) -> InferenceConfig:
-    return InferenceConfig.model_validate({"scales": (1.0,), "flip": False, **fields})
+    plain = {"scales": (1.0,), "flip": False, "temperatures": TEMPERATURES}
+    return InferenceConfig.model_validate({**plain, **fields})
+
+
+def predictor_of(networks: list[FoldNetwork], config: InferenceConfig) -> Predictor:
+    reader = FrameReader(POLICY.device, config.batch_size, depth=True, workers=1)
+    return Predictor(networks, config, CLASSES, POLICY, reader)
 
 
 def predict(
     networks: list[FoldNetwork], config: InferenceConfig, frames: FrameBatch | None = None
 ) -> Tensor:
-    frames = frames or frames_of()
-    return mean_probabilities(networks, frames, config, TEMPERATURES, CLASSES, POLICY)
+    return predictor_of(networks, config).probabilities(frames or frames_of())
 
 
 def test_every_pixels_probabilities_sum_to_1_at_every_temperature() -> None:
@@ -98,7 +105,7 @@ def test_a_mirrored_view_is_mirrored_back() -> None:
 
 
 def test_the_mean_is_over_networks() -> None:
-    networks = [network_of(by_colour, 0), network_of(by_column, 1)]
+    networks = [network_of(by_colour), network_of(by_column)]
     config = config_of(scales=(0.5, 1.0), flip=True)
     together = predict(networks, config)
     alone = [predict([network], config) for network in networks]
@@ -134,8 +141,8 @@ def test_a_pass_takes_no_more_frames_than_memory_holds(caplog: pytest.LogCapture
     caplog.set_level("INFO")
     frames, config = frames_of(batch=5), config_of(scales=(0.5, 1.0), flip=True)
     # Two frames of 64 x 96, eight of half the sides.
-    room = Room(free=2.5 * 64 * 96, pixel_bytes=1.0)
-    split = predict([network_of(counted, room=room), network_of(by_column)], config, frames)
+    memory = PassMemory(free=2.5 * 64 * 96, pixel_bytes=1.0)
+    split = predict([network_of(counted, memory=memory), network_of(by_column)], config, frames)
     assert seen == [5, 5, 2, 2, 1, 2, 2, 1]
     whole = predict([network_of(by_colour), network_of(by_column)], config, frames)
     torch.testing.assert_close(split, whole)
@@ -171,3 +178,61 @@ def test_a_temperature_divides_the_logits() -> None:
     for t, temperature in enumerate(TEMPERATURES):
         top = math.exp(1 / temperature)
         torch.testing.assert_close(prob[:, t, 0], torch.full((2, 64, 96), top / (top + 2)))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_networks_that_see_different_things_get_their_own_input_each(flip: bool) -> None:
+    seen: list[Tensor] = []
+
+    def noted(image: Tensor) -> Tensor:
+        seen.append(image)
+        return 5 * image[:, -3:]
+
+    light = Normalisation((128.0, 120.0, 110.0), (64.0, 60.0, 50.0))
+    specs = [PLAIN, InputSpec(4, light), InputSpec(3, light), InputSpec(4, PLAIN.normalisation)]
+    networks = [network_of(noted, spec=spec) for spec in specs]
+    frames, config = frames_of(), config_of(scales=(0.5, 1.0), flip=flip)
+    together = predict(networks, config, frames)
+    crop = OPERATIONS.crop_resize
+    for scale in config.scales:
+        for spec in specs:
+            upright = view_input(frames, view_hw(frames.hw, scale), spec, crop)
+            for view in [upright, upright.flip(-1)][: 1 + flip]:
+                assert torch.equal(seen.pop(0), view)
+    assert not seen
+    alone = [predict([network], config, frames) for network in networks]
+    torch.testing.assert_close(together, torch.stack(alone).mean(dim=0))
+
+
+def test_at_one_temperature_the_same_views_give_its_probabilities_alone() -> None:
+    predictor = predictor_of([network_of(by_colour)], config_of(scales=(0.5, 1.0), flip=True))
+    both = predictor.probabilities(frames_of())
+    for t, temperature in enumerate(TEMPERATURES):
+        assert torch.equal(predictor.at(temperature).probabilities(frames_of()), both[:, t : t + 1])
+
+
+def test_masks_are_the_likeliest_classes_at_the_frames_own_size(png: list[Sample]) -> None:
+    predictor = predictor_of([network_of(by_colour)], config_of(base_hw=(32, 64))).at(0.5)
+    samples = [*png[:2], png[1], *png[2:]]
+    position = 0
+    masks = predictor.masks(samples)
+    for (frames, prob_BTCHW), (first, mask_BHW) in zip(
+        predictor.predict(samples), masks, strict=True
+    ):
+        assert frames.first == first == position
+        assert prob_BTCHW.shape == (len(frames), 1, CLASSES, 32, 64)
+        wide_BCHW = F.interpolate(prob_BTCHW[:, 0], frames.hw, mode="bilinear")
+        assert mask_BHW.shape == (len(frames), *samples[first].hw)
+        assert mask_BHW.dtype == np.uint8
+        assert np.mean(mask_BHW == wide_BCHW.argmax(1).numpy()) > 0.999
+        position += len(frames)
+    assert position == len(samples)
+    later = list(predictor.masks(samples, 3))
+    assert [first for first, _ in later] == [3, 4, 5, 6, 7]
+
+
+def test_labels_come_with_the_frames_on_request_only(png: list[Sample]) -> None:
+    predictor = predictor_of([network_of(by_colour)], config_of())
+    for label in (False, True):
+        (frames, _), *_ = predictor.predict(png[:1], label=label)
+        assert (frames.label_BHW is not None) == label

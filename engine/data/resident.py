@@ -1,9 +1,9 @@
-"""The resident source: frames decoded once stay on the device, and each batch is one operation.
+"""Frames decoded once that stay on the device, and crops of them by one operation.
 
 B: rows of a batch. N: frames of the split.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import nyuv2
 from engine.data.augment import Draws
-from engine.data.batch import Batch
-from engine.data.normalisation import Normalisation
+from engine.data.inputs import InputSpec
 from engine.frames.cache import frame_bytes, open_frames
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
 from engine.runtime.memory import total_bytes
-from kernels.crop_resize import Crops, Frames, crop_resize
+from kernels.crop_resize import Crops, Encoding, Frames
 
-CropResize = Callable[..., Crops]
+CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
 """`kernels.crop_resize.crop_resize`, or its reference."""
 
 _GIB = 1 << 30
@@ -44,41 +42,8 @@ class ResidentFrames:
         return {sample: number for number, sample in enumerate(self.samples)}
 
 
-@dataclass(frozen=True, eq=False)
-class ResidentSource:
-    """See `engine.data.sources.Source`; other arguments as of `make_source`.
-
-    Batches are made when they are asked for. On a GPU that is a kernel launch, which the host does
-    not wait for; on a CPU another thread would only take cores from the network.
-    """
-
-    resident: ResidentFrames
-    crop_hw: tuple[int, int]
-    normalisation: Normalisation
-    in_channels: int
-    crop: CropResize = crop_resize
-
-    def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
-        """See `Source.batches`."""
-        for rows in draws:
-            crops = crop_frames(
-                self.resident.frames,
-                rows,
-                self.crop_hw,
-                self.normalisation,
-                self.in_channels,
-                self.crop,
-            )
-            yield Batch(*crops, rows.index)
-
-
 def crop_frames(
-    frames: Frames,
-    draws: Draws,
-    crop_hw: tuple[int, int],
-    normalisation: Normalisation,
-    in_channels: int,
-    crop: CropResize = crop_resize,
+    frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
 ) -> Crops:
     """Crops of frames by the engine's own draws, depth range and normalisation.
 
@@ -86,8 +51,7 @@ def crop_frames(
         frames: on any device.
         draws: B rows; `Draws.index` counts in `frames`.
         crop_hw: size of the crops, pixels.
-        normalisation: of the encoder.
-        in_channels: 3, or 4 with inverse depth.
+        spec: of the network's input.
         crop: the operation.
 
     Returns:
@@ -101,15 +65,14 @@ def crop_frames(
             f"samples must be in [0, {len(frames.offset_N)}), got "
             f"{draws.index.min()}..{draws.index.max()}"
         )
-    return crop(
+    rgb = spec.normalisation
+    crops = crop(
         frames,
         to_device(torch.from_numpy(draws.table()), frames.image_P3.device),
         crop_hw,
-        mean=normalisation.mean,
-        std=normalisation.std,
-        depth_range_m=(nyuv2.DEPTH_MIN_M, nyuv2.DEPTH_MAX_M),
-        in_channels=in_channels,
+        Encoding(rgb.mean, rgb.std, spec.depth_range_m, spec.channels),
     )
+    return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
 
 
 def open_resident(
@@ -126,24 +89,26 @@ def open_resident(
     Raises:
         RuntimeError: a file cannot be read, or there is no room for the frames.
     """
-    frames = open_frames(samples, folder, workers, memory=_memory_limit(torch.device("cpu")))
+    frames = open_frames(samples, folder, workers, memory=memory_limit(torch.device("cpu"), 0.0))
     offset_N = frames.offset_N.numpy()
     if device.type != "cpu":
         frames = Frames(*(None if part is None else part.to(device) for part in frames))  # type: ignore[arg-type]
     return ResidentFrames(tuple(samples), frames, offset_N)
 
 
-def misfit(samples: Sequence[Sample], device: torch.device) -> str | None:
+def misfit(samples: Sequence[Sample], device: torch.device, memory_gib: float) -> str | None:
     """Why the decoded samples should not stay on the device; None if they fit.
 
     The limits do not depend on what else is running, so that a run goes on with the source that it
     began with: half of the memory, because the rest of the engine needs some and pages of a mapping
     that does not fit are read again each epoch; a quarter of a GPU's, which the network needs.
     """
-    need, limit = frame_bytes(samples), _memory_limit(device)
+    need, limit = frame_bytes(samples), memory_limit(device, memory_gib)
     if need <= limit:
         return None
     share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
+    if memory_gib:
+        share = "runtime.memory_gib"
     return f"{need / _GIB:.1f} GiB of decoded frames exceed {limit / _GIB:.1f} GiB, {share}"
 
 
@@ -154,5 +119,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _memory_limit(device: torch.device) -> int:
+def memory_limit(device: torch.device, memory_gib: float) -> int:
+    """Bytes of decoded frames that may stay on a device: `memory_gib` if given, or see `misfit`."""
+    if memory_gib:
+        return int(memory_gib * _GIB)
     return total_bytes(device) // (4 if device.type == "cuda" else 2)
