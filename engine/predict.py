@@ -5,9 +5,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import ConfigError, load_config, run_main
+from engine.cli import ConfigError, run_main
 from engine.config import Config
-from engine.rundir import RunDir, read_json, whole_file
+from engine.identity import load_run
+from engine.rundir import RunDir, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -40,16 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     run = RunDir(options.run)
-    if not run.config.exists():
-        raise ConfigError(f"{options.run} is not a run folder: it has no {run.config.name}")
-    if not run.temperature.exists():
-        raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
     flags: dict[str, dict[str, str]] = {}
     if options.device:
         flags.setdefault("runtime", {})["device"] = options.device
     if options.runtime:
         flags.setdefault("runtime", {})["inference"] = options.runtime
-    config = load_config([run.config], flags)
+    config = load_run(run, flags)
+    if not run.temperature.exists():
+        raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
     out = options.out or options.run / "masks" / options.images.resolve().name
     predict(config, run, options.images, options.depth, out)
     return 0
@@ -70,22 +69,22 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
         FileNotFoundError: the run lacks a fold's weights.
     """
     from engine.frames.index import load_frames
-    from engine.runtime.device import choose_device
+    from engine.runtime.device import set_up_device
     from engine.runtime.progress import track, track_total
-    from engine.views.masks import predict_masks
-    from engine.views.networks import load_folds
+    from engine.selection.temperature import TemperatureChoice
+    from engine.views.predictor import open_predictor
 
-    if config.model.input == "rgbd":
+    if config.model.needs_depth:
         depth = depth or images.resolve().parent / "depth"
     elif depth is not None:
         _log.info("%s sees RGB only; --depth is not needed", run.root)
         depth = None
     with track_total("checking files") as progress:
         samples = load_frames(images, depth, workers=config.runtime.workers, progress=progress)
-    policy = choose_device(config.runtime)
-    networks = load_folds(config, run, range(config.data.folds), policy)
-    temperature = read_json(run.temperature)["best"]
-    masks = predict_masks(networks, samples, temperature, config, policy)
+    policy = set_up_device(config.runtime)
+    temperature = TemperatureChoice.read(run.temperature).best
+    predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
+    masks = predictor.masks(samples)
     with track("masks", len(samples)) as advance:
         for first, mask_BHW in masks:
             for offset, mask_HW in enumerate(mask_BHW):

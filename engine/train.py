@@ -6,18 +6,25 @@ call goes on where an earlier one ended.
 
 import argparse
 import logging
+import os
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.cli import ConfigError, load_config, parse_command_line, run_main
 from engine.config import Config
-from engine.rundir import RunDir, read_json, write_json
+from engine.rundir import RunDir
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from engine.experiment import Experiment
+    from engine.report.atlas import MaskOf
+    from engine.report.atlas_report import AtlasFrames
+    from engine.views.predictor import Predictor
+    from engine.views.store import FoldState
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.train")
@@ -73,8 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{config.data.folds - 1} exist"
             )
     if options.profile:
-        from engine.profile import profile
-
         return profile(config, RunDir(out), chosen[0])
     return train(config, RunDir(out), sorted(set(chosen)), resume=options.resume)
 
@@ -96,42 +101,81 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
         DatasetError: the dataset has faults.
         RuntimeError: training diverged, or a file of the run is damaged.
     """
+    from engine.identity import is_sealed
+    from engine.report.show import show
+
+    if is_sealed(config, run_dir):
+        _log.info("%s is complete; nothing to do", run_dir.root)
+    elif not _complete(config, run_dir, chosen, resume):
+        return 0
+    show(run_dir)
+    return 0
+
+
+def _complete(config: Config, run_dir: RunDir, chosen: Sequence[int], resume: bool) -> bool:
+    """Run every stage that can be run; whether the run is finished now."""
     from engine.experiment import check_same_experiment, open_experiment
+    from engine.identity import seal
+    from engine.report.atlas import complete_atlas
+    from engine.report.summary import Summary
+    from engine.views.submission import forget_progress
 
     start_s = time.monotonic()
     check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
     _check_stopped(run, chosen, resume)
-    opened_s = time.monotonic() - start_s
+    opened_s = round(time.monotonic() - start_s, 3)
     key = run.stage_hash(*run.fold_hashes())
-    if run_dir.summary.exists() and read_json(run_dir.summary)["key"] == key:
-        from engine.views.submission import forget_progress
-
+    if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
         _log.info("%s is complete; nothing to do", run_dir.root)
+        complete_atlas(run_dir, key, *_atlas_of(run, key))
         forget_progress(run_dir)
-        _atlas(run, key)
-        _show(run_dir)
-        return 0
-    run.describe()
-    _train_folds(run, chosen)
-    predicted = _predict_out_of_fold(run)
-    if len(predicted) < config.data.folds:
-        missing = sorted(set(range(config.data.folds)) - {int(fold) for fold in predicted})
-        _log.info(
-            "folds %s remain: run the same command without --folds to complete %s",
-            " ".join(map(str, missing)),
-            run_dir.root,
-        )
-        return 0
-    _finish(run, predicted, opened_s)
+    else:
+        run.write_description()
+        _train_folds(run, chosen)
+        predicted = _predict_out_of_fold(run)
+        missing = [str(k) for k in range(config.data.folds) if k not in predicted]
+        if missing:
+            _log.info(
+                "folds %s remain: run the same command without --folds to complete %s",
+                " ".join(missing),
+                run_dir.root,
+            )
+            return False
+        _finish(run, predicted, opened_s)
+    seal(config, run_dir)
+    return True
+
+
+def profile(config: Config, run_dir: RunDir, fold: int) -> int:
+    """Show where an epoch of a fold spends its time; the fold itself stays as it is.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: there is nothing to train.
+        DatasetError: the dataset has faults.
+    """
+    # Before PyTorch is loaded, whose profiler calls a missing GPU an error.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    from rich.console import Console
+
+    from engine.experiment import open_experiment
+    from engine.training.profile import profile_fold, profile_table
+
+    if not config.training.epochs:
+        raise ConfigError("--profile: training.epochs = 0, so there is nothing to train")
+    run = open_experiment(config, run_dir)
+    folder = run_dir.root / "profile"
+    Console().print(profile_table(profile_fold(run.task(fold), run.policy, folder)))
+    Console().print(f"written to {folder}", highlight=False)
     return 0
 
 
 def _check_stopped(run: "Experiment", chosen: Sequence[int], resume: bool) -> None:
-    from engine.training.loop import stopped_at
-
     for fold in chosen:
-        position = stopped_at(run.dir, fold, run.weights_hash)
+        position = run.position(fold)
         if position and position.epoch < run.config.training.epochs and not resume:
             raise ConfigError(
                 f"fold {fold} of {run.dir.root} was stopped in epoch {position.epoch + 1} of "
@@ -142,135 +186,105 @@ def _check_stopped(run: "Experiment", chosen: Sequence[int], resume: bool) -> No
 
 def _train_folds(run: "Experiment", chosen: Sequence[int]) -> None:
     from engine.model.weights import check_source
-    from engine.training.epoch_table import EPOCH_HEADER
-    from engine.training.loop import is_complete, stopped_at, train_fold
+    from engine.training.checkpoint import EPOCH_HEADER
+    from engine.training.loop import train_fold
 
-    epochs = run.config.training.epochs
-    tasks = [
-        run.task(fold)
-        for fold in chosen
-        if not is_complete(run.dir, fold, epochs, run.weights_hash)
-    ]
+    untrained = [fold for fold in chosen if not run.is_trained(fold)]
     # A file that is missing is missed now, not when the folds before it have been trained.
-    for task in tasks:
-        if stopped_at(run.dir, task.fold, run.weights_hash) is None:
-            check_source(run.config.model.of_fold(task.fold))
-    if tasks and epochs:
+    for fold in untrained:
+        if run.position(fold) is None:
+            check_source(run.config.model.of_fold(fold))
+    if untrained and run.config.training.epochs:
         _log.info("%s", EPOCH_HEADER)
-    for task in tasks:
-        train_fold(task, run.policy)
+    for fold in untrained:
+        train_fold(*run.begin(fold))
 
 
-def _predict_out_of_fold(run: "Experiment") -> dict[str, Any]:
-    """Predict every trained fold's validation frames; finish the store once all are trained.
+def _predict_out_of_fold(run: "Experiment") -> "dict[int, FoldState]":
+    """Predict every trained fold's validation frames; finish the store once all are trained."""
+    import numpy as np
 
-    Returns:
-        The store's state by fold: frames done, confusion by temperature, seconds.
-    """
-    from engine.selection.temperature import choose_temperature, total_confusion
-    from engine.training.loop import is_complete
-    from engine.views.networks import load_fold
+    from engine.selection.temperature import choose_temperature
     from engine.views.oof import oof_layout, predict_fold
+    from engine.views.predictor import open_predictor
     from engine.views.store import ProbStoreWriter, forget_progress, open_store
 
     config, samples = run.config, run.dataset.train.samples
-    trained = [
-        fold
-        for fold in range(config.data.folds)
-        if is_complete(run.dir, fold, config.training.epochs, run.weights_hash)
-    ]
     weights = run.fold_hashes()
     key = run.stage_hash(*weights)
-    if (run.dir.oof / "manifest.json").exists():
-        finished: dict[str, Any] = open_store(run.dir.oof, key).manifest["predicted"]
+    if run.dir.manifest.exists():
+        finished = open_store(run.dir.oof, key).manifest.predicted
         forget_progress(run.dir.oof)
         return finished
     writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
-    for fold in trained:
-        predict_fold(
-            partial(load_fold, config, run.dir, fold, run.policy),
-            fold,
-            weights[fold],
-            run.folds,
-            samples,
-            config,
-            run.policy,
-            writer,
-        )
-    predicted = {str(fold): writer.state(fold, weights[fold]) for fold in trained}
-    if len(trained) == config.data.folds:
+
+    def predict(fold: int) -> "FoldState":
+        def load() -> "Predictor":
+            return open_predictor(config, run.dir, [fold], run.policy)
+
+        return predict_fold(load, fold, weights[fold], samples, writer)
+
+    predicted = {k: predict(k) for k in range(config.data.folds) if run.is_trained(k)}
+    if len(predicted) == config.data.folds:
         choice = choose_temperature(
             config.inference.temperatures,
-            total_confusion(predicted),
+            np.stack([state.counts() for state in predicted.values()]),
             config.selection.temperature,
         )
-        write_json(run.dir.temperature, choice)
-        writer.finish(choice["best"], key)
+        choice.write(run.dir.temperature)
+        writer.finish(choice.best, key)
     return predicted
 
 
-def _finish(run: "Experiment", predicted: dict[str, Any], opened_s: float) -> None:
+def _finish(run: "Experiment", predicted: "dict[int, FoldState]", opened_s: float) -> None:
     """Predict the test frames, map the errors and write the summary."""
-    from engine.report.summary import summarise
-    from engine.runtime.environment import peak_memory_mib
-    from engine.training.checkpoint import read_metrics
-    from engine.views.masks import predict_masks
-    from engine.views.networks import load_folds
-    from engine.views.submission import forget_progress, write_submission
+    from engine.report.finish import SubmissionFrames, finish
+    from engine.report.summary import FoldResult, summarise
+    from engine.selection.temperature import TemperatureChoice
+    from engine.training.checkpoint import best_line, read_metrics
+    from engine.views.predictor import open_predictor
 
     config, test = run.config, run.dataset.test.samples
-    choice = read_json(run.dir.temperature)
-    folds = range(config.data.folds)
+    choice = TemperatureChoice.read(run.dir.temperature)
     key = run.stage_hash(*run.fold_hashes())
 
-    def masks(start: int) -> Any:
-        networks = load_folds(config, run.dir, folds, run.policy)
-        return predict_masks(networks, test, choice["best"], config, run.policy, start)
+    def masks(start: int) -> "Iterator[tuple[int, NDArray[np.uint8]]]":
+        predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
+        return predictor.at(choice.best).masks(test, start)
 
-    submission_s = write_submission(masks, test, run.dir, key)
-    # A fold that was not trained has one line too: the score of the weights that it was given.
-    lines = max(config.training.epochs, 1)
-    metrics = {k: read_metrics(run.dir.metrics(k), lines) for k in folds}
-    summary = summarise(config.data.classes, predicted, choice, metrics, run.folds.leakage)
-    summary["seconds"] = {"prepare": round(opened_s, 3), **summary["seconds"]}
-    if submission_s is not None:
-        summary["seconds"]["submission"] = submission_s
-    summary["seconds"]["atlas"] = _atlas(run, key)["elapsed_s"]
-    summary["seconds"]["total"] = round(sum(summary["seconds"].values()), 3)
-    summary["peak_memory_mib"] = round(peak_memory_mib())
-    write_json(run.dir.summary, {"key": key, **summary})
-    forget_progress(run.dir)
-    _show(run.dir)
+    results = {}
+    for fold, state in predicted.items():
+        # A fold that was not trained has one line too: the score of the weights it was given.
+        lines = read_metrics(run.dir.metrics(fold), max(config.training.epochs, 1))
+        best = best_line(lines)
+        assert best.miou is not None, "the last epoch is validated"
+        results[fold] = FoldResult(
+            state.counts()[choice.index],
+            best.epoch,
+            best.miou,
+            sum(line.train_s for line in lines),
+            sum(line.validation_s for line in lines),
+            state.elapsed_s,
+        )
+    summary = summarise(key, config.data.classes, choice.best, results, run.folds.leakage, opened_s)
+    finish(run.dir, summary, *_atlas_of(run, key), SubmissionFrames(test, masks))
 
 
-def _atlas(run: "Experiment", key: str) -> dict[str, Any]:
-    """The error atlas of the stored predictions, made unless it stands."""
+def _atlas_of(run: "Experiment", key: str) -> "tuple[AtlasFrames, Callable[[], MaskOf]]":
+    """The training frames, and what opens their stored predictions."""
     import numpy as np
 
-    from engine.report.atlas import has_atlas, stored_masks, write_atlas
+    from engine.report.atlas import MaskOf, stored_masks
+    from engine.report.atlas_report import AtlasFrames
     from engine.views.store import open_store
 
-    if has_atlas(run.dir, key):
-        found: dict[str, Any] = read_json(run.dir.atlas)
-        return found
     samples, classes = run.dataset.train.samples, run.config.data.classes
-    ones_1C = np.ones((1, len(classes)))
-    masks = stored_masks([open_store(run.dir.oof, key).prob_NChw], ones_1C, run.policy)
-    return write_atlas(run.dir, key, samples, run.folds.fold_of.tolist(), classes, masks)
 
+    def open_masks() -> MaskOf:
+        store = open_store(run.dir.oof, key)
+        return stored_masks([store.prob_NChw], np.ones((1, len(classes))), run.policy)
 
-def _show(run_dir: RunDir) -> None:
-    from rich.console import Console
-
-    from engine.report.atlas_report import atlas_tables
-    from engine.report.summary import summary_tables
-
-    console = Console()
-    scores = read_json(run_dir.temperature)["scores"]
-    tables = summary_tables(read_json(run_dir.summary), scores)
-    for table in [*tables, *atlas_tables(read_json(run_dir.atlas))]:
-        console.print(table)
-    console.print(f"written to {run_dir.root}", highlight=False)
+    return AtlasFrames(samples, run.folds.fold_of.tolist(), classes), open_masks
 
 
 if __name__ == "__main__":

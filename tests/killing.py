@@ -24,8 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-import engine.report.atlas
-import engine.report.summary
+import engine.report.finish
 import engine.rooms.dataset
 import engine.train
 import engine.training.loop

@@ -118,25 +118,21 @@ def test_the_submission_blends_what_the_runs_predict(
     import torch
     import torch.nn.functional as F
 
-    from engine.frames.index import load_dataset
-    from engine.runtime.device import choose_device
-    from engine.views.frame_batches import frame_batches
-    from engine.views.networks import load_folds
-    from engine.views.tta import mean_probabilities
+    from engine.frames.index import DatasetSpec, load_dataset
+    from engine.runtime.device import set_up_device
+    from engine.views.predictor import open_predictor
 
     array = np.load(finished_blend.submission)
     assert array.shape == (5, 48, 64)
-    data, policy = tiny_config.data, choose_device(tiny_config.runtime)
-    dataset = load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
+    data, policy = tiny_config.data, set_up_device(tiny_config.runtime)
+    dataset = load_dataset(Path(data.root), DatasetSpec(data.classes, data.small_classes))
     weights = [member["weight"] for member in read(finished_blend.blend)["members"]]
     masks = []
-    for frames in frame_batches(
-        dataset.test.samples, 2, policy.device, depth=False, label=False, workers=1
-    ):
+    predictors = [open_predictor(tiny_config, RunDir(root), range(2), policy) for root in pair]
+    for frames in predictors[0].reader.batches(dataset.test.samples):
         blended = torch.zeros(())
-        for root, weight in zip(pair, weights, strict=True):
-            networks = load_folds(tiny_config, RunDir(root), range(2), policy)
-            prob = mean_probabilities(networks, frames, tiny_config.inference, (1.0,), 13, policy)
+        for predictor, weight in zip(predictors, weights, strict=True):
+            prob = predictor.at(1.0).probabilities(frames)
             blended = blended + weight * F.interpolate(prob[:, 0], frames.hw, mode="bilinear")
         masks.append(blended.argmax(1).numpy())
     assert (np.concatenate(masks) != array).mean() < 1e-3
@@ -201,16 +197,16 @@ def test_a_stopped_submission_goes_on_to_the_same_bytes(
     out = RunDir(tmp_path / "stopped")
     out.root.mkdir()
     shutil.copy(finished_blend.blend, out.blend)
-    from engine.rundir import write_json as written
+    written = submission.Progress.write
 
     with monkeypatch.context() as patch:
 
-        def stopping(path: Path, value: Any) -> None:
-            written(path, value)
-            if value.get("done") == 4:
+        def stopping(self: submission.Progress, path: Path) -> None:
+            written(self, path)
+            if self.done == 4:
                 raise StoppedError
 
-        patch.setattr(submission, "write_json", stopping)
+        patch.setattr(submission.Progress, "write", stopping)
         with pytest.raises(StoppedError):
             run(*pair, "--out", out.root, "--compare")
     assert not out.submission.exists()

@@ -1,5 +1,6 @@
 """The comparison of two runs: what it prints, and which pairs it refuses."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from engine import compare
-from engine.compare import shared_frames
-from engine.rundir import RunDir, read_json, write_json
+from engine.report.comparison import open_pair
+from engine.rundir import RunDir, write_text
 from engine.selection.statistics import paired_bootstrap
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -28,8 +29,13 @@ def pair(finished_run: FinishedRun, rgbd_run: RunDir, tmp_path: Path) -> tuple[R
     return runs
 
 
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def change(path: Path, **values: Any) -> None:
-    write_json(path, {**read_json(path), **values})
+    write_text(path, json.dumps({**read(path), **values}))
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -44,15 +50,15 @@ def test_two_runs_are_told_apart_by_the_paired_bootstrap(
     text = shown(capsys, pair[0].root, pair[1].root, "--resamples", 500, "--seed", 3)
     counts = [np.load(run.frame_counts) for run in pair]
     group_N = np.arange(12) // 2
-    expected = paired_bootstrap(counts[0], counts[1], group_N, resamples=500, seed=3)
+    expected = paired_bootstrap(counts[0], counts[1], group_N, resamples=500, seed=3).miou
     assert expected.low is not None
-    a, b = (read_json(run.atlas)["miou"] for run in pair)
+    a, b = (read(run.atlas)["miou"] for run in pair)
     assert f"12 frames, blocked folds, leakage {2 / 12:.1%}; groups: scenes" in text
     assert (
         f"mIoU | {a:.4f} | {b:.4f} | {expected.difference:+.4f} | {expected.low:+.4f} .. "
         f"{expected.high:+.4f} | {expected.p:.3f} | 6"
     ) in text
-    iou = [read_json(run.atlas)["classes"]["wall"]["iou"] for run in pair]
+    iou = [read(run.atlas)["classes"]["wall"]["iou"] for run in pair]
     assert f"wall | {iou[0]:.4f} | {iou[1]:.4f} | {iou[0] - iou[1]:+.4f}" in text
 
 
@@ -75,17 +81,17 @@ def test_too_few_groups_are_said_so(
 
 
 def other_folds(run: RunDir) -> None:
-    folds = read_json(run.folds)
+    folds = read(run.folds)
     change(run.folds, fold_of={stem: 1 - fold for stem, fold in folds["fold_of"].items()})
 
 
 def other_frames(run: RunDir) -> None:
-    folds = read_json(run.folds)
+    folds = read(run.folds)
     change(run.folds, fold_of={f"x{stem}": fold for stem, fold in folds["fold_of"].items()})
 
 
 def other_classes(run: RunDir) -> None:
-    names = read_json(run.atlas)["classes"]
+    names = read(run.atlas)["classes"]
     change(run.atlas, classes={f"x{name}": value for name, value in names.items()})
 
 
@@ -130,8 +136,8 @@ def test_runs_that_cannot_be_compared_are_refused(
         compare.main([str(run.root) for run in pair])
 
 
-def test_shared_frames_hold_both_runs_counts(pair: tuple[RunDir, RunDir]) -> None:
-    shared = shared_frames(*pair)
-    assert np.array_equal(shared.count_a_NCC, np.load(pair[0].frame_counts))
-    assert np.array_equal(shared.count_b_NCC, np.load(pair[1].frame_counts))
-    assert (shared.group_kind, shared.group_N.tolist()) == ("scene", [n // 2 for n in range(12)])
+def test_a_pair_holds_both_runs_counts(pair: tuple[RunDir, RunDir]) -> None:
+    for opened, run in zip(open_pair(*pair), pair, strict=True):
+        assert np.array_equal(opened.count_NCC, np.load(run.frame_counts))
+        assert opened.atlas.groups.kind == "scene"
+        assert opened.atlas.groups.by_frame.tolist() == [n // 2 for n in range(12)]

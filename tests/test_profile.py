@@ -1,7 +1,6 @@
 """`engine.train --profile` on twelve frames: what it writes, and that it writes nothing else."""
 
 import gzip
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from engine import train
 from engine.cli import ConfigError
+from engine.training.profile import PhaseReport
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 
@@ -32,15 +32,16 @@ def test_a_profile_adds_up_and_touches_nothing_else(
         if path != folder and folder not in path.parents
     }
     assert after == before
-    figures = json.loads((folder / "phases.json").read_text(encoding="utf-8"))
-    assert {"data wait", "forward", "loss", "backward", "optimizer", "average"} <= set(
-        figures["step_s"]
-    )
-    assert figures["largest"] == max(figures["epoch_s"], key=figures["epoch_s"].get)
-    assert 0 < figures["network_share"] < 1
+    report = PhaseReport.read(folder / "phases.json")
+    network = {"forward", "loss", "backward", "optimizer", "average"}
+    assert set(report.step_s) == {"data wait", *network, "other"}
+    assert list(report.step_s.values()) == sorted(report.step_s.values(), reverse=True)
+    assert set(report.epoch_s) == {*report.step_s, "checkpoint", "validation"}
+    assert report.largest == max(report.epoch_s, key=lambda phase: report.epoch_s[phase])
+    assert 0 < report.network_share < 1
     with gzip.open(folder / "trace.json.gz", "rt", encoding="utf-8") as file:
         assert "aten::convolution" in file.read()
-    assert f"{figures['largest']} is the largest" in capsys.readouterr().out
+    assert f"{report.largest} is the largest" in capsys.readouterr().out
 
 
 def test_without_epochs_there_is_no_profile(

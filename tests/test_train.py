@@ -51,13 +51,16 @@ def copied_run(finished_run: FinishedRun, tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
+FOLD_FILES = ("best.safetensors", "last.pt", "metrics.jsonl", "runtime.json")
+
+
 def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:
     root = finished_run.dir.root
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     assert files == [
         *("atlas.json", "config.toml", "environment.json"),
-        *(f"fold{k}/{n}" for k in (0, 1) for n in ("best.safetensors", "last.pt", "metrics.jsonl")),
-        *("folds.json", "frames.npy", "oof/manifest.json", "oof/prob.npy"),
+        *(f"fold{k}/{n}" for k in (0, 1) for n in FOLD_FILES),
+        *("folds.json", "frames.npy", "oof/manifest.json", "oof/prob.npy", "seal.json"),
         *("submission.npy", "submission.zip", "summary.json", "temperature.json", "worst.png"),
     ]
 
@@ -80,9 +83,9 @@ def test_the_store_holds_a_probability_of_every_training_frame(finished_run: Fin
     assert store.prob_NChw.shape == (12, 13, 24, 32)
     assert store.prob_NChw.dtype == np.float16
     np.testing.assert_allclose(store.prob_NChw.astype(np.float32).sum(1), 1, atol=5e-3)
-    assert list(store.stems) == [f"{i:03d}" for i in range(12)]
-    assert sorted(store.manifest["folds"]) == [0] * 6 + [1] * 6
-    assert store.manifest["classes"] == list(load_config([]).data.classes)
+    assert list(store.manifest.stems) == [f"{i:03d}" for i in range(12)]
+    assert sorted(store.manifest.folds) == [0] * 6 + [1] * 6
+    assert store.manifest.classes == load_config([]).data.classes
 
 
 def test_the_submission_has_a_mask_of_every_test_frame(finished_run: FinishedRun) -> None:
@@ -179,17 +182,6 @@ def test_another_dataset_in_the_same_folder_is_refused(
     assert read_run(copied_run.root) == before
 
 
-def test_the_same_dataset_elsewhere_is_the_same_experiment(
-    copied_run: RunDir, tiny_config: Config, tiny_toml: Path, tmp_path: Path
-) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(tiny_config.data.root, data)
-    arguments = ("--config", tiny_toml, "--out", copied_run.root, "--data.root", data)
-    before = mtimes(copied_run.root)
-    assert train.main([*map(str, arguments), "--runtime.workers", "2"]) == 0
-    assert mtimes(copied_run.root) == before
-
-
 def test_a_faulty_dataset_is_refused_before_anything_is_written(
     tiny_config: Config, tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,7 +207,7 @@ def test_a_stopped_fold_goes_on_only_when_asked_to(
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("engine.training.loop.validate", stop)
+        patch.setattr("engine.training.loop.FoldTraining.validate", stop)
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
     assert (tmp_path / "fold0" / "last.pt").exists()

@@ -8,7 +8,6 @@ Axes: M stores, N frames, C class (truth by prediction), h w stored pixels, H W 
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,73 +15,63 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from engine.frames.decode import read_depth, read_label
-from engine.frames.index import Sample
-from engine.report.atlas_report import describe
+from engine.frames.listing import Sample
+from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of, worst_frames
 from engine.report.contact_sheet import contact_sheet
 from engine.report.frame_errors import FrameErrors, count_frame
-from engine.rundir import RunDir, read_json, whole_file, write_json
+from engine.rundir import RunDir, whole_file
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
-from engine.selection.statistics import group_of
 
-Masks = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
+MaskOf = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 """Gives the predicted classes, (H, W) uint8, of the sample at a position, at the size asked for."""
 
 
-def has_atlas(run: RunDir, key: str) -> bool:
-    """Whether the run holds a whole atlas of what `key` stands for."""
-    paths = (run.atlas, run.frame_counts, run.worst_frames)
-    return all(path.exists() for path in paths) and bool(read_json(run.atlas)["key"] == key)
+def complete_atlas(
+    run: RunDir, key: str, frames: AtlasFrames, open_masks: Callable[[], MaskOf]
+) -> Atlas:
+    """The atlas that stands in the run folder if it is of what `key` stands for, else a new one.
+
+    Args:
+        run: where it stands.
+        key: hash of everything the masks are made from.
+        frames: what it is of.
+        open_masks: gives the predictions; called if there is no such atlas.
+    """
+    if all(path.exists() for path in (run.atlas, run.frame_counts, run.worst_frames)):
+        found = Atlas.read(run.atlas)
+        if found.key == key:
+            return found
+    return write_atlas(run, key, frames, open_masks())
 
 
-def write_atlas(
-    run: RunDir,
-    key: str,
-    samples: Sequence[Sample],
-    fold_of: Sequence[int],
-    classes: Sequence[str],
-    masks: Masks,
-) -> dict[str, Any]:
+def write_atlas(run: RunDir, key: str, frames: AtlasFrames, mask_of: MaskOf) -> Atlas:
     """Write `frames.npy` (N, C, C) uint32, `worst.png` and, last, `atlas.json`.
 
     Args:
         run: where to write.
         key: hash of everything the masks are made from.
-        samples: N labelled frames.
-        fold_of: N folds.
-        classes: C class names.
-        masks: gives the predictions.
-
-    Returns:
-        What `atlas.json` holds: `describe` says what, beside `key`, `elapsed_s` and `groups` (which
-        frames a bootstrap draws together).
+        frames: N labelled frames.
+        mask_of: gives the predictions.
     """
     start_s = time.monotonic()
-    count_NCC, total = count_frames(samples, len(classes), masks)
-    has_depth = any(sample.depth is not None for sample in samples)
-    stems = [sample.stem for sample in samples]
-    atlas = describe(classes, stems, fold_of, count_NCC, total, has_depth=has_depth)
+    count_NCC, total = count_frames(frames.samples, len(frames.classes), mask_of)
     with whole_file(run.frame_counts) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
-    worst = [stems.index(frame["stem"]) for frame in atlas["worst_frames"]]
-    sheet = contact_sheet([samples[n] for n in worst], [masks(n, samples[n].hw) for n in worst])
+    worst = worst_frames(frames, count_NCC)
+    place = {sample.stem: (n, sample) for n, sample in enumerate(frames.samples)}
+    shown = [place[frame.stem] for frame in worst]
+    sheet = contact_sheet([s for _, s in shown], [mask_of(n, s.hw) for n, s in shown])
     with whole_file(run.worst_frames) as temporary:
         sheet.save(temporary, format="PNG")
-    groups = group_of(samples)
-    atlas |= {
-        "key": key,
-        "elapsed_s": round(time.monotonic() - start_s, 3),
-        "groups": {"kind": groups.kind, "count": groups.count, "of": groups.of_N.tolist()},
-    }
-    write_json(run.atlas, atlas)
+    atlas = atlas_of(frames, total, worst, key, round(time.monotonic() - start_s, 3))
+    atlas.write(run.atlas)
     return atlas
 
 
 def stored_masks(
-    prob_MNChw: Sequence[NDArray[np.float16]],
-    weight_MC: NDArray[np.float64],
-    policy: DevicePolicy,
-) -> Masks:
+    prob_MNChw: Sequence[NDArray[np.float16]], weight_MC: NDArray[np.float64], policy: DevicePolicy
+) -> MaskOf:
     """Masks of a weighted sum of probability stores: bilinear to the size asked for, the largest.
 
     Args:
@@ -112,7 +101,7 @@ def stored_masks(
 
 
 def count_frames(
-    samples: Sequence[Sample], classes: int, masks: Masks
+    samples: Sequence[Sample], classes: int, mask_of: MaskOf
 ) -> tuple[NDArray[np.uint32], FrameErrors]:
     """The confusion matrix of each frame, (N, C, C), and the errors of all frames together."""
     count_NCC = np.zeros((len(samples), classes, classes), np.uint32)
@@ -120,7 +109,7 @@ def count_frames(
     with track("error atlas", len(samples)) as advance:
         for n, sample in enumerate(samples):
             label_HW = read_label(sample)
-            frame = count_frame(masks(n, sample.hw), label_HW, read_depth(sample), classes)
+            frame = count_frame(mask_of(n, sample.hw), label_HW, read_depth(sample), classes)
             count_NCC[n] = frame.size_SCC.sum(axis=0)
             total.add(frame)
             advance(1)

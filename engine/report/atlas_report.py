@@ -1,185 +1,207 @@
-"""`atlas.json`: the counted errors as figures, and the tables that show them.
+"""`atlas.json`: the counted errors as figures.
 
 Axes: N frames, C class (truth by prediction).
 """
 
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
+from engine.frames.listing import Sample
 from engine.report.frame_errors import FrameErrors
 from engine.report.regions import DEPTHS, EDGE_REACH_PX, EDGES, SIZES
-from kernels.confusion import class_iou, mean_iou, pixel_accuracy
+from engine.rundir import Record
+from engine.selection.groups import Groups, group_of
+from engine.selection.scores import Figure, Scores, by_class
+from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 WORST_FRAMES = 12
-"""Frames on the contact sheet: what one looks at in a minute."""
+"""Number of frames on the contact sheet: what one looks at in a minute."""
 
 TOP_CONFUSIONS = 12
-"""About one a class of NYU Depth v2, as a table of a dozen lines."""
+"""Number of confusions that are named: about one a class of NYU Depth v2."""
 
 
-def describe(
-    classes: Sequence[str],
-    stems: Sequence[str],
-    fold_of: Sequence[int],
-    count_NCC: NDArray[np.integer],
-    total: FrameErrors,
-    *,
-    has_depth: bool,
-) -> dict[str, Any]:
-    """The atlas as JSON.
+class ClassErrors(Record):
+    """Figures of a class over all labelled pixels."""
+
+    iou: Figure
+    boundary_iou: Figure
+    """Intersection over union of the boundaries of the class in truth and prediction, each the
+    pixels of the class with another class within 3 rows and columns, summed over frames (Cheng et
+    al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021, but
+    unlabelled pixels and the frame's border make no boundary)."""
+    recall: Figure
+    precision: Figure
+
+
+class PartErrors(Record):
+    """Figures of the confusion matrix of a part's pixels alone: an error counts where it lies."""
+
+    name: str
+    share: float
+    """Of the labelled pixels."""
+    pixel_acc: Figure
+    """The part's recall."""
+    miou: Figure
+    iou: dict[str, Figure]
+    recall: dict[str, Figure]
+    objects: int = 0
+    """How many there are; left out but for object sizes."""
+
+
+class Confusion(Record):
+    """A class that is taken for another."""
+
+    truth: str
+    prediction: str
+    share: float
+    """Of the truth's pixels."""
+    pixels: int
+
+
+class WorstFrame(Record):
+    """A frame of low mIoU, over the classes in the frame's truth or prediction."""
+
+    stem: str
+    fold: int
+    miou: float
+    pixel_acc: float
+
+
+class Atlas(Record):
+    """`atlas.json`; whatever has no pixel to count is None."""
+
+    miou: float
+    pixel_acc: float
+    boundary_miou: float | None
+    """The mean over the classes that have a boundary."""
+    boundary_reach_px: int
+    classes: dict[str, ClassErrors]
+    object_size: list[PartErrors]
+    """The labelled pixels parted by the size of the true object that they lie on (a 4-connected
+    component of one class)."""
+    edge: list[PartErrors]
+    """By whether they lie on the truth's boundary (a trimap: Kohli, Ladicky and Torr, "Robust
+    Higher Order Potentials for Enforcing Label Consistency", IJCV 82, 2009)."""
+    depth: list[PartErrors] | None
+    """By the depth map, None without any."""
+    confusions: list[Confusion]
+    """The pairs of classes with the largest share of the truth's pixels."""
+    worst_frames: list[WorstFrame]
+    key: str
+    """Hash of everything that the predictions are made from."""
+    elapsed_s: float
+    groups: Groups
+    """Which frames a bootstrap draws together."""
+
+
+@dataclass(frozen=True, eq=False)
+class AtlasFrames:
+    """The labelled frames that an atlas is of.
+
+    Attributes:
+        samples: N labelled frames.
+        fold_of: N folds.
+        classes: C class names.
+    """
+
+    samples: Sequence[Sample]
+    fold_of: Sequence[int]
+    classes: Sequence[str]
+
+
+def worst_frames(frames: AtlasFrames, count_NCC: NDArray[np.integer]) -> list[WorstFrame]:
+    """The frames of least mIoU, by the (N, C, C) confusion of each; unlabelled ones are not."""
+    found = [
+        WorstFrame(stem=sample.stem, fold=fold, **dict(Scores.of(count_CC)))
+        for sample, fold, count_CC in zip(frames.samples, frames.fold_of, count_NCC, strict=True)
+        if count_CC.any()
+    ]
+    return sorted(found, key=attrgetter("miou"))[:WORST_FRAMES]
+
+
+def atlas_of(
+    frames: AtlasFrames, total: FrameErrors, worst: Sequence[WorstFrame], key: str, elapsed_s: float
+) -> Atlas:
+    """The atlas of counted errors.
 
     Args:
-        classes: C class names.
-        stems: N stems.
-        fold_of: N folds.
-        count_NCC: (N, C, C) confusion of each frame.
+        frames: that were counted.
         total: the errors of all frames together.
-        has_depth: whether any frame has a depth map.
-
-    Returns:
-        `miou`, `pixel_acc`: over all labelled pixels.
-        `classes`: by class `iou`; `boundary_iou`: intersection over union of the boundaries of the
-        class in truth and prediction, each the pixels of the class with another class within 3
-        rows and columns, summed over frames (Cheng et al., "Boundary IoU: Improving Object-Centric
-        Image Segmentation Evaluation", CVPR 2021, but unlabelled pixels and the frame's border
-        make no boundary); `recall`, `precision`.
-        `boundary_miou`: the mean over the classes that have a boundary.
-        `object_size`: the labelled pixels parted by the size of the true object that they lie on
-        (a 4-connected component of one class); `edge`: by whether they lie on the truth's boundary
-        (a trimap: Kohli, Ladicky and Torr, "Robust Higher Order Potentials for Enforcing Label
-        Consistency", IJCV 82, 2009); `depth`: by the depth map, None without any.
-        Each part has its `share` of the pixels, `pixel_acc` (the part's recall), `miou` and, by
-        class, `iou` and `recall` of the confusion matrix of its pixels alone: an error counts
-        where it lies.
-        `confusions`: the pairs (truth, prediction) with the largest share of the truth's pixels.
-        `worst_frames`: those of least mIoU, over the classes in the frame's truth or prediction.
-        Whatever has no pixel to count is None.
+        worst: what `worst_frames` returned.
+        key: hash of everything the predictions are made from.
+        elapsed_s: how long it took.
     """
-    count_CC = total.size_SCC.sum(axis=0)
+    classes, count_CC = frames.classes, total.size_SCC.sum(axis=0)
     hit_C, truth_C, predicted_C = total.boundary_KC
     edge_C = _share(hit_C, truth_C + predicted_C - hit_C)
-    by_class = {
-        "iou": class_iou(count_CC),
-        "boundary_iou": edge_C,
-        "recall": _share(np.diagonal(count_CC), count_CC.sum(axis=1)),
-        "precision": _share(np.diagonal(count_CC), count_CC.sum(axis=0)),
-    }
-    pixels = int(count_CC.sum())
-    sizes = [_part(*part, pixels, classes) for part in zip(SIZES, total.size_SCC, strict=True)]
-    for size, objects in zip(sizes, total.objects_S.tolist(), strict=True):
-        size["objects"] = objects
-    edges = [_part(*part, pixels, classes) for part in zip(EDGES, total.edge_ECC, strict=True)]
-    depths = [_part(*part, pixels, classes) for part in zip(DEPTHS, total.depth_DCC, strict=True)]
-    return {
-        "miou": mean_iou(count_CC),
-        "pixel_acc": pixel_accuracy(count_CC),
-        "boundary_miou": float(np.nanmean(edge_C)) if np.isfinite(edge_C).any() else None,
-        "boundary_reach_px": EDGE_REACH_PX,
-        "classes": {
-            name: {figure: _number(value_C[c]) for figure, value_C in by_class.items()}
-            for c, name in enumerate(classes)
-        },
-        "object_size": sizes,
-        "edge": edges,
-        "depth": depths if has_depth else None,
-        "confusions": _confusions(count_CC, classes),
-        "worst_frames": _worst(stems, fold_of, count_NCC),
-    }
-
-
-def atlas_tables(atlas: Mapping[str, Any]) -> list[Table]:
-    """The content of an `atlas.json` as tables: classes, parts, confusions, worst frames."""
-    by_class = Table(
-        title=f"boundary mIoU {_shown(atlas['boundary_miou'])} "
-        f"(within {atlas['boundary_reach_px']} px of another class)",
-        title_justify="left",
+    figures = zip(
+        classes,
+        class_iou(count_CC).tolist(),
+        edge_C.tolist(),
+        _share(np.diagonal(count_CC), count_CC.sum(axis=1)).tolist(),
+        _share(np.diagonal(count_CC), count_CC.sum(axis=0)).tolist(),
+        strict=True,
     )
-    by_class.add_column("class")
-    for name in ("boundary IoU", "recall", "precision"):
-        by_class.add_column(name, justify="right")
-    for name, figures in atlas["classes"].items():
-        keys = ("boundary_iou", "recall", "precision")
-        by_class.add_row(name, *(_shown(figures[key]) for key in keys))
-    without = "" if atlas["depth"] else "; no depth maps, so nothing by depth"
-    parts = Table(title=f"pixels by object size, edges and depth{without}", title_justify="left")
-    for name in ("part", "objects", "pixels", "pixel accuracy", "mIoU"):
-        parts.add_column(name, justify="left" if name == "part" else "right")
-    for kind in ("object_size", "edge", "depth"):
-        for part in atlas[kind] or ():
-            label = f"depth {part['name']}" if kind == "depth" else part["name"]
-            figures = _shown(part["pixel_acc"]), _shown(part["miou"])
-            parts.add_row(label, str(part.get("objects", "")), f"{part['share']:.1%}", *figures)
-        parts.add_section()
-    confusions = Table(title="what is taken for what", title_justify="left")
-    for name in ("truth", "prediction", "of the truth"):
-        confusions.add_column(name, justify="right" if name == "of the truth" else "left")
-    for pair in atlas["confusions"]:
-        confusions.add_row(pair["truth"], pair["prediction"], f"{pair['share']:.1%}")
-    worst = Table(title="worst frames (worst.png)", title_justify="left")
-    for name in ("frame", "fold", "mIoU", "pixel accuracy"):
-        worst.add_column(name, justify="left" if name == "frame" else "right")
-    for frame in atlas["worst_frames"]:
-        figures = _shown(frame["miou"]), _shown(frame["pixel_acc"])
-        worst.add_row(frame["stem"], str(frame["fold"]), *figures)
-    return [by_class, parts, confusions, worst]
+    has_depth = any(sample.depth is not None for sample in frames.samples)
+    sizes = zip(_parts(SIZES, total.size_SCC, classes), total.objects_S.tolist(), strict=True)
+    return Atlas(
+        **dict(Scores.of(count_CC)),
+        boundary_miou=float(np.nanmean(edge_C)) if np.isfinite(edge_C).any() else None,
+        boundary_reach_px=EDGE_REACH_PX,
+        classes={
+            name: ClassErrors(iou=iou, boundary_iou=edge, recall=recall, precision=precision)
+            for name, iou, edge, recall, precision in figures
+        },
+        object_size=[size.model_copy(update={"objects": objects}) for size, objects in sizes],
+        edge=_parts(EDGES, total.edge_ECC, classes),
+        depth=_parts(DEPTHS, total.depth_DCC, classes) if has_depth else None,
+        confusions=_confusions(count_CC, classes),
+        worst_frames=list(worst),
+        key=key,
+        elapsed_s=elapsed_s,
+        groups=group_of(frames.samples),
+    )
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _parts(
+    names: Sequence[str], count_PCC: NDArray[np.int64], classes: Sequence[str]
+) -> list[PartErrors]:
+    """The P parts that all pixels are divided into."""
+    pixels = max(int(count_PCC.sum()), 1)
+    return [
+        PartErrors(
+            name=name,
+            share=int(count_CC.sum()) / pixels,
+            pixel_acc=pixel_accuracy(count_CC) if count_CC.any() else None,
+            miou=mean_iou(count_CC) if count_CC.any() else None,
+            iou=by_class(classes, class_iou(count_CC)),
+            recall=by_class(classes, _share(np.diagonal(count_CC), count_CC.sum(axis=1))),
+        )
+        for name, count_CC in zip(names, count_PCC, strict=True)
+    ]
 
 
-def _part(
-    name: str, count_CC: NDArray[np.int64], pixels: int, classes: Sequence[str]
-) -> dict[str, Any]:
-    inside = int(count_CC.sum())
-    recall_C = _share(np.diagonal(count_CC), count_CC.sum(axis=1))
-    return {
-        "name": name,
-        "share": inside / pixels if pixels else 0.0,
-        "pixel_acc": pixel_accuracy(count_CC) if inside else None,
-        "miou": mean_iou(count_CC) if inside else None,
-        "iou": _named(classes, class_iou(count_CC)),
-        "recall": _named(classes, recall_C),
-    }
-
-
-def _confusions(count_CC: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _confusions(count_CC: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
     wrong_CC = count_CC * ~np.eye(len(count_CC), dtype=bool)
     share_CC = wrong_CC / np.maximum(count_CC.sum(axis=1, keepdims=True), 1)
     # By share, not by pixels: mIoU weighs every class alike. The first of equals comes first.
     order = np.argsort(-share_CC, axis=None, kind="stable")[:TOP_CONFUSIONS]
     pairs = [divmod(int(cell), len(count_CC)) for cell in order]
     return [
-        {
-            "truth": classes[truth],
-            "prediction": classes[prediction],
-            "share": float(share_CC[truth, prediction]),
-            "pixels": int(wrong_CC[truth, prediction]),
-        }
+        Confusion(
+            truth=classes[truth],
+            prediction=classes[prediction],
+            share=float(share_CC[truth, prediction]),
+            pixels=int(wrong_CC[truth, prediction]),
+        )
         for truth, prediction in pairs
         if wrong_CC[truth, prediction]
     ]
-
-
-def _worst(
-    stems: Sequence[str], fold_of: Sequence[int], count_NCC: NDArray[np.integer]
-) -> list[dict[str, Any]]:
-    frames = [
-        {
-            "stem": stem,
-            "fold": int(fold),
-            "miou": mean_iou(count_CC),
-            "pixel_acc": pixel_accuracy(count_CC),
-        }
-        for stem, fold, count_CC in zip(stems, fold_of, count_NCC, strict=True)
-        if count_CC.any()
-    ]
-    return sorted(frames, key=itemgetter("miou"))[:WORST_FRAMES]
 
 
 def _share(part_C: NDArray[np.int64], whole_C: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -187,12 +209,3 @@ def _share(part_C: NDArray[np.int64], whole_C: NDArray[np.int64]) -> NDArray[np.
     share_C = np.full(len(whole_C), np.nan)
     np.divide(part_C, whole_C, out=share_C, where=whole_C > 0)
     return share_C
-
-
-def _named(classes: Sequence[str], value_C: NDArray[np.float64]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in zip(classes, value_C, strict=True)}
-
-
-def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return None if np.isnan(value) else float(value)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from engine.frames.decode import read_frame
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
 from engine.nyuv2 import PALETTE
 
 TILE_HW = (180, 240)
@@ -17,7 +17,7 @@ CAPTION = 14
 """Height of a line of Pillow's built-in font, with a little air, pixels."""
 
 COLUMNS = 2
-"""Frames side by side."""
+"""Number of frames side by side: each is three tiles wide, so two fill a screen."""
 
 
 def contact_sheet(samples: Sequence[Sample], masks: Sequence[NDArray[np.uint8]]) -> Image.Image:
@@ -41,8 +41,8 @@ def contact_sheet(samples: Sequence[Sample], masks: Sequence[NDArray[np.uint8]])
         frame = read_frame(sample, label=True)
         assert frame.label_HW is not None, "the caller has labelled frames"
         pictures = (
-            Image.fromarray(frame.image_HW3.numpy()),
-            _coloured(frame.label_HW.numpy()),
+            Image.fromarray(frame.image_HW3),
+            _coloured(frame.label_HW),
             _coloured(mask_HW),
         )
         for number, picture in enumerate(pictures):

@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.nyuv2 import IGNORE_INDEX
-from engine.report.regions import (
-    DEPTHS,
-    EDGES,
-    SIZES,
-    depth_bins,
-    object_sizes,
-    on_boundary,
-)
+from engine.report.regions import DEPTHS, EDGES, SIZES, depth_bins, object_sizes, on_boundary
 
 
 @dataclass(frozen=True, eq=False)

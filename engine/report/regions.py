@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from engine.nyuv2 import IGNORE_INDEX, MILLIMETRES_PER_METRE
 
@@ -20,7 +19,8 @@ DEPTH_LIMITS_M = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 34 %, the first and the last the fewest."""
 
 EDGE_REACH_PX = 3
-"""How near to another class a pixel is on the boundary."""
+"""Rows and columns, pixels, within which another class puts a pixel on the boundary: a band of
+twice this width, thin beside all objects but the smallest."""
 
 SIZES = (
     f"<= {SIZE_LIMITS_PX[0]} px",
@@ -56,6 +56,9 @@ def object_sizes(label_HW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArra
         (H, W) the number in `SIZES` of the object of each pixel, any number where the pixel is
         unlabelled; and how many objects of each size there are.
     """
+    # Here, so that a finished run is shown without it.
+    from scipy import ndimage
+
     labelled_HW = label_HW != IGNORE_INDEX
     # One search finds the components of all classes: between any two neighbouring pixels stands
     # a point that joins them if they are of one class.

@@ -1,105 +1,104 @@
-"""`summary.json`: what a run reached, and the tables that show it."""
+"""`summary.json`: what a run or a blend reached, and the tables that show a run's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
-from engine.runtime.progress import duration
-from kernels.confusion import class_iou, mean_iou, pixel_accuracy
+from engine.report.tables import seconds_table, table
+from engine.rundir import Record
+from engine.selection.scores import FoldScore, OofScores, oof_scores
+from engine.selection.temperature import TemperatureChoice
+from kernels.metrics import mean_iou
+
+
+class Summary(Record):
+    """`summary.json`."""
+
+    key: str
+    """Hash of everything that the run's or the blend's results are made from."""
+    oof: OofScores
+    folds: list[FoldScore]
+    seconds: dict[str, float]
+    """By stage; the last is "total"."""
+    leakage: float
+    """Share of validation frames with a neighbour among the fold's training frames."""
+    peak_memory_mib: int = 0
+    """Largest resident size of the process that wrote the summary; left out before."""
+
+
+class FoldResult(NamedTuple):
+    """What training and out-of-fold prediction left of a fold."""
+
+    count_CC: NDArray[np.int64]
+    """(C, C) confusion of its validation frames at the chosen temperature."""
+    best_epoch: int
+    """The epoch that its weights are from."""
+    validation_miou: float
+    """What that epoch's validation measured."""
+    training_s: float
+    validation_s: float
+    oof_s: float
 
 
 def summarise(
+    key: str,
     classes: Sequence[str],
-    predicted: Mapping[str, Mapping[str, Any]],
-    temperature: Mapping[str, Any],
-    metrics: Mapping[int, Sequence[Mapping[str, Any]]],
+    temperature: float,
+    results: Mapping[int, FoldResult],
     leakage: float,
-) -> dict[str, Any]:
-    """The run's out-of-fold figures.
+    prepare_s: float,
+) -> Summary:
+    """The run's out-of-fold figures, without submission and atlas.
 
     Args:
-        classes: class names.
-        predicted: the store's state by fold: `confusion` (T, C, C) and `elapsed_s`.
-        temperature: what `choose_temperature` returned.
-        metrics: the epoch lines of each fold.
+        key: hash of everything that they are made from.
+        classes: C class names.
+        temperature: the chosen one.
+        results: by fold.
         leakage: share of validation frames with a neighbour among the fold's training frames.
-
-    Returns:
-        The part of `summary.json` that does not depend on the submission.
+        prepare_s: seconds before the first fold.
     """
-    t = temperature["index"]
-    count_by_fold = {
-        int(fold): np.array(state["confusion"], np.int64)[t] for fold, state in predicted.items()
-    }
-    count_CC = np.sum(list(count_by_fold.values()), axis=0)
-    iou = {
-        name: None if np.isnan(value) else float(value)
-        for name, value in zip(classes, class_iou(count_CC), strict=True)
-    }
-    folds = []
-    for fold, fold_CC in sorted(count_by_fold.items()):
-        best = max((m for m in metrics[fold] if "miou" in m), key=lambda m: m["miou"])
-        folds.append(
-            {
-                "fold": fold,
-                "miou": mean_iou(fold_CC),
-                "best_epoch": best["epoch"],
-                "validation_miou": best["miou"],
-            }
-        )
-    lines = [line for fold_lines in metrics.values() for line in fold_lines]
-    return {
-        "oof": {
-            "miou": mean_iou(count_CC),
-            "pixel_acc": pixel_accuracy(count_CC),
-            "temperature": temperature["best"],
-            "iou": iou,
-            "confusion": count_CC.tolist(),
+    counts = {fold: result.count_CC for fold, result in results.items()}
+    return Summary(
+        key=key,
+        oof=oof_scores(counts, classes, temperature),
+        folds=[
+            FoldScore(
+                fold=fold,
+                miou=mean_iou(result.count_CC),
+                best_epoch=result.best_epoch,
+                validation_miou=result.validation_miou,
+            )
+            for fold, result in sorted(results.items())
+        ],
+        seconds={
+            "prepare": prepare_s,
+            "training": sum(result.training_s for result in results.values()),
+            "validation": sum(result.validation_s for result in results.values()),
+            "oof": sum(result.oof_s for result in results.values()),
         },
-        "folds": folds,
-        "seconds": {
-            "training": sum(line["train_s"] for line in lines),
-            "validation": sum(line["validation_s"] for line in lines),
-            "oof": sum(state["elapsed_s"] for state in predicted.values()),
-        },
-        "leakage": leakage,
-    }
-
-
-def summary_tables(summary: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Folds, temperatures, classes and seconds of a `summary.json` as tables."""
-    oof = summary["oof"]
-    folds = Table(
-        title=f"OOF mIoU {oof['miou']:.4f}, pixel accuracy {oof['pixel_acc']:.4f} at "
-        f"T = {oof['temperature']:g}; leakage {summary['leakage']:.1%}",
-        title_justify="left",
+        leakage=leakage,
     )
-    for column in ("fold", "OOF mIoU", "best epoch", "single-view mIoU"):
-        folds.add_column(column, justify="right")
-    for fold in summary["folds"]:
-        folds.add_row(
-            str(fold["fold"]),
-            f"{fold['miou']:.4f}",
-            str(fold["best_epoch"]),
-            f"{fold['validation_miou']:.4f}",
-        )
-    temperatures = Table(title="temperatures", title_justify="left")
-    for column in ("T", "OOF mIoU", "pixel accuracy"):
-        temperatures.add_column(column, justify="right")
-    for score in scores:
-        temperatures.add_row(
-            f"{score['temperature']:g}", f"{score['miou']:.4f}", f"{score['pixel_acc']:.4f}"
-        )
-    classes = Table(title="IoU by class", title_justify="left")
-    classes.add_column("class")
-    classes.add_column("IoU", justify="right")
-    for name, value in oof["iou"].items():
-        classes.add_row(name, "-" if value is None else f"{value:.4f}")
-    seconds = Table(title="time by stage", title_justify="left")
-    seconds.add_column("stage")
-    seconds.add_column("time", justify="right")
-    for stage, value in summary["seconds"].items():
-        seconds.add_row(stage, duration(value))
-    return [folds, temperatures, classes, seconds]
+
+
+def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Table]:
+    """Folds, temperatures, classes and seconds of a run."""
+    oof = summary.oof
+    folds = table(
+        f"OOF mIoU {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
+        f"T = {oof.temperature:g}; leakage {summary.leakage:.1%}",
+        ("fold", "OOF mIoU", "best epoch", "single-view mIoU"),
+        ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
+        text=0,
+    )
+    temperatures = table(
+        "temperatures",
+        ("T", "OOF mIoU", "pixel accuracy"),
+        ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores),
+        text=0,
+    )
+    classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
+    return [folds, temperatures, classes, seconds_table(summary.seconds)]

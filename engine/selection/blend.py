@@ -7,6 +7,7 @@ Axes: M models, C class, F folds; 2 the ends of a line.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -20,17 +21,20 @@ from engine.selection.sweep import Peak, Sweep, sweep
 
 Array = NDArray[np.float64]
 Method = Literal["exact", "slsqp", "equal"]
+Line = Callable[[Array], Array | None]
+"""From (M, C) weights to the (2, M, C) ends of a line through them; None if it has no length."""
 
 _log = logging.getLogger(__name__)
 
 EXPLORED_PIXELS = 1 << 25
-"""Pixels on which the starts of a climb are compared; what comes out is climbed on with all."""
+"""Number of pixels on which the starts of a climb are compared, about a hundred frames of NYU Depth
+v2: they tell good starts from bad ones, and the best is climbed on with all pixels."""
 
 LEAST_GAIN = 1e-6
-"""A climb ends where no line gains more mIoU than this, a hundredth of what tables show."""
+"""The mIoU that a line has to gain for a climb to go on: a hundredth of what tables show."""
 
 MOST_CLASS_WEIGHT = 2.0
-"""A class's weight may grow to twice what a run alone would have."""
+"""The most that a class of a run may weigh: twice what it does in that run alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +67,6 @@ def fit_weights(
         seed: of the random directions.
     """
     M, C, F = pixels.models, pixels.classes, pixels.folds
-    if method == "equal" and not per_class:
-        weight_MC = shared(np.full(M, 1 / M), C)
-        return Fit(weight_MC, np.repeat(weight_MC[None], F, axis=0))
     soft_M = None
     if method == "slsqp" or (method == "exact" and M > 2):
         soft_M = _soft_maximum(pixels.thinned(EXPLORED_PIXELS))
@@ -94,6 +95,8 @@ def _fit_pair(pixels: OofPixels) -> tuple[Array, Array, Sweep]:
     """The optimum of two runs with all folds and with all but each, in one sweep."""
     C, F = pixels.classes, pixels.folds
     ends_2MC = np.stack([shared(end_M, C) for end_M in np.eye(2)])
+    # Crossings do not depend on what is counted, so one sweep gives all curves: of every fold, and
+    # of all but each.
     use_GF = np.concatenate([np.ones((1, F), bool), ~np.eye(F, dtype=bool)])
     found = sweep(pixels, ends_2MC, use_GF)
     weights = [shared(np.array([1 - peak.share, peak.share]), C) for peak in found.peaks]
@@ -115,10 +118,12 @@ def _fit_many(pixels: OofPixels, method: Method, soft_M: Array | None, seed: int
     if method == "exact":
         starts += [np.full(M, 1 / M), *np.eye(M)]
     thinned = pixels.thinned(EXPLORED_PIXELS)
-    climbed = [_climb(thinned, start_M, seed, f"start {n}") for n, start_M in enumerate(starts)]
+    climbed = [
+        _climb_simplex(thinned, start_M, seed, f"start {n}") for n, start_M in enumerate(starts)
+    ]
     best_M, value = max(climbed, key=lambda found: found[1])
     if thinned.step > 1:
-        best_M, value = _climb(pixels, best_M, seed, "all pixels")
+        best_M, value = _climb_simplex(pixels, best_M, seed, "all pixels")
     _log.info("best of %d starts: mIoU %.4f at %s", len(starts), value, best_M.round(4).tolist())
     return shared(best_M, pixels.classes)
 
@@ -127,28 +132,50 @@ def _explore_without(pixels: OofPixels, fold: int, method: Method, seed: int) ->
     """Weights that `fold` had no part in: one climb, on some of the pixels."""
     rest = pixels.without(fold).thinned(EXPLORED_PIXELS)
     start_M = _soft_maximum(rest) if method == "slsqp" else np.full(rest.models, 1 / rest.models)
-    return shared(_climb(rest, start_M, seed, f"without fold {fold}")[0], rest.classes)
+    return shared(_climb_simplex(rest, start_M, seed, f"without fold {fold}")[0], rest.classes)
 
 
-def _climb(pixels: OofPixels, weight_M: Array, seed: int, name: str) -> tuple[Array, float]:
-    """Search lines through `weight_M` until none gains; the weights and their mIoU."""
+def _climb_simplex(pixels: OofPixels, weight_M: Array, seed: int, name: str) -> tuple[Array, float]:
+    """Climb from shared weights along lines of shared weights; the (M,) weights and their mIoU."""
     rng = np.random.default_rng(seed)
-    value, gained = -np.inf, True
+
+    def line(direction: Callable[[Array], Array], weight_MC: Array) -> Array | None:
+        weight_M = weight_MC[:, 0]
+        ends = _clip(weight_M, direction(weight_M))
+        return None if ends is None else np.stack([shared(end_M, pixels.classes) for end_M in ends])
+
+    # Towards and away from every run, then as many directions at random.
+    towards = [partial(_towards, m) for m in range(pixels.models)]
+    lines = [partial(line, way) for way in (*towards, *[partial(_random, rng)] * pixels.models)]
+    weight_MC, value = _climb(pixels, shared(weight_M, pixels.classes), -np.inf, lines, name)
+    return weight_MC[:, 0], value
+
+
+def _climb(
+    pixels: OofPixels, weight_MC: Array, value: float, lines: Sequence[Line], name: str
+) -> tuple[Array, float]:
+    """Search lines through the weights until none gains; the weights and their mIoU.
+
+    Args:
+        pixels: what is counted.
+        weight_MC: where the climb starts.
+        value: mIoU there; -inf if unknown, as the first line goes through the start.
+        lines: searched in turn.
+        name: for the progress.
+    """
+    gained = True
     while gained:
         gained = False
-        # Towards and away from every run, then as many directions at random.
-        towards = [partial(_towards, m) for m in range(pixels.models)]
-        for direction in [*towards, *[partial(_random, rng)] * pixels.models]:
-            ends = _clip(weight_M, direction(weight_M))
-            if ends is None:
+        for line in lines:
+            ends_2MC = line(weight_MC)
+            if ends_2MC is None:
                 continue
-            ends_2MC = np.stack([shared(end_M, pixels.classes) for end_M in ends])
             peak = _peak(pixels, ends_2MC, name)
             if peak.miou > value:
                 gained |= peak.miou > value + LEAST_GAIN
-                weight_M = (1 - peak.share) * ends[0] + peak.share * ends[1]
+                weight_MC = (1 - peak.share) * ends_2MC[0] + peak.share * ends_2MC[1]
                 value = peak.miou
-    return weight_M, value
+    return weight_MC, value
 
 
 def _towards(model: int, weight_M: Array) -> Array:
@@ -165,12 +192,14 @@ def _random(rng: np.random.Generator, weight_M: Array) -> Array:
 
 def _clip(weight_M: Array, direction_M: Array) -> tuple[Array, Array] | None:
     """Where the line leaves the simplex on both sides; None if it has no length."""
+    # The line ends where the first weight that falls reaches 0: after -weight / direction.
     falls = direction_M < -1e-12
     rises = direction_M > 1e-12
     if not (falls.any() and rises.any()):
         return None
     after = (weight_M[falls] / -direction_M[falls]).min()
     before = (weight_M[rises] / direction_M[rises]).min()
+    # Rounding may leave the simplex by a last bit.
     ends = [np.clip(weight_M + t * direction_M, 0, None) for t in (-before, after)]
     return ends[0] / ends[0].sum(), ends[1] / ends[1].sum()
 
@@ -189,18 +218,13 @@ def _fit_classes(pixels: OofPixels, weight_MC: Array) -> Array:
 
 
 def _climb_classes(pixels: OofPixels, weight_MC: Array) -> tuple[Array, float]:
-    value, gained = _score(pixels, weight_MC), True
-    while gained:
-        gained = False
-        for m, c in np.ndindex(weight_MC.shape):
-            ends_2MC = np.stack([weight_MC, weight_MC])
-            ends_2MC[:, m, c] = 0, MOST_CLASS_WEIGHT
-            peak = _peak(pixels, ends_2MC, "weights by class")
-            if peak.miou > value:
-                gained |= peak.miou > value + LEAST_GAIN
-                weight_MC = (1 - peak.share) * ends_2MC[0] + peak.share * ends_2MC[1]
-                value = peak.miou
-    return weight_MC, value
+    def line(m: int, c: int, weight_MC: Array) -> Array:
+        ends_2MC = np.stack([weight_MC, weight_MC])
+        ends_2MC[:, m, c] = 0, MOST_CLASS_WEIGHT
+        return ends_2MC
+
+    lines = [partial(line, m, c) for m, c in np.ndindex(weight_MC.shape)]
+    return _climb(pixels, weight_MC, _score(pixels, weight_MC), lines, "weights by class")
 
 
 def _score(pixels: OofPixels, weight_MC: Array) -> float:

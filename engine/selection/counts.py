@@ -3,6 +3,8 @@
 Axes: N samples, K candidates, M models, C class (truth by prediction), F folds.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,27 +29,30 @@ def frame_confusions(pixels: OofPixels, weight_MC: Array, honest_FMC: Array) -> 
         (M + 2, N, C, C) int64: the models in order, the blend, the honest blend. Probabilities are
         resized and blended in float64.
     """
-    M, C = pixels.models, pixels.classes
-    alone = [shared(one_M, C) for one_M in np.eye(M)]
-    count_KNCC = np.zeros((M + 2, len(pixels.frames), C, C), np.int64)
-    with track("frames counted", len(pixels.frames)) as advance:
-        for n, frame in enumerate(map(int, pixels.frames)):
-            honest_MC = honest_FMC[pixels.fold_of_N[frame]]
-            candidates = np.stack([*alone, weight_MC, honest_MC])
-            count_KNCC[:, n] = _count(pixels, frame, candidates)
-            advance(1)
-    return count_KNCC
+    alone = [shared(one_M, pixels.classes) for one_M in np.eye(pixels.models)]
+
+    def candidates(frame: int) -> Array:
+        return np.stack([*alone, weight_MC, honest_FMC[pixels.fold_of_N[frame]]])
+
+    return np.stack(list(_count_each(pixels, candidates)), axis=1)
 
 
 def confusion_at(pixels: OofPixels, weight_MC: Array) -> NDArray[np.int64]:
     """(C, C) counts of one blend over all frames; a pass over the pixels."""
-    C = pixels.classes
-    count_CC = np.zeros((C, C), np.int64)
+    count_CC = np.zeros((pixels.classes, pixels.classes), np.int64)
+    for count_1CC in _count_each(pixels, lambda _: weight_MC[None]):
+        count_CC += count_1CC[0]
+    return count_CC
+
+
+def _count_each(
+    pixels: OofPixels, candidates: Callable[[int], Array]
+) -> Iterator[NDArray[np.int64]]:
+    """Yield (K, C, C) counts of each frame by the (K, M, C) weights that `candidates` gives."""
     with track("frames counted", len(pixels.frames)) as advance:
         for frame in map(int, pixels.frames):
-            count_CC += _count(pixels, frame, weight_MC[None])[0]
+            yield _count(pixels, frame, candidates(frame))
             advance(1)
-    return count_CC
 
 
 def _count(pixels: OofPixels, frame: int, weight_KMC: Array) -> NDArray[np.int64]:

@@ -3,22 +3,21 @@
 Everything is checked from small files and hashes before any probability is read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.cli import load_config
 from engine.config import Config
+from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
 from engine.frames.index import Dataset
-from engine.rundir import RunDir, read_json
-from engine.runtime.environment import fold_hashes, stage_identity, weights_identity
+from engine.identity import fold_hashes, load_run, stage_identity, weights_identity
+from engine.rundir import RunDir
+from engine.runtime.environment import Environment
 from engine.selection.pixels import OofPixels
-from engine.views.store import ProbStore, open_store
+from engine.views.store import Manifest, ProbStore, open_store
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,25 +28,30 @@ class Member:
         run: its folder.
         config: its config.
         store: its out-of-fold probabilities at its temperature.
-        temperature: softmax temperature of the store.
         fingerprint: of the dataset that it was trained on.
-        fold_of: the fold that each training frame validates, by stem, in sample order.
-        leakage: share of frames with a neighbour among the training frames of their fold.
+        folds: its folds.
     """
 
     run: RunDir
     config: Config
     store: ProbStore
-    temperature: float
     fingerprint: str
-    fold_of: Mapping[str, int]
-    leakage: float
+    folds: FoldsFile
+
+    @property
+    def temperature(self) -> float:
+        """Softmax temperature of the store."""
+        return self.store.manifest.temperature
+
+    @property
+    def fold_of(self) -> list[int]:
+        """The fold that each frame validates, in sample order."""
+        return list(self.folds.fold_of.values())
 
     @property
     def key(self) -> str:
         """Hash of everything that the store was made from."""
-        key: str = self.store.manifest["key"]
-        return key
+        return self.store.manifest.key
 
     def predicting(self, runtime: str | None) -> Config:
         """The config, with another `runtime.inference` if one is named."""
@@ -93,75 +97,59 @@ def check_dataset(members: Sequence[Member], dataset: Dataset) -> None:
 def open_pixels(members: Sequence[Member], dataset: Dataset) -> OofPixels:
     """The members' stores with the labels of a dataset that `check_dataset` let pass."""
     samples = dataset.train.samples
-
-    def label(frame: int) -> NDArray[np.uint8]:
-        return read_label(samples[frame])
-
     return OofPixels(
         prob_MNChw=tuple(member.store.prob_NChw for member in members),
-        read_label=label,
-        fold_of_N=np.array(list(members[0].fold_of.values()), np.int64),
+        read_label=lambda frame: read_label(samples[frame]),
+        fold_of_N=np.array(members[0].fold_of, np.int64),
         frames=np.arange(len(samples)),
     )
 
 
 def _open_member(root: Path) -> Member:
     run = RunDir(root)
-    if not run.config.exists():
-        raise ValueError(f"{root} is not a run folder: it has no {run.config.name}")
-    for path in (run.environment, run.folds, run.temperature, run.oof / "manifest.json"):
+    config = load_run(run)
+    for path in (run.environment, run.folds, run.temperature, run.manifest):
         if not path.exists():
             raise ValueError(
                 f"{root} is not finished: it has no {path.name}; complete it with engine.train"
             )
-    config = load_config([run.config])
-    fingerprint: str = read_json(run.environment)["dataset_fingerprint"]
-    folds: dict[str, Any] = read_json(run.folds)
-    fold_of: dict[str, int] = folds["fold_of"]
-    _check_frames(root, fold_of, read_json(run.oof / "manifest.json"))
-    weights = weights_identity(config, fingerprint, list(fold_of.values()))
+    folds, manifest = FoldsFile.read(run.folds), Manifest.read(run.manifest)
+    fingerprint = Environment.read(run.environment).dataset_fingerprint
+    stems, fold_of = tuple(folds.fold_of), tuple(folds.fold_of.values())
+    again = f"delete {run.oof} and run engine.train again"
+    if stems != manifest.stems:
+        strays = _examples({*stems} ^ {*manifest.stems})
+        raise ValueError(f"{root}: the store and folds.json list other frames ({strays}); {again}")
+    if fold_of != manifest.folds:
+        raise ValueError(
+            f"{root}: the store was made with other folds than folds.json lists; {again}"
+        )
+    weights = weights_identity(config, run, fingerprint, fold_of)
     store = open_store(run.oof, stage_identity(config, weights, *fold_hashes(config, run)))
-    temperature: float = store.manifest["temperature"]
-    return Member(run, config, store, temperature, fingerprint, fold_of, float(folds["leakage"]))
-
-
-def _check_frames(root: Path, fold_of: Mapping[str, int], manifest: Mapping[str, Any]) -> None:
-    """The store has the frames and folds that folds.json lists."""
-    if list(fold_of) != manifest["stems"]:
-        strays = _examples(set(fold_of) ^ set(manifest["stems"]))
-        raise ValueError(
-            f"{root}: the store and folds.json list other frames ({strays}); delete "
-            f"{root / 'oof'} and run engine.train again"
-        )
-    if list(fold_of.values()) != manifest["folds"]:
-        raise ValueError(
-            f"{root}: the store was made with other folds than folds.json lists; delete "
-            f"{root / 'oof'} and run engine.train again"
-        )
+    return Member(run, config, store, fingerprint, folds)
 
 
 def _check_alike(first: Member, other: Member) -> None:
     names = f"{first.run.root} and {other.run.root}"
-    if first.config.data.classes != other.config.data.classes:
-        differing = _examples(set(first.config.data.classes) ^ set(other.config.data.classes))
+    classes = [member.config.data.classes for member in (first, other)]
+    fold_of, others = first.folds.fold_of, other.folds.fold_of
+    if classes[0] != classes[1]:
+        differing = _examples({*classes[0]} ^ {*classes[1]}) or "in another order"
+        raise ValueError(f"{names} have other classes ({differing}); blend runs of one class list")
+    if list(fold_of) != list(others):
         raise ValueError(
-            f"{names} have other classes ({differing or 'in another order'}); blend runs of one "
-            "class list"
-        )
-    if list(first.fold_of) != list(other.fold_of):
-        raise ValueError(
-            f"{names} have other frames: {len(first.fold_of)} and {len(other.fold_of)}, not in "
-            f"both: {_examples(set(first.fold_of) ^ set(other.fold_of))}; train them on one dataset"
+            f"{names} have other frames: {len(fold_of)} and {len(others)}, not in both: "
+            f"{_examples({*fold_of} ^ {*others})}; train them on one dataset"
         )
     if first.fingerprint != other.fingerprint:
         raise ValueError(
             f"{names} were trained on other data: same frames, but an image, depth map, label or "
             "scenes.csv differs; train them on one dataset"
         )
-    if first.fold_of != other.fold_of:
-        moved = {stem for stem, fold in first.fold_of.items() if other.fold_of[stem] != fold}
+    moved = {stem for stem, fold in fold_of.items() if others[stem] != fold}
+    if moved:
         raise ValueError(
-            f"{names} have other folds: {len(moved)} of {len(first.fold_of)} frames are validated "
+            f"{names} have other folds: {len(moved)} of {len(fold_of)} frames are validated "
             f"by another one ({_examples(moved)}), so one run trained on what the other is scored "
             "on; train them with the same data.fold_* fields"
         )

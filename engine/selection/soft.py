@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from engine.rundir import Record
 from engine.selection.counts import confusion_at
 from engine.selection.pixels import OofPixels, shared
-from kernels.confusion import mean_iou
+from kernels.metrics import mean_iou
 
 Array = NDArray[np.float64]
 
@@ -51,14 +52,22 @@ def maximise_soft(total_2MC: Array, truth_C: NDArray[np.int64]) -> Array:
     return weight_M
 
 
-def maximise_plainly(pixels: OofPixels) -> dict[str, Any]:
+class PlainSearch(Record):
+    """What SciPy ended with on the mIoU itself."""
+
+    weights: list[float]
+    """Of M models."""
+    miou: float
+    evaluations: int
+    """Passes over the pixels."""
+    message: str
+
+
+def maximise_plainly(pixels: OofPixels) -> PlainSearch:
     """SLSQP on the mIoU itself, with SciPy's finite differences, from equal weights.
 
     Each evaluation is a pass over the pixels. The mIoU is piecewise constant, so its differences
     over a step of 1e-8 are almost always 0.
-
-    Returns:
-        `{"weights", "miou", "evaluations", "message"}`, what SciPy ended with.
     """
     calls = 0
 
@@ -68,12 +77,8 @@ def maximise_plainly(pixels: OofPixels) -> dict[str, Any]:
         return -mean_iou(confusion_at(pixels, shared(weight_M, pixels.classes)))
 
     weight_M, message = _slsqp(negative, pixels.models)
-    return {
-        "weights": weight_M.tolist(),
-        "miou": -negative(weight_M),
-        "evaluations": calls,
-        "message": message,
-    }
+    miou = -negative(weight_M)
+    return PlainSearch(weights=weight_M.tolist(), miou=miou, evaluations=calls, message=message)
 
 
 def _slsqp(
@@ -85,11 +90,7 @@ def _slsqp(
         jac=jac or None,
         method="SLSQP",
         bounds=[(0.0, 1.0)] * models,
-        constraints={
-            "type": "eq",
-            "fun": lambda weight_M: weight_M.sum() - 1,
-            "jac": np.ones_like,
-        },
+        constraints={"type": "eq", "fun": lambda weight_M: weight_M.sum() - 1, "jac": np.ones_like},
     )
     weight_M = np.clip(result.x, 0, 1)
     return weight_M / weight_M.sum(), str(result.message)

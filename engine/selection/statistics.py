@@ -1,106 +1,67 @@
 """How sure the difference between two systems is: a paired bootstrap over rooms, not pixels.
 
 Pixels of a frame, and frames of a room, are right or wrong together, so the unit that is drawn is
-a group of frames: a scene where scenes.csv names them, else a block of neighbouring frames.
+a group of frames (`engine.selection.groups`).
 
 Axes: N frames, G groups, C class (truth by prediction), R resamples, S the two systems, K three
 margins of a confusion matrix: hits, truth, predicted.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from engine.data.folds import contiguous_blocks
-from engine.frames.index import Sample
-
-FRAMES_PER_BLOCK = 20
-"""Frames of a group where no scenes are known: blocks of neighbours take the place of frames that
-depend on one another (Kuensch, "The Jackknife and the Bootstrap for General Stationary
-Observations", Annals of Statistics 17, 1989). Measured on a small network's 795 out-of-fold frames
-of NYU Depth v2: the accuracy of neighbours correlates by 0.33, that of frames 10 to 20 apart still
-by 0.15, as rooms of a kind follow each other; the bootstrap's standard deviation of mIoU is 0.0077
-by frames, 0.0096 by blocks of 10, 0.0108 of 20 and 0.0113 of 40, where it levels off."""
+from engine.rundir import Record
 
 FEWEST_GROUPS = 5
-"""Below this there is no interval: four groups have 35 distinct resamples."""
+"""Number of groups below which there is no interval: four have 35 distinct resamples."""
 
 RESAMPLES = 2000
-"""Resamples by default: 50 beyond each end of a 95 % interval."""
+"""Number of resamples where none is asked for: 50 beyond each end of a 95 % interval."""
 
 LEVEL = 0.95
+"""Share of worlds in which an interval should hold the truth; the customary one."""
 
 _CHUNK = 4_000_000
-"""Weights in memory at once, 32 MB: resamples of very many groups are drawn in parts."""
+"""Number of weights in memory at once, 32 MB: resamples of very many groups are drawn in parts."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two systems on the same frames: positive if the first is better.
+class Difference(Record):
+    """A difference of two systems on the same frames: positive if the first is better."""
 
-    Attributes:
-        difference: of the scores over all frames.
-        low: lower end of the 95 % interval; None with fewer than `FEWEST_GROUPS` groups.
-        high: its upper end, likewise.
-        p: two-sided p-value of "no difference", in agreement with the interval; likewise.
-        groups: number of groups that the figure rests on.
-    """
-
+    groups_of: str = "group"
+    """What the groups are, "scene" or "block", where that is known."""
     difference: float
+    """Of the scores over all frames."""
     low: float | None
+    """Lower end of the 95 % interval; None with fewer than `FEWEST_GROUPS` groups."""
     high: float | None
+    """Its upper end, likewise."""
     p: float | None
+    """Two-sided p-value of "no difference", in agreement with the interval; likewise."""
     groups: int
+    """Number of groups that the figure rests on."""
 
     def __str__(self) -> str:
         """`+0.0123 [-0.0020, +0.0266], p = 0.081, 79 groups`."""
+        groups = f"{self.groups} {self.groups_of}s"
         if self.low is None or self.high is None or self.p is None:
-            return (
-                f"{self.difference:+.4f} (no interval: {self.groups} groups, at least "
-                f"{FEWEST_GROUPS} are needed)"
-            )
-        return (
-            f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}], p = {self.p:.3f}, "
-            f"{self.groups} groups"
-        )
+            found = f"(no interval: {groups}, at least {FEWEST_GROUPS} are needed)"
+        else:
+            found = f"[{self.low:+.4f}, {self.high:+.4f}], p = {self.p:.3f}, {groups}"
+        return f"{self.difference:+.4f} {found}"
 
 
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Which frames are drawn together."""
+class Differences(NamedTuple):
+    """The differences of two systems, from the same draws."""
 
-    kind: str
-    """"scene" (scenes.csv) or "block" (neighbouring frames)."""
-    of_N: NDArray[np.int64]
-    """(N,) the group, 0 .. G - 1, of each frame."""
-
-    @property
-    def count(self) -> int:
-        """Number of groups G."""
-        return int(self.of_N.max()) + 1
-
-
-def group_of(samples: Sequence[Sample]) -> Groups:
-    """The groups of frames that a bootstrap draws.
-
-    They do not depend on how the folds were cut, so that runs with any folds have the same.
-
-    Args:
-        samples: N >= 1 frames, sorted by stem.
-
-    Returns:
-        The scenes if every frame has one, else contiguous blocks of about `FRAMES_PER_BLOCK`
-        frames, cut at gaps in the numbering of the stems where there are any.
-    """
-    scenes = [sample.scene for sample in samples if sample.scene is not None]
-    if len(scenes) == len(samples):
-        _, of_N = np.unique(scenes, return_inverse=True)
-        return Groups("scene", of_N.astype(np.int64))
-    blocks = max(1, len(samples) // FRAMES_PER_BLOCK)
-    return Groups("block", contiguous_blocks(samples, blocks))
+    miou: Difference
+    by_class: list[Difference | None]
+    """In IoU; None for a class that is missing in truth and one system's prediction. A class rests
+    on the groups whose truth has it. Each interval stands for itself: of 20 classes without any
+    difference, one is expected to have an interval beside 0."""
 
 
 def paired_bootstrap(
@@ -110,11 +71,11 @@ def paired_bootstrap(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Difference:
-    """The difference in mIoU of two systems, a minus b, and how far chance explains it.
+) -> Differences:
+    """The differences in mIoU and IoU of two systems, a minus b, and how far chance explains them.
 
     Groups are drawn with replacement, the same for both systems, their confusion matrices are
-    added and mIoU is taken of the sums. The interval is the expanded percentile interval
+    added and the scores are taken of the sums. The interval is the expanded percentile interval
     (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4),
     2015, section 4.2): quantiles of the bootstrap distribution, at probabilities widened for the
     number of groups as Student's t is against the normal distribution. In simulations of 3 and 6
@@ -131,45 +92,22 @@ def paired_bootstrap(
         seed: of the draws; the same arguments give the same result.
 
     Returns:
-        The difference; without interval if there are fewer than `FEWEST_GROUPS` groups.
+        The differences; those that rest on fewer than `FEWEST_GROUPS` groups without interval.
 
     Raises:
         ValueError: the shapes do not fit together, the systems were counted on other labels, or
             there are too few resamples.
     """
     margin_GSKC = _margins(count_a_NCC, count_b_NCC, group_N, resamples)
-    score_S = _mean_iou(margin_GSKC.sum(axis=0))
-    score_RS = _mean_iou(_resample(margin_GSKC, resamples, seed))
-    return _difference(score_S, score_RS, len(margin_GSKC))
-
-
-def class_differences(
-    count_a_NCC: NDArray[np.integer],
-    count_b_NCC: NDArray[np.integer],
-    group_N: NDArray[np.integer],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Difference | None]:
-    """As `paired_bootstrap`, for the IoU of each class, from the same draws.
-
-    Each interval stands for itself: of 20 classes without any difference, one is expected to have
-    an interval beside 0.
-
-    Returns:
-        C differences; None for a class that is missing in truth and one system's prediction. A
-        class rests on the groups whose truth has it.
-    """
-    margin_GSKC = _margins(count_a_NCC, count_b_NCC, group_N, resamples)
-    iou_SC = _iou(margin_GSKC.sum(axis=0))
-    iou_RSC = _iou(_resample(margin_GSKC, resamples, seed))
-    groups_C = (margin_GSKC[:, 0, 1] > 0).sum(axis=0)
-    found: list[Difference | None] = []
-    for c, groups in enumerate(groups_C.tolist()):
+    margin_SKC, margin_RSKC = margin_GSKC.sum(axis=0), _resample(margin_GSKC, resamples, seed)
+    miou = _difference(_mean_iou(margin_SKC), _mean_iou(margin_RSKC), len(margin_GSKC))
+    iou_SC, iou_RSC = _iou(margin_SKC), _iou(margin_RSKC)
+    by_class: list[Difference | None] = []
+    for c, groups in enumerate((margin_GSKC[:, 0, 1] > 0).sum(axis=0).tolist()):
         drawn_RS = iou_RSC[np.isfinite(iou_RSC[:, :, c]).all(axis=1), :, c]
-        known = bool(np.isfinite(iou_SC[:, c]).all())
-        found.append(_difference(iou_SC[:, c], drawn_RS, groups) if known else None)
-    return found
+        known = np.isfinite(iou_SC[:, c]).all()
+        by_class.append(_difference(iou_SC[:, c], drawn_RS, groups) if known else None)
+    return Differences(miou, by_class)
 
 
 def _margins(
@@ -239,17 +177,17 @@ def _mean_iou(margin_KC: NDArray[np.float64]) -> NDArray[np.float64]:
 def _difference(
     score_S: NDArray[np.float64], score_RS: NDArray[np.float64], groups: int
 ) -> Difference:
+    low = high = p = None
+    if groups >= FEWEST_GROUPS and len(score_RS):
+        drawn_R = score_RS[:, 0] - score_RS[:, 1]
+        # The bootstrap's spread is that of a variance divided by G, not by G - 1.
+        widening = np.sqrt(groups / (groups - 1))
+        tail = ndtr(-widening * stdtrit(groups - 1, (1 + LEVEL) / 2))
+        low, high = np.quantile(drawn_R, [tail, 1 - tail]).tolist()
+        # Ties count half, so that two equal systems stand in the middle of their distribution.
+        below = float((drawn_R < 0).mean() + (drawn_R == 0).mean() / 2)
+        resolution = 1 / (len(drawn_R) + 1)
+        below = min(max(below, resolution), 1 - resolution)
+        p = 2 * float(stdtr(groups - 1, -abs(ndtri(below)) / widening))
     point = float(score_S[0] - score_S[1])
-    if groups < FEWEST_GROUPS or not len(score_RS):
-        return Difference(point, None, None, None, groups)
-    drawn_R = score_RS[:, 0] - score_RS[:, 1]
-    # The bootstrap's spread is that of a variance divided by G, not by G - 1.
-    widening = np.sqrt(groups / (groups - 1))
-    tail = ndtr(-widening * stdtrit(groups - 1, (1 + LEVEL) / 2))
-    low, high = np.quantile(drawn_R, [tail, 1 - tail]).tolist()
-    # Ties count half, so that two equal systems stand in the middle of their distribution.
-    below = float((drawn_R < 0).mean() + (drawn_R == 0).mean() / 2)
-    resolution = 1 / (len(drawn_R) + 1)
-    below = min(max(below, resolution), 1 - resolution)
-    p = 2 * float(stdtr(groups - 1, -abs(ndtri(below)) / widening))
-    return Difference(point, low, high, p, groups)
+    return Difference(difference=point, low=low, high=high, p=p, groups=groups)

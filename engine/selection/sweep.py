@@ -31,14 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.selection.pixels import OofPixels
-from kernels.blend_sweep import add_to_bins, edge_values, widest_peak
+from kernels.blend_sweep import Bins, add_to_bins, edge_values, widest_peak
 from kernels.blend_sweep.cpu_curve import LISTED, SINGLE, SKIPPED
 
 BINS = 1000
-"""So that the curve has the shares 0, 0.001 .. 1."""
+"""Number of bins of the first pass, so that the curve has the shares 0, 0.001 .. 1."""
 
 MOST_CROSSINGS = 1 << 22
-"""Crossings that are listed and sorted: about 100 MiB."""
+"""Number of crossings that are listed and sorted at most: they take about 100 MiB."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,13 @@ def sweep(
     notes = _Notes(even_J, pixels.folds, pixels.classes)
     listed = notes.read(pixels, end_2MC, name, MOST_CROSSINGS)
     first = _Curve.of(notes, use_GF[0])
+    # Too many crossings to keep. The bins' notes bound what mIoU can reach inside of each bin, so
+    # only the few that may hold a peak are read again; where even those have too many, their edges
+    # move closer together first. Every pass narrows the bins, until a pass lists what is left.
     while listed is None:
-        wanted_K = np.any([_Curve.of(notes, use_F).state_K == LISTED for use_F in use_GF], axis=0)
+        wanted_K = np.any(
+            [_Curve.of(notes, use_F).bins.state_K == LISTED for use_F in use_GF], axis=0
+        )
         if notes.crossings()[wanted_K].sum() <= MOST_CROSSINGS:
             listed = _list(pixels, end_2MC, notes, wanted_K, name)
         else:
@@ -143,11 +148,7 @@ class _Notes:
         return count_K
 
     def read(
-        self,
-        pixels: OofPixels,
-        end_2MC: NDArray[np.float64],
-        name: str,
-        most: int,
+        self, pixels: OofPixels, end_2MC: NDArray[np.float64], name: str, most: int
     ) -> _Listed | None:
         """Note every frame; list the crossings as well while there are at most `most`."""
         parts: list[tuple[int, NDArray[np.float64], NDArray[np.uint8]]] | None = []
@@ -166,18 +167,16 @@ class _Notes:
 class _Curve:
     """One curve at the edges, and what is known of the bins between them."""
 
-    notes: _Notes
-    truth_C: NDArray[np.int64]
-    hit_JC: NDArray[np.int64]
-    miss_JC: NDArray[np.int64]
+    bins: Bins
     value_J: NDArray[np.float64]
-    state_K: NDArray[np.uint8]
-    low_K: NDArray[np.float64]
 
     @classmethod
     def of(cls, notes: _Notes, use_F: NDArray[np.bool_]) -> "_Curve":
         count_CC = notes.count_FCC[use_F].sum(axis=0)
         note_K4C = notes.note_FK4C[use_F].sum(axis=0)
+        # mIoU needs three numbers a class: pixels won that are the class's own (hit), pixels won
+        # that are not (miss), and its pixels (truth). The notes are what each bin adds to and takes
+        # from the first two, in the order hit +, hit -, miss +, miss -.
         hit_C = np.diagonal(count_CC)
         hit_JC = _running(hit_C, note_K4C[:, 0] - note_K4C[:, 1])
         miss_JC = _running(count_CC.sum(axis=0) - hit_C, note_K4C[:, 2] - note_K4C[:, 3])
@@ -186,27 +185,17 @@ class _Curve:
         bound_K = _bound(hit_JC[:-1], miss_JC[:-1], truth_C, note_K4C)
         # Other curves' folds may change something in a bin where these do not.
         low_K = np.where(note_K4C.any(axis=(1, 2)), notes.low_K, np.inf)
+        # All of a bin's crossings at one share: a single step, whose height the bin's end tells.
         single_K = low_K >= notes.high_K
         may_K = (bound_K >= value_J.max()) | (single_K & (value_J[1:] >= value_J.max()))
         state_K = np.where(may_K, np.where(single_K, SINGLE, LISTED), SKIPPED).astype(np.uint8)
-        return cls(notes, truth_C, hit_JC, miss_JC, value_J, state_K, low_K)
+        return cls(Bins(notes.edge_J, state_K, low_K, hit_JC, miss_JC, truth_C), value_J)
 
     def peak(self, listed: _Listed, use_F: NDArray[np.bool_]) -> Peak:
         """The highest stretch; `listed` has at least the crossings of this curve's LISTED bins."""
-        edge_J = self.notes.edge_J
-        bin_E = np.searchsorted(edge_J, listed.share_E) - 1
-        used_E = use_F[listed.fold_E] & (self.state_K[bin_E] == LISTED)
-        found = widest_peak(
-            edge_J,
-            self.state_K,
-            self.low_K,
-            self.hit_JC,
-            self.miss_JC,
-            self.truth_C,
-            listed.share_E[used_E],
-            listed.kind_E3[used_E],
-        )
-        return Peak(*found)
+        bin_E = np.searchsorted(self.bins.edge_J, listed.share_E) - 1
+        used_E = use_F[listed.fold_E] & (self.bins.state_K[bin_E] == LISTED)
+        return Peak(*widest_peak(self.bins, listed.share_E[used_E], listed.kind_E3[used_E]))
 
 
 def _running(start_C: NDArray[np.int64], change_KC: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -221,6 +210,8 @@ def _bound(
     note_K4C: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """(K,) what mIoU cannot exceed inside of each bin."""
+    # The best order that the bin's changes could come in: all hits gained and all misses lost
+    # before anything that lowers the curve. No order does better, so no share in the bin does.
     hit_KC = hit_KC + note_K4C[:, 0]
     miss_KC = miss_KC - note_K4C[:, 3]
     # A class without pixels of its own counts nothing and may be absent; one whose bound is

@@ -1,52 +1,57 @@
 """The softmax temperature with the best out-of-fold mIoU.
 
-Axes: K folds, T temperatures, C classes (truth by prediction).
+Axes: F folds, T temperatures, C classes (truth by prediction).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.confusion import mean_iou, pixel_accuracy
+from engine.rundir import Record
+from engine.selection.scores import Scores
 
 
-def total_confusion(predicted: Mapping[str, Mapping[str, Any]]) -> NDArray[np.int64]:
-    """(T, C, C) counts summed over the folds of a store's `predicted` states."""
-    counts = [np.array(state["confusion"], np.int64) for state in predicted.values()]
-    total: NDArray[np.int64] = np.sum(counts, axis=0)
-    return total
+class TemperatureScore(Record):
+    """What one temperature reaches on all out-of-fold pixels."""
+
+    temperature: float
+    miou: float
+    pixel_acc: float
+
+
+class TemperatureChoice(Record):
+    """`temperature.json`: the temperature of the store and of new frames."""
+
+    best: float
+    index: int
+    """Its place in `inference.temperatures`."""
+    chosen_by: Literal["oof miou", "config"]
+    scores: list[TemperatureScore]
 
 
 def choose_temperature(
-    temperatures: Sequence[float], count_TCC: NDArray[np.int64], fixed: float | None
-) -> dict[str, Any]:
+    temperatures: Sequence[float], count_FTCC: NDArray[np.int64], fixed: float | None
+) -> TemperatureChoice:
     """Score every temperature and choose one.
 
     Args:
         temperatures: T softmax temperatures.
-        count_TCC: (T, C, C) confusion over all out-of-fold pixels.
+        count_FTCC: (F, T, C, C) confusion over the out-of-fold pixels of each fold.
         fixed: choose this one whatever its score; None = the highest mIoU (the first of equals).
-
-    Returns:
-        `{"best", "index", "chosen_by", "scores": [{"temperature", "miou", "pixel_acc"}]}`.
     """
     scores = [
-        {
-            "temperature": temperature,
-            "miou": mean_iou(count_CC),
-            "pixel_acc": pixel_accuracy(count_CC),
-        }
-        for temperature, count_CC in zip(temperatures, count_TCC, strict=True)
+        TemperatureScore(temperature=temperature, **dict(Scores.of(count_CC)))
+        for temperature, count_CC in zip(temperatures, count_FTCC.sum(axis=0), strict=True)
     ]
     if fixed is None:
-        index = max(range(len(scores)), key=lambda t: scores[t]["miou"])
+        index = max(range(len(scores)), key=lambda t: scores[t].miou)
     else:
         index = list(temperatures).index(fixed)
-    return {
-        "best": temperatures[index],
-        "index": index,
-        "chosen_by": "oof miou" if fixed is None else "config",
-        "scores": scores,
-    }
+    return TemperatureChoice(
+        best=temperatures[index],
+        index=index,
+        chosen_by="oof miou" if fixed is None else "config",
+        scores=scores,
+    )

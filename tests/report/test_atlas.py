@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from engine.frames.index import Sample
-from engine.report.atlas import count_frames, has_atlas, write_atlas
-from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, atlas_tables
+from engine.frames.listing import Sample
+from engine.report.atlas import MaskOf, complete_atlas, count_frames, write_atlas
+from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
+from engine.report.atlas_tables import atlas_tables
 from engine.report.regions import DEPTHS, EDGES, SIZES, depth_bins, object_sizes, on_boundary
-from engine.rundir import RunDir, read_json
-from kernels.confusion import class_iou, mean_iou
+from engine.rundir import RunDir
+from kernels.metrics import class_iou, mean_iou
 
 CLASSES = ("floor", "wall", "window", "tv")
 SIZES_HW = [(40, 60), (24, 30), (40, 60)]
@@ -63,8 +64,8 @@ def scene(hw: tuple[int, int], seed: int) -> tuple[Any, Any, Any]:
 def atlas_of(
     samples: Sequence[Sample], masks: Maps, root: Path, classes: Sequence[str] = CLASSES
 ) -> dict[str, Any]:
-    folds = [n % 2 for n in range(len(samples))]
-    return write_atlas(RunDir(root), "key", samples, folds, classes, lambda n, hw: masks[n])
+    frames = AtlasFrames(samples, [n % 2 for n in range(len(samples))], classes)
+    return write_atlas(RunDir(root), "key", frames, lambda n, hw: masks[n]).to_json()
 
 
 def plain_counts(labels: Maps, masks: Maps, regions: Sequence[Any]) -> NDArray[np.int64]:
@@ -217,7 +218,7 @@ def test_without_depth_maps_that_part_is_left_out_and_said_so(
 def text_of(atlas: dict[str, Any]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=100)
-    for table in atlas_tables(atlas):
+    for table in atlas_tables(Atlas.model_validate(atlas)):
         console.print(table)
     return " ".join(stream.getvalue().replace("│", " | ").split())
 
@@ -243,14 +244,27 @@ def test_the_atlas_is_json_and_knows_what_it_was_made_from(
     make_samples: MakeSamples, tmp_path: Path
 ) -> None:
     label, mask, depth = scene((20, 30), 1)
-    run = RunDir(tmp_path / "run")
-    atlas = atlas_of(make_samples([label], [depth]), [mask], run.root)
-    assert json.loads(json.dumps(atlas, allow_nan=False)) == read_json(run.atlas) == atlas
+    run, samples = RunDir(tmp_path / "run"), make_samples([label], [depth])
+    atlas = atlas_of(samples, [mask], run.root)
+    assert json.loads(run.atlas.read_text(encoding="utf-8")) == atlas
+    assert Atlas.read(run.atlas).to_json() == atlas
     assert atlas["groups"] == {"kind": "block", "count": 1, "of": [0]}
-    assert has_atlas(run, "key")
-    assert not has_atlas(run, "other")
+    opened = []
+
+    def completed(key: str) -> Atlas:
+        def open_masks() -> MaskOf:
+            opened.append(key)
+            return lambda n, hw: mask
+
+        return complete_atlas(run, key, AtlasFrames(samples, [0], CLASSES), open_masks)
+
+    assert completed("key").to_json() == atlas
+    assert opened == []
+    assert completed("other").key == Atlas.read(run.atlas).key == "other"
     run.worst_frames.unlink()
-    assert not has_atlas(run, "key")
+    completed("other")
+    assert opened == ["other", "other"]
+    assert run.worst_frames.exists()
 
 
 def test_the_sheet_shows_image_truth_and_prediction(

@@ -15,35 +15,37 @@ from PIL import Image
 from engine import train
 from engine.config import RuntimeConfig
 from engine.report.atlas import stored_masks
-from engine.rundir import RunDir, read_json
-from engine.runtime.device import choose_device
+from engine.report.atlas_report import Atlas
+from engine.rundir import RunDir
+from engine.runtime.device import set_up_device
 from engine.views.store import open_store
-from kernels.confusion import mean_iou
+from kernels.metrics import mean_iou
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 
 
 def test_the_atlas_of_a_run_is_that_of_its_store(finished_run: FinishedRun) -> None:
     run: RunDir = finished_run.dir
-    store, atlas = open_store(run.oof), read_json(run.atlas)
+    store, atlas = open_store(run.oof), Atlas.read(run.atlas)
     count_NCC = np.load(run.frame_counts, allow_pickle=False)
     prob = torch.from_numpy(np.array(store.prob_NChw)).float()
     mask_NHW = F.interpolate(prob, (48, 64), mode="bilinear").argmax(1).numpy()
     root = Path(tomllib.loads(run.config.read_text(encoding="utf-8"))["data"]["root"])
-    for stem, mask_HW, count_CC in zip(store.stems, mask_NHW, count_NCC, strict=True):
+    for stem, mask_HW, count_CC in zip(store.manifest.stems, mask_NHW, count_NCC, strict=True):
         label_HW = np.array(Image.open(root / "train" / "label" / f"{stem}.png"))
         pair = label_HW[label_HW != 255].astype(int) * 13 + mask_HW[label_HW != 255]
         expected_CC = np.bincount(pair, minlength=169).reshape(13, 13)
         # Where two classes are within rounding of one another, either may have won.
         assert np.abs(count_CC.astype(int) - expected_CC).sum() <= 4
-    assert atlas["key"] == store.manifest["key"] == finished_run.summary["key"]
-    assert atlas["miou"] == mean_iou(count_NCC.sum(axis=0, dtype=np.int64))
-    assert [frame["stem"] for frame in atlas["worst_frames"]] != list(store.stems)
-    assert len(atlas["worst_frames"]) == 12
-    assert atlas["groups"]["of"] == [0] * 12
-    assert atlas["depth"][-1]["share"] == pytest.approx(0.1, abs=0.01)
+    assert atlas.key == store.manifest.key == finished_run.summary["key"]
+    assert atlas.miou == mean_iou(count_NCC.sum(axis=0, dtype=np.int64))
+    assert [frame.stem for frame in atlas.worst_frames] != list(store.manifest.stems)
+    assert len(atlas.worst_frames) == 12
+    assert atlas.groups.of == [0] * 12
+    assert atlas.depth is not None
+    assert atlas.depth[-1].share == pytest.approx(0.1, abs=0.01)
     # The store has half the size at which the summary was counted.
-    assert atlas["miou"] == pytest.approx(finished_run.summary["oof"]["miou"], abs=0.02)
+    assert atlas.miou == pytest.approx(finished_run.summary["oof"]["miou"], abs=0.02)
     assert "what is taken for what" in finished_run.stdout
 
 
@@ -64,7 +66,7 @@ def test_a_lost_atlas_is_made_again_and_nothing_else(
     assert train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)]) == 0
     after = mtimes()
     made = {path.name for path, moment in after.items() if before.get(path) != moment}
-    assert made == {"atlas.json", "frames.npy", "worst.png"}
+    assert made == {"atlas.json", "frames.npy", "worst.png", "seal.json"}
     assert read_run(copied_run.root) == read_run(finished_run.dir.root)
 
 
@@ -80,6 +82,6 @@ def test_the_masks_of_several_stores_are_those_of_their_weighted_sum(
         for store in stores
     ]
     blend_3HW = torch.einsum("mc,mcyx->cyx", torch.from_numpy(weight_MC), torch.stack(wide_M3HW))
-    policy = choose_device(RuntimeConfig(device="cpu"))
+    policy = set_up_device(RuntimeConfig(device="cpu"))
     masks = stored_masks(stores, weight_MC, policy)
     assert np.array_equal(masks(1, (9, 13)), blend_3HW.argmax(dim=0).numpy())

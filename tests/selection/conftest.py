@@ -65,11 +65,10 @@ def make_pixels() -> Callable[..., OofPixels]:
         models: int = 2,
         classes: int = 3,
         frames: int = 4,
-        hw: tuple[int, int] = (3, 4),
-        label_hw: tuple[int, int] = (6, 8),
+        sizes: tuple[tuple[int, int], tuple[int, int]] = ((3, 4), (6, 8)),
         folds: int = 2,
-        levels: int | None = None,
     ) -> OofPixels:
+        hw, label_hw = sizes  # of the stored maps and of the labels
         rng = np.random.default_rng(seed)
         label_NHW = rng.integers(0, classes, (frames, *label_hw)).astype(np.uint8)
         rows = np.arange(hw[0]) * label_hw[0] // hw[0]
@@ -81,8 +80,6 @@ def make_pixels() -> Callable[..., OofPixels]:
             prob_NhwC = rng.dirichlet(np.ones(classes), (frames, *hw))
             prob_NhwC += 0.4 * np.eye(classes)[truth_Nhw]
             prob_NhwC /= prob_NhwC.sum(axis=-1, keepdims=True)
-            if levels:
-                prob_NhwC = np.round(prob_NhwC * levels) / levels
             stores.append(np.ascontiguousarray(prob_NhwC.transpose(0, 3, 1, 2)).astype(np.float16))
         return OofPixels(
             tuple(stores),

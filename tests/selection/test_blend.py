@@ -12,7 +12,7 @@ from engine.selection.pixels import OofPixels, shared
 MakePixels = Callable[..., OofPixels]
 Miou = Callable[..., float]
 
-SMALL = {"frames": 3, "hw": (2, 3), "label_hw": (4, 6), "folds": 3}
+SMALL = {"frames": 3, "sizes": ((2, 3), (4, 6)), "folds": 3}
 
 
 def alone(pixels: OofPixels, brute_miou: Miou) -> float:

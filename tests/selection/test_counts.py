@@ -7,7 +7,7 @@ import pytest
 
 from engine.selection.counts import confusion_at, frame_confusions
 from engine.selection.pixels import OofPixels, shared
-from kernels.confusion import mean_iou
+from kernels.metrics import mean_iou
 
 MakePixels = Callable[..., OofPixels]
 

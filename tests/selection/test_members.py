@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.cli import load_config, to_toml
 from engine.config import Config
-from engine.frames.index import load_dataset
+from engine.frames.index import DatasetSpec, load_dataset
 from engine.rundir import RunDir
 from engine.selection.members import check_dataset, open_members, open_pixels
 
@@ -58,7 +58,7 @@ def refused(*runs: RunDir) -> str:
 def test_what_training_leaves_is_opened(finished_run: FinishedRun, whole: RunDir) -> None:
     first, second = open_members([finished_run.dir.root, whole.root])
     assert first.store.prob_NChw.shape == (12, 13, 24, 32)
-    assert first.fold_of == second.fold_of
+    assert first.folds == second.folds
     assert first.temperature == finished_run.summary["oof"]["temperature"]
     assert first.key != second.key
 
@@ -66,11 +66,11 @@ def test_what_training_leaves_is_opened(finished_run: FinishedRun, whole: RunDir
 def test_members_give_the_pixels_of_their_frames(whole: RunDir, tiny_config: Config) -> None:
     data = tiny_config.data
     members = open_members([whole.root, whole.root])
-    dataset = load_dataset(Path(data.root), data.classes, data.small_classes, need_depth=False)
+    dataset = load_dataset(Path(data.root), DatasetSpec(data.classes, data.small_classes))
     check_dataset(members, dataset)
     pixels = open_pixels(members, dataset)
     assert (pixels.models, pixels.classes, pixels.folds, len(pixels.frames)) == (2, 13, 2, 12)
-    assert pixels.fold_of_N.tolist() == list(members[0].fold_of.values())
+    assert pixels.fold_of_N.tolist() == list(members[0].folds.fold_of.values())
     with Image.open(dataset.train.samples[3].label or "") as image:
         assert np.array_equal(pixels.read_label(3), np.array(image))
 
@@ -186,6 +186,6 @@ def test_a_dataset_that_changed_since_is_refused(
     shutil.copytree(tiny_config.data.root, root)
     (root / "scenes.csv").write_text("stem,scene\n000,hall\n", encoding="utf-8")
     data = load_config([whole.config]).data
-    dataset = load_dataset(root, data.classes, data.small_classes, need_depth=False)
+    dataset = load_dataset(root, DatasetSpec(data.classes, data.small_classes))
     with pytest.raises(ValueError, match="the dataset is not the one that .* was trained on"):
         check_dataset(open_members([whole.root] * 2), dataset)

@@ -46,9 +46,9 @@ def test_the_maximum_is_that_of_a_grid() -> None:
 def test_plain_slsqp_does_not_leave_equal_weights_and_says_so(
     make_pixels: MakePixels, brute_miou: Callable[..., float]
 ) -> None:
-    pixels = make_pixels(0, frames=2, hw=(2, 3), label_hw=(4, 6))
+    pixels = make_pixels(0, frames=2, sizes=((2, 3), (4, 6)))
     found = maximise_plainly(pixels)
-    assert found["weights"] == [0.5, 0.5]
-    assert found["evaluations"] > 1
+    assert found.weights == [0.5, 0.5]
+    assert found.evaluations > 1
     expected = brute_miou(pixels, shared(np.array([0.5, 0.5]), pixels.classes))
-    assert found["miou"] == pytest.approx(expected, abs=1e-12)
+    assert found.miou == pytest.approx(expected, abs=1e-12)

@@ -9,17 +9,23 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 import engine.selection.statistics
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
+from engine.selection.groups import group_of
 from engine.selection.statistics import (
     FEWEST_GROUPS,
+    RESAMPLES,
     Difference,
-    class_differences,
-    group_of,
     paired_bootstrap,
 )
-from kernels.confusion import class_iou, mean_iou
+from kernels.metrics import class_iou, mean_iou
 
 Counts = NDArray[np.int64]
+
+
+def miou_difference(
+    a_NCC: Counts, b_NCC: Counts, group_N: Counts, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
+    return paired_bootstrap(a_NCC, b_NCC, group_N, resamples=resamples, seed=seed).miou
 
 
 def system(truth_NC: Counts, accuracy_N: NDArray[np.float64]) -> Counts:
@@ -44,15 +50,15 @@ def two_systems(frames: int, seed: int, better: float = 0.0) -> tuple[Counts, Co
 
 def test_a_system_does_not_differ_from_itself() -> None:
     count_NCC, _ = two_systems(30, 0)
-    same = Difference(0.0, 0.0, 0.0, 1.0, 10)
-    assert paired_bootstrap(count_NCC, count_NCC, np.arange(30) % 10) == same
-    assert class_differences(count_NCC, count_NCC, np.arange(30) % 10) == [same] * 3
+    same = Difference(difference=0.0, low=0.0, high=0.0, p=1.0, groups=10)
+    found = paired_bootstrap(count_NCC, count_NCC, np.arange(30) % 10)
+    assert found == (same, [same] * 3)
 
 
 def test_the_interval_is_that_of_resampling_groups_one_by_one() -> None:
     a_NCC, b_NCC = two_systems(18, 1, better=0.3)
     group_N = np.random.default_rng(2).permutation(np.repeat(np.arange(6), 3))
-    found = paired_bootstrap(a_NCC, b_NCC, group_N, resamples=300, seed=5)
+    found = miou_difference(a_NCC, b_NCC, group_N, resamples=300, seed=5)
     rng = np.random.default_rng(5)
     drawn = []
     for times_G in rng.multinomial(6, [1 / 6] * 6, 300):
@@ -71,7 +77,7 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_worlds(frames: int) ->
     covered = 0
     for seed in range(400):
         a_NCC, b_NCC = two_systems(frames, seed)
-        found = paired_bootstrap(a_NCC, b_NCC, np.arange(frames), resamples=400)
+        found = miou_difference(a_NCC, b_NCC, np.arange(frames), resamples=400)
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0 <= found.high
@@ -82,7 +88,7 @@ def test_the_p_value_is_below_5_percent_where_the_interval_leaves_out_zero() -> 
     sides = set()
     for seed in range(60):
         a_NCC, b_NCC = two_systems(12, seed, better=0.25)
-        found = paired_bootstrap(a_NCC, b_NCC, np.arange(12), resamples=999)
+        found = miou_difference(a_NCC, b_NCC, np.arange(12), resamples=999)
         assert found.low is not None
         assert found.high is not None
         assert found.p is not None
@@ -97,7 +103,7 @@ def test_a_system_that_is_better_in_every_group_is_told_from_the_other() -> None
     truth_NC = np.full((20, 3), 1000)
     rng = np.random.default_rng(0)
     b = rng.uniform(0.4, 0.6, 20)
-    found = paired_bootstrap(system(truth_NC, b + 0.1), system(truth_NC, b), np.arange(20))
+    found = miou_difference(system(truth_NC, b + 0.1), system(truth_NC, b), np.arange(20))
     assert found.low is not None
     assert found.p is not None
     assert found.difference > 0.05
@@ -107,8 +113,8 @@ def test_a_system_that_is_better_in_every_group_is_told_from_the_other() -> None
 
 def test_exchanging_the_systems_turns_the_sign() -> None:
     a_NCC, b_NCC = two_systems(20, 3, better=0.2)
-    forth = paired_bootstrap(a_NCC, b_NCC, np.arange(20))
-    back = paired_bootstrap(b_NCC, a_NCC, np.arange(20))
+    forth = miou_difference(a_NCC, b_NCC, np.arange(20))
+    back = miou_difference(b_NCC, a_NCC, np.arange(20))
     assert forth.low is not None
     assert forth.high is not None
     assert (back.difference, back.low, back.high) == pytest.approx(
@@ -119,32 +125,34 @@ def test_exchanging_the_systems_turns_the_sign() -> None:
 
 def test_frames_of_one_group_are_drawn_together() -> None:
     a_NCC, b_NCC = two_systems(10, 4)
-    once = paired_bootstrap(a_NCC, b_NCC, np.arange(10))
+    once = miou_difference(a_NCC, b_NCC, np.arange(10))
     # Every frame seen four times tells no more than once.
-    assert once == paired_bootstrap(
+    assert once == miou_difference(
         np.repeat(a_NCC, 4, axis=0), np.repeat(b_NCC, 4, axis=0), np.repeat(np.arange(10), 4)
     )
 
 
 def test_the_draws_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     a_NCC, b_NCC = two_systems(12, 5)
-    first = paired_bootstrap(a_NCC, b_NCC, np.arange(12), seed=1)
-    assert first == paired_bootstrap(a_NCC, b_NCC, np.arange(12), seed=1)
-    assert first != paired_bootstrap(a_NCC, b_NCC, np.arange(12), seed=2)
+    first = miou_difference(a_NCC, b_NCC, np.arange(12), seed=1)
+    assert first == miou_difference(a_NCC, b_NCC, np.arange(12), seed=1)
+    assert first != miou_difference(a_NCC, b_NCC, np.arange(12), seed=2)
     # Not on the names of the groups, nor on how many resamples are held in memory at once.
     monkeypatch.setattr(engine.selection.statistics, "_CHUNK", 12 * 7)
-    assert first == paired_bootstrap(a_NCC, b_NCC, 100 + 3 * np.arange(12), seed=1)
+    assert first == miou_difference(a_NCC, b_NCC, 100 + 3 * np.arange(12), seed=1)
 
 
 def test_too_few_groups_give_a_difference_and_no_interval() -> None:
     a_NCC, b_NCC = two_systems(12, 6)
-    few = paired_bootstrap(a_NCC, b_NCC, np.arange(12) % (FEWEST_GROUPS - 1))
+    few = miou_difference(a_NCC, b_NCC, np.arange(12) % (FEWEST_GROUPS - 1))
     assert few.difference == mean_iou(a_NCC.sum(0)) - mean_iou(b_NCC.sum(0))
     assert (few.low, few.high, few.p, few.groups) == (None, None, None, 4)
     assert str(few).endswith("(no interval: 4 groups, at least 5 are needed)")
-    enough = paired_bootstrap(a_NCC, b_NCC, np.arange(12) % FEWEST_GROUPS)
+    enough = miou_difference(a_NCC, b_NCC, np.arange(12) % FEWEST_GROUPS)
     assert enough.p is not None
     assert str(enough).endswith(f"p = {enough.p:.3f}, 5 groups")
+    named = enough.model_copy(update={"groups_of": "scene"})
+    assert str(named).endswith(f"p = {enough.p:.3f}, 5 scenes")
 
 
 def test_the_difference_of_a_class_rests_on_the_groups_that_have_it() -> None:
@@ -154,7 +162,7 @@ def test_the_difference_of_a_class_rests_on_the_groups_that_have_it() -> None:
     a_NCC[:4, 3, 3], b_NCC[:4, 3, 0] = 100, 100
     a_NCC[:, 0, 1] += 50
     b_NCC[:, 0, 5] += 50
-    found = class_differences(a_NCC, b_NCC, np.arange(12), resamples=200)
+    found = paired_bootstrap(a_NCC, b_NCC, np.arange(12), resamples=200).by_class
     iou_a, iou_b = class_iou(a_NCC.sum(0)), class_iou(b_NCC.sum(0))
     for c in range(4):
         difference = found[c]
@@ -180,7 +188,7 @@ def test_what_does_not_fit_together_is_refused(
     b_NCC = np.zeros((5, 3, 3), np.int64)
     b_NCC[[1, 3], 0, 0] = 1
     with pytest.raises(ValueError, match=message):
-        paired_bootstrap(np.zeros(shape, np.int64), b_NCC, np.arange(groups), resamples=resamples)
+        miou_difference(np.zeros(shape, np.int64), b_NCC, np.arange(groups), resamples=resamples)
 
 
 def frames(numbers: list[int], scenes: list[str | None] | None = None) -> list[Sample]:
@@ -192,7 +200,7 @@ def frames(numbers: list[int], scenes: list[str | None] | None = None) -> list[S
 
 def test_scenes_are_the_groups_where_every_frame_has_one() -> None:
     groups = group_of(frames(list(range(5)), ["b", "a", "b", "c", "a"]))
-    assert (groups.kind, groups.of_N.tolist(), groups.count) == ("scene", [1, 0, 1, 2, 0], 3)
+    assert (groups.kind, groups.of, groups.count) == ("scene", [1, 0, 1, 2, 0], 3)
 
 
 def test_without_scenes_the_groups_are_blocks_cut_at_gaps() -> None:
@@ -201,12 +209,12 @@ def test_without_scenes_the_groups_are_blocks_cut_at_gaps() -> None:
     for scenes in (None, [None, *["a"] * 71]):
         groups = group_of(frames(numbers, scenes))
         assert groups.kind == "block"
-        assert groups.of_N.tolist() == [0] * 26 + [1] * 20 + [2] * 26
+        assert groups.of == [0] * 26 + [1] * 20 + [2] * 26
 
 
 @pytest.mark.parametrize("count", [1, 19, 200, 795])
 def test_blocks_are_contiguous_and_of_about_twenty_frames(count: int) -> None:
-    of = group_of(frames(list(range(count)))).of_N.tolist()
+    of = group_of(frames(list(range(count)))).of
     assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(of))
     sizes = np.bincount(of)
     assert len(sizes) == max(1, count // 20)

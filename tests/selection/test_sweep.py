@@ -65,7 +65,10 @@ def test_the_curve_and_the_peak_are_those_of_counting_everywhere(
 def test_no_grid_of_1001_weights_and_no_run_alone_is_better(
     make_pixels: MakePixels, brute_miou: Miou, seed: int, levels: int | None
 ) -> None:
-    pixels = make_pixels(seed, levels=levels, frames=2, hw=(2, 3), label_hw=(3, 4))
+    pixels = make_pixels(seed, frames=2, sizes=((2, 3), (3, 4)))
+    if levels:
+        for prob_NChw in pixels.prob_MNChw:
+            prob_NChw[:] = np.round(prob_NChw * levels) / levels
     peak = sweep(pixels, pair(pixels.classes)).peaks[0]
     grid = [brute_miou(pixels, at(pixels, share)) for share in np.linspace(0, 1, 1001)]
     assert peak.miou >= max(grid) - 1e-9
@@ -78,7 +81,7 @@ def test_a_tie_that_beats_both_of_its_sides_is_found(
     make_pixels: MakePixels, brute_miou: Miou
 ) -> None:
     # Of two pixels of class 0 one has it before one half, the other after; at the tie both do.
-    pixels = make_pixels(0, frames=1, hw=(1, 2), label_hw=(1, 2), classes=2, folds=1)
+    pixels = make_pixels(0, frames=1, sizes=((1, 2), (1, 2)), classes=2, folds=1)
     pixels.prob_MNChw[0][0] = [[[0.75, 0.25]], [[0.25, 0.75]]]
     pixels.prob_MNChw[1][0] = [[[0.25, 0.75]], [[0.75, 0.25]]]
     pixels.read_label(0)[:] = 0

@@ -1,10 +1,13 @@
 """The temperature with the best mIoU, over counts whose score is known."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.selection.temperature import choose_temperature, total_confusion
+from engine.selection.temperature import TemperatureChoice, choose_temperature
 
 
 def count_of(right: int, wrong: int = 0) -> NDArray[np.int64]:
@@ -14,38 +17,47 @@ def count_of(right: int, wrong: int = 0) -> NDArray[np.int64]:
 
 # mIoU 0.5 x (6/10 + 6/10), then 1, then 1 again.
 COUNT_TCC = np.stack([count_of(6, 4), count_of(9), count_of(8)])
+ONE_FOLD = COUNT_TCC[None]
 
 
 def test_the_best_on_miou_is_chosen_and_the_first_of_equals() -> None:
-    choice = choose_temperature((0.7, 0.8, 0.9), COUNT_TCC, None)
-    assert (choice["best"], choice["index"], choice["chosen_by"]) == (0.8, 1, "oof miou")
-    assert [score["temperature"] for score in choice["scores"]] == [0.7, 0.8, 0.9]
-    assert [score["miou"] for score in choice["scores"]] == [pytest.approx(0.6), 1.0, 1.0]
-    assert choice["scores"][0]["pixel_acc"] == 12 / 16
+    choice = choose_temperature((0.7, 0.8, 0.9), ONE_FOLD, None)
+    assert (choice.best, choice.index, choice.chosen_by) == (0.8, 1, "oof miou")
+    assert [score.temperature for score in choice.scores] == [0.7, 0.8, 0.9]
+    assert [score.miou for score in choice.scores] == [pytest.approx(0.6), 1.0, 1.0]
+    assert choice.scores[0].pixel_acc == 12 / 16
 
 
 def test_miou_decides_and_not_accuracy() -> None:
     common = np.array([[98, 0], [2, 0]], np.int64)  # accuracy 0.98, mIoU 0.49
     fair = np.array([[88, 10], [0, 2]], np.int64)  # accuracy 0.90, mIoU 0.53
-    assert choose_temperature((0.7, 1.0), np.stack([common, fair]), None)["best"] == 1.0
+    assert choose_temperature((0.7, 1.0), np.stack([common, fair])[None], None).best == 1.0
 
 
 def test_a_fixed_temperature_is_kept_whatever_its_score() -> None:
-    choice = choose_temperature((0.7, 0.8, 0.9), COUNT_TCC, 0.7)
-    assert (choice["best"], choice["index"], choice["chosen_by"]) == (0.7, 0, "config")
-    assert len(choice["scores"]) == 3
+    choice = choose_temperature((0.7, 0.8, 0.9), ONE_FOLD, 0.7)
+    assert (choice.best, choice.index, choice.chosen_by) == (0.7, 0, "config")
+    assert len(choice.scores) == 3
 
 
 def test_counts_are_summed_over_folds() -> None:
-    predicted = {
-        "0": {"confusion": COUNT_TCC.tolist(), "done": 3},
-        "1": {"confusion": (2 * COUNT_TCC).tolist(), "done": 3},
-    }
-    assert np.array_equal(total_confusion(predicted), 3 * COUNT_TCC)
+    folds = np.stack([COUNT_TCC, 2 * COUNT_TCC[::-1]])
+    whole = (COUNT_TCC + 2 * COUNT_TCC[::-1])[None]
+    temperatures = (0.7, 0.8, 0.9)
+    assert choose_temperature(temperatures, folds, None) == choose_temperature(
+        temperatures, whole, None
+    )
 
 
 def test_the_best_of_the_sum_may_be_the_best_of_no_fold() -> None:
     one = np.stack([count_of(9, 0), count_of(8, 1), count_of(1, 9)])
     two = np.stack([count_of(1, 9), count_of(8, 1), count_of(9, 0)])
-    predicted = {"0": {"confusion": one.tolist()}, "1": {"confusion": two.tolist()}}
-    assert choose_temperature((0.7, 0.8, 0.9), total_confusion(predicted), None)["best"] == 0.8
+    assert choose_temperature((0.7, 0.8, 0.9), np.stack([one, two]), None).best == 0.8
+
+
+def test_the_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
+    choice = choose_temperature((0.7, 0.8, 0.9), ONE_FOLD, None)
+    choice.write(tmp_path / "temperature.json")
+    assert TemperatureChoice.read(tmp_path / "temperature.json") == choice
+    text = (tmp_path / "temperature.json").read_text(encoding="utf-8")
+    assert list(json.loads(text)) == ["best", "index", "chosen_by", "scores"]

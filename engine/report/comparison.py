@@ -1,0 +1,104 @@
+"""Two finished runs on the same frames: how they differ, and how sure that is.
+
+Axes: N frames, C class (truth by prediction).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from engine.cli import ConfigError
+from engine.data.folds import FoldsFile
+from engine.report.atlas_report import Atlas
+from engine.report.tables import Cell, table
+from engine.rundir import RunDir
+from engine.selection.statistics import Difference, paired_bootstrap
+from kernels.metrics import class_iou, mean_iou
+
+
+@dataclass(frozen=True, eq=False)
+class CountedRun:
+    """What the frames of a finished run were counted as."""
+
+    run: RunDir
+    atlas: Atlas
+    folds: FoldsFile
+    count_NCC: NDArray[np.uint32]
+    """(N, C, C) pixels, memory-mapped."""
+
+
+def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) -> Table:
+    """The differences of two runs that `open_pair` let pass, with 95 % interval and p-value.
+
+    Raises:
+        ValueError: the runs were scored on other labels.
+    """
+    groups = a.atlas.groups
+    found = paired_bootstrap(
+        a.count_NCC, b.count_NCC, groups.by_frame, resamples=resamples, seed=seed
+    )
+    totals = [run.count_NCC.sum(axis=0, dtype=np.int64) for run in (a, b)]
+    ious = (class_iou(count_CC).tolist() for count_CC in totals)
+    by_class = zip(a.atlas.classes, *ious, found.by_class, strict=True)
+    return table(
+        f"out-of-fold, {len(a.count_NCC)} frames, {a.folds.kind} folds, "
+        f"leakage {a.folds.leakage:.1%}; groups: {groups.kind}s\nA: {a.run.root}\nB: {b.run.root}",
+        ("", "A", "B", "A - B", "95 % interval", "p", "groups"),
+        [
+            ("mIoU", *map(mean_iou, totals), *_cells(found.miou)),
+            (),
+            *((*row, *_cells(difference)) for *row, difference in by_class),
+        ],
+    )
+
+
+def _cells(found: Difference | None) -> tuple[Cell, ...]:
+    """Difference, interval, p-value and groups."""
+    if found is None:
+        return None, None, None, None
+    difference = f"{found.difference:+.4f}"
+    if found.low is None or found.high is None or found.p is None:
+        return difference, "too few groups", None, found.groups
+    return difference, f"{found.low:+.4f} .. {found.high:+.4f}", f"{found.p:.3f}", found.groups
+
+
+def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
+    """Check that two runs can be compared, and open them.
+
+    Raises:
+        ConfigError: a run is not finished, or they do not share frames, classes and folds.
+    """
+    a, b = _open(first), _open(second)
+    for what, same in (
+        ("classes", list(a.atlas.classes) == list(b.atlas.classes)),
+        ("training frames", list(a.folds.fold_of) == list(b.folds.fold_of)),
+        ("folds", a.folds == b.folds),
+        ("scenes", a.atlas.groups == b.atlas.groups),
+    ):
+        if not same:
+            raise ConfigError(
+                f"{first.root} and {second.root} have other {what}; compare runs with the same "
+                "data.root, data.classes and data.fold_* settings"
+            )
+    return a, b
+
+
+def _open(run: RunDir) -> CountedRun:
+    if not run.config.exists():
+        raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
+    for path in (run.folds, run.atlas, run.frame_counts):
+        if not path.exists():
+            raise ConfigError(f"{run.root} has no {path.name}; complete it with engine.train first")
+    atlas, again = Atlas.read(run.atlas), "delete it and run engine.train again"
+    try:
+        count_NCC = np.load(run.frame_counts, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ConfigError(f"{run.frame_counts} is damaged ({error}); {again}") from error
+    expected = (len(atlas.groups.of), len(atlas.classes), len(atlas.classes))
+    if count_NCC.shape != expected:
+        raise ConfigError(
+            f"{run.frame_counts} holds {count_NCC.shape}, {run.atlas.name} says {expected}; {again}"
+        )
+    return CountedRun(run, atlas, FoldsFile.read(run.folds), count_NCC)

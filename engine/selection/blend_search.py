@@ -1,0 +1,230 @@
+"""From several runs' out-of-fold pixels to `blend.json`: search, count, describe.
+
+Axes: K counted systems (the M runs, the blend, the honest blend), N samples, C class (truth by
+prediction).
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.frames.index import Dataset
+from engine.rundir import Record
+from engine.selection.blend import Fit, Method, fit_weights
+from engine.selection.counts import frame_confusions
+from engine.selection.groups import group_of
+from engine.selection.members import Member, open_pixels
+from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, oof_scores
+from engine.selection.soft import PlainSearch, maximise_plainly
+from engine.selection.statistics import Difference, paired_bootstrap
+from engine.selection.sweep import Sweep
+from kernels.metrics import class_iou, mean_iou
+
+Weight = float | dict[str, float]
+"""A run's weight: one number where all classes share it, else by class."""
+
+
+class BlendedRun(Record):
+    """A run alone, and its part in the blend."""
+
+    run: str
+    """Its folder."""
+    miou: float
+    pixel_acc: float
+    temperature: float
+    weight: Weight
+
+
+class HonestScores(Scores):
+    """What the blend reaches if each fold is scored with weights found without it."""
+
+    gain: Difference
+    """On the best run."""
+    weights: list[list[Weight]]
+    """By fold and run."""
+
+
+class BlendIou(Record):
+    """A class's IoU before and after."""
+
+    members: list[Figure]
+    blend: Figure
+
+
+class BlendCurve(Record):
+    """The exact mIoU of two runs by the second's share."""
+
+    share: list[float]
+    miou: list[float]
+    peak: dict[str, float]
+    """The highest "miou", the ends "from" and "to" of the widest stretch that has it, and the
+    "share" that was taken: the middle."""
+
+
+class BlendReach(Record):
+    """The part of a blend's `summary.json` that follows from its counts."""
+
+    oof: OofScores
+    folds: list[FoldScore]
+
+
+class Blend(Record):
+    """`blend.json`."""
+
+    key: str
+    """Hash of everything that the blend is made from."""
+    leakage: float
+    """Share of frames with a neighbour among the training frames of their fold."""
+    method: Method
+    per_class: bool
+    members: list[BlendedRun]
+    oof: Scores
+    best_member: int
+    gain: Difference
+    """On the best run alone."""
+    honest: HonestScores
+    iou: dict[str, BlendIou]
+    curve: BlendCurve | None
+    """Of two runs with shared weights that were searched for."""
+    soft_weights: list[float] | None
+    """Where the soft mIoU is highest, if that was looked for."""
+    plain_slsqp: PlainSearch | None
+    seconds: dict[str, float]
+    """By stage."""
+    summary: BlendReach
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(M, C) float64 weights."""
+        given = (run.weight for run in self.members)
+        by_name = (w if isinstance(w, dict) else dict.fromkeys(self.iou, w) for w in given)
+        return np.array([list(weight.values()) for weight in by_name], np.float64)
+
+
+@dataclass(frozen=True)
+class BlendSearch:
+    """How the weights of a blend are found.
+
+    Attributes:
+        method: see `fit_weights`.
+        per_class: likewise.
+        compare: run SciPy's SLSQP on the mIoU itself, too.
+    """
+
+    method: Method
+    per_class: bool
+    compare: bool
+
+    def key(self, members: Sequence[Member]) -> str:
+        """Hash of everything that a blend of these runs is made from."""
+        settings = [self.method, str(self.per_class), str(self.compare)]
+        parts = "\n".join([*(member.key for member in members), *settings])
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def search_blend(
+    members: Sequence[Member], dataset: Dataset, search: BlendSearch, prepare_s: float
+) -> Blend:
+    """Find the weights of a blend and what they gain.
+
+    Args:
+        members: M runs.
+        dataset: theirs; its training frames are counted.
+        search: how.
+        prepare_s: seconds that opening the runs and the data took.
+    """
+    pixels = open_pixels(members, dataset)
+    seconds, start_s = {"prepare": prepare_s}, time.monotonic()
+
+    def note(stage: str) -> None:
+        nonlocal start_s
+        now_s = time.monotonic()
+        seconds[stage], start_s = round(now_s - start_s, 3), now_s
+
+    fit = fit_weights(pixels, search.method, per_class=search.per_class)
+    note("search")
+    # By frame, so that the bootstrap can draw frames again; their sums are the scores.
+    count_KNCC = frame_confusions(pixels, fit.weight_MC, fit.honest_FMC)
+    note("count")
+    plain = maximise_plainly(pixels) if search.compare else None
+    if plain:
+        note("plain_slsqp")
+    total_KCC, classes = count_KNCC.sum(axis=1), members[0].config.data.classes
+    # The last two systems are the blend and the honest blend, before them stand the runs.
+    best = int(np.argmax([mean_iou(count_CC) for count_CC in total_KCC[:-2]]))
+    groups = group_of(dataset.train.samples)
+
+    def gain(count_NCC: NDArray[np.int64]) -> Difference:
+        found = paired_bootstrap(count_NCC, count_KNCC[best], groups.by_frame)
+        return found.miou.model_copy(update={"groups_of": groups.kind})
+
+    return Blend(
+        key=search.key(members),
+        leakage=members[0].folds.leakage,
+        method=search.method,
+        per_class=search.per_class,
+        members=_blended_runs(members, total_KCC[:-2], fit),
+        oof=Scores.of(total_KCC[-2]),
+        best_member=best,
+        gain=gain(count_KNCC[-2]),
+        honest=HonestScores(
+            **dict(Scores.of(total_KCC[-1])),
+            gain=gain(count_KNCC[-1]),
+            weights=[[_weight(w_C, classes) for w_C in w_MC] for w_MC in fit.honest_FMC],
+        ),
+        iou=_ious(total_KCC[:-1], classes),
+        curve=None if fit.curve is None else _curve(fit.curve),
+        soft_weights=None if fit.soft_M is None else fit.soft_M.tolist(),
+        plain_slsqp=plain,
+        seconds=seconds,
+        summary=_reach(members, count_KNCC[-2]),
+    )
+
+
+def _blended_runs(
+    members: Sequence[Member], total_MCC: NDArray[np.int64], fit: Fit
+) -> list[BlendedRun]:
+    return [
+        BlendedRun(
+            run=str(member.run.root),
+            **dict(Scores.of(count_CC)),
+            temperature=member.temperature,
+            weight=_weight(weight_C, member.config.data.classes),
+        )
+        for member, count_CC, weight_C in zip(members, total_MCC, fit.weight_MC, strict=True)
+    ]
+
+
+def _weight(weight_C: NDArray[np.float64], classes: Sequence[str]) -> Weight:
+    return float(weight_C[0]) if (weight_C == weight_C[0]).all() else by_class(classes, weight_C)
+
+
+def _ious(total_KCC: NDArray[np.int64], classes: Sequence[str]) -> dict[str, BlendIou]:
+    """By class, of the runs and, last, of the blend."""
+    iou_CK = np.stack([class_iou(count_CC) for count_CC in total_KCC], axis=1).tolist()
+    return {
+        name: BlendIou(members=iou_K[:-1], blend=iou_K[-1])
+        for name, iou_K in zip(classes, iou_CK, strict=True)
+    }
+
+
+def _curve(found: Sweep) -> BlendCurve:
+    peak = found.peaks[0]
+    stretch = {"share": peak.share, "from": peak.low, "to": peak.high, "miou": peak.miou}
+    return BlendCurve(share=found.share_J.tolist(), miou=found.miou_J.tolist(), peak=stretch)
+
+
+def _reach(members: Sequence[Member], blend_NCC: NDArray[np.int64]) -> BlendReach:
+    fold_of_N = np.array(members[0].fold_of)
+    counts = {int(fold): blend_NCC[fold_of_N == fold].sum(axis=0) for fold in np.unique(fold_of_N)}
+    temperatures = {member.temperature for member in members}
+    # Runs of different temperatures have no common one.
+    temperature = temperatures.pop() if len(temperatures) == 1 else None
+    return BlendReach(
+        oof=oof_scores(counts, members[0].config.data.classes, temperature),
+        folds=[FoldScore(fold=fold, miou=mean_iou(count)) for fold, count in counts.items()],
+    )

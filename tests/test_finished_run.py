@@ -1,0 +1,104 @@
+"""A finished run answers a second call at once, by its seal, and notices what has changed since."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import train
+from engine.cli import load_config
+from engine.config import Config
+from engine.identity import is_sealed
+from engine.rundir import RunDir
+
+FinishedRun = Any  # defined in conftest.py, which cannot be imported
+
+ANSWER = """
+import sys
+from engine import train
+assert train.main(sys.argv[1:]) == 0
+heavy = [name for name in ("torch", "timm", "numba", "scipy", "PIL") if name in sys.modules]
+assert not heavy, f"answered only after importing {heavy}"
+"""
+
+
+def test_it_answers_without_importing_anything_heavy(
+    finished_run: FinishedRun, tiny_toml: Path
+) -> None:
+    arguments = ["--config", str(tiny_toml), "--out", str(finished_run.dir.root)]
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWER, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"OOF mIoU {finished_run.summary['oof']['miou']:.4f}" in done.stdout
+
+
+@pytest.fixture
+def sealed(
+    finished_run: FinishedRun, tiny_config: Config, tmp_path: Path
+) -> tuple[Config, RunDir, Path]:
+    """A finished run and its dataset, both of the test's own."""
+    data, run = tmp_path / "data", RunDir(tmp_path / "run")
+    shutil.copytree(tiny_config.data.root, data)
+    shutil.copytree(finished_run.dir.root, run.root)
+    config = load_config([run.config], {"data": {"root": str(data)}})
+    arguments = ["--config", str(run.config), "--data.root", str(data), "--out", str(run.root)]
+    assert not is_sealed(config, run)  # a copy has other inodes
+    assert train.main(arguments) == 0
+    assert is_sealed(config, run)
+    return config, run, data
+
+
+def rewritten(path: Path) -> None:
+    """Other bytes of the same number, at the same time."""
+    told = path.stat()
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run, data: rewritten(data / "train" / "label" / "003.png"),
+        lambda run, data: (data / "test" / "image" / "001.png").unlink(),
+        lambda run, data: (data / "scenes.csv").write_text("stem,scene\n", "utf-8"),
+        lambda run, data: rewritten(run.best(1)),
+        lambda run, data: run.submission.unlink(),
+        lambda run, data: rewritten(run.oof / "prob.npy"),
+    ],
+    ids=["label", "test image", "scenes", "weights", "submission", "store"],
+)
+def test_a_changed_file_breaks_the_seal(
+    change: Callable[[RunDir, Path], None], sealed: tuple[Config, RunDir, Path]
+) -> None:
+    config, run, data = sealed
+    change(run, data)
+    assert not is_sealed(config, run)
+
+
+def test_another_experiment_breaks_the_seal_and_another_runtime_does_not(
+    sealed: tuple[Config, RunDir, Path],
+) -> None:
+    config, run, _ = sealed
+    training = config.training.model_copy(update={"lr": 1.0})
+    assert not is_sealed(config.model_copy(update={"training": training}), run)
+    runtime = config.runtime.model_copy(update={"workers": 7})
+    assert is_sealed(config.model_copy(update={"runtime": runtime}), run)
+
+
+def test_the_same_dataset_elsewhere_is_the_same_experiment(
+    sealed: tuple[Config, RunDir, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, run, data = sealed
+    shutil.copytree(data, tmp_path / "elsewhere")
+    before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
+    arguments = ["--config", str(run.config), "--out", str(run.root), "--runtime.workers", "2"]
+    assert train.main([*arguments, "--data.root", str(tmp_path / "elsewhere")]) == 0
+    after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed <= {run.root, run.seal}
