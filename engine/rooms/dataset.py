@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,26 @@ from PIL import Image
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
 
+Progress = Callable[[int, int], None]
+"""Called with the number of frames rendered and of those to render."""
+
 _VERSION = 1
-"""Raised whenever the same parameters give other pixels."""
+"""Number of the rendering, raised whenever the same parameters give other pixels."""
+
 _MARK = "rooms.json"
+"""Name of the file that says which rooms a folder holds; it is written last."""
+
 _SCENES_PER_TEST_SCENE = 6
+"""Scenes in all for each that is a test scene: about the share that real data sets keep."""
+
+
+class _Rooms(NamedTuple):
+    """The arguments of `render_rooms` that the pixels depend on."""
+
+    scenes: int
+    frames: int
+    hw: tuple[int, int]
+    seed: int
 
 
 def render_rooms(
@@ -31,7 +47,7 @@ def render_rooms(
     frames: int = 13,
     hw: tuple[int, int] = (120, 160),
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Render a dataset into `root`; does nothing where the same one is there already.
 
@@ -45,7 +61,7 @@ def render_rooms(
         frames: number of views of each room, at least 1.
         hw: height and width of a frame, pixels, at least 16.
         seed: another seed gives other rooms.
-        progress: called with (frames done, frames in all).
+        progress: called after each frame.
 
     Raises:
         ValueError: an argument is out of range, or `root` holds something else; nothing is written.
@@ -55,15 +71,16 @@ def render_rooms(
             "rooms need at least 1 scene of 1 frame of 16 x 16 pixels and a seed of 0 or more, got "
             f"{scenes} scenes of {frames} frames of {hw[0]} x {hw[1]} pixels and seed {seed}"
         )
-    mark = {"version": _VERSION, "scenes": scenes, "frames": frames, "hw": list(hw), "seed": seed}
+    rooms = _Rooms(scenes, frames, hw, seed)
+    mark = json.dumps({"version": _VERSION} | rooms._asdict())
     if _is_there(root, mark):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
         # The scratch folder is private; a folder made inside has the usual permissions.
         whole = Path(scratch) / root.name
-        _write(whole, mark, progress)
-        (whole / _MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        _write(whole, rooms, progress)
+        (whole / _MARK).write_text(mark + "\n", encoding="utf-8")
         try:
             whole.rename(root)
         except OSError:
@@ -72,7 +89,7 @@ def render_rooms(
                 raise
 
 
-def _is_there(root: Path, mark: dict[str, Any]) -> bool:
+def _is_there(root: Path, mark: str) -> bool:
     """Tell whether `root` holds these rooms; anything else that it holds is an error."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -80,16 +97,15 @@ def _is_there(root: Path, mark: dict[str, Any]) -> bool:
     if not there.is_file():
         raise ValueError(f"{root} exists and holds no rendered rooms; name a new folder")
     found = there.read_text(encoding="utf-8").strip()
-    if found != json.dumps(mark):
+    if found != mark:
         raise ValueError(
-            f"{root} holds other rooms ({found}; needed {json.dumps(mark)}); delete it or name a "
-            "new folder"
+            f"{root} holds other rooms ({found}; needed {mark}); delete it or name a new folder"
         )
     return True
 
 
-def _write(root: Path, mark: dict[str, Any], progress: Callable[[int, int], None] | None) -> None:
-    scenes, frames, hw, seed = (mark[key] for key in ("scenes", "frames", "hw", "seed"))
+def _write(root: Path, rooms: _Rooms, progress: Progress | None) -> None:
+    scenes, frames, hw, seed = rooms
     first_test = scenes - scenes // _SCENES_PER_TEST_SCENE
     rows = [("stem", "scene")]
     for number in range(scenes):
@@ -100,12 +116,11 @@ def _write(root: Path, mark: dict[str, Any], progress: Callable[[int, int], None
         random = np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
         scene = build_scene(random, number, frames)
         for frame, camera in enumerate(scene.cameras):
-            stem = f"{number * (frames + 1) + frame:06d}"
-            rows.append((stem, f"room{number:03d}"))
-            views: tuple[NDArray[Any], ...] = render(scene, camera, tuple(hw), random)
+            rows.append((f"{number * (frames + 1) + frame:06d}", f"room{number:03d}"))
+            views: tuple[NDArray[Any], ...] = render(scene, camera, hw, random)
             for kind, pixels in zip(kinds, views, strict=False):
                 # Sensor noise hardly compresses; level 1 takes half the time for 10 % more bytes.
-                Image.fromarray(pixels).save(split / kind / f"{stem}.png", compress_level=1)
+                Image.fromarray(pixels).save(split / kind / f"{rows[-1][0]}.png", compress_level=1)
             if progress is not None:
                 progress(number * frames + frame + 1, scenes * frames)
     with (root / "scenes.csv").open("w", encoding="utf-8", newline="") as stream:

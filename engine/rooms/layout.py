@@ -1,25 +1,21 @@
 """Furnish a room: which items it has, where they stand, what hangs on its walls, who looks."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from engine.rooms.scene import (
-    PICTURE,
-    TV,
-    WINDOW,
-    Box,
-    Camera,
-    Item,
-    Maker,
-    Scene,
-    Surface,
-    Vector,
-    placed,
-)
+from engine.rooms.furniture import Item, Maker, Place, placed
+from engine.rooms.scene import Box, Camera, Scene, Surface, Vector
 
 _STATIONS = 4
 """Places a room is seen from; the frames of one station are near-duplicates, as in a recording."""
+
+_ATTEMPTS = 40
+"""Draws of a place for an item before it is left out: most find one, a full room stays quick."""
+
+_HANGING_M = {"window": (0.65, 0.6), "picture": (0.4, 0.34), "tv": (0.5, 0.3)}
+"""Half the usual width and height in metres of what hangs on walls, by class."""
 
 
 def build_scene(random: np.random.Generator, kind: int, frames: int) -> Scene:
@@ -36,8 +32,7 @@ def build_scene(random: np.random.Generator, kind: int, frames: int) -> Scene:
     room = _Room(random)
     (room.bedroom, room.living_room, room.office, room.dining_room)[kind % 4]()
     room.hang()
-    for _ in range(int(random.integers(3, 6))):
-        room.stand_free(room.make.floor_thing())
+    room.stand_free(*[room.make.floor_thing] * int(random.integers(3, 6)))
     return room.scene(frames)
 
 
@@ -55,105 +50,77 @@ class _Room:
     def bedroom(self) -> None:
         """Furnish a bedroom."""
         make = self.make
-        self.stand_at_wall(make.bed())
-        self.stand_at_wall(make.cabinet())
-        self.stand_at_wall(make.cabinet(tall=True))
-        self.stand_at_wall(self.with_television() if make.chance(0.6) else make.shelf())
-        self.stand_at_wall(make.table() if make.chance(0.7) else make.cabinet())
-        self.stand_free(make.chair())
+        self.stand_at_walls(make.bed, make.cabinet, make.wardrobe)
+        self.stand_at_walls(make.television if make.chance(0.6) else make.shelf)
+        self.stand_at_walls(make.table if make.chance(0.7) else make.cabinet)
+        self.stand_free(make.chair)
 
     def living_room(self) -> None:
         """Furnish a living room."""
         make = self.make
-        self.stand_at_wall(make.sofa())
-        self.stand_at_wall(self.with_television())
-        self.stand_at_wall(make.shelf())
+        self.stand_at_walls(make.sofa, make.television, make.shelf)
         if make.chance(0.5):
-            self.stand_at_wall(make.sofa())
-        self.stand_free(make.table(low=True))
-        self.stand_at_wall(make.cabinet(tall=make.chance(0.5)))
-        self.stand_free(make.chair())
+            self.stand_at_walls(make.sofa)
+        self.stand_free(make.low_table)
+        self.stand_at_walls(make.wardrobe if make.chance(0.5) else make.cabinet)
+        self.stand_free(make.chair)
 
     def office(self) -> None:
         """Furnish an office."""
         make = self.make
-        desk = make.table()
-        screen = placed(make.television(0.78), 0.0, -0.1, 0.0, 0)
-        self.stand_at_wall(Item(desk.half_x, desk.half_y, desk.parts + screen))
-        for _ in range(2):
-            self.stand_at_wall(make.shelf())
-        self.stand_at_wall(make.cabinet(tall=make.chance(0.5)))
-        self.stand_free(make.chair())
-        self.stand_free(make.table() if make.chance(0.5) else make.chair())
+        self.stand_at_walls(make.desk, make.shelf, make.shelf)
+        self.stand_at_walls(make.wardrobe if make.chance(0.5) else make.cabinet)
+        self.stand_free(make.chair)
+        self.stand_free(make.table if make.chance(0.5) else make.chair)
 
     def dining_room(self) -> None:
         """Furnish a dining room."""
         make = self.make
-        table, chair = make.table(), make.chair()
-        parts = list(table.parts)
-        reach = table.half_y + make.between(0.1, 0.3)
-        for side in (-1, 1):
-            for place in (-0.5, 0.5):
-                if make.chance(0.85):
-                    yaw = (0.0 if side < 0 else math.pi) + make.between(-0.3, 0.3)
-                    parts += placed(chair.parts, place * table.half_x, side * reach, yaw, 0)
-        self.stand_free(Item(table.half_x + 0.1, reach + 0.25, parts))
-        self.stand_at_wall(make.cabinet())
-        self.stand_at_wall(make.sofa() if make.chance(0.5) else make.cabinet(tall=True))
-        self.stand_at_wall(make.bed() if make.chance(0.25) else make.shelf())
-        self.stand_at_wall(self.with_television() if make.chance(0.5) else make.cabinet())
+        self.stand_free(make.table_with_chairs)
+        self.stand_at_walls(make.cabinet)
+        self.stand_at_walls(make.sofa if make.chance(0.5) else make.wardrobe)
+        self.stand_at_walls(make.bed if make.chance(0.25) else make.shelf)
+        self.stand_at_walls(make.television if make.chance(0.5) else make.cabinet)
 
-    def with_television(self) -> Item:
-        """Return a low cabinet with a television on it."""
-        make = self.make
-        half = (make.between(0.5, 0.7), make.between(0.2, 0.25), make.between(0.2, 0.35))
-        cabinet = make.cabinet().parts[0]
-        body = Box((0, 0, half[2]), half, cabinet.label, cabinet.surface)
-        return Item(half[0], half[1], [body, *make.television(2 * half[2])])
+    def stand_at_walls(self, *makers: Callable[[], Item]) -> None:
+        """Make items and put each with its back to some wall, if there is room."""
+        for make in makers:
+            item = make()
+            for _ in range(_ATTEMPTS):
+                wall, length = self._wall()
+                if length < 2 * item.half_x + 0.2:
+                    continue
+                along = self.make.between(item.half_x + 0.05, length - item.half_x - 0.05)
+                if self._stand(item, self._at_wall(wall, along, item.half_y + 0.03)):
+                    break
 
-    def stand_at_wall(self, item: Item) -> None:
-        """Put an item with its back to some wall, if there is room."""
-        for _ in range(40):
-            wall = int(self.random.integers(4))
-            length = self.size[0] if wall % 2 == 0 else self.size[1]
-            if length < 2 * item.half_x + 0.2:
-                continue
-            along = self.make.between(item.half_x + 0.05, length - item.half_x - 0.05)
-            x, y, yaw = self._at_wall(wall, along, item.half_y + 0.03)
-            if self._stand(item, x, y, yaw):
-                return
-
-    def stand_free(self, item: Item) -> None:
-        """Put an item anywhere with any yaw, if there is room."""
-        for _ in range(40):
-            x = self.make.between(0.3, self.size[0] - 0.3)
-            y = self.make.between(0.3, self.size[1] - 0.3)
-            if self._stand(item, x, y, self.make.between(-math.pi, math.pi)):
-                return
+    def stand_free(self, *makers: Callable[[], Item]) -> None:
+        """Make items and put each anywhere with any yaw, if there is room."""
+        for make in makers:
+            item = make()
+            for _ in range(_ATTEMPTS):
+                x, y = (self.make.between(0.3, side - 0.3) for side in self.size[:2])
+                if self._stand(item, (x, y, self.make.between(-math.pi, math.pi))):
+                    break
 
     def hang(self) -> None:
         """Hang windows, pictures and sometimes a television on the walls."""
         make = self.make
         kinds = ["window"] * int(self.random.integers(1, 3))
         kinds += ["picture"] * int(self.random.integers(3, 7))
-        kinds += ["screen"] * int(make.chance(0.3))
+        kinds += ["tv"] * int(make.chance(0.3))
         hung: list[tuple[int, float, float]] = []
         for kind in kinds:
-            wide, tall = {"window": (0.65, 0.6), "picture": (0.4, 0.34), "screen": (0.5, 0.3)}[kind]
-            half_x, half_z = wide * make.between(0.6, 1.2), tall * make.between(0.6, 1.2)
-            wall = int(self.random.integers(4))
-            length = self.size[0] if wall % 2 == 0 else self.size[1]
+            half_x, half_z = (side * make.between(0.6, 1.2) for side in _HANGING_M[kind])
+            wall, length = self._wall()
             along = make.between(half_x + 0.1, length - half_x - 0.1)
             # Nothing overlaps on a wall: two coplanar fronts would fight for each pixel.
             if any(w == wall and abs(a - along) < half_x + h + 0.05 for w, a, h in hung):
                 continue
             hung.append((wall, along, half_x))
-            label = {"window": WINDOW, "picture": PICTURE, "screen": TV}[kind]
-            x, y, yaw = self._at_wall(wall, along, 0.02)
             z = min(make.between(1.4, 1.75), self.size[2] - half_z - 0.1)
-            front = Box((0, 0, z), (half_x, 0.03, half_z), label, self._front(kind))
-            self.items += 1
-            self.boxes += placed([front], x, y, yaw, self.items)
+            front = Box((0, 0, z), (half_x, 0.03, half_z), kind, self._front(kind))
+            self._place([front], self._at_wall(wall, along, 0.02))
 
     def scene(self, frames: int) -> Scene:
         """Return the finished room with its light and `frames` cameras."""
@@ -177,15 +144,21 @@ class _Room:
         )
 
     def _front(self, kind: str) -> Surface:
+        make = self.make
         if kind == "window":
-            pattern = "blinds" if self.make.chance(0.3) else "window"
-            return self.make.surface(pattern, (0.9, 0.9, 0.88), self.make.between(0.05, 0.08))
+            pattern = "blinds" if make.chance(0.3) else "window"
+            return make.surface(pattern, (0.9, 0.9, 0.88), make.between(0.05, 0.08))
         if kind == "picture":
-            return self.make.surface("picture", scale=self.make.between(0.1, 0.3))
-        return self.make.surface("screen", self.make.colour(value=(0.03, 0.12)), 0.03)
+            return make.surface("picture", scale=make.between(0.1, 0.3))
+        return make.dark_screen()
 
-    def _at_wall(self, wall: int, along: float, out: float) -> tuple[float, float, float]:
-        """Return x, y and the yaw that faces the room, `out` metres from a wall."""
+    def _wall(self) -> tuple[int, float]:
+        """Return some wall and its length in metres."""
+        wall = int(self.random.integers(4))
+        return wall, self.size[wall % 2]
+
+    def _at_wall(self, wall: int, along: float, out: float) -> Place:
+        """Return the place `out` metres from a wall that faces the room."""
         width, depth = self.size[:2]
         return (
             (along, out, 0.0),
@@ -194,21 +167,23 @@ class _Room:
             (out, along, -math.pi / 2),
         )[wall]
 
-    def _stand(self, item: Item, x: float, y: float, yaw: float) -> bool:
+    def _stand(self, item: Item, place: Place) -> bool:
+        """Put an item there and return True, if it fits into the room and touches no other."""
+        x, y, yaw = place
         cos, sin = abs(math.cos(yaw)), abs(math.sin(yaw))
         half_x = cos * item.half_x + sin * item.half_y
         half_y = sin * item.half_x + cos * item.half_y
         if not (half_x <= x <= self.size[0] - half_x and half_y <= y <= self.size[1] - half_y):
             return False
-        if any(
-            abs(x - other_x) < half_x + other_half_x and abs(y - other_y) < half_y + other_half_y
-            for other_x, other_y, other_half_x, other_half_y in self.taken
-        ):
+        if any(abs(x - t[0]) < half_x + t[2] and abs(y - t[1]) < half_y + t[3] for t in self.taken):
             return False
         self.taken.append((x, y, half_x, half_y))
-        self.items += 1
-        self.boxes += placed(item.parts, x, y, yaw, self.items)
+        self._place(item.parts, place)
         return True
+
+    def _place(self, parts: Sequence[Box], place: Place) -> None:
+        self.items += 1
+        self.boxes += placed(parts, place, self.items)
 
     def _cameras(self, frames: int) -> tuple[Camera, ...]:
         stations = [self._station() for _ in range(_STATIONS)]

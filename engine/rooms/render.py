@@ -4,13 +4,12 @@ H W: pixels. P: pixels of the view, flat. B: boxes. All lengths are metres until
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.nyuv2 import IGNORE_INDEX, MILLIMETRES_PER_METRE
-from engine.rooms.scene import CEILING, FLOOR, WALL, Camera, Scene, Vector
+from engine.nyuv2 import CLASSES, IGNORE_INDEX, MILLIMETRES_PER_METRE
+from engine.rooms.scene import UNLABELLED, Box, Camera, Scene
 from engine.rooms.texture import Table, paint
 
 Floats = NDArray[np.float32]
@@ -18,10 +17,13 @@ Floats = NDArray[np.float32]
 _FIELD_OF_VIEW = 1.1
 """Horizontal, radians: about that of the NYUv2 sensor (57 degrees), a little wider."""
 _NEAR_M = 0.05
-_SHELL = 6
-"""The first surfaces are the room's own: 4 walls, floor and ceiling."""
+"""Metres before the camera that show nothing: a box that reaches nearer has no projection."""
+_SHELL = ("wall", "wall", "wall", "wall", "floor", "ceiling")
+"""Classes of the first surfaces, which are the room's own, in the order of `Scene.shell`."""
 _TINY = np.float32(1e-6)
 """Stands for a ray component of 0, to divide by."""
+_LABEL = {name: index for index, name in enumerate(CLASSES)} | {UNLABELLED: IGNORE_INDEX}
+"""The value of a label in an image of labels."""
 _SENSOR_MIN_M = 0.5
 """Nearer surfaces have no depth, like those of a structured-light sensor."""
 
@@ -44,40 +46,39 @@ def render(
     rays = _rays(camera, hw)
     table = _Geometry(scene)
     depth, surface = _cast(table, camera, np.array(scene.size, np.float32), rays)
-    origin = np.array(camera.position, np.float32)
-    points = origin[:, None] + depth.reshape(-1) * rays.reshape(3, -1)
-    flat = surface.reshape(-1)
+    flat, flat_rays = surface.reshape(-1), rays.reshape(3, -1)
+    points = np.array(camera.position, np.float32)[:, None] + depth.reshape(-1) * flat_rays
     normal, where = table.on_surface(points, flat)
-    texture = paint(table.looks, flat, where)
-    lit = _light(scene, points, normal, texture)
+    lit = _light(scene, points, normal, paint(table.looks, flat, where))
     image = _expose(lit.reshape(3, *hw), random)
-    facing = -(normal * rays.reshape(3, -1)).sum(0) / np.sqrt((rays**2).sum(0)).reshape(-1)
-    glass = table.looks.is_pattern(flat, "window", "screen").reshape(hw)
-    depth_mm = _measure(depth, facing.reshape(hw), glass, random)
-    return image, depth_mm, _labels(table, surface)
+    facing = -(normal * flat_rays).sum(0).reshape(hw) / np.sqrt((rays**2).sum(0))
+    glass = table.looks.is_pattern(surface, "window", "screen")
+    return image, _measure(depth, facing, glass, random), _labels(table, surface)
 
 
 def _rays(camera: Camera, hw: tuple[int, int]) -> Floats:
     """Return (3, H, W) world directions whose component along the optical axis is 1."""
     height, width = hw
-    focal = width / 2 / math.tan(_FIELD_OF_VIEW / 2)
-    right = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / np.float32(focal)
-    down = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / np.float32(focal)
-    axis, side, up = _axes(camera)
-    return (
-        axis[:, None, None]
-        + side[:, None, None] * right[None, None, :]
-        - up[:, None, None] * down[None, :, None]
-    )
+    focal = np.float32(_focal(width))
+    right = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal
+    down = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / focal
+    axis, side, up = _axes(camera)[:, :, None, None]
+    rays: Floats = axis + side * right - up * down[:, None]
+    return rays
 
 
-def _axes(camera: Camera) -> tuple[Floats, Floats, Floats]:
+def _focal(width: int) -> float:
+    """Return the focal length in pixels of a view this wide."""
+    return width / 2 / math.tan(_FIELD_OF_VIEW / 2)
+
+
+def _axes(camera: Camera) -> Floats:
+    """Return the optical axis, the right and the up of a camera, a row each."""
     cos_yaw, sin_yaw = math.cos(camera.yaw), math.sin(camera.yaw)
     cos_pitch, sin_pitch = math.cos(camera.pitch), math.sin(camera.pitch)
-    axis = np.array([cos_pitch * cos_yaw, cos_pitch * sin_yaw, sin_pitch], np.float32)
-    side = np.array([sin_yaw, -cos_yaw, 0.0], np.float32)
-    up = np.array([-sin_pitch * cos_yaw, -sin_pitch * sin_yaw, cos_pitch], np.float32)
-    return axis, side, up
+    axis = (cos_pitch * cos_yaw, cos_pitch * sin_yaw, sin_pitch)
+    up = (-sin_pitch * cos_yaw, -sin_pitch * sin_yaw, cos_pitch)
+    return np.array([axis, (sin_yaw, -cos_yaw, 0.0), up], np.float32)
 
 
 def _cast(
@@ -92,7 +93,7 @@ def _cast(
     positive = np.take_along_axis(rays, axis[None], 0)[0] > 0
     surface = (2 * axis + positive).astype(np.int32)
     for number, (top, bottom, left, right) in enumerate(_windows(table, camera, rays.shape[1:])):
-        if number < _SHELL or top >= bottom or left >= right:
+        if number < len(_SHELL) or top >= bottom or left >= right:
             continue
         rows, columns = slice(top, bottom), slice(left, right)
         cos, sin, half = table.cos[number], table.sin[number], table.half[number]
@@ -109,8 +110,8 @@ def _cast(
     return depth, surface
 
 
-def _turn(vectors: Floats, cos: np.float32, sin: np.float32) -> Floats:
-    """Turn (3, ...) world vectors into the frame of a box with that yaw."""
+def _turn(vectors: Floats, cos: Floats | np.float32, sin: Floats | np.float32) -> Floats:
+    """Turn (3, ...) world vectors into the frame of a box with that yaw; back with minus `sin`."""
     x, y, z = vectors
     return np.stack([cos * x + sin * y, cos * y - sin * x, z])
 
@@ -122,29 +123,20 @@ def _windows(table: "_Geometry", camera: Camera, hw: tuple[int, ...]) -> list[li
     """
     height, width = hw
     signs = np.array([[1, 1, 1, 1, -1, -1, -1, -1], [1, 1, -1, -1] * 2, [1, -1] * 4], np.float32)
-    x, y, z = (table.half[:, :, None] * signs).transpose(1, 0, 2)
-    cos, sin = table.cos[:, None], table.sin[:, None]
-    corners = np.stack([cos * x - sin * y, sin * x + cos * y, z])
+    corners = (table.half[:, :, None] * signs).transpose(1, 0, 2)
+    corners = _turn(corners, table.cos[:, None], -table.sin[:, None])
     corners += (table.centre - np.array(camera.position, np.float32)).T[:, :, None]
-    ahead, across, above = np.tensordot(np.stack(_axes(camera)), corners, 1)
-    focal = width / 2 / math.tan(_FIELD_OF_VIEW / 2)
+    ahead, across, above = np.tensordot(_axes(camera), corners, 1)
+    focal = _focal(width)
     # A box that reaches behind the camera has no bounded projection: it gets every ray.
     partly = ahead.min(1) < _NEAR_M
     ahead = np.maximum(ahead, _NEAR_M)
     u, v = width / 2 + focal * across / ahead, height / 2 - focal * above / ahead
     # One pixel more on each side, against rounding.
-    top, bottom = np.floor(v.min(1)) - 1, np.ceil(v.max(1)) + 1
-    left, right = np.floor(u.min(1)) - 1, np.ceil(u.max(1)) + 1
-    window = np.stack(
-        [
-            np.where(partly, 0, np.clip(top, 0, height)),
-            np.where(partly, height, np.clip(bottom, 0, height)),
-            np.where(partly, 0, np.clip(left, 0, width)),
-            np.where(partly, width, np.clip(right, 0, width)),
-        ],
-        axis=1,
-    )
-    bounds: list[list[int]] = window.astype(np.int64).tolist()
+    first = np.where(partly, 0, np.floor([v.min(1), u.min(1)]) - 1)
+    last = np.where(partly, np.inf, np.ceil([v.max(1), u.max(1)]) + 1)
+    ends = np.clip(np.stack([first, last]), 0, np.array(hw)[:, None])
+    bounds: list[list[int]] = ends.transpose(2, 1, 0).reshape(-1, 4).astype(np.int64).tolist()
     return bounds
 
 
@@ -152,44 +144,40 @@ class _Geometry:
     """Centre, size, yaw, look and class of each surface, to be gathered by pixel."""
 
     def __init__(self, scene: Scene) -> None:
-        boxes = scene.boxes
-        size = np.array(scene.size, np.float32)
-        middle = np.broadcast_to(size / np.float32(2), (_SHELL, 3))
-        self.centre = _under(middle, [box.centre for box in boxes])
-        self.half = _under(middle, [box.half for box in boxes])
-        yaw = [0.0] * _SHELL + [box.yaw for box in boxes]
-        self.cos = np.array([math.cos(angle) for angle in yaw], np.float32)
-        self.sin = np.array([math.sin(angle) for angle in yaw], np.float32)
-        self.label = np.array([WALL] * 4 + [FLOOR, CEILING] + [b.label for b in boxes], np.uint8)
-        # The walls are one thing: no unlabelled line runs down a corner of the room.
-        self.item = np.array([-3] * 4 + [-2, -1] + [box.item for box in boxes], np.int32)
-        self.looks = Table([*scene.shell, *(box.surface for box in boxes)])
+        width, depth, height = scene.size
+        middle = (width / 2, depth / 2, height / 2)
+        # The room itself is a box six times over. The walls are one thing, by their class: no
+        # unlabelled line runs down a corner of the room.
+        boxes = [
+            Box(middle, middle, label, look, item=-1 - _LABEL[label])
+            for label, look in zip(_SHELL, scene.shell, strict=True)
+        ]
+        boxes += scene.boxes
+        self.centre = np.array([box.centre for box in boxes], np.float32)
+        self.half = np.array([box.half for box in boxes], np.float32)
+        self.cos = np.array([math.cos(box.yaw) for box in boxes], np.float32)
+        self.sin = np.array([math.sin(box.yaw) for box in boxes], np.float32)
+        self.label = np.array([_LABEL[box.label] for box in boxes], np.uint8)
+        self.item = np.array([box.item for box in boxes], np.int32)
+        self.looks = Table([box.surface for box in boxes])
 
     def on_surface(
         self, points: Floats, surface: NDArray[np.int32]
     ) -> tuple[Floats, tuple[Floats, Floats, Floats, Floats]]:
         """Return normals (3, P) and, each (P,), u and v on the face and half its sizes."""
         cos, sin = self.cos[surface], self.sin[surface]
-        x, y, z = points - self.centre[surface].T
-        local = np.stack([cos * x + sin * y, cos * y - sin * x, z])
+        local = _turn(points - self.centre[surface].T, cos, sin)
         half = np.ascontiguousarray(self.half[surface].T)
-        shell = surface < _SHELL
+        shell = surface < len(_SHELL)
         face = np.where(shell, surface // 2, (np.abs(local) / half).argmax(0))
         flat = np.arange(len(surface))
         # The room is seen from inside, a box from outside.
         sign = np.where(shell, -1, 1) * np.sign(local[face, flat])
         normal = np.zeros_like(local)
         normal[face, flat] = sign
-        world = np.stack(
-            [cos * normal[0] - sin * normal[1], sin * normal[0] + cos * normal[1], normal[2]]
-        )
         first, second = np.where(face == 0, 1, 0), np.where(face == 2, 1, 2)
         where = (local[first, flat], local[second, flat], half[first, flat], half[second, flat])
-        return world.astype(np.float32), where
-
-
-def _under(first: Floats, rows: Sequence[Vector]) -> Floats:
-    return np.concatenate([first, np.array(rows, np.float32).reshape(-1, 3)])
+        return _turn(normal, cos, -sin), where
 
 
 def _light(scene: Scene, points: Floats, normal: Floats, texture: tuple[Floats, Floats]) -> Floats:
@@ -234,10 +222,8 @@ def _measure(
 
 def _labels(table: _Geometry, surface: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Return (H, W) classes, with a thin unlabelled border between things, as annotators leave."""
-    label = table.label[surface]
-    item = table.item[surface]
+    label, item = table.label[surface], table.item[surface]
     border = np.zeros(label.shape, np.bool_)
-    border[:, :-1] |= (label[:, :-1] != label[:, 1:]) & (item[:, :-1] != item[:, 1:])
+    border[:, :-1] = (label[:, :-1] != label[:, 1:]) & (item[:, :-1] != item[:, 1:])
     border[:-1] |= (label[:-1] != label[1:]) & (item[:-1] != item[1:])
-    label[border] = IGNORE_INDEX
-    return label
+    return np.where(border, np.uint8(IGNORE_INDEX), label)

@@ -36,14 +36,33 @@ class _Spot:
 
     def __init__(self, table: Table, surface: NDArray[np.int32], where: tuple[Floats, ...]) -> None:
         self.u, self.v, self.half_u, self.half_v = where
-        self.colour = table.colour[surface].T
-        self.second = table.second[surface].T
+        self.colour, self.second = table.colour[surface].T, table.second[surface].T
         self.scale = table.scale[surface]
         self.seed = surface.astype(np.uint32)
+        # In units of the scale, from which most patterns repeat.
+        self.times_u, self.times_v = self.u / self.scale, self.v / self.scale
 
-    def noise(self, along_u: float | Floats, along_v: float | Floats) -> Floats:
-        """Return (P,) smooth noise in 0..1 with cells of the given sizes in metres."""
-        return _noise(self.u / along_u, self.v / along_v, self.seed)
+    def edge(self) -> Floats:
+        """Return (P,) metres to the nearest edge of the face."""
+        edge: Floats = np.minimum(self.half_u - np.abs(self.u), self.half_v - np.abs(self.v))
+        return edge
+
+    def noise(self, along_u: float | Floats, along_v: float | Floats, layer: int = 0) -> Floats:
+        """Return (P,) smooth noise in 0..1 with cells of the given sizes in metres.
+
+        It is bilinear between random values of the cells' corners, eased; another layer has others.
+        """
+        x, y, seed = self.u / along_u, self.v / along_v, self.seed + np.uint32(layer)
+        left, low = np.floor(x), np.floor(y)
+        in_x, in_y = _ease(x - left), _ease(y - low)
+        bottom = _hash(left, low, seed) * (1 - in_x) + _hash(left + 1, low, seed) * in_x
+        top = _hash(left, low + 1, seed) * (1 - in_x) + _hash(left + 1, low + 1, seed) * in_x
+        value: Floats = bottom * (1 - in_y) + top * in_y
+        return value
+
+    def random(self, row: Floats, column: Floats | float = 0.0) -> Floats:
+        """Return (P,) uniform in 0..1, one number for each cell of the face."""
+        return _hash(row, np.broadcast_to(np.float32(column), row.shape), self.seed)
 
 
 def paint(
@@ -77,19 +96,19 @@ def _plain(spot: _Spot) -> Floats:
 
 
 def _planks(spot: _Spot) -> Floats:
-    row = np.floor(spot.v / spot.scale)
+    row = np.floor(spot.times_v)
     length = 6 * spot.scale
-    shifted = spot.u + length * _hash(row, np.zeros_like(row), spot.seed)
-    tone = _hash(row, np.floor(shifted / length), spot.seed)
-    seam = np.abs(spot.v / spot.scale - row - 0.5) > 0.46
+    shifted = spot.u + length * spot.random(row)
+    tone = spot.random(row, np.floor(shifted / length))
+    seam = np.abs(spot.times_v - row - 0.5) > 0.46
     return spot.colour * (0.65 + 0.3 * tone + 0.2 * spot.noise(0.3, 0.012)) * np.where(seam, 0.6, 1)
 
 
 def _tiles(spot: _Spot) -> Floats:
-    row, column = np.floor(spot.v / spot.scale), np.floor(spot.u / spot.scale)
-    in_u, in_v = spot.u / spot.scale - column, spot.v / spot.scale - row
+    row, column = np.floor(spot.times_v), np.floor(spot.times_u)
+    in_u, in_v = spot.times_u - column, spot.times_v - row
     grout = (np.abs(in_u - 0.5) > 0.465) | (np.abs(in_v - 0.5) > 0.465)
-    tone = 0.85 + 0.15 * _hash(row, column, spot.seed) - 0.12 * ((row + column) % 2)
+    tone = 0.85 + 0.15 * spot.random(row, column) - 0.12 * ((row + column) % 2)
     return np.where(grout, np.float32(0.45), spot.colour * tone)
 
 
@@ -100,43 +119,39 @@ def _carpet(spot: _Spot) -> Floats:
 def _drawers(spot: _Spot) -> Floats:
     rows = np.maximum(1, np.rint(2 * spot.half_v / spot.scale))
     height = (spot.v / spot.half_v + 1) / 2 * rows
-    inside = np.abs(height - np.floor(height) - 0.5)
-    groove = (inside * 2 * spot.half_v / rows > spot.half_v / rows - 0.012) | (
-        np.abs(spot.u) > spot.half_u - 0.015
-    )
-    handle = (np.abs(spot.u) < 0.06) & (inside * 2 * spot.half_v / rows < 0.014)
+    # Metres from the middle line of the drawer.
+    off = np.abs(height - np.floor(height) - 0.5) * 2 * spot.half_v / rows
+    groove = (off > spot.half_v / rows - 0.012) | (np.abs(spot.u) > spot.half_u - 0.015)
+    handle = (np.abs(spot.u) < 0.06) & (off < 0.014)
     wood = spot.colour * (0.85 + 0.25 * spot.noise(0.25, 0.02))
     return np.where(handle, spot.second, wood * np.where(groove, 0.5, 1))
 
 
 def _spines(spot: _Spot) -> Floats:
     # A stack lies flat: its spines run along the shorter side of a face.
-    flat = spot.half_u > 3 * spot.half_v
-    flat &= spot.half_v < 0.085
+    flat = (spot.half_u > 3 * spot.half_v) & (spot.half_v < 0.085)
     along = np.where(flat, spot.v, spot.u)
     across = np.where(flat, spot.u / spot.half_u, spot.v / spot.half_v)
     book = np.floor(along / spot.scale)
     inside = along / spot.scale - book
-    zero = np.zeros_like(book)
-    colour = np.stack([_hash(book, zero + channel, spot.seed) for channel in range(3)])
-    colour = 0.08 + 0.84 * colour * (0.4 + 0.6 * _hash(book, zero + 3, spot.seed))
-    title = np.abs(across - 0.2) < 0.22 * _hash(book, zero + 4, spot.seed)
-    page = 0.6 + 0.8 * _hash(book, zero + 5, spot.seed)
-    gap = (np.abs(inside - 0.5) > 0.42) | (across > page)
-    return np.where(gap, 0.04, np.where(title, 0.25 + 0.7 * colour[::-1], colour))
+    *rgb, tone, title, page = (spot.random(book, trait) for trait in range(6))
+    colour = 0.08 + 0.84 * np.stack(rgb) * (0.4 + 0.6 * tone)
+    titled = np.abs(across - 0.2) < 0.22 * title
+    gap = (np.abs(inside - 0.5) > 0.42) | (across > 0.6 + 0.8 * page)
+    return np.where(gap, 0.04, np.where(titled, 0.25 + 0.7 * colour[::-1], colour))
 
 
 def _plaid(spot: _Spot) -> Floats:
-    in_u, in_v = (spot.u / spot.scale) % 1, (spot.v / spot.scale) % 1
+    in_u, in_v = spot.times_u % 1, spot.times_v % 1
     mix = 0.5 * (in_u < 0.35) + 0.5 * (in_v < 0.35)
     cloth: Floats = spot.colour * (1 - mix) + spot.second * mix
     return cloth * (0.9 + 0.2 * spot.noise(0.03, 0.03))
 
 
 def _picture(spot: _Spot) -> Floats:
-    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
+    edge = spot.edge()
     ground = spot.noise(spot.scale, spot.scale)
-    detail = _noise(spot.u / 0.05, spot.v / 0.05, spot.seed + np.uint32(99))
+    detail = spot.noise(0.05, 0.05, layer=99)
     third = spot.second[::-1] * (0.5 + 0.7 * detail)
     scene = np.where(ground > 0.55, spot.colour * (0.7 + 0.5 * detail), third)
     scene = np.where(detail * ground > 0.45, 0.9 - 0.5 * spot.colour, scene)
@@ -145,15 +160,13 @@ def _picture(spot: _Spot) -> Floats:
 
 
 def _screen(spot: _Spot) -> Floats:
-    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
     sheen = np.clip(0.5 + 0.5 * spot.u / spot.half_u + 0.4 * spot.v / spot.half_v, 0, 1)
     glass = 0.02 + 0.09 * sheen + 0.3 * spot.colour
-    return np.where(edge < spot.scale, np.float32(0.012), glass)
+    return np.where(spot.edge() < spot.scale, np.float32(0.012), glass)
 
 
 def _window(spot: _Spot) -> Floats:
-    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
-    bar = (edge < spot.scale) | (np.minimum(np.abs(spot.u), np.abs(spot.v)) < 0.02)
+    bar = (spot.edge() < spot.scale) | (np.minimum(np.abs(spot.u), np.abs(spot.v)) < 0.02)
     height = 0.5 + 0.5 * spot.v / spot.half_v
     sky = np.array([[0.62], [0.78], [0.98]], np.float32) * (0.75 + 0.3 * height)
     trees = np.array([[0.2], [0.36], [0.15]], np.float32) * (0.5 + spot.noise(0.08, 0.08))
@@ -162,43 +175,26 @@ def _window(spot: _Spot) -> Floats:
 
 
 def _blinds(spot: _Spot) -> Floats:
-    edge = np.minimum(spot.half_u - np.abs(spot.u), spot.half_v - np.abs(spot.v))
-    slat = (spot.v / spot.scale) % 1
-    return spot.colour * np.where(edge < 0.03, 0.6, 0.65 + 0.35 * slat)
+    return spot.colour * np.where(spot.edge() < 0.03, 0.6, 0.65 + 0.35 * (spot.times_v % 1))
 
 
 def _fabric(spot: _Spot) -> Floats:
-    seam = np.abs(np.abs((spot.u / spot.scale) % 1 - 0.5) - 0.5) * spot.scale < 0.012
+    seam = np.abs(np.abs(spot.times_u % 1 - 0.5) - 0.5) * spot.scale < 0.012
     weave = 0.78 + 0.3 * spot.noise(0.02, 0.02) + 0.12 * spot.noise(0.15, 0.15)
     return spot.colour * weave * np.where(seam, 0.65, 1)
 
 
 _PAINTERS: dict[str, Callable[[_Spot], Floats]] = {
-    "plain": _plain,
-    "planks": _planks,
-    "tiles": _tiles,
-    "carpet": _carpet,
-    "drawers": _drawers,
-    "spines": _spines,
-    "plaid": _plaid,
-    "picture": _picture,
-    "screen": _screen,
-    "window": _window,
-    "blinds": _blinds,
-    "fabric": _fabric,
-}
+    painter.__name__.removeprefix("_"): painter
+    for painter in (
+        _plain, _planks, _tiles, _carpet, _drawers, _spines,
+        _plaid, _picture, _screen, _window, _blinds, _fabric,
+    )
+}  # fmt: skip
+"""How each pattern is painted: albedo (3, P) of a spot, not yet clipped."""
+
 _GLOW = {"window": 1.0, "blinds": 0.8, "screen": 0.5}
-
-
-def _noise(x: Floats, y: Floats, seed: NDArray[np.uint32]) -> Floats:
-    """Return (P,) bilinear value noise in 0..1 on the unit lattice."""
-    left, low = np.floor(x), np.floor(y)
-    in_x, in_y = x - left, y - low
-    in_x, in_y = _ease(in_x), _ease(in_y)
-    bottom = _hash(left, low, seed) * (1 - in_x) + _hash(left + 1, low, seed) * in_x
-    top = _hash(left, low + 1, seed) * (1 - in_x) + _hash(left + 1, low + 1, seed) * in_x
-    value: Floats = bottom * (1 - in_y) + top * in_y
-    return value
+"""The least shade of the patterns that shine, as a share of full light: seen in a dark room too."""
 
 
 def _ease(x: Floats) -> Floats:

@@ -12,14 +12,15 @@ from PIL import Image
 
 from engine import nyuv2
 from engine.data.folds import make_folds
-from engine.frames.index import Dataset, load_dataset
+from engine.frames.index import Dataset, DatasetSpec, load_dataset
 from engine.rooms.dataset import render_rooms
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
-from engine.rooms.scene import BED, PATTERNS, TABLE, Box, Camera, Scene, Surface
+from engine.rooms.scene import PATTERNS, Box, Camera, Scene, Surface
 from engine.rooms.texture import _PAINTERS
 
 HW = (48, 64)
+BED = nyuv2.CLASSES.index("bed")
 FOCAL = HW[1] / 2 / math.tan(0.55)
 """Pixels, of the 1.1 rad wide view."""
 
@@ -33,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(root: Path) -> Dataset:
-    return load_dataset(root, nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True, workers=2)
+    return load_dataset(root, DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True))
 
 
 def test_rooms_pass_the_check_of_any_dataset(dataset: Dataset) -> None:
@@ -44,15 +45,15 @@ def test_rooms_pass_the_check_of_any_dataset(dataset: Dataset) -> None:
 
 
 def test_every_class_occurs_and_none_drowns_the_others(dataset: Dataset) -> None:
-    shares = dataset.statistics.class_pixels_NC.sum(0)
+    shares = dataset.train.class_pixels_NC.sum(0)
     assert (shares / shares.sum() > 0.003).all()
     assert shares.max() / shares.sum() < 0.6
 
 
 def test_part_of_labels_and_depth_is_missing(dataset: Dataset) -> None:
-    ignored = dataset.statistics.ignored_pixels_N.sum() / (40 * HW[0] * HW[1])
+    ignored = dataset.train.ignored_pixels_N.sum() / (40 * HW[0] * HW[1])
     assert 0.02 < ignored < 0.3
-    assert 0.01 < dataset.statistics.missing_depth["train"].mean() < 0.2
+    assert 0.01 < dataset.train.missing_depth_N.mean() < 0.2
 
 
 def test_depth_is_in_range_and_in_millimetres(dataset: Dataset) -> None:
@@ -164,7 +165,7 @@ def test_wall_floor_and_ceiling_have_the_depth_of_their_planes() -> None:
 
 
 def test_a_box_covers_the_pixels_of_its_projection_at_its_front_depth() -> None:
-    box = Box((5.0, 3.0, 1.0), (0.5, 0.4, 0.3), BED, PLAIN)
+    box = Box((5.0, 3.0, 1.0), (0.5, 0.4, 0.3), "bed", PLAIN)
     depth, label = view((box,))
     rows, columns = np.nonzero(label == BED)
     # The front is 1.5 m away; one pixel of slack for the unlabelled border.
@@ -175,15 +176,15 @@ def test_a_box_covers_the_pixels_of_its_projection_at_its_front_depth() -> None:
 
 
 def test_the_nearer_box_hides_the_farther_whatever_their_order() -> None:
-    near = Box((4.5, 3.0, 1.0), (0.2, 0.3, 0.3), BED, PLAIN, item=1)
-    far = Box((5.5, 3.0, 1.0), (0.2, 0.3, 0.3), TABLE, PLAIN, item=2)
+    near = Box((4.5, 3.0, 1.0), (0.2, 0.3, 0.3), "bed", PLAIN, item=1)
+    far = Box((5.5, 3.0, 1.0), (0.2, 0.3, 0.3), "table", PLAIN, item=2)
     for boxes in ((near, far), (far, near)):
         assert view(boxes)[1][24, 32] == BED
 
 
 def test_turning_room_and_camera_together_changes_nothing() -> None:
-    ahead = Box((5.0, 3.3, 1.0), (0.5, 0.2, 0.3), BED, PLAIN)
-    left = Box((2.7, 5.0, 1.0), (0.5, 0.2, 0.3), BED, PLAIN, yaw=math.pi / 2)
+    ahead = Box((5.0, 3.3, 1.0), (0.5, 0.2, 0.3), "bed", PLAIN)
+    left = Box((2.7, 5.0, 1.0), (0.5, 0.2, 0.3), "bed", PLAIN, yaw=math.pi / 2)
     first, second = view((ahead,)), view((left,), yaw=math.pi / 2)
     assert (first[1] == second[1]).mean() > 0.99
 
