@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 
 _FEWEST_FOR_STARTUP = 4
 """Three numbers are fitted; from three points they could not be told from noise."""
@@ -36,8 +37,8 @@ class PowerLaw:
 def fit_power_law(work: Sequence[float], seconds: Sequence[float]) -> PowerLaw:
     """Fit by least squares of the relative errors.
 
-    For a given exponent the model is linear in the other two, so every exponent in steps of 0.005
-    is tried, and no start value can lead astray.
+    For a given exponent the model is linear in the other two, neither of them negative, so every
+    exponent in steps of 0.005 is tried, and no start value can lead astray.
 
     Args:
         work: positive and different from one another, at least two.
@@ -52,24 +53,15 @@ def fit_power_law(work: Sequence[float], seconds: Sequence[float]) -> PowerLaw:
         raise ValueError(f"work and seconds must be positive, got {list(work)} and {list(seconds)}")
     x, y = np.asarray(work, float), np.asarray(seconds, float)
     with_startup = len(x) >= _FEWEST_FOR_STARTUP
-    tried = [_fit_for(exponent, x, y, with_startup) for exponent in _EXPONENTS.tolist()]
-    _, exponent, constant, startup = min(tried)
-    law = PowerLaw(exponent, constant, startup, 0.0)
+    tried = []
+    for exponent in _EXPONENTS.tolist():
+        power = x**exponent / y
+        # Without growth the start-up and the constant would be the same thing.
+        startup = 1 / y if with_startup and exponent > 0 else np.zeros_like(y)
+        found, residual = scipy.optimize.nnls(np.stack([power, startup], axis=1), np.ones_like(y))
+        # Rounded, so that of exponents that fit alike the smallest is taken.
+        tried.append((round(float(residual), 12), exponent, *found.tolist()))
+    _, exponent, constant_s, startup_s = min(tried)
+    law = PowerLaw(exponent, constant_s, startup_s, 0.0)
     worst = max(abs(law.seconds(a) / b - 1) for a, b in zip(x, y, strict=True))
-    return PowerLaw(law.exponent, law.constant_s, law.startup_s, worst)
-
-
-def _fit_for(
-    exponent: float, x: np.ndarray, y: np.ndarray, with_startup: bool
-) -> tuple[float, float, float, float]:
-    """Squared relative error, exponent, constant and start-up, neither negative."""
-    power = x**exponent / y
-    alone = power.sum() / (power**2).sum()
-    fits = [(float(((alone * power - 1) ** 2).sum()), exponent, float(alone), 0.0)]
-    if with_startup and exponent > 0:
-        columns = np.stack([power, 1 / y], axis=1)
-        (constant, startup), *_ = np.linalg.lstsq(columns, np.ones_like(y))
-        if constant > 0 and startup > 0:
-            error = float(((columns @ [constant, startup] - 1) ** 2).sum())
-            fits.append((error, exponent, float(constant), float(startup)))
-    return min(fits)
+    return PowerLaw(exponent, constant_s, startup_s, float(worst))

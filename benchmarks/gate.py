@@ -1,10 +1,9 @@
 """Whether ratios fell behind those of an earlier benchmark of the same settings."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from engine.rundir import read_json
 
 
 def read_earlier(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -18,7 +17,12 @@ def read_earlier(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]
         FileNotFoundError: there is no such file.
         ValueError: it is not such a file, or was measured with other settings.
     """
-    content = read_json(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON: {error}; give a file that --json wrote"
+        ) from error
     rows = content.get("rows") if isinstance(content, dict) else None
     needed = {"name", "rival", "ratio", "quartiles"}
     if not isinstance(rows, list) or not all(needed <= set(row) for row in rows):

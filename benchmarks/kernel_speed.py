@@ -3,8 +3,11 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.command import at_least, say
 
 if TYPE_CHECKING:
     import torch
@@ -20,18 +23,15 @@ def main() -> int:
         "its reference and the library a user would reach for, interleaved in one run. A side "
         "whose result is wrong is not timed. About twelve minutes on two cores.",
     )
-    parser.add_argument(
-        "operations", nargs="*", metavar="OPERATION", help=f"some of {', '.join(OPERATIONS)}"
-    )
-    parser.add_argument("--rounds", type=int, default=11, help="runs of each side (default: 11)")
-    parser.add_argument("--gpu", action="store_true", help="on the CUDA device: its own time")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    add, some = parser.add_argument, f"some of {', '.join(OPERATIONS)}"
+    add("operations", nargs="*", metavar="OPERATION", help=some)
+    add("--rounds", type=at_least(1), default=11, help="runs of each side (default: 11)")
+    add("--gpu", action="store_true", help="on the CUDA device: its own time")
+    add("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     options = parser.parse_args()
     for name in options.operations:
         if name not in OPERATIONS:
             parser.error(f"unknown operation {name!r}; there are {', '.join(OPERATIONS)}")
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1, got {options.rounds}")
     import torch
 
     if options.gpu and not torch.cuda.is_available():
@@ -40,16 +40,16 @@ def main() -> int:
     try:
         rates, rows = measure(options.operations or OPERATIONS, options.rounds, device)
     except AssertionError as error:
-        print(f"error: a result is wrong, so nothing was timed: {error}", file=sys.stderr)
+        say(f"error: a result is wrong, so nothing was timed: {error}")
         return 1
     except ModuleNotFoundError as error:
-        print(f"error: {error}; pip install 'roomsmith[bench]'", file=sys.stderr)
+        say(f"error: {error}; pip install 'roomsmith[bench]'")
         return 2
     from benchmarks.report import describe_machine, print_rows
 
     print_rows(rows)
     if options.json:
-        from engine.rundir import write_json
+        from benchmarks.report import write_json
 
         machine = {**describe_machine(), "rates_by_threads": rates}
         write_json(options.json, {"machine": machine, "rows": rows})
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def measure(
-    operations: tuple[str, ...] | list[str], rounds: int, device: "torch.device"
+    operations: Sequence[str], rounds: int, device: "torch.device"
 ) -> tuple[dict[int, dict[str, float]], list[dict[str, Any]]]:
     """This machine's rates by threads, and rows of the published JSON for each case and rival.
 
@@ -65,28 +65,30 @@ def measure(
         AssertionError: a result is wrong; naming the rival that differs.
         ModuleNotFoundError: a rival is not installed.
     """
+    from benchmarks.figures import OURS, Taken, row_of
     from benchmarks.rates import machine_rates
-    from benchmarks.timing import Timed, measure_memory, run_case
+    from benchmarks.timing import Case, extra_memory, time_case
 
     rates: dict[int, dict[str, float]] = {}
-    timed: list[Timed] = []
+    timed: list[tuple[Case, dict[str, list[float]]]] = []
     for operation in operations:
-        module = importlib.import_module(f"benchmarks.cases.{operation}")
-        for case in module.cases(device):
+        for case in importlib.import_module(f"benchmarks.cases.{operation}").cases(device):
             threads = case.work.threads
             if threads not in rates:
-                _say(f"measuring the machine on {threads} threads")
+                say(f"measuring the machine on {threads} threads")
                 rates[threads] = machine_rates(threads, device.type, tensor_cores=False)
-            entry = run_case(case, rounds, _say)
-            entry.floor_s = case.work.floor_s(rates[threads])
-            timed.append(entry)
-    _say("measuring memory")
-    measure_memory(timed)
-    return rates, [entry.row(rival) for entry in timed for rival in entry.case.rivals]
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+            timed.append((case, time_case(case, rounds, say)))
+    say("measuring memory")
+    rows: list[dict[str, Any]] = []
+    for case, seconds in timed:
+        mib = extra_memory(case)
+        taken = {side: Taken(seconds[side], {"peak_extra_mib": mib[side]}) for side in mib}
+        floor_s = case.work.floor_s(rates[case.work.threads])
+        rows += [
+            row_of((case.name, rival), taken[OURS], taken[rival], case.work, floor_s)
+            for rival in case.rivals
+        ]
+    return rates, rows
 
 
 if __name__ == "__main__":

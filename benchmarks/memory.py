@@ -3,7 +3,6 @@
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 _EVERY_S = 0.02
@@ -30,9 +29,13 @@ class TreeMemory(NamedTuple):
 def tree_memory(pid: int) -> TreeMemory:
     """Of the process and its descendants, by their proportional set sizes (man 5 proc)."""
     own_kib = mapped_kib = 0
-    for member in _tree(pid):
+    members = [pid]
+    for member in members:
+        process = Path(f"/proc/{member}")
         try:
-            lines = Path(f"/proc/{member}/smaps_rollup").read_text(encoding="ascii").splitlines()
+            for children in process.glob("task/*/children"):
+                members += map(int, children.read_text(encoding="ascii").split())
+            lines = (process / "smaps_rollup").read_text(encoding="ascii").splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue  # It ended meanwhile.
         kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
@@ -53,12 +56,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -69,17 +67,4 @@ class PeakMemory:
             start_s = time.perf_counter()
             now = tree_memory(self._pid)
             took_s = time.perf_counter() - start_s
-            self.peak = TreeMemory(max(self.peak.own, now.own), max(self.peak.mapped, now.mapped))
-
-
-def _tree(pid: int) -> list[int]:
-    members = [pid]
-    for member in members:
-        tasks = Path(f"/proc/{member}/task")
-        try:
-            files = [task / "children" for task in tasks.iterdir()]
-            for file in files:
-                members += map(int, file.read_text(encoding="ascii").split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return members
+            self.peak = TreeMemory(*map(max, self.peak, now))

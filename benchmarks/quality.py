@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.throughput import check_installed
-from engine.cli import ConfigError, load_config, parse_command_line, run_main
+from benchmarks.command import at_least, check_installed, load_size, say
+from engine.cli import parse_command_line, run_main
 
 if TYPE_CHECKING:
     from benchmarks.subset import Subset
-
-_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,27 +26,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "all --data.root and --training.epochs.",
         allow_abbrev=False,
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many (default: 3)")
-    parser.add_argument("--frames", type=int, metavar="N", help="training frames (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    add, all_frames = parser.add_argument, "training frames (default: all)"
+    add("--seeds", type=at_least(1), default=3, metavar="N", help="how many (default: 3)")
+    add("--frames", type=int, default=sys.maxsize, metavar="N", help=all_frames)
+    add("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     options, flags = parse_command_line(parser, arguments)
-    if options.seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, got {options.seeds}")
     check_installed()
-    flags.setdefault("runtime", {}).setdefault("device", "cpu")
-    config = load_config([_CONFIGS / "exp093_2.toml", _CONFIGS / "lite.toml"], flags)
+    config = load_size("lite", flags, "cpu")
 
-    from benchmarks.report import describe_machine
+    from benchmarks.report import describe_machine, write_json
     from benchmarks.subset import open_subset
-    from engine.rundir import write_json
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="roomsmith-quality-") as scratch:
-        subset = open_subset(config, options.frames or sys.maxsize, Path(scratch) / "frames")
+        subset = open_subset(config, options.frames, Path(scratch) / "frames")
         for number in range(options.seeds):
             seed = config.training.seed + 1000 * number
             row = _compare(subset, seed, Path(scratch) / str(seed))
-            _say(
+            say(
                 f"seed {seed}: ours {row['miou']:.4f} in {row['seconds']:.0f} s, "
                 f"plain {row['rival_miou']:.4f} in {row['rival_seconds']:.0f} s"
             )
@@ -65,66 +60,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(subset: "Subset", seed: int, folder: Path) -> dict[str, Any]:
-    from benchmarks.rows.job import with_section
+    from benchmarks.subset import with_section
 
     seeded = subset.configured(with_section(subset.config, "training", seed=seed))
     row: dict[str, Any] = {"name": "quality", "rival": "plain", "seed": seed}
     for prefix, side in (("", _ours), ("rival_", _plain)):
         start_s = time.monotonic()
         mious = side(seeded, folder / side.__name__)
-        row |= {f"{prefix}miou": max(mious), f"{prefix}mious": mious}
+        row |= {f"{prefix}miou": max(mious), f"{prefix}mious": list(mious)}
         row[f"{prefix}seconds"] = round(time.monotonic() - start_s, 1)
     return row
 
 
-def _ours(subset: "Subset", folder: Path) -> list[float]:
+def _ours(subset: "Subset", folder: Path) -> Sequence[float]:
     """Train and score by the engine: mIoU by temperature."""
-    from benchmarks.rows.oof import engine_scores
-    from engine.rundir import RunDir
-    from engine.runtime.device import choose_device
-    from engine.training.loop import FoldTask, train_fold
-    from engine.views.networks import load_fold
+    from benchmarks import engine_parts
 
-    run, policy = RunDir(folder), choose_device(subset.config.runtime)
-    task = FoldTask(
-        subset.config,
-        subset.dataset,
-        run,
-        0,
-        subset.folds.training(0),
-        subset.folds.validation(0),
-        "benchmark",
-    )
-    run.fold(0).mkdir(parents=True)
-    train_fold(task, policy)
-    network = load_fold(subset.config, run, 0, policy)
-    return engine_scores(subset, network, policy, folder / "scores")[0]
+    run = engine_parts.experiment(subset, folder)
+    engine_parts.train(run)
+    return engine_parts.out_of_fold(run, engine_parts.load(run))[0]
 
 
-def _plain(subset: "Subset", folder: Path) -> list[float]:
+def _plain(subset: "Subset", folder: Path) -> Sequence[float]:
     """Train and score by the recipe: mIoU by temperature."""
     from benchmarks.plain.recipe import Recipe
     from benchmarks.plain.run import OutOfFold, load_best
     from benchmarks.plain.training import train_fold
 
+    config, best = subset.config, folder / "best0.pt"
     # What a user may do to be faster changes no result; softmax of one pass gives the same too.
-    recipe = Recipe(subset.config.runtime.device, channels_last=True, shared_passes=True)
-    samples, validation = subset.dataset.train.samples, subset.folds.validation(0)
-    train_fold(
-        subset.config,
-        [samples[i] for i in subset.folds.training(0)],
-        [samples[i] for i in validation],
-        0,
-        folder / "best0.pt",
-        recipe,
-    )
-    predicted = OutOfFold(subset.config, subset.dataset, folder, recipe)
-    predicted.add(load_best(subset.config, folder / "best0.pt", recipe), validation)
-    return list(predicted.finish().miou_T)
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    recipe = Recipe(config.runtime.device, channels_last=True, shared_passes=True)
+    train_fold(config, subset.training, subset.validation, 0, best, recipe)
+    predicted = OutOfFold(config, subset.dataset, folder)
+    predicted.add(load_best(config, best, recipe), subset.folds.validation(0))
+    return predicted.finish().miou_T
 
 
 if __name__ == "__main__":

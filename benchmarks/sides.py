@@ -4,23 +4,29 @@ Two sides in one process would share what one of them sets up: the allocator's t
 pools, compiled code, and the memory that either left behind.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.memory import PeakMemory, TreeMemory, tree_memory
+from benchmarks.figures import Called, Facts
+from benchmarks.memory import PeakMemory, tree_memory
 
 _QUIET_S = 0.05
 """Threads of a pool spin for some milliseconds after their work; the next side is not to pay."""
+
+_PR_SET_PDEATHSIG = 1
+"""Of man 2 prctl: a process that would wait for the next call for ever is ended with its parent."""
 
 _LEAVE_S = 10.0
 """How long a side may take to end its workers before it is stopped."""
@@ -31,40 +37,26 @@ class Prepared:
     """What a side does over and over.
 
     Attributes:
-        run: does the work once and returns facts about the result, small and picklable.
+        run: does the work once and returns facts about the result.
         reset: puts everything back before each call of `run`; not timed.
     """
 
-    run: Callable[[], dict[str, Any]]
+    run: Callable[[], Facts]
     reset: Callable[[], object] = bool
-
-
-@dataclass(frozen=True)
-class Called:
-    """One timed call.
-
-    Attributes:
-        seconds: it took.
-        facts: about its result.
-        gpu_mib: most memory of PyTorch's tensors on the GPU since the side began; 0 without one.
-    """
-
-    seconds: float
-    facts: dict[str, Any]
-    gpu_mib: float = 0.0
 
 
 class Side:
     """A process that prepares itself by `prepare(*arguments)` and then runs when told to.
 
     Attributes:
-        memory: what the preparation and the first call took at most, beyond the bare process.
+        first: the first call, untimed: compilation, first pages.
+        mib: what the preparation and the first call took at most, beyond the bare process.
     """
 
     def __init__(
         self, name: str, threads: int, prepare: Callable[..., Prepared], *arguments: Any
     ) -> None:
-        """Start the process, prepare it and call it once, untimed: compilation, first pages.
+        """Start the process, prepare it and call it once.
 
         Args:
             name: for messages.
@@ -77,36 +69,28 @@ class Side:
         """
         self.name = name
         # A forked process would inherit this one's threads' locks, but not the threads.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        # Not a daemon: those may not have workers.
-        self._process = context.Process(target=_serve, args=(theirs, threads, prepare, arguments))
-        self._process.start()
-        theirs.close()
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        others = set(multiprocessing.active_children())
+        begun = self._pool.submit(_told, _begin, threads, *arguments)
+        (self._process,) = set(multiprocessing.active_children()) - others
         try:
-            self._answer()
-            assert self._process.pid is not None
-            before = tree_memory(self._process.pid)
-            with PeakMemory(self._process.pid) as memory:
-                self._pipe.send("prepare")
-                self._answer()
+            pid: int = self._answer(begun)
+            before = tree_memory(pid)
+            with PeakMemory(pid) as memory:
+                self._do(_prepare, prepare, *arguments)
                 self.first = self.call()
         except BaseException:
             self.close()
             raise
-        self.memory = TreeMemory(
-            max(0.0, memory.peak.own - before.own), max(0.0, memory.peak.mapped - before.mapped)
+        own, mapped = (
+            max(0.0, peak - bare) for peak, bare in zip(memory.peak, before, strict=True)
         )
+        self.mib = {"peak_extra_mib": own, "peak_mapped_mib": mapped}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def call(self) -> Called:
@@ -115,91 +99,71 @@ class Side:
         Raises:
             RuntimeError: the side failed.
         """
-        self._pipe.send("run")
-        called: Called = self._answer()
+        called: Called = self._do(_run)
         return called
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()
+        self._pool.shutdown(wait=False)
         self._process.join(_LEAVE_S)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
 
-    def _answer(self) -> Any:
+    def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._answer(self._pool.submit(_told, function, *arguments))
+
+    def _answer(self, asked: Future[Any]) -> Any:
         try:
-            answer = self._pipe.recv()
-        except EOFError:
-            self._process.join(_LEAVE_S)
+            return asked.result()
+        except BrokenProcessPool:
+            self._pool.shutdown()  # which knows the exit code by then
             raise RuntimeError(
                 f"{self.name} ended with exit code {self._process.exitcode}; -9 means that the "
                 "machine ran out of memory: use fewer --frames"
             ) from None
-        if isinstance(answer, _Failure):
-            raise RuntimeError(f"{self.name} failed:\n{answer.trace}")
-        return answer
+        except RuntimeError as error:
+            raise RuntimeError(f"{self.name} failed:\n{error}") from None
 
 
-def take_turns(
-    sides: Sequence[Side], rounds: int, say: Callable[[str], None]
-) -> Mapping[str, list[Called]]:
-    """Call every side once a round, in alternating order; the calls by the sides' names."""
-    calls: dict[str, list[Called]] = {side.name: [] for side in sides}
-    for number in range(rounds):
-        for side in sides if number % 2 else reversed(sides):
-            calls[side.name].append(side.call())
-        lasted = ", ".join(f"{name} {made[-1].seconds:.3g} s" for name, made in calls.items())
-        say(f"  round {number + 1}/{rounds}: {lasted}")
-    return calls
+_PREPARED: list[Prepared] = []
+"""In a side's process, what it does."""
 
 
-@dataclass(frozen=True)
-class _Failure:
-    trace: str
-
-
-def _serve(
-    pipe: Connection,
-    threads: int,
-    prepare: Callable[..., Prepared],
-    arguments: tuple[Any, ...],
-) -> None:
-    """The new process: answer until the pipe is closed."""
+def _told(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        # What every side needs, so that it belongs to the bare process.
-        import torch
-
-        # Progress bars of two sides would mix on a terminal.
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - kept open
-        # This process was spawned, and would spawn its workers too; a user's does what is usual.
-        multiprocessing.set_start_method(None, force=True)
-        torch.set_num_threads(threads)
-        pipe.send("ready")
-        pipe.recv()
-        prepared = prepare(*arguments)
-        pipe.send("prepared")
-        while True:
-            pipe.recv()
-            pipe.send(_timed(prepared))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return  # The other end has gone.
-    except BaseException:  # noqa: BLE001 - whatever it is, the other process reports it
-        pipe.send(_Failure(traceback.format_exc()))
+        return function(*arguments)
+    except Exception:  # noqa: BLE001 - whatever it is, the other process reports it
+        # As text, since not every exception survives the way.
+        raise RuntimeError(traceback.format_exc()) from None
 
 
-def _timed(prepared: Prepared) -> Called:
+def _begin(threads: int, *_: Any) -> int:
+    """Make the bare process: what every side needs, the modules of the arguments among it."""
+    import torch
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Progress bars of two sides would mix on a terminal.
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - kept open
+    # This process was spawned, and would spawn its workers too; a user's does what is usual.
+    multiprocessing.set_start_method(None, force=True)
+    torch.set_num_threads(threads)
+    return os.getpid()
+
+
+def _prepare(prepare: Callable[..., Prepared], *arguments: Any) -> None:
+    _PREPARED.append(prepare(*arguments))
+
+
+def _run() -> Called:
+    import torch
+
+    (prepared,) = _PREPARED
     prepared.reset()
     gc.collect()
     time.sleep(_QUIET_S)
     start_s = time.perf_counter()
     facts = prepared.run()
     seconds = time.perf_counter() - start_s
-    return Called(seconds, facts, _gpu_mib())
-
-
-def _gpu_mib() -> float:
-    import torch
-
     used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return used / 2**20
+    return Called(seconds, facts, used / 2**20)

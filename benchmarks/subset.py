@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
+
+import torch
 
 from engine.config import ROOMS, Config
 from engine.data.folds import Folds, make_folds
-from engine.frames.frame_check import Fault, FrameFiles
-from engine.frames.index import Dataset, DatasetError, load_dataset
-from engine.frames.listing import list_split, read_scenes
-from engine.rooms.dataset import render_rooms
+from engine.frames.index import Dataset, DatasetError, Fault, Sample
 
 _Item = TypeVar("_Item")
 
@@ -29,11 +28,26 @@ class Subset:
     dataset: Dataset
     folds: Folds
 
-    def configured(self, config: Config) -> "Subset":
+    def configured(self, config: Config) -> Self:
         """The same frames under another config, split as it says."""
-        folds = _split(self.dataset, config)
-        data = config.data.model_copy(update={"root": self.config.data.root})
-        return replace(self, config=config.model_copy(update={"data": data}), folds=folds)
+        config = with_section(config, "data", root=self.config.data.root)
+        config, folds = _split(self.dataset, config)
+        return replace(self, config=config, folds=folds)
+
+    @property
+    def training(self) -> list[Sample]:
+        """Frames that fold 0 trains on."""
+        return [self.dataset.train.samples[i] for i in self.folds.training(0)]
+
+    @property
+    def validation(self) -> list[Sample]:
+        """Frames that fold 0 validates."""
+        return [self.dataset.train.samples[i] for i in self.folds.validation(0)]
+
+    @property
+    def threads(self) -> int:
+        """PyTorch's threads on either side."""
+        return self.config.runtime.threads or torch.get_num_threads()
 
 
 def open_subset(config: Config, frames: int, folder: Path) -> Subset:
@@ -45,33 +59,30 @@ def open_subset(config: Config, frames: int, folder: Path) -> Subset:
         folder: new folder of the links.
 
     Raises:
-        DatasetError: the dataset or one of the frames has faults.
+        DatasetError: the dataset has faults.
         ValueError: the frames are too few for the folds.
     """
+    # Not above: every side imports this module, and what a side needs is to be counted as its own.
+    from engine.experiment import read_dataset
+
     root = Path(config.data.root)
-    if config.data.root == ROOMS:
-        root = Path("data") / ROOMS
-        render_rooms(root)
-    train, test, scenes = _list(root, config)
+    if config.data.root != ROOMS and not root.is_dir():
+        expected = "a folder with train/image and train/label; give --data.root"
+        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
+    whole = read_dataset(config)
+    train, test = whole.train.samples, whole.test.samples
     chosen = evenly(train, frames)
     chosen_test = evenly(test, round(len(test) * len(chosen) / len(train)))
-    for split, files in (("train", chosen), ("test", chosen_test)):
-        for frame in files:
-            _link(frame, folder / split)
+    for split, samples in (("train", chosen), ("test", chosen_test)):
+        for sample in samples:
+            _link(sample, folder / split)
+    scenes = [f"{s.stem},{s.scene}\n" for s in (*chosen, *chosen_test) if s.scene is not None]
     if scenes:
-        kept = {frame.stem for frame in (*chosen, *chosen_test)}
-        lines = [f"{stem},{scene}\n" for stem, scene in scenes.items() if stem in kept]
-        (folder / "scenes.csv").write_text("stem,scene\n" + "".join(lines), encoding="utf-8")
-    dataset = load_dataset(
-        folder,
-        config.data.classes,
-        config.data.small_classes,
-        need_depth=config.model.input == "rgbd",
-        workers=config.runtime.workers,
-    )
-    data = config.data.model_copy(update={"root": str(folder)})
-    config = config.model_copy(update={"data": data})
-    return Subset(config, dataset, _split(dataset, config))
+        (folder / "scenes.csv").write_text("".join(["stem,scene\n", *scenes]), encoding="utf-8")
+    config = with_section(config, "data", root=str(folder))
+    dataset = read_dataset(config)
+    config, folds = _split(dataset, config)
+    return Subset(config, dataset, folds)
 
 
 def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
@@ -80,32 +91,23 @@ def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
     return [items[position * len(items) // count] for position in range(count)]
 
 
-def _split(dataset: Dataset, config: Config) -> Folds:
+def with_section(config: Config, section: str, **changes: object) -> Config:
+    """The config with some fields of one section changed, and checked again."""
+    fields = {**getattr(config, section).model_dump(), **changes}
+    return Config.model_validate({**config.model_dump(), section: fields})
+
+
+def _split(dataset: Dataset, config: Config) -> tuple[Config, Folds]:
     """The experiment's folds, of fewer blocks where the frames do not fill as many."""
     data, samples = config.data, dataset.train.samples
     blocks = max(1, min(data.blocks_per_fold, len(samples) // data.folds))
-    return make_folds(samples, data.fold_kind, data.folds, data.fold_seed, blocks)
+    config = with_section(config, "data", blocks_per_fold=blocks)
+    return config, make_folds(samples, data.fold_kind, data.folds, data.fold_seed, blocks)
 
 
-def _list(root: Path, config: Config) -> tuple[list[FrameFiles], list[FrameFiles], dict[str, str]]:
-    faults: list[Fault] = []
-    need_depth = config.model.input == "rgbd"
-    if not root.is_dir():
-        expected = "a folder with train/image and train/label; give --data.root"
-        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
-    scenes = read_scenes(root, faults)
-    train = list_split(root, "train", ("image", "label"), need_depth, faults)
-    test = []
-    if (root / "test").is_dir():
-        test = list_split(root, "test", ("image",), need_depth, faults)
-    if faults:
-        raise DatasetError(root, faults)
-    return train, test, scenes
-
-
-def _link(frame: FrameFiles, folder: Path) -> None:
+def _link(sample: Sample, folder: Path) -> None:
     for kind in ("image", "depth", "label"):
-        file: Path | None = getattr(frame, kind)
+        file: Path | None = getattr(sample, kind)
         if file is not None:
             (folder / kind).mkdir(parents=True, exist_ok=True)
             (folder / kind / file.name).symlink_to(file.resolve())

@@ -1,10 +1,9 @@
-"""Time callables against one another, interleaved in one process; what is wrong is not timed."""
+"""Time operations against one another, interleaved in one process; what is wrong is not timed."""
 
 import ctypes
 import gc
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from benchmarks.figures import OURS, Called, Work, take_turns
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt: man 3 mallopt."""
@@ -26,25 +27,6 @@ _FLUSH_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class Work:
-    """What an operation cannot do without: the floor of any implementation.
-
-    Attributes:
-        bytes: its inputs once and its outputs once.
-        flops: float32 additions, multiplications, comparisons; an exponential counts as twenty.
-        threads: how many threads it is timed on.
-    """
-
-    bytes: int
-    flops: int
-    threads: int
-
-    def floor_s(self, rates: Mapping[str, float]) -> float:
-        """Seconds at the machine's best rates, memory and arithmetic fully overlapped."""
-        return max(self.bytes / rates["copy_bytes_s"], self.flops / rates["gemm_flop_s"])
-
-
-@dataclass(frozen=True)
 class Case:
     """One operation at one size, ours and its rivals.
 
@@ -53,9 +35,9 @@ class Case:
         ours: does the work once and returns its result.
         rivals: the same work by other means, by their names.
         work: what must be moved and computed.
-        device: where both sides work; on a GPU it is the device's time that is taken.
         check: takes a rival's name, our result and its result; raises AssertionError if they
             differ by more than rounding.
+        device: where both sides work; on a GPU it is the device's time that is taken.
     """
 
     name: str
@@ -65,42 +47,14 @@ class Case:
     check: Callable[[str, Any, Any], None]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-
-@dataclass
-class Timed:
-    """Seconds of every round of one case, and the extra memory of one call."""
-
-    case: Case
-    ours_s: list[float] = field(default_factory=list)
-    rivals_s: dict[str, list[float]] = field(default_factory=dict)
-    ours_mib: float = 0.0
-    rivals_mib: dict[str, float] = field(default_factory=dict)
-    floor_s: float = 0.0
-
-    def row(self, rival: str) -> dict[str, Any]:
-        """The row of the published JSON: ratio = rival / ours, round by round."""
-        theirs_s = self.rivals_s[rival]
-        ratios = [their_s / our_s for our_s, their_s in zip(self.ours_s, theirs_s, strict=True)]
-        return {
-            "name": self.case.name,
-            "rival": rival,
-            "median_s": statistics.median(self.ours_s),
-            "rival_median_s": statistics.median(theirs_s),
-            "ratio": statistics.median(ratios),
-            "quartiles": quartiles(ratios),
-            "quartiles_s": quartiles(self.ours_s),
-            "rival_quartiles_s": quartiles(theirs_s),
-            "peak_extra_mib": round(self.ours_mib, 1),
-            "rival_peak_extra_mib": round(self.rivals_mib[rival], 1),
-            "bytes": self.case.work.bytes,
-            "flops": self.case.work.flops,
-            "floor_s": self.floor_s,
-            "share_of_floor": self.floor_s / statistics.median(self.ours_s),
-        }
+    @property
+    def sides(self) -> dict[str, Callable[[], Any]]:
+        """Ours and the rivals by name."""
+        return {OURS: self.ours, **self.rivals}
 
 
-def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
-    """Check every rival's result against ours, then time them in turns.
+def time_case(case: Case, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
+    """Check every rival's result against ours, then time them in turns: seconds by side.
 
     Args:
         case: what to run.
@@ -111,7 +65,6 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
         AssertionError: a result is wrong; nothing is timed then.
     """
     say(f"{case.name}: checking")
-    once = _once if case.device.type == "cpu" else _once_on_gpu
     expected = case.ours()
     for name, rival in case.rivals.items():
         # The first call of a compiled rival compiles it, which is not timed.
@@ -120,18 +73,14 @@ def run_case(case: Case, rounds: int, say: Callable[[str], None]) -> Timed:
     # What lives now need not be walked before each run, which would leave the caches cold.
     gc.collect()
     gc.freeze()
-    timed = Timed(case, rivals_s={name: [] for name in case.rivals})
-    sides: list[tuple[Callable[[], Any], list[float]]] = [(case.ours, timed.ours_s)]
-    sides += [(rival, timed.rivals_s[name]) for name, rival in case.rivals.items()]
-    for number in range(rounds):
-        say(f"{case.name}: round {number + 1}/{rounds}")
-        for call, seconds in sides if number % 2 else reversed(sides):
-            seconds.append(once(call))
-    return timed
+    seconds = _seconds if case.device.type == "cpu" else _gpu_seconds
+    calls = {name: partial(_once, call, seconds) for name, call in case.sides.items()}
+    taken = take_turns(case.name, calls, rounds, say)
+    return {name: [called.seconds for called in made] for name, made in taken.items()}
 
 
-def measure_memory(timed: Sequence[Timed]) -> None:
-    """Fill in the peak extra memory of one call of each side, in MiB: resident, or of the GPU's.
+def extra_memory(case: Case) -> dict[str, float]:
+    """Peak extra memory of one call of each side, in MiB: resident, or of the GPU's.
 
     To be called after all timing: it makes the allocator hand freed memory back at once, which
     slows every side down but shows each allocation.
@@ -139,12 +88,9 @@ def measure_memory(timed: Sequence[Timed]) -> None:
     libc = ctypes.CDLL("libc.so.6")
     for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         libc.mallopt(parameter, 64 * 1024)
-    for entry in timed:
-        on_cpu = entry.case.device.type == "cpu"
-        peak_mib = partial(_peak_extra_mib, libc=libc) if on_cpu else _peak_extra_gpu_mib
-        entry.ours_mib = peak_mib(entry.case.ours)
-        for name, rival in entry.case.rivals.items():
-            entry.rivals_mib[name] = peak_mib(rival)
+    on_cpu = case.device.type == "cpu"
+    peak_mib = partial(_peak_mib, libc=libc) if on_cpu else _peak_gpu_mib
+    return {name: peak_mib(call) for name, call in case.sides.items()}
 
 
 def assert_close(rival: str, ours: Tensor, theirs: Tensor, *, rtol: float, atol: float) -> None:
@@ -154,30 +100,25 @@ def assert_close(rival: str, ours: Tensor, theirs: Tensor, *, rtol: float, atol:
     )
 
 
-def quartiles(values: Sequence[float]) -> list[float]:
-    """First and third quartile; the value itself, twice, if there is only one."""
-    if len(values) < 2:
-        return [values[0], values[0]]
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return [first, third]
-
-
-def _once(call: Callable[[], Any]) -> float:
+def _once(call: Callable[[], Any], seconds: Callable[[Callable[[], Any]], float]) -> Called:
     gc.collect()
     gc.disable()
+    taken = Called(seconds(call))
+    gc.enable()
+    return taken
+
+
+def _seconds(call: Callable[[], Any]) -> float:
     time.sleep(_QUIET_S)
     start_s = time.perf_counter()
     result = call()
     elapsed_s = time.perf_counter() - start_s
-    gc.enable()
     del result
     return elapsed_s
 
 
-def _once_on_gpu(call: Callable[[], Any]) -> float:
-    """Seconds of the device from the first launch of a call to its last, caches cold."""
-    gc.collect()
-    gc.disable()
+def _gpu_seconds(call: Callable[[], Any]) -> float:
+    """Of the device from the first launch of a call to its last, caches cold."""
     torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda").zero_()
     torch.cuda.synchronize()
     start, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
@@ -187,12 +128,11 @@ def _once_on_gpu(call: Callable[[], Any]) -> float:
     result = call()
     end.record()
     torch.cuda.synchronize()
-    gc.enable()
     del result
     return float(start.elapsed_time(end)) / 1000
 
 
-def _peak_extra_gpu_mib(call: Callable[[], Any]) -> float:
+def _peak_gpu_mib(call: Callable[[], Any]) -> float:
     gc.collect()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -204,7 +144,7 @@ def _peak_extra_gpu_mib(call: Callable[[], Any]) -> float:
     return (peak - before) / 2**20
 
 
-def _peak_extra_mib(call: Callable[[], Any], libc: ctypes.CDLL) -> float:
+def _peak_mib(call: Callable[[], Any], libc: ctypes.CDLL) -> float:
     gc.collect()
     libc.malloc_trim(0)
     # Writing 5 sets the kernel's mark of the peak back: man 5 proc.

@@ -4,18 +4,20 @@ Axes: B batch, C class, H W pixels, h w stride-4 cells.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.figures import Work
+from benchmarks.plain.loss import boundary_cross_entropy
 from benchmarks.scene import blocky_labels
-from benchmarks.timing import Case, Work, assert_close
+from benchmarks.timing import Case, assert_close
 from kernels.boundary_ce import boundary_ce, reference
 
 _B, _C, _h, _w, _STRIDE = 4, 13, 144, 192, 4
-_BOUNDARY_WEIGHT, _IGNORE = 2.0, 255
+_BOUNDARY_WEIGHT = 2.0
 
 
 def cases(device: torch.device) -> Iterator[Case]:
@@ -36,21 +38,11 @@ def cases(device: torch.device) -> Iterator[Case]:
 
         return call
 
-    def ours(*arguments: Any) -> Tensor:
-        return boundary_ce(*arguments, align_corners=True)
-
-    def specification(*arguments: Any) -> Tensor:
-        return reference.boundary_ce(*arguments, align_corners=True)
-
-    compiled = torch.compile(specification, fullgraph=True)
-    yield Case(
-        "boundary_ce",
-        both(ours),
-        {"eager": both(_eager), "torch.compile": both(compiled)},
-        _work(logits_BChw.nbytes, label_BHW),
-        _check,
-        device,
-    )
+    ours = partial(boundary_ce, align_corners=True)
+    compiled = torch.compile(partial(reference.boundary_ce, align_corners=True), fullgraph=True)
+    rivals = {"eager": both(_eager), "torch.compile": both(compiled)}
+    work = _work(logits_BChw.nbytes, label_BHW)
+    yield Case("boundary_ce", both(ours), rivals, work, _check, device)
 
 
 def _work(logits_bytes: int, label_BHW: Tensor) -> Work:
@@ -70,17 +62,7 @@ def _eager(
     logits_BCHW = F.interpolate(
         logits_BChw, scale_factor=_STRIDE, mode="bilinear", align_corners=True
     )
-    target_BHW = label_BHW.long()
-    loss_BHW = F.cross_entropy(
-        logits_BCHW, target_BHW, weight=weight_C, ignore_index=_IGNORE, reduction="none"
-    )
-    valid_BHW = target_BHW != _IGNORE
-    value_B1HW = target_BHW[:, None].float()
-    highest = F.max_pool2d(value_B1HW.masked_fill(~valid_BHW[:, None], -1.0), 3, 1, 1)
-    lowest = -F.max_pool2d((-value_B1HW).masked_fill(~valid_BHW[:, None], -1000.0), 3, 1, 1)
-    edge_BHW = (highest != lowest)[:, 0]
-    weight_BHW = torch.where(edge_BHW, boundary_weight, 1.0) * valid_BHW
-    return (loss_BHW * weight_BHW).sum() / (weight_BHW.sum() + 1e-6)
+    return boundary_cross_entropy(logits_BCHW, label_BHW.long(), weight_C, boundary_weight)
 
 
 def _check(rival: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:

@@ -5,6 +5,7 @@ Axes: N frames, P pixels of all of them, B rows, C channels, H W pixels of a fra
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 # On import it asks the package index for a newer release, and waits where there is no network.
@@ -15,11 +16,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from benchmarks.figures import Work
 from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
-from benchmarks.timing import Case, Work, assert_close
-from kernels.crop_resize import Crops, Frames, crop_resize, reference
+from benchmarks.timing import Case, assert_close
+from kernels.crop_resize import Crops, Encoding, Frames, crop_resize, reference
 
 _BATCH = 4
 """Frames a call, as the published experiments train on."""
@@ -29,12 +30,7 @@ _SCALE, _TOP, _LEFT = 0.9, 30, 50
 _CONTRAST, _BRIGHTNESS = 0.1, -0.05
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _Array = NDArray[Any]
-_OPTIONS: dict[str, Any] = {
-    "mean": _MEAN,
-    "std": _STD,
-    "depth_range_m": (0.71, 10.0),
-    "in_channels": 3,
-}
+_ENCODING = Encoding(_MEAN, _STD, depth_range_m=(0.71, 10.0), in_channels=3)
 
 
 def cases(device: torch.device) -> Iterator[Case]:
@@ -58,24 +54,15 @@ def cases(device: torch.device) -> Iterator[Case]:
     arrays_N = image_NHW3, depth_NHW, label_NHW
 
     def each(chain: Callable[..., Crops]) -> Callable[[], list[Crops]]:
-        return lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)]
+        return _on_one_core(lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)])
 
-    rivals: dict[str, Callable[[], Any]] = {
-        "eager": _on_one_core(lambda: reference.crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS))
-    }
+    def whole(crop: Callable[..., Crops]) -> Callable[[], Crops]:
+        return _on_one_core(partial(crop, frames, draw_B8, _CROP_HW, _ENCODING))
+
+    rivals: dict[str, Callable[[], Any]] = {"eager": whole(reference.crop_resize)}
     if device.type == "cpu":
-        rivals |= {
-            "opencv": _on_one_core(each(_opencv)),
-            "albumentations": _on_one_core(each(albumentations)),
-        }
-    yield Case(
-        "crop_resize",
-        _on_one_core(lambda: crop_resize(frames, draw_B8, _CROP_HW, **_OPTIONS)),
-        rivals,
-        _work(),
-        _check,
-        device,
-    )
+        rivals |= {"opencv": each(_opencv), "albumentations": each(albumentations)}
+    yield Case("crop_resize", whole(crop_resize), rivals, _work(), _check, device)
 
 
 def _work() -> Work:
@@ -175,9 +162,5 @@ def _check(rival: str, ours: Crops, theirs: Crops | list[Crops]) -> None:
     # The chains resample twice and round to bytes between: the same picture, not the same bits.
     image_gap = (ours.image_BChw - theirs.image_BChw).abs() * torch.tensor(_STD)[:, None, None]
     assert float(image_gap.mean()) < 2.0, f"{rival}: images differ by {image_gap.mean()} of 255"
-    other = _share(ours.label_Bhw, theirs.label_Bhw)
+    other = float((ours.label_Bhw != theirs.label_Bhw).double().mean())
     assert other < 0.05, f"{rival}: {other:.1%} of the labels differ"
-
-
-def _share(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours != theirs).double().mean())

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Case, Work, assert_close
+from benchmarks.figures import Work
+from benchmarks.timing import Case, assert_close
 from kernels.tta_accumulate import reference, tta_accumulate, zero_total
 
 _BASE_HW, _VIEW_HW, _C = (480, 640), (576, 800), 13

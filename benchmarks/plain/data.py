@@ -5,6 +5,7 @@ Axes: H W pixels of a frame, h w of a crop.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from engine.config import Config
-from engine.frames.index import Sample
+from benchmarks.plain.recipe import Recipe
+from engine.config import Config, TrainingConfig
+from engine.frames.listing import Sample
 from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
 
@@ -100,33 +102,18 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         return {"image": image[window], "mask": mask[window], "depth": depth[window]}
 
 
-class FrameDataset(Dataset[tuple[Array, Array, Array]]):
-    """Whole frames: image (H, W, 3) uint8, depth (H, W) uint16, label (H, W) uint8."""
-
-    def __init__(self, samples: Sequence[Sample], *, depth: bool) -> None:
-        self.samples, self.depth = samples, depth
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Array, Array, Array]:
-        sample = self.samples[index]
-        depth_HW = read_depth(sample) if self.depth else np.zeros((0, 0), np.uint16)
-        return read_image(sample), depth_HW, read_label(sample)
-
-
 def training_loader(
-    dataset: CropDataset, batch_size: int, *, workers: int, seed: int, pin: bool
+    dataset: CropDataset, training: TrainingConfig, recipe: Recipe, seed: int
 ) -> DataLoader[Any]:
     """Shuffled whole batches; the workers live as long as the loader."""
     return DataLoader(
         dataset,
-        batch_size=min(batch_size, len(dataset)),
+        batch_size=min(training.batch_size, len(dataset)),
         shuffle=True,
         drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
+        num_workers=recipe.workers,
+        persistent_workers=recipe.workers > 0,
+        pin_memory=recipe.device != "cpu",
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -135,15 +122,21 @@ def training_loader(
 def frame_loader(
     samples: Sequence[Sample], batch_size: int, *, workers: int, depth: bool
 ) -> DataLoader[Any]:
-    """Whole frames in order, in lists; one by one if their sizes differ."""
+    """Whole frames in order, in lists of what `read_frames` gives; alone if their sizes differ."""
     one_size = len({sample.hw for sample in samples}) == 1
     return DataLoader(
-        FrameDataset(samples, depth=depth),
+        samples,  # type: ignore[arg-type] # any sequence will do; the workers decode
         batch_size=batch_size if one_size else 1,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=partial(read_frames, depth=depth),
         worker_init_fn=_start_worker,
     )
+
+
+def read_frames(samples: Sequence[Sample], *, depth: bool) -> list[tuple[Array, Array, Array]]:
+    """Image (H, W, 3) uint8, depth (H, W) uint16, label (H, W) uint8 of each; or no depth."""
+    nothing = np.zeros((0, 0), np.uint16)
+    return [(read_image(s), read_depth(s) if depth else nothing, read_label(s)) for s in samples]
 
 
 def read_image(sample: Sample) -> Array:

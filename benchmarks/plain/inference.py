@@ -4,6 +4,7 @@ Axes: B frames of a batch, T temperatures, C classes, H W pixels of the base siz
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,108 +17,80 @@ from benchmarks.plain.model import DepthFpn
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import confusion
 from engine.config import Config
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
 from engine.model.network import input_normalisation
 
 Frames = Sequence[tuple[Array, Array, Array]]
-"""Image, depth and label of each frame, as `benchmarks.plain.data.FrameDataset` reads them."""
+"""Image, depth and label of each frame, as `benchmarks.plain.data.read_frames` gives them."""
 
 
-def validate(
-    model: DepthFpn, samples: Sequence[Sample], config: Config, recipe: Recipe
-) -> NDArray[np.int64]:
-    """(C, C) confusion of single-view predictions at the labels' own resolution."""
-    classes = len(config.data.classes)
-    count_CC = np.zeros((classes, classes), np.int64)
-    for frames in _batches(samples, config, recipe):
-        prob_TBHWC = view_probabilities(model, frames, config, recipe, 1.0, flip=False)
-        for prob_HWC, (_, _, label_HW) in zip(prob_TBHWC[0], frames, strict=True):
-            count_CC += confusion(winners(prob_HWC, label_HW.shape), label_HW, classes)
-    return count_CC
+@dataclass(frozen=True)
+class Predictor:
+    """A network in evaluation mode and how it is applied."""
 
+    model: DepthFpn
+    config: Config
+    recipe: Recipe
 
-def predict_fold(
-    model: DepthFpn, samples: Sequence[Sample], config: Config, recipe: Recipe
-) -> Iterator[tuple[Array, Array]]:
-    """Yield every frame's mean over views at every temperature, (T, H, W, C), and its label."""
-    temperatures = config.inference.temperatures
-    for frames in _batches(samples, config, recipe):
-        if recipe.shared_passes:
-            prob_TBHWC = mean_over_views(model, frames, config, recipe, temperatures)
-        else:
-            # As the published scripts do: each temperature is a prediction of its own.
-            prob_TBHWC = np.concatenate(
-                [mean_over_views(model, frames, config, recipe, (t,)) for t in temperatures]
-            )
-        for b, (_, _, label_HW) in enumerate(frames):
-            yield prob_TBHWC[:, b], label_HW
+    def validate(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """(C, C) confusion of single-view predictions at the labels' own resolution."""
+        classes = len(self.config.data.classes)
+        count_CC = np.zeros((classes, classes), np.int64)
+        for frames in self.batches(samples):
+            prob_TBHWC = self.view_probabilities(frames, 1.0, flip=False)
+            for prob_HWC, (_, _, label_HW) in zip(prob_TBHWC[0], frames, strict=True):
+                count_CC += confusion(winners(prob_HWC, label_HW.shape), label_HW, classes)
+        return count_CC
 
+    def predict_fold(self, samples: Sequence[Sample]) -> Iterator[tuple[Array, Array]]:
+        """Yield every frame's mean over views at every temperature, (T, H, W, C), and its label."""
+        temperatures = self.config.inference.temperatures
+        for frames in self.batches(samples):
+            if self.recipe.shared_passes:
+                prob_TBHWC = self.mean_over_views(frames, temperatures)
+            else:
+                # As the published scripts do: each temperature is a prediction of its own.
+                prob_TBHWC = np.concatenate(
+                    [self.mean_over_views(frames, (t,)) for t in temperatures]
+                )
+            for b, (_, _, label_HW) in enumerate(frames):
+                yield prob_TBHWC[:, b], label_HW
 
-def predict_test(
-    models: Sequence[tuple[DepthFpn, float]],
-    samples: Sequence[Sample],
-    config: Config,
-    recipe: Recipe,
-    temperature: float,
-) -> Iterator[NDArray[np.float32]]:
-    """Yield every frame's (H, W, C) weighted sum over models of its mean over views."""
-    for frames in _batches(samples, config, recipe):
-        sums_BHWC = [
-            weight * mean_over_views(model, frames, config, recipe, (temperature,))[0]
-            for model, weight in models
-        ]
-        yield from np.sum(sums_BHWC, axis=0)
+    def mean_over_views(self, frames: Frames, temperatures: Sequence[float]) -> NDArray[np.float32]:
+        """(T, B, H, W, C) mean probabilities over scales and flips; one pass a view."""
+        flips = (False, True) if self.config.inference.flip else (False,)
+        (first, *rest) = ((scale, flip) for scale in self.config.inference.scales for flip in flips)
+        total_TBHWC = self.view_probabilities(frames, first[0], temperatures, flip=first[1])
+        for scale, flip in rest:
+            total_TBHWC += self.view_probabilities(frames, scale, temperatures, flip=flip)
+        total_TBHWC /= 1 + len(rest)
+        return total_TBHWC
 
+    @torch.inference_mode()
+    def view_probabilities(
+        self, frames: Frames, scale: float, temperatures: Sequence[float] = (1.0,), *, flip: bool
+    ) -> NDArray[np.float32]:
+        """(T, B, H, W, C) probabilities of one view at the base size."""
+        base_hw = self.config.inference.base_hw or frames[0][0].shape[:2]
+        view_hw = tuple(max(int(side * scale + 1e-6) // 32, 1) * 32 for side in base_hw)
+        images = np.stack([_network_input(frame, view_hw, self.config) for frame in frames])
+        image_BCHW = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(self.recipe.device)
+        format_ = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        image_BCHW = image_BCHW.contiguous(memory_format=format_)
+        with self.recipe.autocast():
+            logits_BCHW, _ = self.model(image_BCHW.flip(-1) if flip else image_BCHW)
+        out_TBHWC = np.empty((len(temperatures), len(frames), *base_hw, logits_BCHW.shape[1]), "f4")
+        for t, temperature in enumerate(temperatures):
+            prob_BCHW = F.softmax(logits_BCHW.float() / temperature, dim=1)
+            prob_BCHW = prob_BCHW.flip(-1) if flip else prob_BCHW
+            for b, prob_HWC in enumerate(prob_BCHW.permute(0, 2, 3, 1).cpu().numpy()):
+                out_TBHWC[t, b] = resized(prob_HWC, base_hw)
+        return out_TBHWC
 
-def mean_over_views(
-    model: DepthFpn,
-    frames: Frames,
-    config: Config,
-    recipe: Recipe,
-    temperatures: Sequence[float],
-) -> NDArray[np.float32]:
-    """(T, B, H, W, C) mean probabilities over scales and flips; one pass a view."""
-    flips = (False, True) if config.inference.flip else (False,)
-    views = [(scale, flip) for scale in config.inference.scales for flip in flips]
-    first, *rest = views
-    total_TBHWC = view_probabilities(
-        model, frames, config, recipe, first[0], flip=first[1], temperatures=temperatures
-    )
-    for scale, flip in rest:
-        total_TBHWC += view_probabilities(
-            model, frames, config, recipe, scale, flip=flip, temperatures=temperatures
-        )
-    total_TBHWC /= len(views)
-    return total_TBHWC
-
-
-@torch.inference_mode()
-def view_probabilities(
-    model: DepthFpn,
-    frames: Frames,
-    config: Config,
-    recipe: Recipe,
-    scale: float,
-    *,
-    flip: bool,
-    temperatures: Sequence[float] = (1.0,),
-) -> NDArray[np.float32]:
-    """(T, B, H, W, C) probabilities of one view at the base size."""
-    base_hw = config.inference.base_hw or frames[0][0].shape[:2]
-    view_hw = tuple(max(int(side * scale + 1e-6) // 32, 1) * 32 for side in base_hw)
-    images = np.stack([_network_input(frame, view_hw, config) for frame in frames])
-    image_BCHW = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(recipe.device)
-    format_ = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    image_BCHW = image_BCHW.contiguous(memory_format=format_)
-    with torch.autocast(image_BCHW.device.type, dtype=torch.float16, enabled=recipe.amp):
-        logits_BCHW, _ = model(image_BCHW.flip(-1) if flip else image_BCHW)
-    out_TBHWC = np.empty((len(temperatures), len(frames), *base_hw, logits_BCHW.shape[1]), "f4")
-    for t, temperature in enumerate(temperatures):
-        prob_BCHW = F.softmax(logits_BCHW.float() / temperature, dim=1)
-        prob_BHWC = (prob_BCHW.flip(-1) if flip else prob_BCHW).permute(0, 2, 3, 1).cpu().numpy()
-        for b, prob_HWC in enumerate(prob_BHWC):
-            out_TBHWC[t, b] = resized(prob_HWC, base_hw)
-    return out_TBHWC
+    def batches(self, samples: Sequence[Sample]) -> Iterator[Frames]:
+        """The frames, decoded by a DataLoader."""
+        size, depth = self.config.inference.batch_size, self.config.model.input == "rgbd"
+        yield from frame_loader(samples, size, workers=self.recipe.workers, depth=depth)
 
 
 def resized(map_HWC: Array, hw: Sequence[int]) -> Array:
@@ -132,12 +105,6 @@ def winners(prob_HWC: Array, hw: Sequence[int]) -> NDArray[np.uint8]:
     """(H, W) classes of largest probability at another size."""
     mask_HW: NDArray[np.uint8] = resized(prob_HWC, hw).argmax(axis=2).astype(np.uint8)
     return mask_HW
-
-
-def _batches(samples: Sequence[Sample], config: Config, recipe: Recipe) -> Iterator[Frames]:
-    depth = config.model.input == "rgbd"
-    size = config.inference.batch_size
-    yield from frame_loader(samples, size, workers=recipe.workers, depth=depth)
 
 
 def _network_input(

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,3 +23,7 @@ class Recipe:
     channels_last: bool = False
     shared_passes: bool = False
     workers: int = 2
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(torch.device(self.device).type, torch.float16, enabled=self.amp)

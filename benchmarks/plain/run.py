@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.plain.data import read_label
-from benchmarks.plain.inference import predict_fold, predict_test, resized, winners
+from benchmarks.plain.inference import Predictor, resized, winners
 from benchmarks.plain.model import DepthFpn, to_device
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import confusion, grid_weights, mean_iou
@@ -39,10 +39,10 @@ def run(config: Config, dataset: Dataset, folds: Folds, folder: Path, recipe: Re
         training = [samples[i] for i in folds.training(fold)]
         validation = [samples[i] for i in folds.validation(fold)]
         train_fold(config, training, validation, fold, folder / f"best{fold}.pt", recipe)
-    predicted = OutOfFold(config, dataset, folder, recipe)
+    predicted = OutOfFold(config, dataset, folder)
     for fold in range(folds.count):
-        model = load_best(config, folder / f"best{fold}.pt", recipe)
-        predicted.add(model, folds.validation(fold))
+        predictor = load_best(config, folder / f"best{fold}.pt", recipe)
+        predicted.add(predictor, folds.validation(fold))
     finished = predicted.finish()
     write_submission([(finished, 1.0)], dataset.test.samples, folder / "submission.npy", recipe)
     return finished
@@ -51,9 +51,8 @@ def run(config: Config, dataset: Dataset, folds: Folds, folder: Path, recipe: Re
 class OutOfFold:
     """Every training frame by the fold that never saw it, at every temperature."""
 
-    def __init__(self, config: Config, dataset: Dataset, folder: Path, recipe: Recipe) -> None:
-        self.config, self.folder, self.recipe = config, folder, recipe
-        self.samples = dataset.train.samples
+    def __init__(self, config: Config, dataset: Dataset, folder: Path) -> None:
+        self.config, self.folder, self.samples = config, folder, dataset.train.samples
         classes, temperatures = len(config.data.classes), config.inference.temperatures
         base_hw = config.inference.base_hw or np.max([s.hw for s in self.samples], axis=0)
         self.half_hw = int(base_hw[0]) // 2, int(base_hw[1]) // 2
@@ -65,10 +64,9 @@ class OutOfFold:
             np.lib.format.open_memmap(file, "w+", np.float16, shape) for file in self.files_T
         ]
 
-    def add(self, model: DepthFpn, validation: NDArray[np.int64]) -> None:
+    def add(self, predictor: Predictor, validation: NDArray[np.int64]) -> None:
         """Predict the frames of a fold."""
-        frames = [self.samples[i] for i in validation]
-        predicted = predict_fold(model, frames, self.config, self.recipe)
+        predicted = predictor.predict_fold([self.samples[i] for i in validation])
         classes = len(self.config.data.classes)
         for i, (prob_THWC, label_HW) in zip(validation, predicted, strict=True):
             for t, prob_HWC in enumerate(prob_THWC):
@@ -83,9 +81,8 @@ class OutOfFold:
         for store in self.stores_T:
             store.flush()
         self.files_T[best].rename(self.folder / "prob.npy")
-        for t, file in enumerate(self.files_T):
-            if t != best:
-                file.unlink()
+        for file in self.files_T:
+            file.unlink(missing_ok=True)
         temperature = self.config.inference.temperatures[best]
         return PlainRun(self.config, self.folder, temperature, tuple(miou_T))
 
@@ -112,36 +109,35 @@ def write_submission(
     """Masks of the test frames by the weighted mean of the runs' folds, as .npy and .zip."""
     if not samples:
         return
+    # Frame by frame, the runs side by side: no probabilities wait on disk.
+    streams = [_probabilities(finished, weight, samples, recipe) for finished, weight in runs]
     masks = [
-        winners(prob_HWC, sample.hw)
-        for sample, prob_HWC in zip(
-            samples, _test_probabilities(runs, samples, recipe), strict=True
-        )
+        winners(np.sum(prob_MHWC, axis=0), sample.hw)
+        for sample, *prob_MHWC in zip(samples, *streams, strict=True)
     ]
     np.save(file, np.stack(masks))
     with zipfile.ZipFile(file.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(file, file.name)
 
 
-def load_best(config: Config, file: Path, recipe: Recipe) -> DepthFpn:
+def load_best(config: Config, file: Path, recipe: Recipe) -> Predictor:
     """A fold's averaged weights in evaluation mode."""
     model = DepthFpn(config.model, len(config.data.classes))
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    return to_device(model.eval(), recipe)
+    return Predictor(to_device(model.eval(), recipe), config, recipe)
 
 
-def _test_probabilities(
-    runs: Sequence[tuple[PlainRun, float]], samples: Sequence[Sample], recipe: Recipe
+def _probabilities(
+    finished: PlainRun, weight: float, samples: Sequence[Sample], recipe: Recipe
 ) -> Iterator[NDArray[np.float32]]:
-    """Frame by frame, the runs side by side: no probabilities wait on disk."""
-    streams = []
-    for finished, weight in runs:
-        folds = finished.config.data.folds
-        models = [
-            (load_best(finished.config, finished.folder / f"best{fold}.pt", recipe), weight / folds)
-            for fold in range(folds)
+    """Yield every frame's (H, W, C) sum over a run's folds of its weighted mean over views."""
+    config, folds = finished.config, finished.config.data.folds
+    models = [
+        load_best(config, finished.folder / f"best{fold}.pt", recipe) for fold in range(folds)
+    ]
+    for frames in models[0].batches(samples):
+        sums_BHWC = [
+            weight / folds * model.mean_over_views(frames, (finished.temperature,))[0]
+            for model in models
         ]
-        temperature = finished.temperature
-        streams.append(predict_test(models, samples, finished.config, recipe, temperature))
-    for probs_M in zip(*streams, strict=True):
-        yield np.sum(probs_M, axis=0)
+        yield from np.sum(sums_BHWC, axis=0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.nyuv2 import IGNORE_INDEX
 
 GRID = 101
-"""Weights of a blend of two that are tried: every hundredth."""
+"""Weights of a blend that are tried: every hundredth."""
 
 Stores = Sequence[NDArray[np.floating[Any]]]
 """M arrays (N, C, h, w) of probabilities."""
@@ -55,12 +55,15 @@ def blend_counts(
 
 
 def grid_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tuple[Any, float]:
-    """The best of 101 weights of a blend of two runs, (2,), and its mIoU."""
-    second_K = np.linspace(0, 1, GRID)
-    weights_K2 = np.stack([1 - second_K, second_K], axis=1)
-    miou_K = [mean_iou(count_CC) for count_CC in blend_counts(stores_M, labels_N, weights_K2)]
+    """The best of 101 weights of the last run, (M,), and its mIoU; the others share the rest.
+
+    Of two runs it is the published grid.
+    """
+    last_K1, others = np.linspace(0, 1, GRID)[:, None], len(stores_M) - 1
+    weights_KM = np.hstack([np.repeat((1 - last_K1) / others, others, axis=1), last_K1])
+    miou_K = [mean_iou(count_CC) for count_CC in blend_counts(stores_M, labels_N, weights_KM)]
     best = int(np.argmax(miou_K))
-    return weights_K2[best], miou_K[best]
+    return weights_KM[best], miou_K[best]
 
 
 def slsqp_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tuple[Any, float]:

@@ -1,7 +1,7 @@
 """A fold by hand: AdamW, a schedule, a weight average, epochs, validation, the best kept."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain.data import CropDataset, training_loader
-from benchmarks.plain.inference import validate
+from benchmarks.plain.inference import Predictor
 from benchmarks.plain.loss import RecipeLoss
 from benchmarks.plain.model import DepthFpn, build_model
 from benchmarks.plain.optim import StateAverage, schedule
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import mean_iou
 from engine.config import Config
-from engine.frames.index import Sample
+from engine.frames.listing import Sample
 
 
 class Stepper:
     """One training step and everything that it changes."""
 
     def __init__(
-        self, model: DepthFpn, config: Config, recipe: Recipe, steps_per_epoch: int
+        self,
+        model: DepthFpn,
+        config: Config,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        mark: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """Begin with a network's present weights; `mark` is told what has just been done."""
         training = config.training
         self.model, self.recipe, self.clip_norm = model.train(), recipe, training.clip_norm
+        self.mark = mark
         self.loss = RecipeLoss(config, recipe.device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=training.lr, weight_decay=training.weight_decay
@@ -46,24 +53,28 @@ class Stepper:
         depth_m = depth_m.to(device, non_blocking=True)
         label = label.to(device, non_blocking=True).long()
         self.optimizer.zero_grad()
-        with torch.autocast(
-            torch.device(device).type, dtype=torch.float16, enabled=self.recipe.amp
-        ):
+        self.mark("other")
+        with self.recipe.autocast():
             logits, depth = self.model(image)
+            self.mark("forward")
+            for prediction in (logits, depth):
+                # The loss ends where its gradients reach what was predicted.
+                prediction.register_hook(lambda _: self.mark("loss"))
             total, segmentation, depth_loss = self.loss(logits, depth, label, depth_m)
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.mark("backward")
         self.scaler.step(self.optimizer)
+        self.mark("optimizer")
         self.scaler.update()
         self.scheduler.step()
+        self.mark("other")
         self.average.update(self.model)
-        return {
-            "loss": total.item(),
-            "segmentation_loss": segmentation.item(),
-            "depth_loss": depth_loss.item(),
-        }
+        self.mark("average")
+        losses = {"loss": total, "segmentation_loss": segmentation, "depth_loss": depth_loss}
+        return {key: loss.item() for key, loss in losses.items()}
 
 
 def train_fold(
@@ -90,13 +101,8 @@ def train_fold(
     settings = config.training
     torch.manual_seed(settings.seed + fold)
     model = build_model(config, recipe)
-    loader = training_loader(
-        CropDataset(training, config, settings.seed + fold),
-        settings.batch_size,
-        workers=recipe.workers,
-        seed=settings.seed + fold,
-        pin=recipe.device != "cpu",
-    )
+    seed = settings.seed + fold
+    loader = training_loader(CropDataset(training, config, seed), settings, recipe, seed)
     stepper = Stepper(model, config, recipe, len(loader))
     averaged = copy.deepcopy(model).eval()
     history: list[dict[str, Any]] = []
@@ -109,7 +115,7 @@ def train_fold(
         }
         if epoch % settings.validate_every == 0 or epoch == settings.epochs:
             averaged.load_state_dict(stepper.average.state)
-            line["miou"] = mean_iou(validate(averaged, validation, config, recipe))
+            line["miou"] = mean_iou(Predictor(averaged, config, recipe).validate(validation))
             if line["miou"] > best_miou:
                 best_miou = line["miou"]
                 best.parent.mkdir(parents=True, exist_ok=True)

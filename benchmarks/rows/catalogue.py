@@ -1,25 +1,39 @@
 """Every row of `benchmarks.throughput`: its sides, what it is checked by, how often it runs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+from benchmarks.figures import Facts, Work
 from benchmarks.plain.recipe import Recipe
-from benchmarks.rows import blend, chain, data, epoch, oof, shared, step
-from benchmarks.rows.job import Job, with_section
+from benchmarks.rows import blending, decoding, ours, plain, shared, work
+from benchmarks.rows.job import Job
 from benchmarks.sides import Prepared
-from benchmarks.timing import Work
+from benchmarks.subset import with_section
 from engine.config import Config
 
-Check = Callable[[dict[str, Any], dict[str, Any]], None]
+_SCORE_TOLERANCE = 0.002
+"""mIoU; OpenCV rounds resized images to bytes, the engine does not."""
 
+_SHARED = {
+    "train step": shared.batch,
+    "validation": shared.networks,
+    "oof": shared.networks,
+    "blend": shared.stores,
+}
+"""What is made before a row's sides are started."""
 
-@dataclass(frozen=True)
-class Rival:
-    """A side that is not ours: a preparation and the variant of the recipe that it gets."""
+_VIEWS = {"scales": (0.5, 0.75, 1.0, 1.25, 1.5), "temperatures": (0.7, 0.8, 0.9, 1.0), "flip": True}
+"""Ten views and four temperatures, as the published experiments have."""
 
-    prepare: Callable[[Job, Recipe], Prepared]
-    recipe: Recipe
+_CHANGES: dict[str, dict[str, dict[str, object]]] = {
+    "train step": {"model": {"dropout": 0.0, "drop_path": 0.0}},
+    "epoch": {"training": {"epochs": 1, "validate_every": 1}},
+    "oof": {"inference": _VIEWS},
+    "chain": {"data": {"folds": 2}, "training": {"epochs": 3, "validate_every": 3}},
+}
+"""By row, section and field. A step without dropout, so that both sides' first loss is the same
+number; two folds of three epochs in a chain, validated after the last."""
 
 
 @dataclass(frozen=True)
@@ -28,141 +42,110 @@ class Row:
 
     Attributes:
         ours: prepares our side.
-        rivals: the other sides by name; the first is the plain recipe.
+        rivals: prepare the other sides, by name; the first is the plain recipe.
         work: what no side can do without.
-        check: raises AssertionError if a rival's first result does not match ours.
+        check: takes our first result and a rival's; raises AssertionError if they do not match.
         frames: training frames, unless the user names a number.
         rounds: calls of each side, likewise.
         shared: makes, once, what both sides start from.
-        configure: changes the experiment's config.
+        changes: of the experiment's config, by section and field.
     """
 
     ours: Callable[[Job], Prepared]
-    rivals: Mapping[str, Rival]
+    rivals: Mapping[str, Callable[[Job], Prepared]]
     work: Callable[[Job], Work]
-    check: Check
+    check: Callable[[Facts, Facts], None]
     frames: int
     rounds: int
     shared: Callable[[Job], None] | None = None
-    configure: Callable[[Config], Config] = field(default=lambda config: config)
+    changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def configured(self, config: Config) -> Config:
+        """The experiment as this row has it."""
+        for section, changes in self.changes.items():
+            config = with_section(config, section, **changes)
+        return config
 
 
-def rows(device: str) -> dict[str, Row]:
-    """All rows by name, with the rivals that make sense on that device."""
-    usual = _usual(device)
-    only_plain = {"plain": usual["plain"]}
-    passes = only_plain | {"plain, shared passes": Recipe(device, shared_passes=True)}
-    return {
-        "data cached": Row(
-            data.ours_cached,
-            _rivals(data.plain_cached, only_plain),
-            data.cached_work,
-            data.check,
-            frames=200,
-            rounds=7,
-        ),
-        "data cold": Row(
-            data.ours_cold,
-            _rivals(data.plain_cold, only_plain),
-            data.cold_work,
-            data.check,
-            frames=200,
-            rounds=5,
-        ),
-        "decode": Row(
-            data.ours_decode,
-            _as_is(device, {"plain": data.plain_decode, "Pillow": data.pillow_decode}),
-            data.decode_work,
-            data.check_decode,
-            frames=200,
-            rounds=7,
-        ),
-        "train step": Row(
-            step.ours,
-            _rivals(step.plain, usual),
-            step.work,
-            step.check,
-            frames=40,
-            rounds=15,
-            shared=shared.batch,
-            configure=step.configure,
-        ),
-        "validation": Row(
-            epoch.ours_validation,
-            _rivals(epoch.plain_validation, only_plain),
-            epoch.validation_work,
-            epoch.check_scores,
-            frames=200,
-            rounds=5,
-            shared=shared.networks,
-        ),
-        "epoch": Row(
-            epoch.ours_epoch,
-            _rivals(epoch.plain_epoch, usual),
-            epoch.epoch_work,
-            epoch.check_epoch,
-            frames=200,
-            rounds=3,
-            configure=one_epoch,
-        ),
-        "oof": Row(
-            oof.ours,
-            _rivals(oof.plain, passes),
-            oof.work,
-            oof.check_scores,
-            frames=100,
-            rounds=3,
-            shared=shared.networks,
-            configure=oof.configure,
-        ),
-        "blend": Row(
-            blend.ours,
-            _as_is(device, {"plain": blend.plain, "plain SLSQP": blend.plain_slsqp}),
-            blend.work,
-            blend.check,
-            frames=20,
-            rounds=3,
-            shared=shared.stores,
-        ),
-        "chain": Row(
-            chain.ours,
-            _rivals(chain.plain, only_plain),
-            chain.work,
-            chain.check,
-            frames=24,
-            rounds=2,
-            configure=chain.configure,
-        ),
-    }
+def rows(device: str, workers: int = 2) -> dict[str, Row]:
+    """All rows by name, with the rivals that make sense on that device.
 
-
-def one_epoch(config: Config) -> Config:
-    """One epoch that is validated."""
-    return with_section(config, "training", epochs=1, validate_every=1)
-
-
-def _usual(device: str) -> dict[str, Recipe]:
-    """The recipe, and what a user may already do to make it faster."""
+    Args:
+        device: where both sides' networks run.
+        workers: processes of the recipe's DataLoaders.
+    """
+    published = Recipe(device, workers=workers)
+    recipe, passes = {"plain": published}, {"plain": published}
+    passes["plain, shared passes"] = replace(published, shared_passes=True)
+    # What a user may already do to the recipe to make it faster.
+    faster = {"plain": published}
     if device == "cpu":
-        return {
-            "plain": Recipe(device),
-            "plain, channels-last": Recipe(device, channels_last=True),
-        }
-    return {
-        "plain": Recipe(device),
-        "plain, AMP": Recipe(device, amp=True),
-        "plain, AMP, channels-last": Recipe(device, amp=True, channels_last=True),
+        faster["plain, channels-last"] = replace(published, channels_last=True)
+    else:
+        faster["plain, AMP"] = replace(published, amp=True)
+        faster["plain, AMP, channels-last"] = replace(published, amp=True, channels_last=True)
+
+    decoders = {"plain": decoding.opencv, "Pillow": decoding.pillow}
+    searches = {"plain": blending.grid, "plain SLSQP": blending.slsqp}
+    cached, cold = _rivals(plain.data_cached, recipe), _rivals(plain.data_cold, recipe)
+    steps, epochs = _rivals(plain.train_step, faster), _rivals(plain.epoch, faster)
+    validated, predicted = _rivals(plain.validation, recipe), _rivals(plain.oof, passes)
+    chained = _rivals(plain.chain, recipe)
+    found = {
+        "data cached": Row(ours.data_cached, cached, work.data_cached, _same_frames, 200, 7),
+        "data cold": Row(ours.data_cold, cold, work.data_cold, _same_frames, 200, 5),
+        "decode": Row(decoding.ours, decoders, work.decode, _same_middles, 200, 7),
+        "train step": Row(ours.train_step, steps, work.train_step, _same_loss, 40, 15),
+        "validation": Row(ours.validation, validated, work.validation, _same_scores, 200, 5),
+        "epoch": Row(ours.epoch, epochs, work.epoch, _same_frames, 200, 3),
+        "oof": Row(ours.oof, predicted, work.oof, _same_scores, 100, 3),
+        "blend": Row(blending.ours, searches, work.blend_weights, _not_worse, 20, 3),
+        "chain": Row(ours.chain, chained, work.chain, _blends_hold, 24, 2),
     }
-
-
-def _as_is(
-    device: str, prepares: Mapping[str, Callable[[Job, Recipe], Prepared]]
-) -> dict[str, Rival]:
-    """Rivals of the unchanged recipe, which differ by what they do."""
-    return {name: Rival(prepare, Recipe(device)) for name, prepare in prepares.items()}
+    return {
+        name: replace(row, shared=_SHARED.get(name), changes=_CHANGES.get(name, {}))
+        for name, row in found.items()
+    }
 
 
 def _rivals(
-    prepare: Callable[[Job, Recipe], Prepared], recipes: Mapping[str, Recipe]
-) -> dict[str, Rival]:
-    return {name: Rival(prepare, recipe) for name, recipe in recipes.items()}
+    side: Callable[..., Prepared], recipes: Mapping[str, Recipe]
+) -> dict[str, Callable[[Job], Prepared]]:
+    return {name: partial(side, recipe=recipe) for name, recipe in recipes.items()}
+
+
+def _same_frames(ours: Facts, theirs: Facts) -> None:
+    """Both worked on as many frames."""
+    assert ours.frames == theirs.frames, f"frames: {ours.frames} and {theirs.frames}"
+
+
+def _same_middles(ours: Facts, theirs: Facts) -> None:
+    """Both decoded the same frames to the same colours, depths and classes."""
+    for number, pair in enumerate(zip(ours.middles, theirs.middles, strict=True)):
+        assert pair[0] == pair[1], f"frame {number}, middle pixel: {pair[0]} and {pair[1]}"
+
+
+def _same_loss(ours: Facts, theirs: Facts) -> None:
+    """The first losses are equal: same batch, same weights; half precision rounds."""
+    gap = abs(ours.loss - theirs.loss)
+    assert gap < 0.01 * ours.loss, f"first losses are {ours.loss} and {theirs.loss}"
+
+
+def _same_scores(ours: Facts, theirs: Facts) -> None:
+    """The same pixels are counted and score alike, at every temperature."""
+    assert ours.pixels == theirs.pixels, f"pixels: {ours.pixels} and {theirs.pixels}"
+    gaps = [abs(a - b) for a, b in zip(ours.mious, theirs.mious, strict=True)]
+    assert max(gaps) < _SCORE_TOLERANCE, f"mIoU: {ours.mious} and {theirs.mious}"
+
+
+def _not_worse(ours: Facts, theirs: Facts) -> None:
+    """Ours is not worse, but for pixels that tie to the last bit."""
+    assert ours.mious[0] > theirs.mious[0] - 1e-4, f"mIoU: {ours.mious} and {theirs.mious}"
+
+
+def _blends_hold(ours: Facts, theirs: Facts) -> None:
+    """Both blends score as well as their own runs, but for the maps' half size."""
+    _same_frames(ours, theirs)
+    for name, facts in (("ours", ours), ("plain", theirs)):
+        gap = max(facts.singles) - facts.mious[0]
+        assert gap < 0.05, f"{name}: the blend scores {gap:.4f} less than the best run"

@@ -1,22 +1,26 @@
-"""What both sides of a row are told."""
+"""What both sides of a row are told, and what was made for both of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from benchmarks.subset import Subset
-from engine.config import Config
-from engine.data.folds import Folds
-from engine.frames.index import Dataset, Sample
+
+STEPS_PER_EPOCH = 100
+"""Of the schedule that the timed steps are taken from."""
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Job(Subset):
     """One measurement.
 
     Attributes:
-        subset: config, frames and folds, the same for both sides.
         networks: folder of `benchmarks.rows.shared.networks`.
         shared: folder of what else was made for both sides.
         folder: a side's own, empty.
@@ -24,45 +28,40 @@ class Job:
         runs: folders of two finished runs whose probabilities are blended; empty = stand-ins.
     """
 
-    subset: Subset
     networks: Path
     shared: Path
     folder: Path
     models: int = 2
     runs: tuple[Path, ...] = ()
 
-    @property
-    def config(self) -> Config:
-        """The experiment."""
-        return self.subset.config
+    def start(self) -> dict[str, Tensor]:
+        """Weights that a timed step begins with."""
+        return load_file(self.shared / "start.safetensors")
 
-    @property
-    def dataset(self) -> Dataset:
-        """The frames."""
-        return self.subset.dataset
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (B, C, h, w), depth (B, h, w) and label (B, h, w) of a timed step."""
+        parts = load_file(self.shared / "batch.safetensors")
+        return parts["image"], parts["depth"], parts["label"]
 
-    @property
-    def folds(self) -> Folds:
-        """The split of the training frames."""
-        return self.subset.folds
+    def network(self, number: int) -> Path:
+        """What `benchmarks.engine_parts.experiment` is given for a shared network."""
+        return self.networks / str(number)
 
-    @property
-    def training(self) -> list[Sample]:
-        """Frames that fold 0 trains on."""
-        return [self.dataset.train.samples[i] for i in self.folds.training(0)]
+    def store(self, model: int) -> Path:
+        """The store of a run: float16 (N, C, h, w)."""
+        return self.shared / f"prob{model}.npy"
 
-    @property
-    def validation(self) -> list[Sample]:
-        """Frames that fold 0 validates."""
-        return [self.dataset.train.samples[i] for i in self.folds.validation(0)]
+    def stores(self) -> list[NDArray[np.float16]]:
+        """All stores, mapped as a run keeps them."""
+        return [np.load(self.store(model), mmap_mode="r") for model in range(self.models)]
 
-    @property
-    def threads(self) -> int:
-        """PyTorch's threads on either side."""
-        return self.config.runtime.threads or torch.get_num_threads()
+    def labels(self) -> list[NDArray[np.uint8]]:
+        """N labels (H, W) of all training frames, 255 = ignore."""
+        return [pixels(sample.label) for sample in self.dataset.train.samples]
 
 
-def with_section(config: Config, section: str, **changes: object) -> Config:
-    """The config with some fields of one section changed, and checked again."""
-    fields = {**getattr(config, section).model_dump(), **changes}
-    return Config.model_validate({**config.model_dump(), section: fields})
+def pixels(path: Path | None) -> NDArray[Any]:
+    """What Pillow decodes of one of a training frame's files, which has them all."""
+    assert path is not None, "a training frame lacks a file"
+    with Image.open(path) as image:
+        return np.array(image)

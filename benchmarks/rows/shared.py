@@ -1,26 +1,18 @@
 """What both sides of a row start from, made once and outside of every timing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from benchmarks.rows.job import Job, with_section
-from benchmarks.rows.shared_files import store_file
+from benchmarks import engine_parts
+from benchmarks.rows.job import Job
 from benchmarks.scene import smooth_probabilities
-from benchmarks.subset import evenly
-from engine.data.augment import draw, epoch_order
-from engine.data.sources import make_source
-from engine.model.network import build_network, input_normalisation
-from engine.rundir import RunDir
-from engine.runtime.device import choose_device
-from engine.training.loop import FoldTask, train_fold
-from engine.views.frame_batches import frame_batches
-from engine.views.networks import load_fold
+from benchmarks.subset import evenly, with_section
+from engine.data.folds import Folds
 from engine.views.store import open_store
-from engine.views.tta import mean_probabilities
 
 NETWORKS = 2
 """Trained from other seeds, as the runs of a blend are."""
@@ -32,61 +24,28 @@ _PIXELS = 160 * 192 * 256
 
 def batch(job: Job) -> None:
     """`start.safetensors`, weights of a new network, and `batch.safetensors`, one real batch."""
-    config = job.config
-    job.shared.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.training.seed)
-    network = build_network(config.model, len(config.data.classes))
-    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(weights, job.shared / "start.safetensors")
-    split = job.dataset.train
-    source = make_source(
-        "torch",
-        split.samples,
-        config.data.crop_hw,
-        input_normalisation(config.model),
-        config.model.in_channels,
-        torch.device("cpu"),
-        config.runtime.workers,
-    )
-    order = epoch_order(config.training.seed, 0, np.arange(len(split.samples)))
-    draws = draw(
-        config.data,
-        seed=config.training.seed,
-        epoch=0,
-        index=order[: config.training.batch_size],
-        hw=np.array([sample.hw for sample in split.samples]),
-        small_pixels=split.small_pixels,
-    )
-    (made,) = source.batches([draws])
+    run = engine_parts.experiment(job, job.shared)
+    weights = engine_parts.begin(run).learner.network.state_dict()
+    made = engine_parts.first_batch(run)
     parts = {"image": made.image_BCHW, "depth": made.depth_BHW, "label": made.label_BHW}
-    save_file(
-        {key: part.contiguous() for key, part in parts.items()}, job.shared / "batch.safetensors"
-    )
+    job.shared.mkdir(parents=True, exist_ok=True)
+    for name, tensors in (("start", weights), ("batch", parts)):
+        whole = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(whole, job.shared / f"{name}.safetensors")
 
 
 def networks(job: Job) -> None:
     """Train `NETWORKS` folds for a moment, in run folders below `job.networks`."""
     crop_hw, batch_size = job.config.data.crop_hw, job.config.training.batch_size
     frames = max(batch_size, _PIXELS // (crop_hw[0] * crop_hw[1]))
-    chosen = np.array(evenly(job.folds.training(0).tolist(), frames))
     for number in range(NETWORKS):
-        run = RunDir(job.networks / str(number))
-        if run.best(0).exists():
-            continue
         seed = job.config.training.seed + number
         config = with_section(
             job.config, "training", seed=seed, epochs=_EPOCHS, validate_every=_EPOCHS
         )
-        task = FoldTask(
-            config=config,
-            dataset=job.dataset,
-            run=run,
-            fold=0,
-            training=chosen,
-            validation=job.folds.validation(0)[:2],
-            config_hash="shared",
-        )
-        train_fold(task, choose_device(config.runtime))
+        run = engine_parts.experiment(replace(job, config=config), job.network(number))
+        if not run.dir.best(0).exists():
+            engine_parts.train(run, evenly(job.folds.training(0).tolist(), frames))
 
 
 def stores(job: Job) -> None:
@@ -104,18 +63,18 @@ def stores(job: Job) -> None:
         predicted = [_predicted(job, number) for number in range(NETWORKS)]
     for number in range(job.models):
         store = predicted[number] if number < NETWORKS else _disturbed(predicted, number)
-        np.save(store_file(job, number), store)
+        np.save(job.store(number), store)
 
 
 def _stored(job: Job, run: Path) -> NDArray[np.float16]:
     """What a finished run predicted of the frames."""
-    store = open_store(RunDir(run).oof)
-    if tuple(store.manifest["classes"]) != job.config.data.classes:
+    store = open_store(run / "oof")
+    if store.manifest.classes != job.config.data.classes:
         raise ValueError(
-            f"{run} has other classes: {store.manifest['classes']}; use a run of the benchmark's: "
-            f"{list(job.config.data.classes)}"
+            f"{run} has other classes: {list(store.manifest.classes)}; "
+            f"use a run of the benchmark's: {list(job.config.data.classes)}"
         )
-    position = {stem: n for n, stem in enumerate(store.stems)}
+    position = {stem: n for n, stem in enumerate(store.manifest.stems)}
     missing = [s.stem for s in job.dataset.train.samples if s.stem not in position]
     if missing:
         raise ValueError(f"{run} does not hold frame {missing[0]}; use runs of the same dataset")
@@ -123,27 +82,17 @@ def _stored(job: Job, run: Path) -> NDArray[np.float16]:
     return np.array(store.prob_NChw[chosen])
 
 
-@torch.inference_mode()
 def _predicted(job: Job, number: int) -> NDArray[np.float16]:
-    """Prediction of a network by one view, at half the base size."""
-    config = with_section(job.config, "inference", scales=[1.0], flip=False)
-    policy = choose_device(config.runtime)
-    network = load_fold(config, RunDir(job.networks / str(number)), 0, policy)
-    maps = []
-    for frames in frame_batches(
-        job.dataset.train.samples,
-        config.inference.batch_size,
-        policy.device,
-        depth=config.model.input == "rgbd",
-        label=False,
-        workers=config.runtime.workers,
-    ):
-        prob_BTCHW = mean_probabilities(
-            [network], frames, config.inference, (1.0,), len(config.data.classes), policy
-        )
-        half = torch.nn.functional.interpolate(prob_BTCHW[:, 0], scale_factor=0.5, mode="bilinear")
-        maps.append(half.half().cpu().numpy())
-    return np.concatenate(maps)
+    """Prediction of a network by one view, at half the base size, of all frames."""
+    config = with_section(job.config, "inference", scales=[1.0], flip=False, temperatures=[1.0])
+    everything = Folds("one", np.zeros_like(job.folds.fold_of), 0.0)
+    trained = engine_parts.experiment(job, job.network(number))
+    run = engine_parts.experiment(
+        replace(job, config=config, folds=everything), job.shared / str(number)
+    )
+    by_one_view = replace(engine_parts.load(trained), inference=config.inference)
+    engine_parts.out_of_fold(run, by_one_view)
+    return np.array(open_store(run.dir.oof).prob_NChw)
 
 
 def _disturbed(predicted: list[NDArray[np.float16]], number: int) -> NDArray[np.float16]:

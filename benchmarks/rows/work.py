@@ -1,36 +1,132 @@
-"""What no implementation can do without: the network's own operations and the maps it reads."""
+"""What no implementation can do without, for every row: bytes to move, operations to compute."""
 
 import functools
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.figures import Work
+from benchmarks.rows.decoding import files
+from benchmarks.rows.job import Job
 from engine.config import Config, ModelConfig
 from engine.model.network import Network
-from engine.views.frame_batches import view_hw
+from engine.views.predictor import view_hw
 
 _INTERPOLATE = 6
 """Operations to interpolate a class of a pixel along row and column."""
 _EXPONENTIAL = 20
 
+_MOMENTS = 4 * 10
+"""Bytes a weight moves: AdamW reads weight, gradient and two moments and writes three; the average
+reads two, writes one."""
 
-def training_flops(config: Config) -> tuple[int, int]:
-    """Operations of a forward and backward pass over a batch, and the number of weights.
+
+def data_cached(job: Job) -> Work:
+    """Per image: the frame's part under the crop is read, the crop written.
+
+    A colour of an output pixel: 3 operations to interpolate along the column, 2 to clip; of a
+    pixel of a resized line: 3 along the row, 2 for light and normalisation.
+    """
+    data, samples = job.config.data, job.dataset.train.samples
+    crop_px, input_px = data.crop_hw[0] * data.crop_hw[1], data.input_hw[0] * data.input_hw[1]
+    read = round(_frame_px(job) * crop_px / input_px) * (3 + 2 + 1)
+    written = len(samples) * crop_px * (4 * job.config.model.in_channels + 4 + 1)
+    return Work(read + written, len(samples) * crop_px * 2 * 3 * 5, job.threads)
+
+
+def data_cold(job: Job) -> Work:
+    """The files are read and the decoded frames kept once; decoding itself is not counted."""
+    work = data_cached(job)
+    return Work(work.bytes + decode(job).bytes, work.flops, work.threads)
+
+
+def decode(job: Job) -> Work:
+    """The files are read, the pixels written; decoding itself is not counted."""
+    read = sum(f.stat().st_size for sample in job.dataset.train.samples for f in files(sample))
+    return Work(read + _frame_px(job) * (3 + 2 + 1), 0, job.threads)
+
+
+def train_step(job: Job) -> Work:
+    """The network forward and backward; weights, moments and average read and written.
 
     Backward counts twice: every product of the forward pass has two factors to find a gradient for.
     (PyTorch's counter takes a depthwise convolution for a dense one there.)
     """
+    config = job.config
     shape = (config.training.batch_size, config.model.in_channels, *config.data.crop_hw)
     flops, parameters = _flops(config.model, len(config.data.classes), shape)
-    return 3 * flops, parameters
+    return Work(parameters * _MOMENTS, 3 * flops, job.threads)
 
 
-def inference_flops(
-    config: Config, frames: int, hw: tuple[int, int], scales: tuple[float, ...], temperatures: int
+def epoch(job: Job) -> Work:
+    """The steps of an epoch, and validation."""
+    steps = max(1, len(job.training) // job.config.training.batch_size)
+    step, validated = train_step(job), validation(job)
+    return Work(
+        steps * step.bytes + validated.bytes, steps * step.flops + validated.flops, job.threads
+    )
+
+
+def validation(job: Job) -> Work:
+    """A pass a frame, softmax, resizing and counting; labels and images are read."""
+    frames, hw = len(job.validation), job.validation[0].hw
+    flops = _views_flops(job.config, hw, (1.0,), 1)
+    if job.config.inference.flip:
+        flops //= 2  # Validation sees no mirrored view.
+    flops += _counting_flops(job.config, hw, 1)
+    return Work(frames * hw[0] * hw[1] * (3 + 1), frames * flops, job.threads)
+
+
+def oof(job: Job) -> Work:
+    """Passes, softmax, resizing and counting; images and labels read, probabilities written."""
+    config, frames, hw = job.config, len(job.validation), job.validation[0].hw
+    classes, temperatures = len(config.data.classes), len(config.inference.temperatures)
+    base_hw = config.inference.base_hw or hw
+    stored = temperatures * classes * (base_hw[0] // 2) * (base_hw[1] // 2) * 2
+    return Work(
+        frames * (hw[0] * hw[1] * (3 + 1) + stored),
+        frames * _scoring_flops(config, hw),
+        job.threads,
+    )
+
+
+def blend_weights(job: Job) -> Work:
+    """Stores and labels are read once, every map is resized once, every candidate compared."""
+    samples = job.dataset.train.samples
+    stored = sum(job.store(model).stat().st_size for model in range(job.models))
+    flops = len(samples) * _counting_flops(job.config, samples[0].hw, job.models)
+    return Work(stored + _frame_px(job), flops, job.threads)
+
+
+def chain(job: Job) -> Work:
+    """Of two runs: epochs, views of every frame, their own submissions; then the blend's."""
+    config, samples, test = job.config, job.dataset.train.samples, job.dataset.test.samples
+    runs, hw, trained = 2, samples[0].hw, epoch(job)
+    epochs = runs * config.data.folds * config.training.epochs
+    oof = len(samples) * _scoring_flops(config, hw)
+    # Each fold of each run sees every test frame, once for its own and once for the blend.
+    views = len(test) * _views_flops(config, hw, config.inference.scales, 1)
+    flops = epochs * trained.flops + runs * (oof + 2 * config.data.folds * views)
+    flops += len(samples) * _counting_flops(config, hw, runs)
+    return Work(epochs * trained.bytes, flops, job.threads)
+
+
+def _frame_px(job: Job) -> int:
+    return sum(sample.hw[0] * sample.hw[1] for sample in job.dataset.train.samples)
+
+
+def _scoring_flops(config: Config, hw: tuple[int, int]) -> int:
+    """Operations of a frame by every view, scored at every temperature."""
+    temperatures = len(config.inference.temperatures)
+    views = _views_flops(config, hw, config.inference.scales, temperatures)
+    return views + _counting_flops(config, hw, temperatures)
+
+
+def _views_flops(
+    config: Config, hw: tuple[int, int], scales: tuple[float, ...], temperatures: int
 ) -> int:
-    """Operations of `frames` frames of size `hw` by views: passes, softmax, resizing."""
+    """Operations of a frame of size `hw` by views: passes, softmax, resizing."""
     classes, base_hw = len(config.data.classes), config.inference.base_hw or hw
-    flips = 2 if config.inference.flip else 1
     total = 0
     for scale in scales:
         height, width = view_hw(base_hw, scale)
@@ -39,12 +135,12 @@ def inference_flops(
         softmax = height * width * classes * (_INTERPOLATE + temperatures * (_EXPONENTIAL + 3))
         resizing = base_hw[0] * base_hw[1] * classes * temperatures * (_INTERPOLATE + 1)
         total += passes + softmax + resizing
-    return total * flips * frames
+    return total * (2 if config.inference.flip else 1)
 
 
-def counting_flops(frames: int, hw: tuple[int, int], classes: int, maps: int) -> int:
-    """Operations to resize `maps` probability maps a frame to the label and find the largest."""
-    return frames * maps * hw[0] * hw[1] * classes * (_INTERPOLATE + 1)
+def _counting_flops(config: Config, hw: tuple[int, int], maps: int) -> int:
+    """Operations to resize `maps` probability maps of a frame to the label, find the largest."""
+    return maps * hw[0] * hw[1] * len(config.data.classes) * (_INTERPOLATE + 1)
 
 
 @functools.cache

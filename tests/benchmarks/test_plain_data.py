@@ -9,15 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.rows.job import with_section
-from benchmarks.subset import Subset
+from benchmarks.subset import Subset, with_section
+from engine.config import RuntimeConfig
 from engine.data.augment import whole_frame_draws
+from engine.data.inputs import InputSpec
 from engine.data.sources import make_source
 from engine.model.network import input_normalisation
+from engine.runtime.device import set_up_device
 
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 
-from benchmarks.plain.data import CropDataset, FrameDataset, read_label
+from benchmarks.plain.data import CropDataset, read_frames, read_label
 
 _HW = (48, 64)
 # Every frame as it is: nothing is scaled, moved, mirrored or lit.
@@ -32,15 +34,9 @@ def test_a_crop_without_augmentation_is_what_the_engine_makes(
     config = with_section(config, "model", input=kind)
     samples = tiny_subset.dataset.train.samples[:1]
     # The engine makes it by one resampling; without a change of width, OpenCV's rows are equal.
-    source = make_source(
-        "torch",
-        samples,
-        (64, 64),
-        input_normalisation(config.model),
-        config.model.in_channels,
-        torch.device("cpu"),
-        1,
-    )
+    runtime = RuntimeConfig(source="torch", workers=1, device="cpu")
+    spec = InputSpec(config.model.in_channels, input_normalisation(config.model))
+    source = make_source(samples, (64, 64), spec, set_up_device(runtime), runtime)
     (batch,) = source.batches([whole_frame_draws(np.array([0]), np.array([samples[0].hw]))])
     image, depth_m, label = CropDataset(samples, config, seed=0)[0]
     std = torch.tensor(input_normalisation(config.model).std)[:, None, None]
@@ -99,7 +95,7 @@ def test_whole_frames_are_the_files(tiny_subset: Subset) -> None:
     sample = tiny_subset.dataset.train.samples[3]
     assert sample.depth is not None
     assert sample.label is not None
-    parts = FrameDataset([sample], depth=True)[0]
+    (parts,) = read_frames([sample], depth=True)
     for part, file in zip(parts, (sample.image, sample.depth, sample.label), strict=True):
         with Image.open(file) as image:
             np.testing.assert_array_equal(part, np.array(image))

@@ -4,26 +4,27 @@ Axes: B frames, T temperatures, C classes, H W pixels.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks.rows.job import with_section
+from benchmarks.subset import with_section
 from engine.config import Config
-from engine.frames.index import Sample
+from engine.data.inputs import InputSpec
+from engine.data.whole_frames import FrameReader
+from engine.frames.listing import Sample
 from engine.model.network import Network, build_network, input_normalisation
-from engine.runtime.device import choose_device
-from engine.training.validation import validate as validate_ours
-from engine.views.frame_batches import frame_batches
-from engine.views.networks import FoldNetwork
-from engine.views.tta import mean_probabilities
+from engine.runtime.device import set_up_device
+from engine.views.predictor import FoldNetwork
+from engine.views.predictor import Predictor as EnginePredictor
 
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 
-from benchmarks.plain.data import FrameDataset
-from benchmarks.plain.inference import mean_over_views, predict_fold, validate
+from benchmarks.plain.data import read_frames
+from benchmarks.plain.inference import Predictor
 from benchmarks.plain.model import DepthFpn
 from benchmarks.plain.recipe import Recipe
 
@@ -73,12 +74,20 @@ def model(network: Network, config: Config) -> DepthFpn:
     return model
 
 
+def engine_predictor(config: Config, network: Network) -> EnginePredictor:
+    """The engine's own, of the same network."""
+    policy = set_up_device(config.runtime)
+    spec = InputSpec(3, input_normalisation(config.model))
+    reader = FrameReader(policy.device, 2, depth=False, workers=1)
+    return EnginePredictor([FoldNetwork(0, network, spec)], config.inference, 13, policy, reader)
+
+
 @pytest.mark.parametrize(
-    ("scales", "base_hw", "off"),
+    ("changes", "off"),
     [
-        ([1.0], _HW, 2e-5),
+        ({"scales": [1.0], "base_hw": _HW}, 2e-5),
         # Resized images are rounded to bytes by OpenCV.
-        ([0.5, 1.25], (96, 128), 0.08),
+        ({"scales": [0.5, 1.25], "base_hw": (96, 128)}, 0.08),
     ],
     ids=["same-size", "resized"],
 )
@@ -87,35 +96,24 @@ def test_the_mean_over_views_is_the_engines(
     config: Config,
     network: Network,
     model: DepthFpn,
-    scales: list[float],
-    base_hw: tuple[int, int],
+    changes: dict[str, Any],
     off: float,
 ) -> None:
-    config = with_section(config, "inference", scales=scales, base_hw=base_hw)
-    policy = choose_device(config.runtime)
-    (frames,) = frame_batches(samples, 2, policy.device, depth=False, label=True, workers=1)
-    fold = FoldNetwork(0, network, input_normalisation(config.model), 3, network.align_corners)
-    ours_BTCHW = mean_probabilities([fold], frames, config.inference, _TEMPERATURES, 13, policy)
-    data = FrameDataset(samples, depth=False)
-    theirs_TBHWC = mean_over_views(model, [data[0], data[1]], config, _RECIPE, _TEMPERATURES)
+    config = with_section(config, "inference", **changes)
+    ((_, ours_BTCHW),) = engine_predictor(config, network).predict(samples)
+    predictor = Predictor(model, config, _RECIPE)
+    theirs_TBHWC = predictor.mean_over_views(read_frames(samples, depth=False), _TEMPERATURES)
     gap = np.abs(theirs_TBHWC - ours_BTCHW.permute(1, 0, 3, 4, 2).numpy())
     assert gap.max() < off
     assert gap.mean() < off / 10
-    assert theirs_TBHWC.shape == (2, 2, *base_hw, 13)
+    assert theirs_TBHWC.shape == (2, 2, *changes["base_hw"], 13)
 
 
 def test_validation_counts_what_the_engine_counts(
     samples: list[Sample], config: Config, network: Network, model: DepthFpn
 ) -> None:
-    theirs_CC = validate(model, samples, config, _RECIPE)
-    ours_CC = validate_ours(
-        network,
-        samples,
-        config,
-        choose_device(config.runtime),
-        input_normalisation(config.model),
-        network.align_corners,
-    )
+    theirs_CC = Predictor(model, config, _RECIPE).validate(samples)
+    ours_CC = engine_predictor(config, network).single_view().confusion(samples)
     assert theirs_CC.sum() == ours_CC.sum() == 2 * _HW[0] * _HW[1]
     # Two classes that tie to the last bit: either may win.
     assert np.abs(theirs_CC - ours_CC).sum() <= 4
@@ -124,8 +122,10 @@ def test_validation_counts_what_the_engine_counts(
 def test_passes_shared_by_temperatures_change_nothing(
     samples: list[Sample], config: Config, model: DepthFpn
 ) -> None:
-    each = list(predict_fold(model, samples, config, _RECIPE))
-    shared = list(predict_fold(model, samples, config, Recipe(workers=0, shared_passes=True)))
+    each, shared = (
+        list(Predictor(model, config, recipe).predict_fold(samples))
+        for recipe in (_RECIPE, Recipe(workers=0, shared_passes=True))
+    )
     assert len(each) == len(shared) == 2
     for (one, label), (other, _) in zip(each, shared, strict=True):
         assert one.shape == (2, *_HW, 13)
@@ -142,5 +142,5 @@ def test_frames_of_other_sizes_go_one_by_one(
             frame.crop((0, 0, 40, 50)).save(tmp_path / f"{kind}.png")
     image, depth, label = (tmp_path / f"{kind}.png" for kind in _KINDS)
     smaller = Sample("smaller", image, depth, label, (50, 40), None)
-    count_CC = validate(model, [*samples, smaller], config, _RECIPE)
+    count_CC = Predictor(model, config, _RECIPE).validate([*samples, smaller])
     assert count_CC.sum() == 2 * _HW[0] * _HW[1] + 50 * 40

@@ -50,12 +50,12 @@ def test_the_loss_equals_the_engines_reference_on_the_same_logits(training: dict
     expected = boundary_ce(
         logits_BChw,
         label_BHW,
-        class_weights(config, torch.device("cpu")),
+        class_weights(config.training, config.data.classes, torch.device("cpu")),
         config.training.boundary_weight,
         align_corners=True,
         ignored_edges=config.training.ignored_edges,
     )
-    expected_depth = depth_l1(depth_Bhw, depth_m_BHW, align_corners=True)
+    expected_depth = depth_l1(depth_Bhw, depth_m_BHW)
     torch.testing.assert_close(segmentation, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(depth, expected_depth, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(total, expected + 0.1 * expected_depth, rtol=1e-5, atol=1e-6)

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.rows.job import with_section
-from benchmarks.subset import Subset
+from benchmarks.subset import Subset, with_section
 
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 

@@ -6,8 +6,8 @@ import torch
 
 from benchmarks.scene import blocky_labels, smooth_probabilities
 from kernels.confusion import confusion as counted
-from kernels.confusion import mean_iou as scored
 from kernels.confusion import reference
+from kernels.metrics import mean_iou as scored
 
 pytest.importorskip("cv2", reason="a rival: pip install 'roomsmith[bench]'")
 

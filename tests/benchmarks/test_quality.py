@@ -38,5 +38,5 @@ def test_both_sides_are_trained_and_scored_for_each_seed(
 
 
 def test_no_seeds_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--seeds must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="--seeds: must be at least 1, got 0"):
         main(["--seeds", "0"])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.plot import draw_curves
-from benchmarks.report import print_curves, print_stages
+from benchmarks.report import print_curves, print_rows
 
 _COMPARED: dict[str, Any] = {
     "median_s": 0.25,
@@ -49,7 +49,7 @@ def curve(name: str, unit: str) -> dict[str, Any]:
 
 
 def test_every_row_rival_and_phase_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    print_stages(_ROWS)
+    print_rows(_ROWS)
     shown = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line for line in shown.splitlines() if "│" in line}
     assert {"250.0 ms", "1.50 s", "6.00", "5.50 .. 6.50", "40%", "0.5000", "0.5100"} <= {
@@ -76,6 +76,6 @@ def test_the_picture_has_a_panel_a_curve_with_both_sides(tmp_path: Path) -> None
         width, height = image.size
         assert width == 2 * height
         for panel in (0, 1):
-            part = image.crop((panel * height, 0, (panel + 1) * height, height))
+            part = image.convert("RGB").crop((panel * height, 0, (panel + 1) * height, height))
             colours = {colour for _, colour in part.getcolors(1 << 20) or ()}
             assert {(0, 102, 204), (204, 85, 0)} <= colours

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from benchmarks.rows import shared
 from benchmarks.rows.job import Job
-from benchmarks.rows.shared_files import store_file
 from benchmarks.subset import Subset
 from benchmarks.throughput import main
 from engine.cli import ConfigError
@@ -27,7 +26,8 @@ def finished(root: Path, stems: tuple[str, ...], classes: tuple[str, ...]) -> ND
 
 
 def job_of(subset: Subset, folder: Path, *runs: Path) -> Job:
-    return Job(subset, folder / "networks", folder / "shared", folder, models=3, runs=runs)
+    opened = subset.config, subset.dataset, subset.folds
+    return Job(*opened, folder / "networks", folder / "shared", folder, models=3, runs=runs)
 
 
 def test_the_stores_of_runs_are_taken_frame_by_frame(tiny_subset: Subset, tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_the_stores_of_runs_are_taken_frame_by_frame(tiny_subset: Subset, tmp_pa
     first, second = (finished(run, ("extra", *stems[::-1]), classes) for run in runs)
     job = job_of(tiny_subset, tmp_path, *runs)
     shared.stores(job)
-    np.testing.assert_array_equal(np.load(store_file(job, 0)), first[:0:-1])
-    np.testing.assert_array_equal(np.load(store_file(job, 1)), second[:0:-1])
-    assert np.load(store_file(job, 2)).shape == (12, 13, 8, 12)
+    np.testing.assert_array_equal(np.load(job.store(0)), first[:0:-1])
+    np.testing.assert_array_equal(np.load(job.store(1)), second[:0:-1])
+    assert np.load(job.store(2)).shape == (12, 13, 8, 12)
     assert not job.networks.exists()
 
 

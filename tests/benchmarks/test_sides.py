@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import Facts, take_turns
 from benchmarks.memory import PeakMemory, tree_memory
-from benchmarks.sides import Prepared, Side, take_turns
+from benchmarks.sides import Prepared, Side
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory is counted by Linux's /proc"
@@ -29,14 +30,14 @@ with subprocess.Popen([sys.executable, "-c", inner], stdin=subprocess.PIPE) as c
 def test_sides_take_turns_and_return_facts_and_seconds() -> None:
     said: list[str] = []
     with (
-        Side("ours", 1, Prepared, partial(dict, frames=3)) as ours,
-        Side("plain", 1, Prepared, partial(dict, frames=4)) as plain,
+        Side("ours", 1, Prepared, partial(Facts, 3)) as ours,
+        Side("plain", 1, Prepared, partial(Facts, 4)) as plain,
     ):
-        calls = take_turns([ours, plain], 3, said.append)
-        assert ours.first.facts == {"frames": 3}
-        assert [called.facts for called in calls["plain"]] == [{"frames": 4}] * 3
+        calls = take_turns("row", {"ours": ours.call, "plain": plain.call}, 3, said.append)
+        assert ours.first.facts == Facts(3)
+        assert [called.facts for called in calls["plain"]] == [Facts(4)] * 3
         assert all(0 < called.seconds < 1 for called in calls["ours"])
-        assert ours.memory.own >= 0
+        assert ours.mib["peak_extra_mib"] >= 0
     assert len(said) == 3
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rows.job import with_section
-from benchmarks.subset import evenly, open_subset
+from benchmarks.subset import evenly, open_subset, with_section
 from engine.config import Config
 from engine.frames.index import DatasetError
 

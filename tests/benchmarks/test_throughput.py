@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import throughput
-from benchmarks.rows.job import Job, with_section
-from benchmarks.subset import Subset
+from benchmarks.rows.job import Job
+from benchmarks.subset import Subset, with_section
 from benchmarks.throughput import CURVES, ROWS, main
 from engine.cli import ConfigError
 from engine.config import Config
@@ -49,7 +49,8 @@ def tiny_job(tiny_subset: Subset, tmp_path_factory: pytest.TempPathFactory) -> J
     folder = tmp_path_factory.mktemp("job")
     config = with_section(tiny_subset.config, "inference", base_hw=_BASE_HW)
     subset = tiny_subset.configured(config)
-    return Job(subset, folder / "networks", folder / "shared", folder, models=2)
+    folders = folder / "networks", folder / "shared", folder
+    return Job(subset.config, subset.dataset, subset.folds, *folders, models=2)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -57,24 +58,23 @@ def test_both_sides_of_a_row_agree(name: str, tiny_job: Job) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks.rows.catalogue import rows
 
-    row = rows("cpu")[name]
-    subset = tiny_job.subset.configured(row.configure(tiny_job.config))
-    job = replace(tiny_job, subset=subset, shared=tiny_job.shared / name)
+    # Forked from a test that has run threads already, a worker might hang.
+    row = rows("cpu", workers=0)[name]
+    job = tiny_job.configured(row.configured(tiny_job.config))
+    job = replace(job, shared=tiny_job.shared / name)
     if row.shared is not None:
         row.shared(job)
     prepared = row.ours(replace(job, folder=job.folder / name / "ours"))
     prepared.reset()
     ours = prepared.run()
-    assert ours["frames"] > 0
+    assert ours.frames > 0
     for number, rival in enumerate(row.rivals.values()):
-        # Forked from a test that has run threads already, a worker might hang.
-        recipe = replace(rival.recipe, workers=0)
-        prepared = rival.prepare(replace(job, folder=job.folder / name / str(number)), recipe)
+        prepared = rival(replace(job, folder=job.folder / name / str(number)))
         prepared.reset()
         theirs = prepared.run()
         row.check(ours, theirs)
         prepared.reset()
-        assert prepared.run()["frames"] == ours["frames"]
+        assert prepared.run().frames == ours.frames
     work = row.work(job)
     assert work.bytes > 0
     assert work.floor_s({"copy_bytes_s": 1e10, "gemm_flop_s": 1e11}) > 0
@@ -88,18 +88,18 @@ def test_the_command_knows_every_row_and_curve() -> None:
     assert tuple(rows("cpu")) == tuple(rows("cuda")) == ROWS
     assert tuple(curves()) == CURVES
     assert {curve.row for curve in curves().values()} <= set(ROWS)
-    gpu_rivals = rows("cuda")["train step"].rivals
-    assert gpu_rivals["plain, AMP"].recipe.amp
-    assert gpu_rivals["plain"].recipe.device == "cuda"
+    gpu_rivals: dict[str, Any] = dict(rows("cuda")["train step"].rivals)
+    assert gpu_rivals["plain, AMP"].keywords["recipe"].amp
+    assert gpu_rivals["plain"].keywords["recipe"].device == "cuda"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "steps"], "--rows: unknown 'steps'; there are 'data cached'"),
-        (["--curves", "time"], "--curves: unknown 'time'"),
-        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
-        (["--frames", "1"], "--frames must be at least 2"),
+        (["--rows", "steps"], "--rows: invalid choice: 'steps' .choose from 'data cached'"),
+        (["--curves", "time"], "--curves: invalid choice: 'time'"),
+        (["--rounds", "0"], "--rounds: must be at least 1, got 0"),
+        (["--frames", "1"], "--frames: must be at least 2"),
         (["--training.epoch", "3"], "--training.epoch"),
     ],
 )
@@ -151,7 +151,7 @@ def test_the_gate_decides_the_exit_code(
     def measured(ratio: float) -> Callable[..., Any]:
         # What takes the time, measuring, is shown by the test above.
         row = _STAGE | {"name": "epoch", "ratio": ratio, "quartiles": [ratio, ratio + 0.1]}
-        return lambda *_: iter([([row], []), ([], [_CURVE])])
+        return lambda *_: iter([("rows", [row]), ("curves", [_CURVE])])
 
     monkeypatch.setattr(throughput, "_measured", measured(2.0))
     assert main([*arguments, "--json", str(out), "--plot", str(picture)]) == 0
@@ -167,20 +167,16 @@ def test_a_curve_measures_its_points_and_fits_both_sides(
 ) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import curves
-    from benchmarks.measure import Bench, Measured
+    from benchmarks.measure import Bench
     from benchmarks.rows.catalogue import rows
-    from benchmarks.sides import Called
-    from benchmarks.timing import Work
 
     jobs: list[Job] = []
 
-    def measured(bench: Bench, title: str, row: Any, job: Job, *_: Any) -> Measured:
+    def measured(_bench: Bench, title: str, _row: Any, job: Job, *_: Any) -> list[dict[str, Any]]:
         """Ours costs as many seconds as there was work, the rival three times that."""
         jobs.append(job)
         amount = float(title.rpartition(", ")[2].split(maxsplit=1)[0])
-        calls = {"ours": [Called(amount, {})], "plain": [Called(3 * amount, {})]}
-        sides = {"ours": 1.0, "plain": 2.0}
-        return Measured(1, calls, {}, sides, sides, Work(1, 1, 1), 1.0)
+        return [_STAGE | {"median_s": amount, "rival_median_s": 3 * amount}]
 
     monkeypatch.setattr(curves, "measure", measured)
     config = with_section(tiny_config, "data", crop_hw=(32, 32))
@@ -192,6 +188,7 @@ def test_a_curve_measures_its_points_and_fits_both_sides(
     assert made["fit"]["constant_s"] == pytest.approx(1, rel=0.05)
     assert made["rival_fit"]["constant_s"] == pytest.approx(3, rel=0.05)
     assert [point["work"] for point in made["points"]] == list(curve.points)
+    assert all(set(point) == set(_CURVE["points"][0]) for point in made["points"])
     areas = [job.config.data.crop_hw[0] * job.config.data.crop_hw[1] for job in jobs]
     if name == "crops":
         assert [area / areas[0] for area in areas] == [1, 2, 4]
