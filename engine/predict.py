@@ -4,11 +4,16 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.cli import ConfigError, run_main
 from engine.config import Config
 from engine.identity import load_run
 from engine.rundir import RunDir, whole_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -93,12 +98,12 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     _log.info("%d masks in %s (T = %g)", len(samples), out, temperature)
 
 
-def _write_mask(path: Path, mask_HW: object) -> None:
+def _write_mask(path: Path, mask_HW: "NDArray[np.uint8]") -> None:
     from PIL import Image
 
     from engine.nyuv2 import PALETTE
 
-    image = Image.fromarray(mask_HW, mode="L")  # type: ignore[arg-type]
+    image = Image.fromarray(mask_HW, mode="L")
     image = image.convert("P")
     image.putpalette([value for colour in PALETTE for value in colour])
     with whole_file(path) as temporary:

@@ -126,6 +126,8 @@ def draw(
         raise ValueError(f"samples must be in [0, {len(hw)}), got {index.min()}..{index.max()}")
     table = np.empty((len(index), 8))
     for row, sample in enumerate(index.tolist()):
+        # Each use has its place among the row's numbers, whatever the others come to: a config with
+        # another probability moves nothing but what it decides.
         u = _uniform(seed, epoch, sample)
         scale = 1.0 + config.scale_limit * (2 * u[1] - 1) if u[0] < config.scale_p else 1.0
         pixels, centre = small_pixels[sample], None
@@ -188,6 +190,7 @@ def _box(
         length = step * config.crop_hw[axis]
         low, high = min(0.0, side - length), max(0.0, side - length)
         if centre is None:
+            # A crop larger than the frame starts at or before it: what lies outside is ignored.
             start = low + u[axis] * (high - low)
         else:
             start = min(max(centre[axis] + 0.5 - length / 2, low), high)

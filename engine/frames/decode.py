@@ -99,7 +99,7 @@ def read_label(sample: Sample) -> NDArray[np.uint8]:
     return _read(sample.label, KINDS["label"], sample.hw)
 
 
-def decode(content: bytes, kind: FileKind) -> NDArray[Any]:
+def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
     """The pixels of a file, indices where it has a palette.
 
     Raises:

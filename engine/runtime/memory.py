@@ -145,6 +145,7 @@ class _Living(TorchDispatchMode):
         size = storage.nbytes()
         self._held += size
         self.peak = max(self.peak, self._held)
+        # Views share their storage, so it is counted once, and for as long as any of them lives.
         weakref.finalize(storage, self._release, size)
 
     def _release(self, size: int) -> None:

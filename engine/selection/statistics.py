@@ -99,11 +99,14 @@ def paired_bootstrap(
             there are too few resamples.
     """
     margin_GSKC = _margins(count_a_NCC, count_b_NCC, group_N, resamples)
+    # mIoU is a function of three sums a class (hits, truth, predicted), and sums are linear: the
+    # resamples are one matrix product of how often each group was drawn with the groups' sums.
     margin_SKC, margin_RSKC = margin_GSKC.sum(axis=0), _resample(margin_GSKC, resamples, seed)
     miou = _difference(_mean_iou(margin_SKC), _mean_iou(margin_RSKC), len(margin_GSKC))
     iou_SC, iou_RSC = _iou(margin_SKC), _iou(margin_RSKC)
     by_class: list[Difference | None] = []
     for c, groups in enumerate((margin_GSKC[:, 0, 1] > 0).sum(axis=0).tolist()):
+        # Where a draw missed all groups that have the class, it says nothing about it.
         drawn_RS = iou_RSC[np.isfinite(iou_RSC[:, :, c]).all(axis=1), :, c]
         known = np.isfinite(iou_SC[:, c]).all()
         by_class.append(_difference(iou_SC[:, c], drawn_RS, groups) if known else None)

@@ -48,10 +48,13 @@ def walk(
                 k = np.searchsorted(share_K, cross_n[i], "right")
             else:
                 k = np.searchsorted(share_K, cross_n[i], "left")
+            # Rounding may put a crossing before the one just passed; the walk only goes on.
             k = max(k, since_n[i])
             if k >= len(share_K):
                 last_n[i] = now_n[i]
                 continue
+            # From candidate k on one pixel fewer of the old winner, one more of the new: sums over
+            # k turn the notes into counts.
             note_CCK[truth_n[i], now_n[i], k] -= 1
             note_CCK[truth_n[i], next_n[i], k] += 1
             now_n[i], since_n[i] = next_n[i], k

@@ -45,6 +45,7 @@ def accumulate(
     sum_TBHWC = total_TBHWC if in_order else torch.zeros(total_TBHWC.shape)
     inverse_T = np.reciprocal(np.array(temperatures, np.float32))
     across_W = taps(W, X, np.float32)
+    # Mirroring back is free: the output's columns read the view from its other end.
     if view.flipped:
         last = np.uint32(X - 1)
         across_W = Taps(last - across_W.first, last - across_W.second, across_W.part)
@@ -70,6 +71,8 @@ def _add_strips(
     strips = (H + STRIP - 1) // STRIP
     for task in numba.prange(B * strips):
         b, top = task // strips, task % strips * STRIP
+        # Two rows of the view at a time are resized down to the output's, in a scratch that stays
+        # in the cache: a whole view of probabilities, T C X V floats, is never in memory.
         ring_2TP, held_2 = np.empty((2, T, P), np.float32), np.full(2, -1)
         cells_Cw = np.empty((C, w), np.float32)
         logits_CX = np.empty((C, len(right_X.part)), np.float32)
@@ -82,6 +85,8 @@ def _add_strips(
                     held_2[row % 2] = row
                     _mix_cells(cells_Cw, logits_BChw[b], row, down_V)
                     widen(logits_CX, cells_Cw, right_X)
+                    # Subtracted once for all temperatures: the largest of z is the largest of z /
+                    # T.
                     _subtract_largest(logits_CX, sum_X)
                     for t in range(T):
                         _softmax(prob_CX, sum_X, logits_CX, inverse_T[t])
