@@ -13,7 +13,7 @@ from engine.config import Config
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _SIZES = {"lite": ("exp093_2.toml", "lite.toml"), "full": ("exp093_2.toml",)}
 
-_RIVALS = ("cv2", "albumentations", "segmentation_models_pytorch")
+_EXTRA = ("cv2", "albumentations", "matplotlib", "segmentation_models_pytorch")
 """Libraries of the plain recipe."""
 
 
@@ -34,8 +34,8 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def check_installed() -> None:
-    """Refuse to begin without the libraries of the plain recipe."""
-    if missing := [name for name in _RIVALS if importlib.util.find_spec(name) is None]:
+    """Refuse to begin without the libraries of the plain recipe and of the curves."""
+    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
         raise ConfigError(
             f"{', '.join(missing)} cannot be imported; pip install 'roomsmith[bench]'"
         )
