@@ -14,7 +14,7 @@ _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _SIZES = {"lite": ("exp093_2.toml", "lite.toml"), "full": ("exp093_2.toml",)}
 
 _EXTRA = ("cv2", "albumentations", "matplotlib", "segmentation_models_pytorch")
-"""Libraries of the plain recipe."""
+"""What the plain recipe and the curves need of the extra."""
 
 
 def say(words: str) -> None:

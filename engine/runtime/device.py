@@ -153,7 +153,7 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
     if device.type == "cuda" and not has_cuda:
-        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
+        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu")
     _log.info("device %s: %s", device, why)
     return device
 
