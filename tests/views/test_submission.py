@@ -111,6 +111,21 @@ def stop_at(event: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Path, "replace", stopping)
 
 
+def whole_and_stopped(
+    event: str, made_of: tuple[Config, Dataset], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[RunDir, RunDir]:
+    """A run with a submission, and one that died on the way to it."""
+    whole, parts = RunDir(folder / "whole"), RunDir(folder / "parts")
+    for run in (whole, parts):
+        run.root.mkdir()
+    write(whole, *made_of)
+    with monkeypatch.context() as patch:
+        stop_at(event, patch)
+        with pytest.raises(StoppedError):
+            write(parts, *made_of)
+    return whole, parts
+
+
 def content(run: RunDir) -> tuple[bytes, bytes]:
     return run.submission.read_bytes(), run.submission_zip.read_bytes()
 
@@ -133,14 +148,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
-    for run in (whole, parts):
-        run.root.mkdir()
-    write(whole, tiny_config, dataset)
-    with monkeypatch.context() as patch:
-        stop_at(event, patch)
-        with pytest.raises(StoppedError):
-            write(parts, tiny_config, dataset)
+    whole, parts = whole_and_stopped(event, (tiny_config, dataset), tmp_path, monkeypatch)
     write(parts, tiny_config, dataset)
     assert content(parts) == content(whole)
     assert not (parts.root / ".submission.npy.partial").exists()
@@ -154,14 +162,8 @@ def test_what_is_noted_of_a_partial_file_that_is_gone_is_predicted_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
-    for run in (whole, parts):
-        run.root.mkdir()
-    write(whole, tiny_config, dataset)
-    with monkeypatch.context() as patch:
-        stop_at(f"renamed .submission.json {noted}", patch)
-        with pytest.raises(StoppedError):
-            write(parts, tiny_config, dataset)
+    event = f"renamed .submission.json {noted}"
+    whole, parts = whole_and_stopped(event, (tiny_config, dataset), tmp_path, monkeypatch)
     (parts.root / ".submission.npy.partial").unlink()
     write(parts, tiny_config, dataset)
     assert content(parts) == content(whole)
