@@ -143,7 +143,12 @@ def _crop_files(
     for file, kind in zip(files, kinds, strict=True):
         colour, decoded, interpolation, resized = formats[kind]
         frame = fn.decoders.image(
-            file, device=decoder, output_type=colour, dtype=decoded, adjust_orientation=False
+            file,
+            device=decoder,
+            output_type=colour,
+            dtype=decoded,
+            adjust_orientation=False,
+            jpeg_fancy_upsampling=True,  # chroma between its samples: the CPU's way on a GPU too
         )
         window = fn.resize(
             frame,

@@ -36,8 +36,8 @@ def test_replays_take_new_inputs_and_give_what_the_function_gives() -> None:
 
 @pytest.mark.gpu
 def test_recorded_steps_train_the_same_weights(tiny_config: Config) -> None:
-    ends = {}
-    for graphs in ("auto", "off"):
+    ends: dict[str, list[dict[str, Tensor]]] = {"auto": [], "off": []}
+    for graphs in ("auto", "off", "off"):
         runtime = tiny_config.runtime.model_copy(
             update={"device": "cuda", "precision": "fp32", "cuda_graphs": graphs}
         )
@@ -64,8 +64,9 @@ def test_recorded_steps_train_the_same_weights(tiny_config: Config) -> None:
             batch = Batch(image, depth.to(policy.device), label.to(policy.device), np.arange(2))
             # Another learning rate and other dropout at every step: neither is recorded.
             step(batch, 1e-2 / (number + 1), number, number)
-        ends[graphs] = learner.sums.means(), learner.ema.network.state_dict()
-    replay, eager = ends["auto"], ends["off"]
-    assert replay[0] == pytest.approx(eager[0], rel=1e-4)
-    for key, value in eager[1].items():
-        torch.testing.assert_close(replay[1][key], value, rtol=1e-3, atol=1e-4)
+        ends[graphs].append({"losses": learner.sums.sums, **learner.ema.network.state_dict()})
+    # Gradients of a GPU are added up in no fixed order: two equal runs differ, and so may these.
+    (replay,), (eager, again) = ends["auto"], ends["off"]
+    for key, value in eager.items():
+        spread = float((again[key] - value).abs().max())
+        torch.testing.assert_close(replay[key], value, rtol=1e-4, atol=1e-5 + 4 * spread)
