@@ -14,7 +14,7 @@ import kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmarks", "engine", "kernels")
-LONGEST_FILE = 300
+LONGEST_FILE = 400
 
 # Folders of somebody's machine, told apart from a relative path by what stands before the slash.
 MACHINE_PATH = re.compile(r"(?<![\w.)}*/-])/(?:home|root|Users|work|workspace|opt|mnt|data)/\w")
@@ -74,7 +74,7 @@ def test_kernels_and_engine_are_ours_and_not_packages_of_the_same_name() -> None
     assert [Path(path) for path in engine.__path__] == [ROOT / "engine"]
 
 
-def test_no_source_file_is_longer_than_300_lines() -> None:
+def test_no_source_file_is_longer_than_400_lines() -> None:
     sources = [path for path in project_files() if path.suffix in (".py", ".toml", "")]
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
