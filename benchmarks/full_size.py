@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.cli import load_config, parse_command_line, run_main
+from engine.cli import load_config, parse_command_line
+from engine.command import run_main
 from engine.config import Config
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.command import at_least, check_installed, load_size, say
-from engine.cli import parse_command_line, run_main
+from engine.cli import parse_command_line
+from engine.command import run_main
 
 if TYPE_CHECKING:
     from benchmarks.subset import Subset

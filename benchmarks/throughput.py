@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.command import at_least, check_installed, load_size, say
-from engine.cli import ConfigError, parse_command_line, run_main
+from engine.cli import ConfigError, parse_command_line
+from engine.command import run_main
 from engine.config import Config
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _check_run(run: Path) -> None:
 
 def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
     """What a later run has to share for its ratios to be comparable."""
-    from engine.identity import identity
+    from engine.rundir import identity
 
     experiment = identity(config, sections=("data", "model", "training", "inference"))
     return {

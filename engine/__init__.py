@@ -3,9 +3,10 @@
 Nothing is imported here; this page is the map. `docs/walk.md` follows one image through the files.
 
     train  predict  blend  compare  prepare     verbs: one command each; parse, call, show
-    config  formats  cli  nyuv2                 typed fields, what older files called them, flags
-    rundir  identity                            a run folder: its files, its hashes, its seal
-    experiment                                  a config opened for work: data, folds, device
+    cli  config  nyuv2                          files and flags become typed fields
+    rundir                                      a run folder: its files, its hashes, its seal
+    experiment                                  a config opened for work, and a run's stages
+    command  mistakes  formats  resume          errors and exit codes; what older runs hold to
 
     frames/      files on disk: listed, decoded, judged, remembered, kept decoded
     data/        folds, augmentation, sources: frames and draws become batches

@@ -5,45 +5,27 @@ needed. Nothing heavy is imported here, so that `--help` and a mistake answer at
 """
 
 import argparse
-import difflib
-import logging
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import tomli_w
 from pydantic import JsonValue, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSettingsSource
 
 from engine.config import Config
-from engine.formats import FORMAT, OLD_NAMES, FieldPath, Sections, fields_of
-
-_log = logging.getLogger(__name__)
-
-_told: list[str] = []
-"""What this process has said of renamed fields: it says it once."""
+from engine.formats import FORMAT, MOVED, Sections, Source, rename
+from engine.mistakes import describe, unknown_argument
 
 
 class ConfigError(ValueError):
     """A mistake in a config file or a flag; the message is meant for the user."""
 
 
-class _Settings(BaseSettings, Config):
-    """`Config` that also reads flags; environment variables are left out on purpose."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the name belongs to the overridden method
-        init_settings: Any,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[Any, ...]:
-        return (init_settings,)
+class _Settings(BaseSettings, Config):  # type: ignore[misc] # their settings are merged
+    """The fields that flags are made for. Never made itself: it would read the environment."""
 
 
 def parse_command_line(
@@ -67,22 +49,20 @@ def parse_command_line(
         # argparse would print the usage first: two lines a field, with the message at their end.
         raise ConfigError(f"command line: {message}")
 
-    parser.error = fail  # type: ignore[method-assign]
-    for name in OLD_NAMES:
-        hidden = argparse.SUPPRESS
-        parser.add_argument(f"--{name}", dest=name, default=hidden, help=hidden)
-
     def parse(root: argparse.ArgumentParser, typed: Any) -> argparse.Namespace:
         parsed, unknown = root.parse_known_args(typed)
         if unknown:
-            raise ConfigError(f"command line: {_unknown_argument(unknown[0], root)}")
-        for name in OLD_NAMES:
-            if hasattr(parsed, name):
-                old[name] = vars(parsed).pop(name)
+            fail(unknown_argument(unknown[0], root))
+        for name in vars(parsed).keys() & MOVED.keys():
+            old[name] = vars(parsed).pop(name)
         # The source rewrites the namespace it is given; the command's own options must survive.
         vars(options).update(vars(parsed))
         return parsed
 
+    parser.error = fail  # type: ignore[method-assign]
+    for name in MOVED:
+        hidden = argparse.SUPPRESS
+        parser.add_argument(f"--{name}", default=hidden, help=hidden)
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Settings,
         cli_parse_args=sys.argv[1:] if arguments is None else list(arguments),
@@ -99,7 +79,7 @@ def parse_command_line(
     return options, flags
 
 
-def read_file(file: Path) -> tuple[int, Sections]:
+def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     """The format of a config file, and the fields that it sets, as it names them.
 
     Raises:
@@ -121,8 +101,8 @@ def read_file(file: Path) -> tuple[int, Sections]:
 
 def load_config(
     files: Sequence[Path],
-    flags: Mapping[str, Mapping[str, JsonValue]] | None = None,
-    defaults: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    flags: Mapping[str, JsonValue] | None = None,
+    defaults: Mapping[str, JsonValue] | None = None,
 ) -> Config:
     """Merge `defaults`, TOML `files` left to right, then `flags`, and validate the result.
 
@@ -132,52 +112,34 @@ def load_config(
         ConfigError: a file cannot be read, a key is unknown, a value is out of range; one line a
             fault, with the file that set it.
     """
-    sources: list[tuple[str, Mapping[str, Mapping[str, JsonValue]]]] = [("config", defaults or {})]
+    sources: list[Source] = [("config", defaults or {})]
     sources += [(str(file), read_file(file)[1]) for file in files]
     sources += [("command line", flags or {})]
-    merged: dict[str, Any] = {}
-    origin: dict[FieldPath, str] = {}
-    renamed: list[str] = []
-    for source, sections in sources:
-        fields, old = fields_of(sections)
-        renamed += old
-        for path, value in fields.items():
-            origin[path] = origin[path[:1]] = source
-            # Sections merge key by key; a table below a section (class weights) is one value.
-            section = merged.setdefault(path[0], {})
-            if len(path) == 1:
-                merged[path[0]] = value
-            elif isinstance(section, dict):
-                section[path[1]] = value
-    if renamed and not _told:
-        _told.extend(dict.fromkeys(renamed))
-        _log.info("config: %s", ", ".join(_told))
+    merged, origin = _merge(sources)
+    if not MOVED.keys().isdisjoint(origin):
+        merged, origin = _merge(rename(sources))
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(fault, origin) for fault in error.errors())) from None
+        raise ConfigError("\n".join(describe(fault, origin) for fault in error.errors())) from None
 
 
-def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit: 2 for the user's mistakes, 1 for the world's, 130 for Ctrl-C.
-
-    A mistake prints its message alone; an error nobody foresaw keeps its traceback.
-    """
-    from engine.runtime.progress import start_logging
-
-    start_logging()
-    try:
-        code = main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except RuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("stopped; --resume continues where the last checkpoint stands", file=sys.stderr)
-        code = 130
-    raise SystemExit(code)
+def _merge(sources: Sequence[Source]) -> tuple[dict[str, JsonValue], dict[str, str]]:
+    """The sections together; and which source was the last to set each section, and each field."""
+    merged: dict[str, JsonValue] = {}
+    origin: dict[str, str] = {}
+    for source, sections in sources:
+        for section, values in sections.items():
+            origin[section] = source
+            if not isinstance(values, dict):
+                merged[section] = values
+                continue
+            origin |= dict.fromkeys((f"{section}.{key}" for key in values), source)
+            # Sections merge key by key; a table below a section (class weights) is one value.
+            before = merged.setdefault(section, {})
+            if isinstance(before, dict):
+                before.update(values)
+    return merged, origin
 
 
 def to_toml(config: Config) -> str:
@@ -185,42 +147,3 @@ def to_toml(config: Config) -> str:
     # An absent value has no TOML form.
     sections = config.model_dump(mode="json", exclude_none=True)
     return tomli_w.dumps({"format": FORMAT, **sections})
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """One line for each field in which two configs differ: `training.lr: 0.1 -> 0.2`."""
-    was, now = old.model_dump(), new.model_dump()
-    return [
-        f"{section}.{key}: {was[section][key]} -> {now[section][key]}"
-        for section in was
-        for key in was[section]
-        if was[section][key] != now[section][key]
-    ]
-
-
-def _unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
-    if not word.startswith("-"):
-        return f"unexpected {word!r}; a list is one word: --data.crop_hw [96,128]"
-    flag = word.partition("=")[0]
-    known = [option for action in parser._actions for option in action.option_strings]
-    near = difflib.get_close_matches(flag, known, n=1)
-    return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
-
-
-def _describe(fault: Any, origin: Mapping[FieldPath, str]) -> str:
-    path = tuple(str(part) for part in fault["loc"])
-    where = next(
-        (origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origin), "config"
-    )
-    key = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        # Tables below a section hold names that the user chose: none of them is unknown.
-        section = getattr(Config(), path[0]) if len(path) > 1 else Config()
-        known = list(type(section).model_fields)
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {'.'.join((*path[:-1], near[0]))}?" if near else f"known: {known}"
-        return f"{where}: unknown key {key}; {hint}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"{where}: {key} = {fault['input']!r}: {message}"

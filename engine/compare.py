@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import run_main
+from engine.command import run_main
 from engine.rundir import RunDir
 
 

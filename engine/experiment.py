@@ -1,35 +1,59 @@
-"""An experiment opened for work: its config, checked data, folds and device, and their hashes."""
+"""An experiment opened for work (config, checked data, folds, device, hash), and its stages.
+
+Each stage leaves its files in the run folder and is skipped where they already stand, so a later
+call goes on where an earlier one ended.
+"""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from engine.cli import ConfigError, differences, to_toml
-from engine.config import ROOMS, Config, RuntimeConfig, data_root
+from engine.cli import ConfigError, to_toml
+from engine.config import ROOMS, Config, data_root
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import choose_source, resident_limit
 from engine.formats import FORMAT
 from engine.frames.check import cache_folder
-from engine.frames.index import CheckMemory, Dataset, DatasetSpec, Sample, load_dataset
-from engine.identity import (
+from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.model.network import input_normalisation
+from engine.model.weights import check_source
+from engine.report.atlas import MaskOf, complete_atlas, stored_masks
+from engine.report.atlas_report import AtlasFrames
+from engine.report.finish import SubmissionFrames, finish
+from engine.report.summary import FoldResult, Summary, summarise
+from engine.resume import check_same_experiment, kept_runtime
+from engine.rooms.dataset import render_rooms
+from engine.rundir import (
+    RunDir,
     fold_hashes,
-    load_run,
     run_format,
     stage_identity,
     weights_identity,
+    write_text,
 )
-from engine.model.network import input_normalisation
-from engine.rooms.dataset import render_rooms
-from engine.rundir import RunDir, write_text
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.environment import describe_environment
 from engine.runtime.progress import track_total
-from engine.runtime.recorded import RecordedRuntime, resume_runtime
-from engine.training.checkpoint import Position, load_last
-from engine.training.loop import FoldTask
-from engine.views.predictor import check_runtime
+from engine.runtime.recorded import RecordedRuntime
+from engine.selection.temperature import TemperatureChoice, choose_temperature
+from engine.training.checkpoint import (
+    EPOCH_HEADER,
+    Position,
+    best_line,
+    load_last,
+    read_metrics,
+)
+from engine.training.loop import FoldTask, train_fold
+from engine.views import submission
+from engine.views.oof import oof_layout, predict_fold
+from engine.views.predictor import Predictor, check_runtime, open_predictor
+from engine.views.store import FoldState, ProbStoreWriter, forget_progress, open_store
 
 _log = logging.getLogger(__name__)
 
@@ -69,21 +93,17 @@ class Experiment:
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what; noted in the run folder.
 
-        A fold that was begun before keeps what it began with, see `resume_runtime`.
+        A fold that was begun before keeps what it began with.
         """
-        task, policy, runtime = self.task(fold), self.policy, self.config.runtime
-        samples = self.dataset.train.samples
-        now = recorded(runtime, policy, samples)
+        run, now = self, self._recorded()
         if self.position(fold) is not None:
-            began = recorded_runtime(self.dir, fold)
-            kept = runtime if began == now else resume_runtime(runtime, began, fold)
-            if kept != runtime:
-                policy = set_up_device(kept)
-                now = recorded(kept, policy, samples)
+            kept = kept_runtime(self.config.runtime, now, self.dir, fold)
+            if kept != self.config.runtime:
                 config = self.config.model_copy(update={"runtime": kept})
-                task = replace(task, config=config)
+                run = replace(self, config=config, policy=set_up_device(kept))
+                now = run._recorded()
         now.write(self.dir.runtime(fold))
-        return task, policy
+        return run.task(fold), run.policy
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
@@ -94,6 +114,10 @@ class Experiment:
         """Whether the fold has been trained to its last epoch."""
         position = self.position(fold)
         return position is not None and position.epoch == self.config.training.epochs
+
+    def predictor(self, folds: Iterable[int]) -> Predictor:
+        """The networks of trained folds, ready to predict."""
+        return open_predictor(self.config, self.dir, list(folds), self.policy)
 
     def stage_hash(self, *parts: str) -> str:
         """Hash of what predictions are made from: training, inference settings and `parts`."""
@@ -111,24 +135,17 @@ class Experiment:
         describe_environment(self.dataset.fingerprint).write(self.dir.environment)
         self.folds.file(self.dataset.train.samples).write(self.dir.folds)
 
-
-def check_same_experiment(config: Config, run_dir: RunDir) -> None:
-    """Refuse a run folder that holds another experiment.
-
-    Raises:
-        ConfigError: naming every field that changed, but for those that are no part of it.
-    """
-    if not run_dir.config.exists():
-        return
-    changed = [
-        line
-        for line in differences(load_run(run_dir), config)
-        if not line.startswith(("data.root:", "runtime."))
-    ]
-    if changed:
-        raise ConfigError(
-            f"{run_dir.root} holds another experiment; choose another --out, or undo:\n  "
-            + "\n  ".join(changed)
+    def _recorded(self) -> RecordedRuntime:
+        """What a fold that begins now runs with, all `auto` resolved."""
+        runtime, policy = self.config.runtime, self.policy
+        return RecordedRuntime(
+            device=str(policy.device),
+            source=choose_source(runtime, self.dataset.train.samples, policy.device)[0],
+            kernels=runtime.kernels,
+            compile="on" if policy.compile else "off",
+            cuda_graphs="on" if policy.replay else "off",
+            threads=torch.get_num_threads(),
+            precision="bf16" if policy.autocast_dtype is not None else "fp32",
         )
 
 
@@ -143,8 +160,7 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     Raises:
         DatasetError: the dataset has faults.
     """
-    data, runtime = config.data, config.runtime
-    root = data_root(config)
+    data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
@@ -187,31 +203,124 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
 
 
-def recorded(
-    runtime: RuntimeConfig, policy: DevicePolicy, samples: Sequence[Sample]
-) -> RecordedRuntime:
-    """What a fold that begins now runs with, all `auto` resolved."""
-    return RecordedRuntime(
-        device=str(policy.device),
-        source=choose_source(runtime, samples, policy.device)[0],
-        kernels=runtime.kernels,
-        compile="on" if policy.compile else "off",
-        cuda_graphs="on" if policy.replay else "off",
-        threads=torch.get_num_threads(),
-        precision="bf16" if policy.autocast_dtype is not None else "fp32",
-    )
+def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
+    """Run every stage that can be run; whether the run is finished now.
 
-
-def recorded_runtime(run: RunDir, fold: int) -> RecordedRuntime:
-    """What a fold that was begun in a run folder runs with.
-
-    A fold that format 1 began has no record: it keeps what the folder's config asks for, and each
-    call resolves its `auto` anew.
+    Args:
+        config: the experiment.
+        run_dir: the run folder; created, or continued if it holds the same experiment.
+        chosen: folds to train in this call; the later stages wait until all are trained.
+        resume: continue a fold that an earlier call left half-way.
 
     Raises:
-        ConfigError: the folder's config cannot be read.
-        ValueError: the fold's record is damaged.
+        ConfigError: the run folder holds another experiment, or a stopped fold without `resume`.
+        DatasetError: the dataset has faults.
+        RuntimeError: training diverged, or a file of the run is damaged.
     """
-    if run.runtime(fold).exists():
-        return RecordedRuntime.read(run.runtime(fold))
-    return RecordedRuntime.asked_for(load_run(run).runtime)
+    start_s = time.monotonic()
+    if run_dir.config.exists():
+        check_same_experiment(config, run_dir)
+    run = open_experiment(config, run_dir)
+    for fold in chosen:
+        position, epochs = run.position(fold), config.training.epochs
+        if position and position.epoch < epochs and not resume:
+            raise ConfigError(
+                f"fold {fold} of {run_dir.root} was stopped in epoch {position.epoch + 1} of "
+                f"{epochs}; --resume continues it exactly, another --out starts afresh"
+            )
+    opened_s = round(time.monotonic() - start_s, 3)
+    key = run.stage_hash(*run.fold_hashes())
+    if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
+        _log.info("%s is complete; nothing to do", run_dir.root)
+        complete_atlas(run_dir, key, _atlas_frames(run), partial(_open_masks, run, key))
+        submission.forget_progress(run_dir)
+        return True
+    run.write_description()
+    _train_folds(run, chosen)
+    weights = run.fold_hashes()
+    key = run.stage_hash(*weights)
+    predicted = _predict_out_of_fold(run, weights, key)
+    missing = [str(k) for k in range(config.data.folds) if k not in predicted]
+    if missing:
+        _log.info(
+            "folds %s remain: run the same command without --folds to complete %s",
+            " ".join(missing),
+            run_dir.root,
+        )
+        return False
+    _finish(run, key, predicted, opened_s)
+    return True
+
+
+def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
+    untrained = [fold for fold in chosen if not run.is_trained(fold)]
+    # A file that is missing is missed now, not when the folds before it have been trained.
+    for fold in untrained:
+        if run.position(fold) is None:
+            check_source(run.config.model.of_fold(fold))
+    if untrained and run.config.training.epochs:
+        _log.info("%s", EPOCH_HEADER)
+    for fold in untrained:
+        train_fold(*run.begin(fold))
+
+
+def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> dict[int, FoldState]:
+    """Predict every trained fold's validation frames; finish the store once all are trained."""
+    config, samples = run.config, run.dataset.train.samples
+    if run.dir.manifest.exists():
+        finished = open_store(run.dir.oof, key).manifest.predicted
+        forget_progress(run.dir.oof)
+        return finished
+    writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
+    predicted = {
+        fold: predict_fold(partial(run.predictor, [fold]), fold, weights[fold], samples, writer)
+        for fold in range(config.data.folds)
+        if run.is_trained(fold)
+    }
+    if len(predicted) == config.data.folds:
+        choice = choose_temperature(
+            config.inference.temperatures,
+            np.stack([state.counts() for state in predicted.values()]),
+            config.selection.temperature,
+        )
+        choice.write(run.dir.temperature)
+        writer.finish(choice.best, key)
+    return predicted
+
+
+def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s: float) -> None:
+    """Predict the test frames, map the errors and write the summary."""
+    config, test = run.config, run.dataset.test.samples
+    choice = TemperatureChoice.read(run.dir.temperature)
+
+    def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        return run.predictor(range(config.data.folds)).at(choice.best).masks(test, start)
+
+    results = {}
+    for fold, state in predicted.items():
+        # A fold that was not trained has one line too: the score of the weights it was given.
+        lines = read_metrics(run.dir.metrics(fold), max(config.training.epochs, 1))
+        best = best_line(lines)
+        assert best.miou is not None, "the last epoch is validated"
+        results[fold] = FoldResult(
+            state.counts()[choice.index],
+            best.epoch,
+            best.miou,
+            sum(line.train_s for line in lines),
+            sum(line.validation_s for line in lines),
+            state.elapsed_s,
+        )
+    summary = summarise(key, config.data.classes, choice.best, results, run.folds.leakage, opened_s)
+    open_masks = partial(_open_masks, run, key)
+    finish(run.dir, summary, _atlas_frames(run), open_masks, SubmissionFrames(test, masks))
+
+
+def _atlas_frames(run: Experiment) -> AtlasFrames:
+    fold_of = run.folds.fold_of.tolist()
+    return AtlasFrames(run.dataset.train.samples, fold_of, run.config.data.classes)
+
+
+def _open_masks(run: Experiment, key: str) -> MaskOf:
+    """The stored predictions of the training frames."""
+    prob_NChw = open_store(run.dir.oof, key).prob_NChw
+    return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)

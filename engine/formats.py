@@ -4,9 +4,12 @@
 2   `format = 2`; it stands in [runtime]
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 2
 """The format that run folders are written in."""
@@ -14,12 +17,15 @@ FORMAT = 2
 Sections = dict[str, dict[str, JsonValue]]
 """Fields of a config by section and key."""
 
+Source = tuple[str, Mapping[str, JsonValue]]
+"""A config file or the command line, by name, and its sections; by mistake, one may be no table."""
+
 INTRODUCED: Sections = {}
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
 `engine.config` gets another default."""
 
-_MOVED = {
+MOVED = {
     "data.source": "source",
     "data.cache": "cache",
     "data.workers": "workers",
@@ -32,40 +38,64 @@ _MOVED = {
     "training.save_every": "save_every",
     "inference.runtime": "inference",
 }
-"""What stood elsewhere in format 1, by its name then, each with its name in [runtime]."""
+"""What stood elsewhere in format 1, by its full name then, each with its name in [runtime]. Files
+and flags may still use the old names."""
 
-OLD_NAMES = tuple(_MOVED)
-"""Full names that only format 1 has; files and flags may still use them."""
+HASHED_1 = {
+    "data": "classes source folds fold_kind fold_seed blocks_per_fold input_hw crop_hw scale_limit "
+    "scale_p class_aware_p small_classes flip_p jitter_p brightness contrast",
+    "model": "encoder weights decoder input pyramid_channels segmentation_channels dropout "
+    "aspp_channels aspp_rates aspp_dropout drop_path",
+    "training": "seed epochs batch_size accumulate lr weight_decay schedule warmup clip_norm "
+    "ema_decay ema_warmup class_weights boundary_weight ignored_edges depth_weight validate_every "
+    "precision compile kernels threads",
+    "inference": "scales flip temperatures base_hw batch_size",
+    "selection": "temperature",
+}
+"""The fields that format 1 hashed, in its order. Frozen: a change would orphan every run."""
 
-FieldPath = tuple[str, ...]
-"""Section and key of a field, or a section alone that is, by mistake, no table."""
+RUNTIME_1: dict[str, JsonValue] = {
+    "source": "auto",
+    "precision": "auto",
+    "compile": "auto",
+    "kernels": "fused",
+    "threads": 0,
+}
+"""Fields of `HASHED_1` that are none of the experiment, with their defaults at the time. Folders
+that were begun then were hashed with what their config said; for all others these stand."""
+
+_told: list[str] = []
+"""What this process has said of renamed fields: it says it once."""
 
 
-def fields_of(
-    sections: Mapping[str, JsonValue | Mapping[str, JsonValue]],
-) -> tuple[dict[FieldPath, JsonValue], list[str]]:
-    """The fields that a file or the flags set, under the names that they have today.
+def rename(sources: Sequence[Source]) -> list[Source]:
+    """Put what sources say under the names of today; where one uses both, today's name wins.
 
-    Where one is given under both names the one of today wins.
-
-    Returns:
-        Value by path; and what was renamed, as "training.device is runtime.device now".
+    The first fields that a process meets under an old name are told in one line.
     """
-    moved: dict[FieldPath, JsonValue] = {}
-    others: dict[FieldPath, JsonValue] = {}
-    renamed = []
-    for section, values in sections.items():
-        if not isinstance(values, Mapping):
-            others[(section,)] = values
-            continue
-        for key, value in values.items():
-            now = _MOVED.get(f"{section}.{key}")
-            if now is None:
-                others[section, key] = value
+    renamed: list[Source] = []
+    told = []
+    for source, sections in sources:
+        moved: dict[str, JsonValue] = {}
+        others: dict[str, JsonValue] = {}
+        for section, values in sections.items():
+            if not isinstance(values, dict):
+                others[section] = values
                 continue
-            moved["runtime", now] = value
-            renamed.append(f"{section}.{key} is runtime.{now} now")
-            if now == "compile":
-                # It was one switch: "off" meant no CUDA graphs either.
-                moved["runtime", "cuda_graphs"] = "off" if value == "off" else "auto"
-    return {**moved, **others}, renamed
+            kept: dict[str, JsonValue] = {}
+            for key, value in values.items():
+                now = MOVED.get(f"{section}.{key}")
+                if now is None:
+                    kept[key] = value
+                    continue
+                moved[now] = value
+                told.append(f"{section}.{key} is runtime.{now} now")
+                if now == "compile":
+                    # It was one switch: "off" meant no CUDA graphs either.
+                    moved["cuda_graphs"] = "off" if value == "off" else "auto"
+            others[section] = kept
+        renamed += [(source, {"runtime": moved} if moved else {}), (source, others)]
+    if told and not _told:
+        _told.extend(dict.fromkeys(told))
+        _log.info("config: %s", ", ".join(_told))
+    return renamed

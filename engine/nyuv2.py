@@ -5,22 +5,28 @@ Images", ECCV 2012; the 13 classes are those of Couprie et al., "Indoor Semantic
 depth information", ICLR 2013.
 """
 
-CLASSES: tuple[str, ...] = (
-    "bed",
-    "books",
-    "ceiling",
-    "chair",
-    "floor",
-    "furniture",
-    "objects",
-    "picture",
-    "sofa",
-    "table",
-    "tv",
-    "wall",
-    "window",
-)
+_COLOURS = {
+    "bed": (214, 39, 40),
+    "books": (188, 189, 34),
+    "ceiling": (199, 199, 199),
+    "chair": (255, 127, 14),
+    "floor": (140, 86, 75),
+    "furniture": (44, 160, 44),
+    "objects": (227, 119, 194),
+    "picture": (148, 103, 189),
+    "sofa": (31, 119, 180),
+    "table": (152, 223, 138),
+    "tv": (23, 190, 207),
+    "wall": (127, 127, 127),
+    "window": (174, 199, 232),
+}
+"""Each class, in the order of its index, and its RGB colour."""
+
+CLASSES: tuple[str, ...] = tuple(_COLOURS)
 """Class names; a class's index is its position."""
+
+PALETTE: tuple[tuple[int, int, int], ...] = tuple(_COLOURS.values())
+"""RGB colour of each class in the indexed masks that `engine.predict` writes."""
 
 SMALL_CLASSES: tuple[str, ...] = ("books", "chair", "objects", "picture", "tv")
 """Classes that cover few pixels: what a class-aware crop is centred on."""
@@ -36,20 +42,3 @@ DEPTH_MAX_M = 10.0
 
 MILLIMETRES_PER_METRE = 1000.0
 """Depth maps on disk count millimetres; 0 means missing."""
-
-PALETTE: tuple[tuple[int, int, int], ...] = (
-    (214, 39, 40),
-    (188, 189, 34),
-    (199, 199, 199),
-    (255, 127, 14),
-    (140, 86, 75),
-    (44, 160, 44),
-    (227, 119, 194),
-    (148, 103, 189),
-    (31, 119, 180),
-    (152, 223, 138),
-    (23, 190, 207),
-    (127, 127, 127),
-    (174, 199, 232),
-)
-"""RGB colour of each class in the indexed masks that `engine.predict` writes."""

@@ -4,16 +4,11 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engine.cli import ConfigError, run_main
+from engine.cli import ConfigError
+from engine.command import run_main
 from engine.config import Config
-from engine.identity import load_run
-from engine.rundir import RunDir, whole_file
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from engine.rundir import RunDir, load_run, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -27,31 +22,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "8-bit PNG of the image's size, pixel value = class index, class colours as palette.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder of engine.train")
-    parser.add_argument("images", type=Path, metavar="FOLDER", help="folder of .jpg or .png images")
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="run folder of engine.train")
+    add("images", type=Path, metavar="FOLDER", help="folder of .jpg or .png images")
+    add(
         "--depth",
         type=Path,
         help="folder of 16-bit PNG depth maps, millimetres, joined by stem "
         "(default, where the run needs it: FOLDER/../depth)",
     )
-    parser.add_argument(
-        "--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)"
-    )
-    parser.add_argument("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
-    parser.add_argument(
+    add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)")
+    add("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
+    add(
         "--runtime",
         choices=("torch", "openvino"),
         help="what runs the networks (default: the run's)",
     )
     options = parser.parse_args(arguments)
     run = RunDir(options.run)
-    flags: dict[str, dict[str, str]] = {}
-    if options.device:
-        flags.setdefault("runtime", {})["device"] = options.device
-    if options.runtime:
-        flags.setdefault("runtime", {})["inference"] = options.runtime
-    config = load_run(run, flags)
+    asked = {"device": options.device, "inference": options.runtime}
+    config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
     if not run.temperature.exists():
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
     out = options.out or options.run / "masks" / options.images.resolve().name
@@ -73,7 +63,10 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
         DatasetError: a file cannot be used; names every such file.
         FileNotFoundError: the run lacks a fold's weights.
     """
+    from PIL import Image
+
     from engine.frames.index import load_frames
+    from engine.nyuv2 import PALETTE
     from engine.runtime.device import set_up_device
     from engine.runtime.progress import track, track_total
     from engine.selection.temperature import TemperatureChoice
@@ -89,25 +82,16 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     policy = set_up_device(config.runtime)
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
-    masks = predictor.masks(samples)
+    colours = [value for colour in PALETTE for value in colour]
     with track("masks", len(samples)) as advance:
-        for first, mask_BHW in masks:
-            for offset, mask_HW in enumerate(mask_BHW):
-                _write_mask(out / f"{samples[first + offset].stem}.png", mask_HW)
+        for first, mask_BHW in predictor.masks(samples):
+            for sample, mask_HW in zip(samples[first:], mask_BHW, strict=False):
+                image = Image.fromarray(mask_HW, mode="L").convert("P")
+                image.putpalette(colours)
+                with whole_file(out / f"{sample.stem}.png") as temporary:
+                    image.save(temporary, format="PNG")
             advance(len(mask_BHW))
     _log.info("%d masks in %s (T = %g)", len(samples), out, temperature)
-
-
-def _write_mask(path: Path, mask_HW: "NDArray[np.uint8]") -> None:
-    from PIL import Image
-
-    from engine.nyuv2 import PALETTE
-
-    image = Image.fromarray(mask_HW, mode="L")
-    image = image.convert("P")
-    image.putpalette([value for colour in PALETTE for value in colour])
-    with whole_file(path) as temporary:
-        image.save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

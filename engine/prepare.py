@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.cli import load_config, run_main
+from engine.cli import load_config
+from engine.command import run_main
 from engine.config import DataConfig, RuntimeConfig
 
 if TYPE_CHECKING:

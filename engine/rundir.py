@@ -1,4 +1,4 @@
-"""Every file name of a run folder, and the one way a file appears in it: whole or not at all.
+"""A run folder: its files, which appear whole or not at all, the hashes that tie them, its seal.
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
@@ -12,17 +12,27 @@ runs/NAME/
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
 
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
+
+The hashes stand in checkpoints, weights and stores, so they may never change for what exists: a
+table holds what went into them at format 1, and a field that is added later goes in only where it
+differs from the default that it was introduced with (`engine.formats.INTRODUCED`).
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_core import to_json
+
+from engine.cli import ConfigError, load_config, read_file
+from engine.config import Config, data_root
+from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1
 
 
 class _Name:
@@ -149,3 +159,113 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:
+    """The config that a run folder was made with, and `flags` over it.
+
+    Raises:
+        ConfigError: it is not a run folder, or its config cannot be read.
+    """
+    if not run.config.exists():
+        raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
+    return load_config([run.config], flags, INTRODUCED)
+
+
+def run_format(run: RunDir) -> int | None:
+    """The format of a run folder, None if it has no config yet; raises as `read_file`."""
+    return read_file(run.config)[0] if run.config.exists() else None
+
+
+def identity(
+    config: Config, *parts: str, sections: tuple[str, ...], run: RunDir | None = None
+) -> str:
+    """SHA-256 over the experiment's fields in the named sections, and `parts`.
+
+    Args:
+        config: the experiment.
+        *parts: what else it covers.
+        sections: of the config.
+        run: the folder that the hash is for; one of format 1 says what its hash was made of.
+    """
+    runtime = RUNTIME_1
+    if run is not None and run_format(run) == 1:
+        began = load_run(run).runtime
+        runtime = {name: getattr(began, name) for name in RUNTIME_1}
+    digest = hashlib.sha256()
+    for section in sections:
+        values = getattr(config, section)
+        fields = {
+            name: runtime[name] if name in runtime else getattr(values, name)
+            for name in HASHED_1[section].split()
+        }
+        digest.update(f"{section}=".encode() + to_json(fields) + b"\n")
+        # A field younger than the table: silent at the value that stood for it when there was no
+        # such field, so that adding one changes no hash that exists.
+        for key, default in INTRODUCED.get(section, {}).items():
+            value = to_json(getattr(values, key))
+            if value != to_json(default):
+                digest.update(f"{section}.{key}=".encode() + value + b"\n")
+    for part in parts:
+        digest.update(f"{part}\n".encode())
+    return digest.hexdigest()
+
+
+def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Sequence[int]) -> str:
+    """Hash of all that the trained weights of a run folder, which need not exist yet, depend on.
+
+    Args:
+        config: the run's.
+        run: its folder.
+        fingerprint: of the dataset.
+        fold_of: the fold that each training frame validates.
+    """
+    sections = ("data", "model", "training")
+    return identity(config, fingerprint, ",".join(map(str, fold_of)), sections=sections, run=run)
+
+
+def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
+    """Hash of what predictions are made from: training, inference settings and `parts`."""
+    return identity(config, weights_hash, *parts, sections=("inference", "selection"))
+
+
+def fold_hashes(config: Config, run: RunDir) -> list[str]:
+    """Hash of each fold's weights in a run folder; "untrained" for a fold without any."""
+    paths = [run.best(fold) for fold in range(config.data.folds)]
+    return [file_hash(path) if path.exists() else "untrained" for path in paths]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(config: Config, run: RunDir) -> None:
+    """Write `seal.json`: the run of this experiment is finished, and its results are whole.
+
+    The seal answers a second call without reading what the run rests on: a hash of the
+    experiment's fields and of the name, size, times and inode of every file of dataset and results.
+    """
+    write_text(run.seal, _seal(config, run))
+
+
+def is_sealed(config: Config, run: RunDir) -> bool:
+    """Whether a run of this experiment was finished here and nothing has changed since."""
+    return run.seal.exists() and run.seal.read_text("utf-8") == _seal(config, run)
+
+
+def _seal(config: Config, run: RunDir) -> str:
+    fields = config.model_dump_json(exclude={"runtime": True, "data": {"root"}})
+    digest = hashlib.sha256(fields.encode())
+    for folder, patterns in (
+        (data_root(config), ("*.csv", "*/image/*", "*/depth/*", "*/label/*")),
+        # Not its masks and profiles, which are made later.
+        (run.root, ("*", "fold*/*", "oof/*")),
+    ):
+        for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+            if path.is_file() and path != run.seal:
+                told, name = path.stat(), path.relative_to(folder).as_posix()
+                times = told.st_mtime_ns, told.st_ctime_ns
+                digest.update(f"{name} {told.st_size} {times} {told.st_ino}\n".encode())
+    return f'{{"seal": "{digest.hexdigest()}"}}\n'

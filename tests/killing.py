@@ -24,14 +24,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-import engine.report.finish
-import engine.rooms.dataset
+import engine.experiment
 import engine.train
-import engine.training.loop
-import engine.views.oof
-import engine.views.submission
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import start_logging
+from engine.training import loop
 from engine.training.loop import FoldTask
 from engine.training.step import TrainStep
 
@@ -63,7 +60,7 @@ class _Killer:
 def install(killer: _Killer) -> None:
     """Let the events pass the killer."""
     train_step, replace, unlink = TrainStep.__call__, Path.replace, Path.unlink
-    pwrite, fsync, train_fold = os.pwrite, os.fsync, engine.training.loop.train_fold
+    pwrite, fsync, train_fold = os.pwrite, os.fsync, loop.train_fold
 
     def killing_fold(task: FoldTask, policy: DevicePolicy) -> None:
         if killer.happens(f"fold {task.fold}"):
@@ -101,7 +98,7 @@ def install(killer: _Killer) -> None:
             killer.kill()
         fsync(descriptor)
 
-    engine.training.loop.train_fold = killing_fold
+    engine.experiment.train_fold = killing_fold  # type: ignore[attr-defined]
     TrainStep.__call__ = killing_step  # type: ignore[method-assign]
     Path.replace = killing_replace  # type: ignore[method-assign, assignment]
     Path.unlink = killing_unlink  # type: ignore[method-assign]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from engine import blend
-from engine.cli import ConfigError, run_main
+from engine.cli import ConfigError
+from engine.command import run_main
 from engine.config import Config
 from engine.rundir import RunDir
 from engine.views import submission

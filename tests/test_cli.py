@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.cli import ConfigError, differences, load_config, parse_command_line, run_main, to_toml
+from engine.cli import ConfigError, load_config, parse_command_line, to_toml
+from engine.command import run_main
 from engine.config import Config
+from engine.resume import differences
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from engine import cli, formats, predict, train
+from engine import formats, predict, train
 from engine.cli import ConfigError, load_config, parse_command_line, to_toml
 from engine.config import Config
 from engine.data.folds import FoldsFile
-from engine.experiment import check_same_experiment, open_experiment, recorded_runtime
+from engine.experiment import open_experiment
 from engine.formats import FORMAT
-from engine.identity import load_run, run_format
-from engine.rundir import RunDir
+from engine.resume import check_same_experiment, recorded_runtime
+from engine.rundir import RunDir, load_run, run_format
 from engine.runtime.environment import Environment, describe_environment
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.members import open_members
@@ -42,7 +42,7 @@ runtime = "openvino"
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_told", [])
+    monkeypatch.setattr(formats, "_told", [])
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda path: path.name)
@@ -217,7 +217,7 @@ def test_an_old_file_is_read_and_one_line_says_what_moved(
 
 @pytest.mark.parametrize("value", ["on", "auto"])
 def test_compile_was_the_switch_of_cuda_graphs_too(value: str) -> None:
-    off = {"training": {"compile": "off"}, "runtime": {"cuda_graphs": "on"}}
+    off: formats.Sections = {"training": {"compile": "off"}, "runtime": {"cuda_graphs": "on"}}
     assert load_config([], off).runtime.cuda_graphs == "on"
     runtime = load_config([], {"training": {"compile": value}}).runtime
     assert (runtime.compile, runtime.cuda_graphs) == (value, "auto")
@@ -238,7 +238,7 @@ def test_old_flags_are_read() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     arguments = ["--training.threads", "3", "--data.source=torch", "--training.epochs", "7"]
     options, flags = parse_command_line(parser, [*arguments, "--inference.runtime", "openvino"])
-    assert vars(options).keys().isdisjoint(formats.OLD_NAMES)
+    assert vars(options).keys().isdisjoint(formats.MOVED)
     config = load_config([], flags)
     assert (config.runtime.threads, config.runtime.source) == (3, "torch")
     assert (config.runtime.inference, config.training.epochs) == ("openvino", 7)

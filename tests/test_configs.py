@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.cli import differences, load_config
+from engine.cli import load_config
 from engine.config import Config
 from engine.model.network import Network, build_network
+from engine.resume import differences
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OVERLAYS = ("lite", "exp093_ensemble")

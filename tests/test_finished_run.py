@@ -13,8 +13,7 @@ import pytest
 from engine import train
 from engine.cli import load_config
 from engine.config import Config
-from engine.identity import is_sealed
-from engine.rundir import RunDir
+from engine.rundir import RunDir, is_sealed
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 

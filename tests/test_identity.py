@@ -10,8 +10,7 @@ from engine import formats
 from engine.cli import load_config
 from engine.config import Config, RuntimeConfig
 from engine.formats import INTRODUCED
-from engine.identity import file_hash, identity, stage_identity, weights_identity
-from engine.rundir import RunDir
+from engine.rundir import RunDir, file_hash, identity, stage_identity, weights_identity
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = ("data", "model", "training", "inference", "selection")

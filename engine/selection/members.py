@@ -13,8 +13,7 @@ from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
 from engine.frames.index import Dataset
-from engine.identity import fold_hashes, load_run, stage_identity, weights_identity
-from engine.rundir import RunDir
+from engine.rundir import RunDir, fold_hashes, load_run, stage_identity, weights_identity
 from engine.runtime.environment import Environment
 from engine.selection.pixels import OofPixels
 from engine.views.store import Manifest, ProbStore, open_store

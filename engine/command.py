@@ -1,0 +1,24 @@
+"""How a command begins and ends: its messages shown, its errors one line and an exit code."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run a command and exit: 2 for the user's mistakes, 1 for the world's, 130 for Ctrl-C.
+
+    A mistake prints its message alone; an error nobody foresaw keeps its traceback.
+    """
+    from engine.runtime.progress import start_logging
+
+    start_logging()
+    try:
+        code = main()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1 if isinstance(error, RuntimeError) else 2
+    except KeyboardInterrupt:
+        print("stopped; --resume continues where the last checkpoint stands", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)

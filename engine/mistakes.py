@@ -1,0 +1,43 @@
+"""What the user is told of a mistake in a config file or a flag."""
+
+import argparse
+import difflib
+from collections.abc import Mapping
+
+from pydantic_core import ErrorDetails
+
+from engine.config import Config
+
+
+def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
+    """What to do about a word of the command line that `parser` does not know."""
+    if not word.startswith("-"):
+        return f"unexpected {word!r}; a list is one word: --data.crop_hw [96,128]"
+    flag = word.partition("=")[0]
+    known = [option for action in parser._actions for option in action.option_strings]
+    near = difflib.get_close_matches(flag, known, n=1)
+    return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
+
+
+def describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
+    """A fault that the validation of a config found, and where it comes from, in one line.
+
+    Args:
+        fault: as pydantic tells it.
+        origin: what set a section, or a field by its full name.
+    """
+    path = [str(part) for part in fault["loc"]]
+    above = (".".join(path[:n]) for n in range(len(path), 0, -1))
+    where = next((origin[name] for name in above if name in origin), "config")
+    key = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        # Tables below a section hold names that the user chose: none of them is unknown.
+        section = getattr(Config(), path[0]) if len(path) > 1 else Config()
+        known = list(type(section).model_fields)
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {'.'.join((*path[:-1], near[0]))}?" if near else f"known: {known}"
+        return f"{where}: unknown key {key}; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"{where}: {key} = {fault['input']!r}: {message}"
