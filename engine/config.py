@@ -13,15 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine import nyuv2
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
 ROOMS = "rooms"
 """The `data.root` that stands for the embedded procedural dataset, kept in `data/rooms`."""
 
-
 _UNTRAINED = ("none", "timm")
 """Sources of `model.weights` that leave the decoder random, as a package does."""
-
 
 IN_CHANNELS = {"rgb": 3, "rgbd": 4}
 """Number of channels of the network's input, by `model.input`."""
@@ -34,10 +30,12 @@ def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
         raise ValueError(f"{key} names the class {name!r}, which data.classes lacks; {hint}")
 
 
-class DataConfig(BaseModel):
-    """Frames, folds and augmentation."""
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model_config = _FROZEN
+
+class DataConfig(_Section):
+    """Frames, folds and augmentation."""
 
     root: str = Field(ROOMS, description="dataset folder, or 'rooms': the embedded one")
     classes: tuple[str, ...] = Field(
@@ -81,10 +79,8 @@ class DataConfig(BaseModel):
         return self
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(_Section):
     """Encoder, decoder, heads and where their starting weights come from."""
-
-    model_config = _FROZEN
 
     encoder: str = Field("convnext_base", description="timm model name")
     weights: str = Field(
@@ -130,10 +126,8 @@ class ModelConfig(BaseModel):
         return self.model_copy(update={"weights": self.weights.replace("{fold}", str(fold))})
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(_Section):
     """Optimisation and loss."""
-
-    model_config = _FROZEN
 
     seed: int = Field(42, ge=0, description="seed of weights, draws and dropout")
     epochs: int = Field(
@@ -159,10 +153,8 @@ class TrainingConfig(BaseModel):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
 
 
-class InferenceConfig(BaseModel):
+class InferenceConfig(_Section):
     """Views and what the probability store keeps."""
-
-    model_config = _FROZEN
 
     scales: tuple[float, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
     flip: bool = Field(True, description="add the mirrored view of every scale")
@@ -189,24 +181,20 @@ class InferenceConfig(BaseModel):
         return self
 
 
-class SelectionConfig(BaseModel):
+class SelectionConfig(_Section):
     """What is chosen on out-of-fold predictions."""
-
-    model_config = _FROZEN
 
     temperature: float | None = Field(
         None, description="use this one of inference.temperatures; none = the best on OOF mIoU"
     )
 
 
-class RuntimeConfig(BaseModel):
+class RuntimeConfig(_Section):
     """What runs the experiment, and is no part of it.
 
     Those of `engine.runtime.recorded` change rounding: they are resolved when a fold begins, and
     kept when it is resumed. The others are free: they may differ from call to call.
     """
-
-    model_config = _FROZEN
 
     workers: int = Field(2, ge=1, description="decoding threads")
     cache: str = Field("", description="folder of decoded frames, empty = the user's cache folder")
@@ -235,10 +223,8 @@ class RuntimeConfig(BaseModel):
     )
 
 
-class Config(BaseModel):
+class Config(_Section):
     """One experiment."""
-
-    model_config = _FROZEN
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -249,20 +235,6 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self._check_training()
-        for name, weight in self.training.class_weights.items():
-            _known_class("training.class_weights", name, self.data.classes)
-            if weight <= 0:
-                raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
-        chosen = self.selection.temperature
-        if chosen is not None and chosen not in self.inference.temperatures:
-            raise ValueError(
-                f"selection.temperature {chosen} is not among inference.temperatures "
-                f"{self.inference.temperatures}"
-            )
-        return self
-
-    def _check_training(self) -> None:
         batch, parts = self.training.batch_size, self.training.accumulate
         if batch % parts:
             raise ValueError(
@@ -280,6 +252,17 @@ class Config(BaseModel):
                 "training.epochs = 0 takes the starting weights as the fold's, and model.weights = "
                 f"{weights!r} has no trained decoder; name a file of a whole network"
             )
+        for name, weight in self.training.class_weights.items():
+            _known_class("training.class_weights", name, self.data.classes)
+            if weight <= 0:
+                raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
+        chosen = self.selection.temperature
+        if chosen is not None and chosen not in self.inference.temperatures:
+            raise ValueError(
+                f"selection.temperature {chosen} is not among inference.temperatures "
+                f"{self.inference.temperatures}"
+            )
+        return self
 
 
 def data_root(config: Config) -> Path:

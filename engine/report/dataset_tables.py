@@ -1,0 +1,83 @@
+"""What `engine.prepare check` shows of a sound dataset: its frames, classes and folds."""
+
+from collections import Counter
+from pathlib import Path
+
+from rich.table import Table
+
+from engine.config import DataConfig
+from engine.data.folds import KINDS, Folds, make_folds
+from engine.frames.index import Dataset
+
+
+def dataset_tables(root: Path, dataset: Dataset, config: DataConfig) -> list[Table]:
+    """Frames by split, pixels by class and folds by kind; `config` says what classes and folds."""
+    kinds = {kind: _folds(dataset, kind, config) for kind in KINDS}
+    return [
+        _frame_table(root, dataset),
+        _class_table(dataset, config.classes, kinds[config.fold_kind]),
+        _fold_table(kinds),
+    ]
+
+
+def _folds(dataset: Dataset, kind: str, config: DataConfig) -> Folds | str:
+    """The folds of a kind, or why there are none."""
+    samples, count, seed = dataset.train.samples, config.folds, config.fold_seed
+    try:
+        return make_folds(samples, kind, count, seed, config.blocks_per_fold)
+    except ValueError as error:
+        return str(error)
+
+
+def _frame_table(root: Path, dataset: Dataset) -> Table:
+    table = Table("split", "frames", "scenes", "height x width", "no depth", title=str(root))
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        samples = split.samples
+        sizes = Counter(sample.hw for sample in samples)
+        shown = [
+            f"{h} x {w}" + (f" ({n})" if len(sizes) > 1 else "")
+            for (h, w), n in sizes.most_common(5)
+        ]
+        if len(sizes) > len(shown):
+            shown.append(f"and {len(sizes) - len(shown)} more sizes")
+        scenes = len({sample.scene for sample in samples} - {None})
+        no_depth = _percent(float(split.missing_depth_N.mean())) if samples else "-"
+        sizes_shown = ", ".join(shown) or "-"
+        table.add_row(name, str(len(samples)), str(scenes or "-"), sizes_shown, no_depth)
+    table.caption = f"fingerprint {dataset.fingerprint[:16]}"
+    return table
+
+
+def _class_table(dataset: Dataset, classes: tuple[str, ...], folds: Folds | str) -> Table:
+    pixels_NC = dataset.train.class_pixels_NC
+    ignored = int(dataset.train.ignored_pixels_N.sum())
+    labelled = int(pixels_NC.sum())
+    table = Table("class", title="labelled training pixels")
+    for heading in ("share", "frames", "lowest fold", "highest fold"):
+        table.add_column(heading, justify="right")
+    sums = []
+    if not isinstance(folds, str):
+        sums = [pixels_NC[folds.validation(fold)].sum(0) for fold in range(folds.count)]
+    for index, name in enumerate(classes):
+        shares = [float(counts[index] / max(1, counts.sum())) for counts in sums]
+        extremes = [_percent(min(shares)), _percent(max(shares))] if shares else ["-", "-"]
+        share = _percent(float(pixels_NC[:, index].sum()) / labelled)
+        table.add_row(name, share, str(int((pixels_NC[:, index] > 0).sum())), *extremes)
+    table.caption = f"{_percent(ignored / (ignored + labelled))} of all pixels carry no label"
+    return table
+
+
+def _fold_table(kinds: dict[str, Folds | str]) -> Table:
+    title = "folds; leakage = validation frames with a neighbour in training"
+    table = Table("kind", "leakage", "frames in each", title=title)
+    for kind, folds in kinds.items():
+        if isinstance(folds, str):
+            table.add_row(kind, "-", folds)
+        else:
+            sizes = [str(len(folds.validation(fold))) for fold in range(folds.count)]
+            table.add_row(kind, _percent(folds.leakage), " ".join(sizes))
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
