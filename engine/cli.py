@@ -31,14 +31,10 @@ class _Settings(BaseSettings, Config):  # type: ignore[misc] # their settings ar
 def parse_command_line(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, Sections]:
-    """Add one flag per config field to `parser` and parse `arguments` with it.
-
-    Args:
-        parser: the command's own parser, with its own options already added.
-        arguments: what was typed; None means `sys.argv`.
+    """Add one flag per config field to a command's parser and parse `arguments`, or `sys.argv`.
 
     Returns:
-        The command's options, and the config fields that flags set.
+        The command's own options, and the config fields that flags set.
 
     Raises:
         ConfigError: a flag is unknown, lacks its value or has one that does not fit.

@@ -42,13 +42,7 @@ from engine.runtime.environment import describe_environment
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.temperature import TemperatureChoice, choose_temperature
-from engine.training.checkpoint import (
-    EPOCH_HEADER,
-    Position,
-    best_line,
-    load_last,
-    read_metrics,
-)
+from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
 from engine.views import submission
 from engine.views.oof import oof_layout, predict_fold
@@ -60,16 +54,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config on its data: what every stage of one call needs.
-
-    Attributes:
-        config: the experiment's fields.
-        dir: its run folder.
-        dataset: the checked frames.
-        folds: the split of the training frames.
-        policy: device and precision.
-        weights_hash: of all that trained weights depend on.
-    """
+    """A config on its data and device: what every stage of one call needs."""
 
     config: Config
     dir: RunDir
@@ -77,6 +62,7 @@ class Experiment:
     folds: Folds
     policy: DevicePolicy
     weights_hash: str
+    """Of all that trained weights depend on."""
 
     def task(self, fold: int) -> FoldTask:
         """What training of a fold needs."""
@@ -91,10 +77,7 @@ class Experiment:
         )
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
-        """What trains a fold, and on what; noted in the run folder.
-
-        A fold that was begun before keeps what it began with.
-        """
+        """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
         run, now = self, self._recorded()
         if self.position(fold) is not None:
             kept = kept_runtime(self.config.runtime, now, self.dir, fold)
@@ -105,9 +88,9 @@ class Experiment:
         now.write(self.dir.runtime(fold))
         return run.task(fold), run.policy
 
-    def position(self, fold: int) -> Position | None:
+    def position(self, fold: int) -> checkpoint.Position | None:
         """Where an earlier call left the fold; None if it never saved."""
-        saved = load_last(self.dir.last(fold), self.weights_hash)
+        saved = checkpoint.load_last(self.dir.last(fold), self.weights_hash)
         return None if saved is None else saved.position
 
     def is_trained(self, fold: int) -> bool:
@@ -152,13 +135,8 @@ class Experiment:
 def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     """Check the dataset that a config names; the embedded rooms are rendered if they are not there.
 
-    Args:
-        config: the experiment.
-        device: on which to train. Frames that its source would keep are kept decoded as they are
-            checked; by default none are.
-
-    Raises:
-        DatasetError: the dataset has faults.
+    Frames that the source of a `device` to train on would keep are kept decoded as they are
+    checked. Raises DatasetError for faults of the dataset.
     """
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
@@ -191,14 +169,9 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     folds = make_folds(
         dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
     )
-    _log.info(
-        "%s: %d training and %d test frames; %s folds, leakage %.1f %%",
-        data.root,
-        len(dataset.train.samples),
-        len(dataset.test.samples),
-        folds.kind,
-        100 * folds.leakage,
-    )
+    counts = len(dataset.train.samples), len(dataset.test.samples)
+    told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
+    _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
 
@@ -208,7 +181,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
 
     Args:
         config: the experiment.
-        run_dir: the run folder; created, or continued if it holds the same experiment.
+        run_dir: created, or continued if it holds the same experiment.
         chosen: folds to train in this call; the later stages wait until all are trained.
         resume: continue a fold that an earlier call left half-way.
 
@@ -242,11 +215,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     predicted = _predict_out_of_fold(run, weights, key)
     missing = [str(k) for k in range(config.data.folds) if k not in predicted]
     if missing:
-        _log.info(
-            "folds %s remain: run the same command without --folds to complete %s",
-            " ".join(missing),
-            run_dir.root,
-        )
+        told = "folds %s remain: run the same command without --folds to complete %s"
+        _log.info(told, " ".join(missing), run_dir.root)
         return False
     _finish(run, key, predicted, opened_s)
     return True
@@ -259,7 +229,7 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
         if run.position(fold) is None:
             check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
-        _log.info("%s", EPOCH_HEADER)
+        _log.info("%s", checkpoint.EPOCH_HEADER)
     for fold in untrained:
         train_fold(*run.begin(fold))
 
@@ -299,8 +269,8 @@ def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s
     results = {}
     for fold, state in predicted.items():
         # A fold that was not trained has one line too: the score of the weights it was given.
-        lines = read_metrics(run.dir.metrics(fold), max(config.training.epochs, 1))
-        best = best_line(lines)
+        lines = checkpoint.read_metrics(run.dir.metrics(fold), max(config.training.epochs, 1))
+        best = checkpoint.best_line(lines)
         assert best.miou is not None, "the last epoch is validated"
         results[fold] = FoldResult(
             state.counts()[choice.index],

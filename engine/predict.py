@@ -55,9 +55,9 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     Args:
         config: the run's.
         run: a finished run.
-        images: folder of images.
+        images: folder of images, whose stems name the masks.
         depth: folder of depth maps; used if the run's network takes depth.
-        out: created; masks are named after the images' stems.
+        out: created.
 
     Raises:
         DatasetError: a file cannot be used; names every such file.

@@ -10,7 +10,6 @@ runs/NAME/
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
-
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
 
 The hashes stand in checkpoints, weights and stores, so they may never change for what exists: a
@@ -88,10 +87,7 @@ class RunDir:
 
 
 class Record(BaseModel):
-    """What one stage leaves for another in a JSON file, validated on both sides.
-
-    A field that was not given is left out of the file; one that was given as None is null there.
-    """
+    """What one stage leaves for another in a JSON file; a field that was not given is not in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -105,12 +101,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or another release's; the message names it.
-        """
+        """Read what `write` wrote; a ValueError names a file that is damaged or does not fit."""
         return cls.parse(path.read_text(encoding="utf-8"), path)
 
     @classmethod
@@ -131,8 +122,8 @@ class Record(BaseModel):
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
-    A kill at any moment leaves either the old file or the new one, never a part of one. The
-    folder is created. On an exception the temporary file is removed and `path` is untouched.
+    A kill at any moment leaves either the old file or the new one, never a part of one. On an
+    exception the temporary file is removed and `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -162,11 +153,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:
-    """The config that a run folder was made with, and `flags` over it.
-
-    Raises:
-        ConfigError: it is not a run folder, or its config cannot be read.
-    """
+    """The config that a run folder was made with, and `flags` over it; raises as `load_config`."""
     if not run.config.exists():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     return load_config([run.config], flags, INTRODUCED)
@@ -182,11 +169,7 @@ def identity(
 ) -> str:
     """SHA-256 over the experiment's fields in the named sections, and `parts`.
 
-    Args:
-        config: the experiment.
-        *parts: what else it covers.
-        sections: of the config.
-        run: the folder that the hash is for; one of format 1 says what its hash was made of.
+    A `run` folder of format 1, for which the hash is, says what its hash was made of.
     """
     runtime = RUNTIME_1
     if run is not None and run_format(run) == 1:

@@ -90,12 +90,7 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
 
 
 def profile(config: Config, run_dir: RunDir, fold: int) -> None:
-    """Show where an epoch of a fold spends its time; the fold itself stays as it is.
-
-    Raises:
-        ConfigError: there is nothing to train.
-        DatasetError: the dataset has faults.
-    """
+    """Show where an epoch of a fold spends its time; the fold itself stays as it is."""
     if not config.training.epochs:
         raise ConfigError("--profile: training.epochs = 0, so there is nothing to train")
     # Before PyTorch is loaded, whose profiler calls a missing GPU an error.

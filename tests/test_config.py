@@ -40,7 +40,7 @@ def test_every_field_says_what_it_is() -> None:
 def test_a_config_cannot_be_changed() -> None:
     config = Config()
     with pytest.raises(ValidationError, match="frozen"):
-        config.training.epochs = 3
+        config.training.epochs = 3  # type: ignore[misc]
 
 
 def test_four_channels_are_rgb_and_depth() -> None:
