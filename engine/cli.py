@@ -57,8 +57,7 @@ def parse_command_line(
 
     parser.error = fail  # type: ignore[method-assign]
     for name in MOVED:
-        hidden = argparse.SUPPRESS
-        parser.add_argument(f"--{name}", default=hidden, help=hidden)
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Settings,
         cli_parse_args=sys.argv[1:] if arguments is None else list(arguments),

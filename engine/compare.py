@@ -9,7 +9,7 @@ from engine.rundir import RunDir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and compare; returns the exit code."""
+    """Parse the command line and print how two runs differ; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.compare",
         description="Compare the out-of-fold predictions of two finished runs frame by frame: the "
@@ -23,22 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--resamples", type=int, default=10_000, help="default: %(default)s")
     add("--seed", type=int, default=0, help="of the resampling (default: 0)")
     options = parser.parse_args(arguments)
-    compare(RunDir(options.first), RunDir(options.second), options.resamples, options.seed)
-    return 0
-
-
-def compare(first: RunDir, second: RunDir, resamples: int, seed: int) -> None:
-    """Print how two runs differ.
-
-    Raises:
-        ConfigError: a run is not finished, or they do not share frames, classes and folds.
-        ValueError: they were scored on other labels.
-    """
     from rich.console import Console
 
     from engine.report.comparison import comparison_table, open_pair
 
-    Console().print(comparison_table(*open_pair(first, second), resamples, seed))
+    pair = open_pair(RunDir(options.first), RunDir(options.second))
+    Console().print(comparison_table(*pair, options.resamples, options.seed))
+    return 0
 
 
 if __name__ == "__main__":

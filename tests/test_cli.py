@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.cli import ConfigError, load_config, parse_command_line, to_toml
-from engine.command import run_main
 from engine.config import Config
 from engine.resume import differences
 
@@ -186,38 +185,6 @@ def test_a_mistake_costs_exit_code_2_one_line_and_less_than_two_seconds(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "shown"),
-    [
-        (ConfigError("a mistake"), 2, "error: a mistake\n"),
-        (FileNotFoundError("a path"), 2, "error: a path\n"),
-        (RuntimeError("the world"), 1, "error: the world\n"),
-        (KeyboardInterrupt(), 130, "stopped; --resume continues"),
-    ],
-)
-def test_an_error_ends_with_its_own_code_and_its_message_alone(
-    error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def main() -> int:
-        raise error
-
-    with pytest.raises(SystemExit) as caught:
-        run_main(main)
-    assert caught.value.code == code
-    assert capsys.readouterr().err.startswith(shown)
-
-
-def test_an_error_nobody_foresaw_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_main(lambda: 1 // 0)
-
-
-def test_success_ends_with_the_commands_own_code() -> None:
-    with pytest.raises(SystemExit) as caught:
-        run_main(lambda: 0)
-    assert caught.value.code == 0
-
-
 _name = st.text(min_size=1, max_size=8)
 _share = st.floats(0, 0.99)
 
@@ -266,11 +233,3 @@ def test_a_config_written_as_toml_is_read_back_equal(config: Config, tmp_path: P
 def test_any_folder_name_survives_the_way_through_toml(root: str, tmp_path: Path) -> None:
     config = load_config([], {"data": {"root": root}})
     assert load_config([write(tmp_path / "config.toml", to_toml(config))]) == config
-
-
-def test_differences_are_named_field_by_field() -> None:
-    new = load_config([], {"training": {"epochs": 3}, "inference": {"flip": False}})
-    assert differences(Config(), new) == [
-        "training.epochs: 50 -> 3",
-        "inference.flip: True -> False",
-    ]

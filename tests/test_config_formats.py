@@ -166,16 +166,6 @@ def test_a_new_folder_says_its_format_first(tiny_config: Config, tmp_path: Path)
     assert load_run(run) == tiny_config
 
 
-def test_runtime_makes_no_other_experiment(tiny_config: Config, tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    write(run.config, to_toml(tiny_config))
-    config = load_run(run, {"runtime": {"kernels": "reference", "device": "cuda:3"}})
-    check_same_experiment(config, run)
-    config = load_run(run, {"data": {"root": "elsewhere"}, "training": {"lr": 1}})
-    with pytest.raises(ConfigError, match=r"or undo:\n  training.lr: 0.01 -> 1.0$"):
-        check_same_experiment(config, run)
-
-
 @pytest.mark.parametrize("number", ["3", "0", "'2'", "[2]"])
 def test_a_format_of_a_later_release_is_refused(number: str, tmp_path: Path) -> None:
     file = write(tmp_path / "config.toml", f"format = {number}\n")

@@ -1,0 +1,38 @@
+"""How a command ends: its exit code, and what it says of an error."""
+
+import pytest
+
+from engine.cli import ConfigError
+from engine.command import run_main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (ConfigError("a mistake"), 2, "error: a mistake\n"),
+        (FileNotFoundError("a path"), 2, "error: a path\n"),
+        (RuntimeError("the world"), 1, "error: the world\n"),
+        (KeyboardInterrupt(), 130, "stopped; --resume continues"),
+    ],
+)
+def test_an_error_ends_with_its_own_code_and_its_message_alone(
+    error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == code
+    assert capsys.readouterr().err.startswith(shown)
+
+
+def test_an_error_nobody_foresaw_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: 1 // 0)
+
+
+def test_success_ends_with_the_commands_own_code() -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: 0)
+    assert caught.value.code == 0
