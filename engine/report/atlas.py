@@ -13,11 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
 
-from engine.frames.decode import read_depth, read_label
+from engine.frames.decode import read_depth, read_image, read_label
 from engine.frames.listing import Sample
+from engine.nyuv2 import IGNORE_INDEX, PALETTE
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of, worst_frames
-from engine.report.contact_sheet import contact_sheet
 from engine.report.frame_errors import FrameErrors, count_frame
 from engine.rundir import RunDir, whole_file
 from engine.runtime.device import DevicePolicy
@@ -27,10 +28,22 @@ MaskOf = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 """Gives the predicted classes, (H, W) uint8, of the sample at a position, at the size asked for."""
 
 
+TILE_HW = (180, 240)
+"""Box that a picture is fitted into: NYU Depth v2's shape; a sheet of 12 frames is 1440 wide."""
+
+CAPTION = 14
+"""Height of a line of Pillow's built-in font, with a little air, pixels."""
+
+COLUMNS = 2
+"""Number of frames side by side: each is three tiles wide, so two fill a screen."""
+
+
 def complete_atlas(
     run: RunDir, key: str, frames: AtlasFrames, open_masks: Callable[[], MaskOf]
 ) -> Atlas:
     """The atlas that stands in the run folder if it is of what `key` stands for, else a new one.
+
+    A new one is `frames.npy` (N, C, C) uint32, `worst.png` and, last, `atlas.json`.
 
     Args:
         run: where it stands.
@@ -42,26 +55,13 @@ def complete_atlas(
         found = Atlas.read(run.atlas)
         if found.key == key:
             return found
-    return write_atlas(run, key, frames, open_masks())
-
-
-def write_atlas(run: RunDir, key: str, frames: AtlasFrames, mask_of: MaskOf) -> Atlas:
-    """Write `frames.npy` (N, C, C) uint32, `worst.png` and, last, `atlas.json`.
-
-    Args:
-        run: where to write.
-        key: hash of everything the masks are made from.
-        frames: N labelled frames.
-        mask_of: gives the predictions.
-    """
-    start_s = time.monotonic()
+    mask_of, start_s = open_masks(), time.monotonic()
     count_NCC, total = count_frames(frames.samples, len(frames.classes), mask_of)
     with whole_file(run.frame_counts) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
     worst = worst_frames(frames, count_NCC)
-    place = {sample.stem: (n, sample) for n, sample in enumerate(frames.samples)}
-    shown = [place[frame.stem] for frame in worst]
-    sheet = contact_sheet([s for _, s in shown], [mask_of(n, s.hw) for n, s in shown])
+    place = {sample.stem: n for n, sample in enumerate(frames.samples)}
+    sheet = contact_sheet(frames.samples, [place[frame.stem] for frame in worst], mask_of)
     with whole_file(run.worst_frames) as temporary:
         sheet.save(temporary, format="PNG")
     atlas = atlas_of(frames, total, worst, key, round(time.monotonic() - start_s, 3))
@@ -89,12 +89,9 @@ def stored_masks(
             # Maps of different sizes meet at the frame's.
             prob_M1Chw = [F.interpolate(prob_1Chw, hw, mode="bilinear") for prob_1Chw in prob_M1Chw]
         weight_MC11 = torch.from_numpy(weight_MC).to(prob_M1Chw[0])[:, :, None, None]
-        blend_1Chw = torch.stack(
-            [prob_1Chw * w_C11 for prob_1Chw, w_C11 in zip(prob_M1Chw, weight_MC11, strict=True)]
-        ).sum(dim=0)
-        mask_HW: NDArray[np.uint8] = (
-            policy.operations.resized_argmax(blend_1Chw, hw)[0].cpu().numpy()
-        )
+        blend_1Chw = (torch.cat(prob_M1Chw) * weight_MC11).sum(dim=0, keepdim=True)
+        mask_1HW = policy.operations.resized_argmax(blend_1Chw, hw)
+        mask_HW: NDArray[np.uint8] = mask_1HW[0].cpu().numpy()
         return mask_HW
 
     return masks
@@ -105,12 +102,45 @@ def count_frames(
 ) -> tuple[NDArray[np.uint32], FrameErrors]:
     """The confusion matrix of each frame, (N, C, C), and the errors of all frames together."""
     count_NCC = np.zeros((len(samples), classes, classes), np.uint32)
-    total = FrameErrors.none(classes)
+    # A frame without labels counts nothing.
+    nothing_HW = np.full((1, 1), IGNORE_INDEX, np.uint8)
+    total = count_frame(nothing_HW, nothing_HW, None, classes)
     with track("error atlas", len(samples)) as advance:
         for n, sample in enumerate(samples):
-            label_HW = read_label(sample)
-            frame = count_frame(mask_of(n, sample.hw), label_HW, read_depth(sample), classes)
+            mask_HW = mask_of(n, sample.hw)
+            frame = count_frame(mask_HW, read_label(sample), read_depth(sample), classes)
             count_NCC[n] = frame.size_SCC.sum(axis=0)
             total.add(frame)
             advance(1)
     return count_NCC, total
+
+
+def contact_sheet(samples: Sequence[Sample], shown: Sequence[int], mask_of: MaskOf) -> Image.Image:
+    """Draw image, truth and prediction of frames side by side, two frames a row, stems above.
+
+    Args:
+        samples: labelled frames.
+        shown: the positions of those to draw.
+        mask_of: gives their predictions.
+
+    Returns:
+        An RGB picture; classes in the colours of `engine.nyuv2.PALETTE`, which repeat after the
+        13th, unlabelled pixels black. One empty line if there are no frames.
+    """
+    height, width = TILE_HW[0] + CAPTION, 3 * TILE_HW[1]
+    rows = -(-len(shown) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * width, max(rows * height, 1)))
+    draw = ImageDraw.Draw(sheet)
+    colours = np.resize(np.array(PALETTE, np.uint8), (256, 3))
+    colours[IGNORE_INDEX] = 0
+    for place, position in enumerate(shown):
+        sample = samples[position]
+        top, left = place // COLUMNS * height, place % COLUMNS * width
+        draw.text((left + 2, top + 1), sample.stem)
+        truth_HW, mask_HW = read_label(sample), mask_of(position, sample.hw)
+        for number, pixels in enumerate((read_image(sample), colours[truth_HW], colours[mask_HW])):
+            # Nearest, as colours of classes do not mix.
+            tile = Image.fromarray(pixels)
+            fitted = ImageOps.contain(tile, TILE_HW[::-1], Image.Resampling.NEAREST)
+            sheet.paste(fitted, (left + number * TILE_HW[1], top + CAPTION))
+    return sheet

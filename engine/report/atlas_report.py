@@ -4,15 +4,15 @@ Axes: N frames, C class (truth by prediction).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from heapq import nlargest, nsmallest
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.frames.listing import Sample
-from engine.report.frame_errors import FrameErrors
-from engine.report.regions import DEPTHS, EDGE_REACH_PX, EDGES, SIZES
+from engine.report.frame_errors import DEPTHS, EDGE_REACH_PX, EDGES, SIZES, FrameErrors
 from engine.rundir import Record
 from engine.selection.groups import Groups, group_of
 from engine.selection.scores import Figure, Scores, by_class
@@ -72,11 +72,9 @@ class WorstFrame(Record):
     pixel_acc: float
 
 
-class Atlas(Record):
+class Atlas(Scores):
     """`atlas.json`; whatever has no pixel to count is None."""
 
-    miou: float
-    pixel_acc: float
     boundary_miou: float | None
     """The mean over the classes that have a boundary."""
     boundary_reach_px: int
@@ -99,15 +97,8 @@ class Atlas(Record):
     """Which frames a bootstrap draws together."""
 
 
-@dataclass(frozen=True, eq=False)
-class AtlasFrames:
-    """The labelled frames that an atlas is of.
-
-    Attributes:
-        samples: N labelled frames.
-        fold_of: N folds.
-        classes: C class names.
-    """
+class AtlasFrames(NamedTuple):
+    """The N labelled frames that an atlas is of, the fold of each, and the C class names."""
 
     samples: Sequence[Sample]
     fold_of: Sequence[int]
@@ -121,7 +112,7 @@ def worst_frames(frames: AtlasFrames, count_NCC: NDArray[np.integer]) -> list[Wo
         for sample, fold, count_CC in zip(frames.samples, frames.fold_of, count_NCC, strict=True)
         if count_CC.any()
     ]
-    return sorted(found, key=attrgetter("miou"))[:WORST_FRAMES]
+    return nsmallest(WORST_FRAMES, found, key=attrgetter("miou"))
 
 
 def atlas_of(
@@ -139,23 +130,18 @@ def atlas_of(
     classes, count_CC = frames.classes, total.size_SCC.sum(axis=0)
     hit_C, truth_C, predicted_C = total.boundary_KC
     edge_C = _share(hit_C, truth_C + predicted_C - hit_C)
-    figures = zip(
-        classes,
-        class_iou(count_CC).tolist(),
-        edge_C.tolist(),
-        _share(np.diagonal(count_CC), count_CC.sum(axis=1)).tolist(),
-        _share(np.diagonal(count_CC), count_CC.sum(axis=0)).tolist(),
-        strict=True,
-    )
-    has_depth = any(sample.depth is not None for sample in frames.samples)
+    precision_C = _share(np.diagonal(count_CC), count_CC.sum(axis=0))
+    # In the order of the fields of `ClassErrors`.
+    figures_CF = np.stack([class_iou(count_CC), edge_C, _recall(count_CC), precision_C], axis=1)
     sizes = zip(_parts(SIZES, total.size_SCC, classes), total.objects_S.tolist(), strict=True)
+    has_depth = any(sample.depth is not None for sample in frames.samples)
     return Atlas(
         **dict(Scores.of(count_CC)),
         boundary_miou=float(np.nanmean(edge_C)) if np.isfinite(edge_C).any() else None,
         boundary_reach_px=EDGE_REACH_PX,
         classes={
-            name: ClassErrors(iou=iou, boundary_iou=edge, recall=recall, precision=precision)
-            for name, iou, edge, recall, precision in figures
+            name: ClassErrors(**dict(zip(ClassErrors.model_fields, figures, strict=True)))
+            for name, figures in zip(classes, figures_CF.tolist(), strict=True)
         },
         object_size=[size.model_copy(update={"objects": objects}) for size, objects in sizes],
         edge=_parts(EDGES, total.edge_ECC, classes),
@@ -180,32 +166,29 @@ def _parts(
             pixel_acc=pixel_accuracy(count_CC) if count_CC.any() else None,
             miou=mean_iou(count_CC) if count_CC.any() else None,
             iou=by_class(classes, class_iou(count_CC)),
-            recall=by_class(classes, _share(np.diagonal(count_CC), count_CC.sum(axis=1))),
+            recall=by_class(classes, _recall(count_CC)),
         )
         for name, count_CC in zip(names, count_PCC, strict=True)
     ]
 
 
 def _confusions(count_CC: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
-    wrong_CC = count_CC * ~np.eye(len(count_CC), dtype=bool)
-    share_CC = wrong_CC / np.maximum(count_CC.sum(axis=1, keepdims=True), 1)
-    # By share, not by pixels: mIoU weighs every class alike. The first of equals comes first.
-    order = np.argsort(-share_CC, axis=None, kind="stable")[:TOP_CONFUSIONS]
-    pairs = [divmod(int(cell), len(count_CC)) for cell in order]
-    return [
-        Confusion(
-            truth=classes[truth],
-            prediction=classes[prediction],
-            share=float(share_CC[truth, prediction]),
-            pixels=int(wrong_CC[truth, prediction]),
-        )
-        for truth, prediction in pairs
-        if wrong_CC[truth, prediction]
+    found = [
+        Confusion(truth=classes[t], prediction=classes[p], share=pixels / sum(row), pixels=pixels)
+        for t, row in enumerate(count_CC.tolist())
+        for p, pixels in enumerate(row)
+        if pixels and t != p
     ]
+    # By share, not by pixels: mIoU weighs every class alike. The first of equals comes first.
+    return nlargest(TOP_CONFUSIONS, found, key=attrgetter("share"))
+
+
+def _recall(count_CC: NDArray[np.int64]) -> NDArray[np.float64]:
+    return _share(np.diagonal(count_CC), count_CC.sum(axis=1))
 
 
 def _share(part_C: NDArray[np.int64], whole_C: NDArray[np.int64]) -> NDArray[np.float64]:
     """NaN where the whole is nothing."""
-    share_C = np.full(len(whole_C), np.nan)
-    np.divide(part_C, whole_C, out=share_C, where=whole_C > 0)
+    with np.errstate(invalid="ignore"):
+        share_C: NDArray[np.float64] = part_C / whole_C
     return share_C

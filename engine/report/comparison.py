@@ -3,7 +3,7 @@
 Axes: N frames, C class (truth by prediction).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from engine.selection.statistics import Difference, paired_bootstrap
 from kernels.metrics import class_iou, mean_iou
 
 
-@dataclass(frozen=True, eq=False)
-class CountedRun:
+class CountedRun(NamedTuple):
     """What the frames of a finished run were counted as."""
 
     run: RunDir
@@ -35,22 +34,18 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
     Raises:
         ValueError: the runs were scored on other labels.
     """
-    groups = a.atlas.groups
-    found = paired_bootstrap(
-        a.count_NCC, b.count_NCC, groups.by_frame, resamples=resamples, seed=seed
-    )
-    totals = [run.count_NCC.sum(axis=0, dtype=np.int64) for run in (a, b)]
+    groups, counts = a.atlas.groups, (a.count_NCC, b.count_NCC)
+    found = paired_bootstrap(*counts, groups.by_frame, resamples=resamples, seed=seed)
+    totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
     ious = (class_iou(count_CC).tolist() for count_CC in totals)
-    by_class = zip(a.atlas.classes, *ious, found.by_class, strict=True)
+    rows: list[tuple[Cell, ...]] = [("mIoU", *map(mean_iou, totals), *_cells(found.miou)), ()]
+    for *row, difference in zip(a.atlas.classes, *ious, found.by_class, strict=True):
+        rows.append((*row, *_cells(difference)))
     return table(
         f"out-of-fold, {len(a.count_NCC)} frames, {a.folds.kind} folds, "
         f"leakage {a.folds.leakage:.1%}; groups: {groups.kind}s\nA: {a.run.root}\nB: {b.run.root}",
         ("", "A", "B", "A - B", "95 % interval", "p", "groups"),
-        [
-            ("mIoU", *map(mean_iou, totals), *_cells(found.miou)),
-            (),
-            *((*row, *_cells(difference)) for *row, difference in by_class),
-        ],
+        rows,
     )
 
 

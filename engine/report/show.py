@@ -1,19 +1,26 @@
 """A finished run or blend on the terminal; reads its small files only."""
 
-from rich.console import Console
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from engine.report.atlas_report import Atlas
-from engine.report.atlas_tables import atlas_tables
-from engine.report.summary import Summary, summary_tables
+from rich.console import Console
+from rich.table import Table
+
+from engine.report.atlas_report import Atlas, PartErrors
+from engine.report.summary import Summary
+from engine.report.tables import Cell, shown, table
 from engine.rundir import RunDir
+from engine.runtime.progress import duration
 from engine.selection.temperature import TemperatureChoice
+
+if TYPE_CHECKING:
+    from engine.selection.blend_search import Blend
 
 
 def show(run: RunDir) -> None:
     """Print the tables of a finished run or blend."""
     console, summary = Console(), Summary.read(run.summary)
     if run.blend.exists():
-        from engine.report.blend_report import blend_tables
         from engine.selection.blend_search import Blend
 
         # A log has no width of its own, and the names of runs are long.
@@ -21,6 +28,81 @@ def show(run: RunDir) -> None:
         tables = blend_tables(Blend.read(run.blend), summary)
     else:
         tables = summary_tables(summary, TemperatureChoice.read(run.temperature))
-    for table in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
-        console.print(table)
+    for drawn in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
+        console.print(drawn)
     console.print(f"written to {run.root}", highlight=False)
+
+
+def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Table]:
+    """Folds, temperatures, classes and seconds of a run."""
+    oof = summary.oof
+    folds = table(
+        f"OOF mIoU {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
+        f"T = {oof.temperature:g}; leakage {summary.leakage:.1%}",
+        ("fold", "OOF mIoU", "best epoch", "single-view mIoU"),
+        ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
+        text=0,
+    )
+    scores = ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores)
+    temperatures = table("temperatures", ("T", "OOF mIoU", "pixel accuracy"), scores, text=0)
+    classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
+    return [folds, temperatures, classes, seconds_table(summary.seconds)]
+
+
+def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:
+    """Members and blend, classes and seconds."""
+    leakage, runs = f"{blend.leakage:.1%}", [member.run for member in blend.members]
+    rows: list[tuple[Cell, ...]] = []
+    for run in blend.members:
+        weight = "by class" if isinstance(run.weight, dict) else run.weight
+        rows.append((run.run, run.miou, run.pixel_acc, f"{run.temperature:g}", weight, leakage))
+    gains = (("blend", blend.oof, blend.gain), ("blend, honest", blend.honest, blend.honest.gain))
+    for name, scores, gain in gains:
+        rows.append((name, scores.miou, scores.pixel_acc, "", "", leakage, str(gain)))
+    if plain := blend.plain_slsqp:
+        weights = " ".join(f"{weight:.4f}" for weight in plain.weights)
+        name = f"plain SLSQP, {plain.evaluations} passes"
+        rows.append((name, plain.miou, "", "", weights, leakage))
+    columns = ("run", "OOF mIoU", "pixel accuracy", "T", "weight", "leakage")
+    systems = table(
+        f"blend ({blend.method}): OOF mIoU {blend.oof.miou:.4f}, "
+        f"{blend.gain.difference:+.4f} on the best run; leakage {leakage}",
+        (*columns, "on the best run, 95 % interval"),
+        rows,
+    )
+    systems.caption = (
+        "blend: weights found on the frames that it is scored on; honest: each fold scored "
+        "with the weights found without it"
+    )
+    ious = ((name, *iou.members, iou.blend) for name, iou in blend.iou.items())
+    classes = table("IoU by class", ("class", *runs, "blend"), ious)
+    return [systems, classes, seconds_table(summary.seconds)]
+
+
+def atlas_tables(atlas: Atlas) -> list[Table]:
+    """Classes, parts, confusions and worst frames."""
+    reach = f"(within {atlas.boundary_reach_px} px of another class)"
+    title = f"boundary mIoU {shown(atlas.boundary_miou)} {reach}"
+    figures = ((name, c.boundary_iou, c.recall, c.precision) for name, c in atlas.classes.items())
+    by_class = table(title, ("class", "boundary IoU", "recall", "precision"), figures)
+    without = "" if atlas.depth else "; no depth maps, so nothing by depth"
+    rows = [_part(size, objects=str(size.objects)) for size in atlas.object_size]
+    rows += [(), *map(_part, atlas.edge), ()]
+    rows += [_part(depth, "depth ") for depth in atlas.depth or ()]
+    columns = ("part", "objects", "pixels", "pixel accuracy", "mIoU")
+    parts = table(f"pixels by object size, edges and depth{without}", columns, rows)
+    pairs = ((pair.truth, pair.prediction, f"{pair.share:.1%}") for pair in atlas.confusions)
+    taken = table("what is taken for what", ("truth", "prediction", "of the truth"), pairs, text=2)
+    frames = ((frame.stem, frame.fold, frame.miou, frame.pixel_acc) for frame in atlas.worst_frames)
+    worst = table("worst frames (worst.png)", ("frame", "fold", "mIoU", "pixel accuracy"), frames)
+    return [by_class, parts, taken, worst]
+
+
+def seconds_table(seconds: Mapping[str, float]) -> Table:
+    """The time of each stage."""
+    rows = ((stage, duration(value)) for stage, value in seconds.items())
+    return table("time by stage", ("stage", "time"), rows)
+
+
+def _part(part: PartErrors, prefix: str = "", objects: str = "") -> tuple[Cell, ...]:
+    return prefix + part.name, objects, f"{part.share:.1%}", part.pixel_acc, part.miou

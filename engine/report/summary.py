@@ -1,16 +1,13 @@
-"""`summary.json`: what a run or a blend reached, and the tables that show a run's."""
+"""`summary.json`: what a run or a blend reached."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
-from engine.report.tables import seconds_table, table
 from engine.rundir import Record
 from engine.selection.scores import FoldScore, OofScores, oof_scores
-from engine.selection.temperature import TemperatureChoice
 from kernels.metrics import mean_iou
 
 
@@ -82,23 +79,3 @@ def summarise(
         },
         leakage=leakage,
     )
-
-
-def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Table]:
-    """Folds, temperatures, classes and seconds of a run."""
-    oof = summary.oof
-    folds = table(
-        f"OOF mIoU {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
-        f"T = {oof.temperature:g}; leakage {summary.leakage:.1%}",
-        ("fold", "OOF mIoU", "best epoch", "single-view mIoU"),
-        ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
-        text=0,
-    )
-    temperatures = table(
-        "temperatures",
-        ("T", "OOF mIoU", "pixel accuracy"),
-        ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores),
-        text=0,
-    )
-    classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
-    return [folds, temperatures, classes, seconds_table(summary.seconds)]

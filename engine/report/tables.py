@@ -1,49 +1,33 @@
 """Tables of results for the terminal."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from rich.table import Table
-
-from engine.runtime.progress import duration
+from rich.table import Column, Table
 
 Cell = str | float | None
 """Text as it is; a score with four decimals, a whole number without; "-" for None and NaN."""
 
 
 def table(
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
-    *,
-    text: int = 1,
-    caption: str | None = None,
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text: int = 1
 ) -> Table:
-    """A titled table.
+    """A titled table; a caption, if it is given one, stands left.
 
     Args:
         title: above it, on the left.
         columns: their names.
         rows: their cells; an empty row draws a line.
         text: the first so many columns hold words and stand left, the others numbers.
-        caption: below it.
     """
-    drawn = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for number, name in enumerate(columns):
-        # A name that is too long goes on in the next line; rich would cut it.
-        if number < text:
-            drawn.add_column(name, overflow="fold")
-        else:
-            drawn.add_column(name, justify="right")
+    # A name that is too long goes on in the next line; rich would cut it.
+    words = [Column(name, overflow="fold") for name in columns[:text]]
+    numbers = [Column(name, justify="right") for name in columns[text:]]
+    drawn = Table(*words, *numbers, title=title)
+    drawn.title_justify = drawn.caption_justify = "left"
     for row in rows:
         drawn.add_row(*map(shown, row)) if row else drawn.add_section()
     return drawn
-
-
-def seconds_table(seconds: Mapping[str, float]) -> Table:
-    """The time of each stage."""
-    rows = ((stage, duration(value)) for stage, value in seconds.items())
-    return table("time by stage", ("stage", "time"), rows)
 
 
 def shown(cell: Cell) -> str:

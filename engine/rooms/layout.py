@@ -1,12 +1,13 @@
 """Furnish a room: which items it has, where they stand, what hangs on its walls, who looks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from engine.rooms.furniture import Item, Maker, Place, placed
-from engine.rooms.scene import Box, Camera, Scene, Surface, Vector
+from engine.rooms import furniture
+from engine.rooms.furniture import Item, Maker, Place, colour, placed, surface, wood
+from engine.rooms.scene import Box, Camera, Scene
 
 _STATIONS = 4
 """Places a room is seen from; the frames of one station are near-duplicates, as in a recording."""
@@ -16,6 +17,9 @@ _ATTEMPTS = 40
 
 _HANGING_M = {"window": (0.65, 0.6), "picture": (0.4, 0.34), "tv": (0.5, 0.3)}
 """Half the usual width and height in metres of what hangs on walls, by class."""
+
+_SHIFT = np.array([0.12, 0.12, 0.06, 0.22, 0.08])
+"""How far a frame's camera is from its station at most: x, y, z, metres; yaw and pitch, radians."""
 
 
 def build_scene(random: np.random.Generator, kind: int, frames: int) -> Scene:
@@ -30,9 +34,10 @@ def build_scene(random: np.random.Generator, kind: int, frames: int) -> Scene:
         A scene in which no camera stands inside a box.
     """
     room = _Room(random)
-    (room.bedroom, room.living_room, room.office, room.dining_room)[kind % 4]()
+    for number, makers in enumerate(furniture.ROOMS[kind % len(furniture.ROOMS)]):
+        room.stand(makers, room.free if number % 2 else room.at_wall)
     room.hang()
-    room.stand_free(*[room.make.floor_thing] * int(random.integers(3, 6)))
+    room.stand([furniture.floor_thing] * int(random.integers(3, 6)), room.free)
     return room.scene(frames)
 
 
@@ -40,135 +45,85 @@ class _Room:
     """A room being furnished."""
 
     def __init__(self, random: np.random.Generator) -> None:
-        self.make = make = Maker(random)
-        self.random = random
-        self.size: Vector = (make.between(3.2, 4.4), make.between(3.2, 4.4), make.between(2.4, 2.8))
+        self.random, self.between = random, random.uniform
+        self.size = (self.between(3.2, 4.4), self.between(3.2, 4.4), self.between(2.4, 2.8))
         self.boxes: list[Box] = []
         self.taken: list[tuple[float, float, float, float]] = []
-        self.items = 0
 
-    def bedroom(self) -> None:
-        """Furnish a bedroom."""
-        make = self.make
-        self.stand_at_walls(make.bed, make.cabinet, make.wardrobe)
-        self.stand_at_walls(make.television if make.chance(0.6) else make.shelf)
-        self.stand_at_walls(make.table if make.chance(0.7) else make.cabinet)
-        self.stand_free(make.chair)
-
-    def living_room(self) -> None:
-        """Furnish a living room."""
-        make = self.make
-        self.stand_at_walls(make.sofa, make.television, make.shelf)
-        if make.chance(0.5):
-            self.stand_at_walls(make.sofa)
-        self.stand_free(make.low_table)
-        self.stand_at_walls(make.wardrobe if make.chance(0.5) else make.cabinet)
-        self.stand_free(make.chair)
-
-    def office(self) -> None:
-        """Furnish an office."""
-        make = self.make
-        self.stand_at_walls(make.desk, make.shelf, make.shelf)
-        self.stand_at_walls(make.wardrobe if make.chance(0.5) else make.cabinet)
-        self.stand_free(make.chair)
-        self.stand_free(make.table if make.chance(0.5) else make.chair)
-
-    def dining_room(self) -> None:
-        """Furnish a dining room."""
-        make = self.make
-        self.stand_free(make.table_with_chairs)
-        self.stand_at_walls(make.cabinet)
-        self.stand_at_walls(make.sofa if make.chance(0.5) else make.wardrobe)
-        self.stand_at_walls(make.bed if make.chance(0.25) else make.shelf)
-        self.stand_at_walls(make.television if make.chance(0.5) else make.cabinet)
-
-    def stand_at_walls(self, *makers: Callable[[], Item]) -> None:
-        """Make items and put each with its back to some wall, if there is room."""
+    def stand(self, makers: Sequence[Maker], draw: Callable[[Item], Place | None]) -> None:
+        """Make items and put each where `draw` says, if there is room."""
         for make in makers:
-            item = make()
-            for _ in range(_ATTEMPTS):
-                wall, length = self._wall()
-                if length < 2 * item.half_x + 0.2:
-                    continue
-                along = self.make.between(item.half_x + 0.05, length - item.half_x - 0.05)
-                if self._stand(item, self._at_wall(wall, along, item.half_y + 0.03)):
+            item = make(self.random)
+            for _ in range(_ATTEMPTS if item.parts else 0):
+                place = draw(item)
+                if place is not None and self._fits(item, place):
+                    self.boxes += placed(item.parts, place, item=len(self.boxes) + 1)
                     break
 
-    def stand_free(self, *makers: Callable[[], Item]) -> None:
-        """Make items and put each anywhere with any yaw, if there is room."""
-        for make in makers:
-            item = make()
-            for _ in range(_ATTEMPTS):
-                x, y = (self.make.between(0.3, side - 0.3) for side in self.size[:2])
-                if self._stand(item, (x, y, self.make.between(-math.pi, math.pi))):
-                    break
+    def at_wall(self, item: Item) -> Place | None:
+        """Draw a place with the back to some wall; None if that is too short."""
+        wall, length = self._wall()
+        if length < 2 * item.half_x + 0.2:
+            return None
+        along = self.between(item.half_x + 0.05, length - item.half_x - 0.05)
+        return self._before(wall, along, item.half_y + 0.03)
+
+    def free(self, _: Item) -> Place:
+        """Draw any place and yaw."""
+        x, y = (self.between(0.3, side - 0.3) for side in self.size[:2])
+        return x, y, self.between(-math.pi, math.pi)
 
     def hang(self) -> None:
         """Hang windows, pictures and sometimes a television on the walls."""
-        make = self.make
         kinds = ["window"] * int(self.random.integers(1, 3))
         kinds += ["picture"] * int(self.random.integers(3, 7))
-        kinds += ["tv"] * int(make.chance(0.3))
+        kinds += ["tv"] * (self.random.random() < 0.3)
         hung: list[tuple[int, float, float]] = []
         for kind in kinds:
-            half_x, half_z = (side * make.between(0.6, 1.2) for side in _HANGING_M[kind])
+            half_x, half_z = (side * self.between(0.6, 1.2) for side in _HANGING_M[kind])
             wall, length = self._wall()
-            along = make.between(half_x + 0.1, length - half_x - 0.1)
+            along = self.between(half_x + 0.1, length - half_x - 0.1)
             # Nothing overlaps on a wall: two coplanar fronts would fight for each pixel.
             if any(w == wall and abs(a - along) < half_x + h + 0.05 for w, a, h in hung):
                 continue
             hung.append((wall, along, half_x))
-            z = min(make.between(1.4, 1.75), self.size[2] - half_z - 0.1)
-            front = Box((0, 0, z), (half_x, 0.03, half_z), kind, self._front(kind))
-            self._place([front], self._at_wall(wall, along, 0.02))
+            z = min(self.between(1.4, 1.75), self.size[2] - half_z - 0.1)
+            look = furniture.front(self.random, kind)
+            hanging = Box((0, 0, z), (half_x, 0.03, half_z), kind, look)
+            place = self._before(wall, along, 0.02)
+            self.boxes += placed([hanging], place, item=len(self.boxes) + 1)
 
     def scene(self, frames: int) -> Scene:
         """Return the finished room with its light and `frames` cameras."""
-        make = self.make
-        plaster = make.colour(saturation=(0.02, 0.35), value=(0.55, 0.92))
-        walls = [make.surface("plain", plaster, 0.5)] * 4
-        if make.chance(0.3):
-            walls[int(self.random.integers(4))] = make.surface("plain", scale=0.5)
-        pattern = str(self.random.choice(["planks", "tiles", "carpet"]))
-        ground = make.wood() if pattern == "planks" else make.colour(saturation=(0.05, 0.4))
-        floor = make.surface(pattern, ground, make.between(0.1, 0.35))
-        white = make.colour(saturation=(0.0, 0.08), value=(0.8, 0.97))
-        light = tuple(side * make.between(0.3, 0.7) for side in self.size[:2])
-        return Scene(
-            self.size,
-            (*walls, floor, make.surface("plain", white, 1.0)),
-            tuple(self.boxes),
-            (light[0], light[1], self.size[2] - 0.25),
-            make.between(0.3, 0.5),
-            self._cameras(frames),
-        )
-
-    def _front(self, kind: str) -> Surface:
-        make = self.make
-        if kind == "window":
-            pattern = "blinds" if make.chance(0.3) else "window"
-            return make.surface(pattern, (0.9, 0.9, 0.88), make.between(0.05, 0.08))
-        if kind == "picture":
-            return make.surface("picture", scale=make.between(0.1, 0.3))
-        return make.dark_screen()
+        random = self.random
+        plaster = colour(random, saturation=(0.02, 0.35), value=(0.55, 0.92))
+        walls = [surface(random, "plain", plaster, 0.5)] * 4
+        if random.random() < 0.3:
+            walls[random.integers(4)] = surface(random, "plain", scale=0.5)
+        pattern = ("planks", "tiles", "carpet")[random.integers(3)]
+        ground = wood(random) if pattern == "planks" else colour(random, saturation=(0.05, 0.4))
+        floor = surface(random, pattern, ground, self.between(0.1, 0.35))
+        white = colour(random, saturation=(0.0, 0.08), value=(0.8, 0.97))
+        x, y = (side * self.between(0.3, 0.7) for side in self.size[:2])
+        shell = (*walls, floor, surface(random, "plain", white, 1.0))
+        light, ambient = (x, y, self.size[2] - 0.25), self.between(0.3, 0.5)
+        cameras = tuple(self._cameras(frames))
+        return Scene(self.size, shell, tuple(self.boxes), light, ambient, cameras)
 
     def _wall(self) -> tuple[int, float]:
-        """Return some wall and its length in metres."""
+        """Draw a wall; return it and its length in metres."""
         wall = int(self.random.integers(4))
         return wall, self.size[wall % 2]
 
-    def _at_wall(self, wall: int, along: float, out: float) -> Place:
+    def _before(self, wall: int, along: float, out: float) -> Place:
         """Return the place `out` metres from a wall that faces the room."""
         width, depth = self.size[:2]
-        return (
-            (along, out, 0.0),
-            (width - out, along, math.pi / 2),
-            (along, depth - out, math.pi),
-            (out, along, -math.pi / 2),
-        )[wall]
+        front, right = (along, out, 0.0), (width - out, along, math.pi / 2)
+        back, left = (along, depth - out, math.pi), (out, along, -math.pi / 2)
+        return (front, right, back, left)[wall]
 
-    def _stand(self, item: Item, place: Place) -> bool:
-        """Put an item there and return True, if it fits into the room and touches no other."""
+    def _fits(self, item: Item, place: Place) -> bool:
+        """Take the place and return True if the item lies in the room and touches no other."""
         x, y, yaw = place
         cos, sin = abs(math.cos(yaw)), abs(math.sin(yaw))
         half_x = cos * item.half_x + sin * item.half_y
@@ -178,40 +133,28 @@ class _Room:
         if any(abs(x - t[0]) < half_x + t[2] and abs(y - t[1]) < half_y + t[3] for t in self.taken):
             return False
         self.taken.append((x, y, half_x, half_y))
-        self._place(item.parts, place)
         return True
 
-    def _place(self, parts: Sequence[Box], place: Place) -> None:
-        self.items += 1
-        self.boxes += placed(parts, place, self.items)
-
-    def _cameras(self, frames: int) -> tuple[Camera, ...]:
+    def _cameras(self, frames: int) -> Iterator[Camera]:
         stations = [self._station() for _ in range(_STATIONS)]
-        cameras = []
         for frame in range(frames):
-            (x, y, z), yaw, pitch = stations[frame * _STATIONS // frames]
-            shift = self.random.uniform(-1, 1, 5)
-            position = (x + 0.12 * shift[0], y + 0.12 * shift[1], z + 0.06 * shift[2])
-            cameras.append(Camera(position, yaw + 0.22 * shift[3], pitch + 0.08 * shift[4]))
-        return tuple(cameras)
+            shift = _SHIFT * self.random.uniform(-1, 1, 5)
+            x, y, z, yaw, pitch = (shift + stations[frame * _STATIONS // frames]).tolist()
+            yield Camera((x, y, z), yaw, pitch)
 
-    def _station(self) -> tuple[Vector, float, float]:
-        """Return a place clear of boxes, with a yaw and pitch towards something worth seeing."""
-        height = self.make.between(1.2, 1.75)
-        best: tuple[float, Vector, float, float] | None = None
+    def _station(self) -> tuple[float, ...]:
+        """Draw x, y and z clear of boxes, with a yaw and pitch towards something worth seeing."""
+        height, best, station = self.between(1.2, 1.75), -math.inf, (0.0,) * 5
         for _ in range(30):
-            x = self.make.between(0.35, self.size[0] - 0.35)
-            y = self.make.between(0.35, self.size[1] - 0.35)
-            seen = self.boxes[int(self.random.integers(len(self.boxes)))].centre
+            x, y = (self.between(0.35, side - 0.35) for side in self.size[:2])
+            seen = self.boxes[self.random.integers(len(self.boxes))].centre
             away = math.hypot(seen[0] - x, seen[1] - y)
             free = min(max(abs(x - t[0]) - t[2], abs(y - t[1]) - t[3]) for t in self.taken)
             # A clear place comes first: the frames of a station shift by up to 0.17 m.
             score = min(away, 3.0) + 100 * min(free, 0.2)
-            if best is None or score > best[0]:
+            if score > best:
                 yaw = math.atan2(seen[1] - y, seen[0] - x)
                 pitch = min(0.0, max(-0.55, math.atan2(seen[2] - height, away)))
                 # Some views look up a little: without them no frame shows a ceiling.
-                pitch += self.make.between(-0.2, 0.15)
-                best = (score, (x, y, height), yaw, pitch)
-        assert best is not None
-        return best[1:]
+                best, station = score, (x, y, height, yaw, pitch + self.between(-0.2, 0.15))
+        return station

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, MILLIMETRES_PER_METRE
 from engine.rooms.scene import UNLABELLED, Box, Camera, Scene
-from engine.rooms.texture import Table, paint
-
-Floats = NDArray[np.float32]
+from engine.rooms.texture import GLOW, PATTERNS, Floats, paint
 
 _FIELD_OF_VIEW = 1.1
 """Horizontal, radians: about that of the NYUv2 sensor (57 degrees), a little wider."""
@@ -24,6 +22,12 @@ _TINY = np.float32(1e-6)
 """Stands for a ray component of 0, to divide by."""
 _LABEL = {name: index for index, name in enumerate(CLASSES)} | {UNLABELLED: IGNORE_INDEX}
 """The value of a label in an image of labels."""
+_SURFACE = np.dtype([
+    ("centre", "3f4"), ("half", "3f4"), ("cos", "f4"), ("sin", "f4"), ("label", "u1"),
+    ("item", "i4"), ("pattern", "i4"), ("colour", "3f4"), ("second", "3f4"), ("scale", "f4"),
+    ("glow", "f4"), ("glass", "?"),
+])  # fmt: skip
+"""What is known of a surface: place, yaw, class, thing, pattern by number and its look."""
 _SENSOR_MIN_M = 0.5
 """Nearer surfaces have no depth, like those of a structured-light sensor."""
 
@@ -43,25 +47,44 @@ def render(
         Image (H, W, 3) uint8; depth along the optical axis (H, W) uint16 in millimetres, 0 =
         missing; label (H, W) uint8, 255 = unlabelled.
     """
-    rays = _rays(camera, hw)
-    table = _Geometry(scene)
+    table, rays = _table(scene), _rays(camera, hw)
     depth, surface = _cast(table, camera, np.array(scene.size, np.float32), rays)
     flat, flat_rays = surface.reshape(-1), rays.reshape(3, -1)
     points = np.array(camera.position, np.float32)[:, None] + depth.reshape(-1) * flat_rays
-    normal, where = table.on_surface(points, flat)
-    lit = _light(scene, points, normal, paint(table.looks, flat, where))
-    image = _expose(lit.reshape(3, *hw), random)
+    normal, where = _on_surface(table, points, flat)
+    shade = np.maximum(_shade(scene, points, normal), table["glow"][flat])
+    image = _expose((paint(table, flat, where) * shade).reshape(3, *hw), random)
     facing = -(normal * flat_rays).sum(0).reshape(hw) / np.sqrt((rays**2).sum(0))
-    glass = table.looks.is_pattern(surface, "window", "screen")
-    return image, _measure(depth, facing, glass, random), _labels(table, surface)
+    depth = _measure(depth, facing, table["glass"][surface], random)
+    return image, depth, _labels(table["label"][surface], table["item"][surface])
+
+
+def _table(scene: Scene) -> NDArray[np.void]:
+    """Return place, look and class of each surface, to be gathered by pixel."""
+    width, depth, height = scene.size
+    middle = (width / 2, depth / 2, height / 2)
+    # The room itself is a box six times over. The walls are one thing, by their class: no
+    # unlabelled line runs down a corner of the room.
+    boxes = [
+        Box(middle, middle, label, look, item=-1 - _LABEL[label])
+        for label, look in zip(_SHELL, scene.shell, strict=True)
+    ]
+    boxes += scene.boxes
+    rows = []
+    for box in boxes:
+        pattern, *look = box.surface
+        place = (box.centre, box.half, math.cos(box.yaw), math.sin(box.yaw))
+        names = (_LABEL[box.label], box.item, PATTERNS.index(pattern))
+        # The depth sensor looks through glass.
+        shine = (GLOW.get(pattern, 0.0), pattern in {"window", "screen"})
+        rows.append((*place, *names, *look, *shine))
+    return np.array(rows, _SURFACE)
 
 
 def _rays(camera: Camera, hw: tuple[int, int]) -> Floats:
     """Return (3, H, W) world directions whose component along the optical axis is 1."""
-    height, width = hw
-    focal = np.float32(_focal(width))
-    right = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal
-    down = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / focal
+    focal = np.float32(_focal(hw[1]))
+    down, right = ((np.arange(side, dtype=np.float32) + 0.5 - side / 2) / focal for side in hw)
     axis, side, up = _axes(camera)[:, :, None, None]
     rays: Floats = axis + side * right - up * down[:, None]
     return rays
@@ -82,7 +105,7 @@ def _axes(camera: Camera) -> Floats:
 
 
 def _cast(
-    table: "_Geometry", camera: Camera, size: Floats, rays: Floats
+    table: NDArray[np.void], camera: Camera, size: Floats, rays: Floats
 ) -> tuple[Floats, NDArray[np.int32]]:
     """Return depth (H, W) and the surface hit: 0..5 the shell, 6.. the boxes in order."""
     origin = np.array(camera.position, np.float32)
@@ -95,18 +118,17 @@ def _cast(
     for number, (top, bottom, left, right) in enumerate(_windows(table, camera, rays.shape[1:])):
         if number < len(_SHELL) or top >= bottom or left >= right:
             continue
-        rows, columns = slice(top, bottom), slice(left, right)
-        cos, sin, half = table.cos[number], table.sin[number], table.half[number]
-        from_centre = _turn(origin - table.centre[number], cos, sin)
-        ray = _turn(rays[:, rows, columns], cos, sin)
+        cos, sin, half = table["cos"][number], table["sin"][number], table["half"][number]
+        from_centre = _turn(origin - table["centre"][number], cos, sin)
+        ray = _turn(rays[:, top:bottom, left:right], cos, sin)
         inverse = 1 / np.where(np.abs(ray) < _TINY, _TINY, ray)
         middle = -from_centre[:, None, None] * inverse
         reach = half[:, None, None] * np.abs(inverse)
         enter = (middle - reach).max(0)
-        behind = depth[rows, columns]
+        behind = depth[top:bottom, left:right]
         hit = (enter <= (middle + reach).min(0)) & (enter > _NEAR_M) & (enter < behind)
         behind[hit] = enter[hit]
-        surface[rows, columns][hit] = number
+        surface[top:bottom, left:right][hit] = number
     return depth, surface
 
 
@@ -116,16 +138,16 @@ def _turn(vectors: Floats, cos: Floats | np.float32, sin: Floats | np.float32) -
     return np.stack([cos * x + sin * y, cos * y - sin * x, z])
 
 
-def _windows(table: "_Geometry", camera: Camera, hw: tuple[int, ...]) -> list[list[int]]:
+def _windows(table: NDArray[np.void], camera: Camera, hw: tuple[int, ...]) -> list[list[int]]:
     """Return top, bottom, left and right of what each surface can cover in the view.
 
     Casting no rays outside these windows is most of the speed.
     """
     height, width = hw
-    signs = np.array([[1, 1, 1, 1, -1, -1, -1, -1], [1, 1, -1, -1] * 2, [1, -1] * 4], np.float32)
-    corners = (table.half[:, :, None] * signs).transpose(1, 0, 2)
-    corners = _turn(corners, table.cos[:, None], -table.sin[:, None])
-    corners += (table.centre - np.array(camera.position, np.float32)).T[:, :, None]
+    signs = np.indices((2, 2, 2), np.float32).reshape(3, 1, 8) * 2 - 1
+    corners = table["half"].T[:, :, None] * signs
+    corners = _turn(corners, table["cos"][:, None], -table["sin"][:, None])
+    corners += (table["centre"] - np.array(camera.position, np.float32)).T[:, :, None]
     ahead, across, above = np.tensordot(_axes(camera), corners, 1)
     focal = _focal(width)
     # A box that reaches behind the camera has no bounded projection: it gets every ray.
@@ -140,57 +162,32 @@ def _windows(table: "_Geometry", camera: Camera, hw: tuple[int, ...]) -> list[li
     return bounds
 
 
-class _Geometry:
-    """Centre, size, yaw, look and class of each surface, to be gathered by pixel."""
-
-    def __init__(self, scene: Scene) -> None:
-        width, depth, height = scene.size
-        middle = (width / 2, depth / 2, height / 2)
-        # The room itself is a box six times over. The walls are one thing, by their class: no
-        # unlabelled line runs down a corner of the room.
-        boxes = [
-            Box(middle, middle, label, look, item=-1 - _LABEL[label])
-            for label, look in zip(_SHELL, scene.shell, strict=True)
-        ]
-        boxes += scene.boxes
-        self.centre = np.array([box.centre for box in boxes], np.float32)
-        self.half = np.array([box.half for box in boxes], np.float32)
-        self.cos = np.array([math.cos(box.yaw) for box in boxes], np.float32)
-        self.sin = np.array([math.sin(box.yaw) for box in boxes], np.float32)
-        self.label = np.array([_LABEL[box.label] for box in boxes], np.uint8)
-        self.item = np.array([box.item for box in boxes], np.int32)
-        self.looks = Table([box.surface for box in boxes])
-
-    def on_surface(
-        self, points: Floats, surface: NDArray[np.int32]
-    ) -> tuple[Floats, tuple[Floats, Floats, Floats, Floats]]:
-        """Return normals (3, P) and, each (P,), u and v on the face and half its sizes."""
-        cos, sin = self.cos[surface], self.sin[surface]
-        local = _turn(points - self.centre[surface].T, cos, sin)
-        half = np.ascontiguousarray(self.half[surface].T)
-        shell = surface < len(_SHELL)
-        face = np.where(shell, surface // 2, (np.abs(local) / half).argmax(0))
-        flat = np.arange(len(surface))
-        # The room is seen from inside, a box from outside.
-        sign = np.where(shell, -1, 1) * np.sign(local[face, flat])
-        normal = np.zeros_like(local)
-        normal[face, flat] = sign
-        first, second = np.where(face == 0, 1, 0), np.where(face == 2, 1, 2)
-        where = (local[first, flat], local[second, flat], half[first, flat], half[second, flat])
-        return _turn(normal, cos, -sin), where
+def _on_surface(
+    table: NDArray[np.void], points: Floats, surface: NDArray[np.int32]
+) -> tuple[Floats, Floats]:
+    """Return normals (3, P), and (4, P): u and v on the face and half its sizes."""
+    cos, sin = table["cos"][surface], table["sin"][surface]
+    local = _turn(points - table["centre"][surface].T, cos, sin)
+    half = np.ascontiguousarray(table["half"][surface].T)
+    shell = surface < len(_SHELL)
+    face = np.where(shell, surface // 2, (np.abs(local) / half).argmax(0))
+    flat = np.arange(len(surface))
+    normal = np.zeros_like(local)
+    # The room is seen from inside, a box from outside.
+    normal[face, flat] = np.where(shell, -1, 1) * np.sign(local[face, flat])
+    along = np.stack([np.where(face == 0, 1, 0), np.where(face == 2, 1, 2)])
+    return _turn(normal, cos, -sin), np.concatenate([local[along, flat], half[along, flat]])
 
 
-def _light(scene: Scene, points: Floats, normal: Floats, texture: tuple[Floats, Floats]) -> Floats:
-    """Return (3, P): Lambert from one lamp with falloff, ambient, and what shines by itself."""
-    albedo, glow = texture
+def _shade(scene: Scene, points: Floats, normal: Floats) -> Floats:
+    """Return (P,): Lambert from one lamp with falloff, and ambient."""
     towards = np.array(scene.light, np.float32)[:, None] - points
     square = (towards**2).sum(0)
     lambert = np.maximum(0, (normal * towards).sum(0)) / np.sqrt(square + 1e-6)
     # Light from the ceiling: faces that look down are darker than those that look up.
     ambient = scene.ambient * (0.85 + 0.15 * normal[2])
-    shade = ambient + np.float32(1.1) * lambert / (1 + square / 6)
-    lit: Floats = albedo * np.maximum(shade, glow)
-    return lit
+    shade: Floats = ambient + np.float32(1.1) * lambert / (1 + square / 6)
+    return shade
 
 
 def _expose(lit: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -203,7 +200,8 @@ def _expose(lit: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
     # A square root is close to the usual gamma of 2.2, and exact on every machine.
     value = np.sqrt(np.clip(soft * balance, 0, 1))
     value += np.float32(0.02) * random.standard_normal(value.shape, np.float32)
-    return (np.clip(value, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    image: NDArray[np.uint8] = (np.clip(value, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return image.transpose(1, 2, 0)
 
 
 def _measure(
@@ -220,9 +218,8 @@ def _measure(
     return np.where(missing, 0, np.rint(noisy * MILLIMETRES_PER_METRE)).astype(np.uint16)
 
 
-def _labels(table: _Geometry, surface: NDArray[np.int32]) -> NDArray[np.uint8]:
+def _labels(label: NDArray[np.uint8], item: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Return (H, W) classes, with a thin unlabelled border between things, as annotators leave."""
-    label, item = table.label[surface], table.item[surface]
     border = np.zeros(label.shape, np.bool_)
     border[:, :-1] = (label[:, :-1] != label[:, 1:]) & (item[:, :-1] != item[:, 1:])
     border[:-1] |= (label[:-1] != label[1:]) & (item[:-1] != item[1:])

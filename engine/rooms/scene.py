@@ -3,24 +3,20 @@
 World coordinates are metres: x and y along the floor, z up.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 Colour = tuple[float, float, float]
 Vector = tuple[float, float, float]
-
-PATTERNS = (
-    "plain", "planks", "tiles", "carpet", "drawers", "spines",
-    "plaid", "picture", "screen", "window", "blinds", "fabric",
-)  # fmt: skip
-"""Names of the procedural textures; `engine.rooms.texture` paints them."""
 
 UNLABELLED = "unlabelled"
 """The label of a box that annotators left out."""
 
 
 class Surface(NamedTuple):
-    """How a box looks: a pattern of two colours (linear RGB, 0..1) at a scale in metres."""
+    """How a box looks: a pattern of `engine.rooms.texture` in two colours (linear RGB, 0..1).
+
+    Its scale is in metres.
+    """
 
     pattern: str
     colour: Colour
@@ -28,8 +24,7 @@ class Surface(NamedTuple):
     scale: float
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """An upright box with a yaw."""
 
     centre: Vector
@@ -43,8 +38,7 @@ class Box:
     """Boxes of one piece of furniture share it."""
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(NamedTuple):
     """A pinhole camera; yaw turns from +x towards +y, pitch is positive upwards, both radians."""
 
     position: Vector
@@ -52,8 +46,7 @@ class Camera:
     pitch: float
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """A room from (0, 0, 0) to `size`, its light and its cameras."""
 
     size: Vector

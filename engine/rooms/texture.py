@@ -3,49 +3,27 @@
 P: pixels. Only arithmetic that rounds the same everywhere is used: no sine, power or logarithm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.rooms.scene import PATTERNS, Surface
-
 Floats = NDArray[Any]
 """float32 throughout."""
-
-
-class Table:
-    """The looks of all surfaces of a scene, to be gathered by pixel."""
-
-    def __init__(self, looks: Sequence[Surface]) -> None:
-        self.pattern = np.array([PATTERNS.index(look.pattern) for look in looks], np.int32)
-        self.colour = np.array([look.colour for look in looks], np.float32)
-        self.second = np.array([look.second for look in looks], np.float32)
-        self.scale = np.array([look.scale for look in looks], np.float32)
-
-    def is_pattern(self, surface: NDArray[np.int32], *names: str) -> NDArray[np.bool_]:
-        """Return (P,) whether each pixel's surface has one of the named patterns."""
-        wanted = [PATTERNS.index(name) for name in names]
-        mask: NDArray[np.bool_] = np.isin(self.pattern, wanted)[surface]
-        return mask
 
 
 class _Spot:
     """Pixels of one pattern: where they are on their faces, and the looks of their surfaces."""
 
-    def __init__(self, table: Table, surface: NDArray[np.int32], where: tuple[Floats, ...]) -> None:
+    def __init__(self, table: NDArray[np.void], surface: NDArray[np.int32], where: Floats) -> None:
         self.u, self.v, self.half_u, self.half_v = where
-        self.colour, self.second = table.colour[surface].T, table.second[surface].T
-        self.scale = table.scale[surface]
-        self.seed = surface.astype(np.uint32)
+        self.colour, self.second = table["colour"][surface].T, table["second"][surface].T
+        self.scale, self.seed = table["scale"][surface], surface.astype(np.uint32)
         # In units of the scale, from which most patterns repeat.
         self.times_u, self.times_v = self.u / self.scale, self.v / self.scale
-
-    def edge(self) -> Floats:
-        """Return (P,) metres to the nearest edge of the face."""
-        edge: Floats = np.minimum(self.half_u - np.abs(self.u), self.half_v - np.abs(self.v))
-        return edge
+        # Metres to the nearest edge of the face.
+        self.edge = np.minimum(self.half_u - np.abs(self.u), self.half_v - np.abs(self.v))
 
     def noise(self, along_u: float | Floats, along_v: float | Floats, layer: int = 0) -> Floats:
         """Return (P,) smooth noise in 0..1 with cells of the given sizes in metres.
@@ -54,9 +32,11 @@ class _Spot:
         """
         x, y, seed = self.u / along_u, self.v / along_v, self.seed + np.uint32(layer)
         left, low = np.floor(x), np.floor(y)
-        in_x, in_y = _ease(x - left), _ease(y - low)
-        bottom = _hash(left, low, seed) * (1 - in_x) + _hash(left + 1, low, seed) * in_x
-        top = _hash(left, low + 1, seed) * (1 - in_x) + _hash(left + 1, low + 1, seed) * in_x
+        in_x, in_y = (part * part * (3 - 2 * part) for part in (x - left, y - low))
+        bottom, top = (
+            _hash(left, row, seed) * (1 - in_x) + _hash(left + 1, row, seed) * in_x
+            for row in (low, low + 1)
+        )
         value: Floats = bottom * (1 - in_y) + top * in_y
         return value
 
@@ -65,30 +45,25 @@ class _Spot:
         return _hash(row, np.broadcast_to(np.float32(column), row.shape), self.seed)
 
 
-def paint(
-    table: Table, surface: NDArray[np.int32], where: tuple[Floats, Floats, Floats, Floats]
-) -> tuple[Floats, Floats]:
+def paint(table: NDArray[np.void], surface: NDArray[np.int32], where: Floats) -> Floats:
     """Colour every pixel.
 
     Args:
-        table: looks by surface.
+        table: looks by surface: fields pattern (a place in `PATTERNS`), colour, second and scale.
         surface: (P,) surface of each pixel.
-        where: four (P,) in metres: u and v from the middle of the face (v is upwards on upright
+        where: (4, P) in metres: u and v from the middle of the face (v is upwards on upright
             faces), and half the size of the face along u and v.
 
     Returns:
-        Albedo (3, P) in 0..1, and glow (P,): the least shade a pixel gets, 0 unless it shines.
+        Albedo (3, P) in 0..1.
     """
     albedo = np.empty((3, len(surface)), np.float32)
-    glow = np.zeros(len(surface), np.float32)
-    pattern = table.pattern[surface]
-    for number, name in enumerate(PATTERNS):
+    pattern = table["pattern"][surface]
+    for number, painter in enumerate(_PAINTERS.values()):
         place = np.flatnonzero(pattern == number)
         if len(place):
-            spot = _Spot(table, surface[place], tuple(values[place] for values in where))
-            albedo[:, place] = _PAINTERS[name](spot)
-            glow[place] = _GLOW.get(name, 0.0)
-    return np.clip(albedo, 0, 1), glow
+            albedo[:, place] = painter(_Spot(table, surface[place], where[:, place]))
+    return np.clip(albedo, 0, 1, out=albedo)
 
 
 def _plain(spot: _Spot) -> Floats:
@@ -96,10 +71,8 @@ def _plain(spot: _Spot) -> Floats:
 
 
 def _planks(spot: _Spot) -> Floats:
-    row = np.floor(spot.times_v)
-    length = 6 * spot.scale
-    shifted = spot.u + length * spot.random(row)
-    tone = spot.random(row, np.floor(shifted / length))
+    row, length = np.floor(spot.times_v), 6 * spot.scale
+    tone = spot.random(row, np.floor((spot.u + length * spot.random(row)) / length))
     seam = np.abs(spot.times_v - row - 0.5) > 0.46
     return spot.colour * (0.65 + 0.3 * tone + 0.2 * spot.noise(0.3, 0.012)) * np.where(seam, 0.6, 1)
 
@@ -107,7 +80,7 @@ def _planks(spot: _Spot) -> Floats:
 def _tiles(spot: _Spot) -> Floats:
     row, column = np.floor(spot.times_v), np.floor(spot.times_u)
     in_u, in_v = spot.times_u - column, spot.times_v - row
-    grout = (np.abs(in_u - 0.5) > 0.465) | (np.abs(in_v - 0.5) > 0.465)
+    grout = np.maximum(np.abs(in_u - 0.5), np.abs(in_v - 0.5)) > 0.465
     tone = 0.85 + 0.15 * spot.random(row, column) - 0.12 * ((row + column) % 2)
     return np.where(grout, np.float32(0.45), spot.colour * tone)
 
@@ -142,31 +115,29 @@ def _spines(spot: _Spot) -> Floats:
 
 
 def _plaid(spot: _Spot) -> Floats:
-    in_u, in_v = spot.times_u % 1, spot.times_v % 1
-    mix = 0.5 * (in_u < 0.35) + 0.5 * (in_v < 0.35)
+    mix = 0.5 * (spot.times_u % 1 < 0.35) + 0.5 * (spot.times_v % 1 < 0.35)
     cloth: Floats = spot.colour * (1 - mix) + spot.second * mix
     return cloth * (0.9 + 0.2 * spot.noise(0.03, 0.03))
 
 
 def _picture(spot: _Spot) -> Floats:
-    edge = spot.edge()
     ground = spot.noise(spot.scale, spot.scale)
     detail = spot.noise(0.05, 0.05, layer=99)
     third = spot.second[::-1] * (0.5 + 0.7 * detail)
     scene = np.where(ground > 0.55, spot.colour * (0.7 + 0.5 * detail), third)
     scene = np.where(detail * ground > 0.45, 0.9 - 0.5 * spot.colour, scene)
-    mat = np.where(edge < 0.09, np.float32(0.9), scene)
-    return np.where(edge < 0.035, spot.second * 0.4, mat)
+    mat = np.where(spot.edge < 0.09, np.float32(0.9), scene)
+    return np.where(spot.edge < 0.035, spot.second * 0.4, mat)
 
 
 def _screen(spot: _Spot) -> Floats:
     sheen = np.clip(0.5 + 0.5 * spot.u / spot.half_u + 0.4 * spot.v / spot.half_v, 0, 1)
     glass = 0.02 + 0.09 * sheen + 0.3 * spot.colour
-    return np.where(spot.edge() < spot.scale, np.float32(0.012), glass)
+    return np.where(spot.edge < spot.scale, np.float32(0.012), glass)
 
 
 def _window(spot: _Spot) -> Floats:
-    bar = (spot.edge() < spot.scale) | (np.minimum(np.abs(spot.u), np.abs(spot.v)) < 0.02)
+    bar = (spot.edge < spot.scale) | (np.minimum(np.abs(spot.u), np.abs(spot.v)) < 0.02)
     height = 0.5 + 0.5 * spot.v / spot.half_v
     sky = np.array([[0.62], [0.78], [0.98]], np.float32) * (0.75 + 0.3 * height)
     trees = np.array([[0.2], [0.36], [0.15]], np.float32) * (0.5 + spot.noise(0.08, 0.08))
@@ -175,7 +146,7 @@ def _window(spot: _Spot) -> Floats:
 
 
 def _blinds(spot: _Spot) -> Floats:
-    return spot.colour * np.where(spot.edge() < 0.03, 0.6, 0.65 + 0.35 * (spot.times_v % 1))
+    return spot.colour * np.where(spot.edge < 0.03, 0.6, 0.65 + 0.35 * (spot.times_v % 1))
 
 
 def _fabric(spot: _Spot) -> Floats:
@@ -185,21 +156,17 @@ def _fabric(spot: _Spot) -> Floats:
 
 
 _PAINTERS: dict[str, Callable[[_Spot], Floats]] = {
-    painter.__name__.removeprefix("_"): painter
-    for painter in (
-        _plain, _planks, _tiles, _carpet, _drawers, _spines,
-        _plaid, _picture, _screen, _window, _blinds, _fabric,
-    )
+    "plain": _plain, "planks": _planks, "tiles": _tiles, "carpet": _carpet, "drawers": _drawers,
+    "spines": _spines, "plaid": _plaid, "picture": _picture, "screen": _screen, "window": _window,
+    "blinds": _blinds, "fabric": _fabric,
 }  # fmt: skip
 """How each pattern is painted: albedo (3, P) of a spot, not yet clipped."""
 
-_GLOW = {"window": 1.0, "blinds": 0.8, "screen": 0.5}
+PATTERNS = tuple(_PAINTERS)
+"""Names of the procedural textures, by number."""
+
+GLOW = {"window": 1.0, "blinds": 0.8, "screen": 0.5}
 """The least shade of the patterns that shine, as a share of full light: seen in a dark room too."""
-
-
-def _ease(x: Floats) -> Floats:
-    eased: Floats = x * x * (3 - 2 * x)
-    return eased
 
 
 def _hash(x: Floats, y: Floats, seed: NDArray[np.uint32]) -> Floats:
@@ -207,9 +174,8 @@ def _hash(x: Floats, y: Floats, seed: NDArray[np.uint32]) -> Floats:
     mixed = x.astype(np.int32).view(np.uint32) * np.uint32(0x9E3779B1)
     mixed ^= y.astype(np.int32).view(np.uint32) * np.uint32(0x85EBCA77)
     mixed ^= seed * np.uint32(0xC2B2AE3D)
-    mixed ^= mixed >> np.uint32(15)
-    mixed *= np.uint32(0x2C1B3C6D)
-    mixed ^= mixed >> np.uint32(12)
-    mixed *= np.uint32(0x297A2D39)
+    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
+        mixed ^= mixed >> np.uint32(shift)
+        mixed *= np.uint32(factor)
     mixed ^= mixed >> np.uint32(15)
     return (mixed >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)

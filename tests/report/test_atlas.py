@@ -13,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from engine.frames.listing import Sample
-from engine.report.atlas import MaskOf, complete_atlas, count_frames, write_atlas
+from engine.report.atlas import MaskOf, complete_atlas, count_frames
 from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
-from engine.report.atlas_tables import atlas_tables
-from engine.report.regions import DEPTHS, EDGES, SIZES, depth_bins, object_sizes, on_boundary
+from engine.report.frame_errors import DEPTHS, EDGES, SIZES, depth_bins, object_sizes, on_boundary
+from engine.report.show import atlas_tables
 from engine.rundir import RunDir
 from kernels.metrics import class_iou, mean_iou
 
@@ -65,7 +65,8 @@ def atlas_of(
     samples: Sequence[Sample], masks: Maps, root: Path, classes: Sequence[str] = CLASSES
 ) -> dict[str, Any]:
     frames = AtlasFrames(samples, [n % 2 for n in range(len(samples))], classes)
-    return write_atlas(RunDir(root), "key", frames, lambda n, hw: masks[n]).to_json()
+    atlas = complete_atlas(RunDir(root), "key", frames, lambda: lambda n, hw: masks[n])
+    return atlas.to_json()
 
 
 def plain_counts(labels: Maps, masks: Maps, regions: Sequence[Any]) -> NDArray[np.int64]:

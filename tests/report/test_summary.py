@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engine.report.summary import FoldResult, Summary, summarise, summary_tables
+from engine.report.show import summary_tables
+from engine.report.summary import FoldResult, Summary, summarise
 from engine.selection.temperature import TemperatureChoice, TemperatureScore
 
 CLASSES = ("floor", "wall", "window")

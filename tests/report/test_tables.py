@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from engine.report.tables import seconds_table, table
+from engine.report.show import seconds_table
+from engine.report.tables import table
 
 
 def test_each_kind_of_cell_has_its_form() -> None:

@@ -16,8 +16,8 @@ from engine.frames.index import Dataset, DatasetSpec, load_dataset
 from engine.rooms.dataset import render_rooms
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
-from engine.rooms.scene import PATTERNS, Box, Camera, Scene, Surface
-from engine.rooms.texture import _PAINTERS
+from engine.rooms.scene import Box, Camera, Scene, Surface
+from engine.rooms.texture import GLOW, PATTERNS
 
 HW = (48, 64)
 BED = nyuv2.CLASSES.index("bed")
@@ -200,5 +200,10 @@ def test_a_camera_never_stands_inside_or_behind_the_walls() -> None:
             )
 
 
-def test_every_pattern_has_a_painter() -> None:
-    assert set(_PAINTERS) == set(PATTERNS)
+def test_the_rooms_show_every_pattern_and_no_other() -> None:
+    used: set[str] = set()
+    for number in range(40):
+        scene = build_scene(np.random.default_rng(number), number, 1)
+        used |= {look.pattern for look in (*scene.shell, *(box.surface for box in scene.boxes))}
+    assert used == set(PATTERNS)
+    assert set(GLOW) <= used
