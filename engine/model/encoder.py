@@ -27,14 +27,12 @@ class Encoder(nn.Module):
 
     Args:
         name: a timm model name, with or without a pretrained tag.
-        in_channels: 3 (RGB) or 4 (RGB and inverse depth).
         drop_path: rate of stochastic depth in the deepest block, in [0, 1).
         output_stride: of the last feature. At 16 the last stage keeps the size of the stage
             before it, and its convolutions are dilated instead; the weights have the same shapes.
 
     Raises:
-        ValueError: as `extractor`; or the network cannot be dilated and `output_stride` is not 32,
-            or it has no stochastic depth and `drop_path` is not 0.
+        ValueError: as `extractor`; or it cannot be dilated, or has no stochastic depth, as asked.
     """
 
     def __init__(
@@ -77,11 +75,10 @@ def extractor(name: str) -> Create:
     """What creates timm's network `name` so that it returns one feature for each of `STRIDES`.
 
     Raises:
-        ValueError: timm has no such network, it takes inputs of one size only, or it has no
-            features at some stride of `STRIDES`.
+        ValueError: timm has none, it takes inputs of one size only, or lacks one of the strides.
     """
     check_name(name)
-    create = partial(timm.create_model, name, features_only=True)
+    create: Create = partial(timm.create_model, name, features_only=True)
     # On the meta device a network takes no memory and no time: here it only tells of itself.
     try:
         with torch.device("meta"):

@@ -54,17 +54,15 @@ class Network(nn.Module):
         classes: number of classes, at least 1.
 
     Raises:
-        ValueError: the encoder is unknown or unfit, or a width does not fit the decoder.
+        ValueError: the encoder is unknown or unfit.
     """
 
     align_corners = True
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        kind = DECODERS[config.decoder]
-        self.encoder = Encoder(
-            config.encoder, config.in_channels, config.drop_path, kind.output_stride
-        )
+        kind, channels = DECODERS[config.decoder], config.in_channels
+        self.encoder = Encoder(config.encoder, channels, config.drop_path, kind.output_stride)
         self.decoder = kind(self.encoder.channels, config)
         self.segmentation_head = _Head(self.decoder.out_channels, classes, kind.xavier_heads)
         self.depth_head = _Head(self.decoder.out_channels, 1, kind.xavier_heads)
@@ -91,12 +89,10 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
         config: the model section.
         classes: number of classes, at least 1.
         initial_weights: load what `config.weights` names; False leaves random weights, for a
-            caller that loads a checkpoint next (no hub, package or file is needed then).
+            caller that loads others next (no hub, package or file is needed then).
 
     Raises:
-        ValueError: `config` names no encoder, or weights that do not fit it.
-        FileNotFoundError: the weights file does not exist.
-        RuntimeError: the hub cannot be reached or the package is missing.
+        ValueError: as `Network`; the others and this as `load_weights`.
     """
     network = Network(config, classes)
     if initial_weights and config.weights == "none":
@@ -123,10 +119,7 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
 
 
 class _Head(nn.ModuleList):
-    """A 1x1 convolution of `upsample(coarse) + fine`, computed without making that sum.
-
-    Without a coarse part it is a 1x1 convolution of the fine one.
-    """
+    """A 1x1 convolution of `upsample(coarse) + fine`, or of `fine`, without making that sum."""
 
     def __init__(self, in_channels: int, out_channels: int, xavier: bool) -> None:
         # A list of one gives the parameters smp's names, `0.weight` and `0.bias`.

@@ -57,13 +57,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_network(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> bool:
-    """Load all of a network, or all but its depth head, which networks of smp lack.
+def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> bool:
+    """Load all of an encoder or a network, or all but its depth head, which those of smp lack.
 
     Args:
-        network: changed in place, or left as it is where an error is raised.
-        state: all its tensors.
-        origin: where `state` is from, for the error.
+        module: changed in place, or left as it is where an error is raised.
+        state: its tensors by name.
+        origin: where they are from, for the error.
 
     Returns:
         Whether there was a depth head.
@@ -71,28 +71,16 @@ def load_network(network: nn.Module, state: Mapping[str, Tensor], origin: str) -
     Raises:
         ValueError: a tensor is missing, has another shape or no place.
     """
-    unknown = state.keys() - network.state_dict().keys()
-    if unknown:
-        raise out_of_place(origin, unknown)
-    whole = any(name.startswith(_DEPTH_HEAD) for name in state)
-    load_state(network, state, origin, optional=() if whole else (_DEPTH_HEAD,))
-    return whole
-
-
-def load_state(
-    module: nn.Module, state: Mapping[str, Tensor], origin: str, optional: tuple[str, ...] = ()
-) -> None:
-    """Load every tensor of `module` but those whose names begin as `optional`; as `load_network`.
-
-    `state` has names of `module` only.
-    """
     own = module.state_dict()
+    if unknown := state.keys() - own.keys():
+        raise out_of_place(origin, unknown)
+    has_depth = any(name.startswith(_DEPTH_HEAD) for name in state)
     missing = [
         name
         for name in own
         # Counters of batches are only read by a BatchNorm without momentum; many files lack them.
         if name not in state and not name.endswith("num_batches_tracked")
-        if not name.startswith(optional)
+        if has_depth or not name.startswith(_DEPTH_HEAD)
     ]
     if missing:
         raise misfit(origin, f"it lacks {some(missing)}")
@@ -105,6 +93,7 @@ def load_state(
     if misfits:
         raise misfit(origin, some(misfits))
     module.load_state_dict(ready, strict=False)
+    return has_depth
 
 
 def fitted(tensor: Tensor, own: Tensor) -> Tensor | None:

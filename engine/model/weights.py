@@ -22,7 +22,7 @@ from engine.config import ModelConfig
 from engine.data.inputs import Normalisation
 from engine.model.encoder import extractor
 from engine.model.refusals import CHOICES, first_line, misfit
-from engine.model.state import fitted, load_network, load_state, read_state
+from engine.model.state import fitted, load_state, read_state
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def load_weights(network: nn.Module, config: ModelConfig) -> None:
     else:
         state = read_state(file)
         if any(name.startswith(("encoder.", "decoder.")) for name in state):
-            missing = "" if load_network(network, state, origin) else " but its depth head"
+            missing = "" if load_state(network, state, origin) else " but its depth head"
             _LOG.info("weights: %s, the whole network%s", origin, missing)
             return
     # A feature extractor flattens `stages.0` to `stages_0`: names are compared without the dots.

@@ -99,12 +99,7 @@ def load_last(path: Path, config_hash: str) -> Checkpoint | None:
 
 @dataclass(frozen=True)
 class BestNote:
-    """What `best.safetensors` says of its weights.
-
-    Attributes:
-        epoch: after which they were the best, from 1.
-        normalisation: of the input.
-    """
+    """What `best.safetensors` says of its weights: best after `epoch`, from 1, on such input."""
 
     config_hash: str
     fold: int

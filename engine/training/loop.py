@@ -22,14 +22,12 @@ from engine.runtime.progress import track
 from engine.training import checkpoint
 from engine.training.checkpoint import BestNote, EpochLine, Position, epoch_row
 from engine.training.step import (
-    Ema,
     EpochSums,
     Learner,
     TrainingLoss,
     TrainStep,
     class_weights,
     learning_rate,
-    make_optimizer,
     step_seed,
 )
 from engine.views.predictor import FoldNetwork, Predictor
@@ -43,7 +41,6 @@ class FoldTask:
     """One fold to train: which samples, where to, under which identity.
 
     Attributes:
-        fold: its number.
         training: (n,) int64 positions in `dataset.train.samples` to train on.
         validation: (m,) int64 positions to validate on.
         config_hash: what the checkpoint must have been made from to be continued.
@@ -71,8 +68,8 @@ class FoldTask:
 def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
     """Train the fold to its last epoch, continuing from `last.pt` if there is one.
 
-    Writes `metrics.jsonl`, `last.pt` and `best.safetensors` of the fold. What it writes depends
-    only on the task, not on where an earlier call was stopped.
+    What it writes of the fold, `metrics.jsonl`, `last.pt` and `best.safetensors`, depends only on
+    the task, not on where an earlier call was stopped.
 
     Raises:
         RuntimeError: a loss or gradient is not finite, or a file cannot be read.
@@ -93,12 +90,7 @@ class FoldTraining:
         model = self.config.model.of_fold(task.fold)
         network = build_network(model, len(classes), initial_weights=saved is None)
         network.to(policy.device).to(memory_format=torch.channels_last)
-        self.learner = Learner(
-            network,
-            Ema(network, training.ema_decay, warmup=training.ema_warmup),
-            make_optimizer(network, training),
-            EpochSums(policy.device),
-        )
+        self.learner = Learner.of(network, training)
         self.position = Position()
         if saved is not None:
             saved.restore(self.learner)

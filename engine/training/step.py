@@ -35,12 +35,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TrainingLoss:
-    """Boundary-weighted cross-entropy + `depth_weight` x depth L1.
-
-    Attributes:
-        class_weight_C: as `class_weights` gives them.
-        operations: fused or reference.
-    """
+    """Boundary-weighted cross-entropy + `depth_weight` x depth L1, classes by `class_weights`."""
 
     config: TrainingConfig
     class_weight_C: Tensor
@@ -69,12 +64,8 @@ def class_weights(config: TrainingConfig, classes: Sequence[str], device: torch.
 def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
     """Mean |upsampled prediction - (d - 0.71) / 9.29| over pixels whose depth is known.
 
-    Args:
-        depth_Bhw: normalised depth that the head predicts; upsampled as the logits are.
-        depth_m_BHW: float32 metres, 0 = missing.
-
-    Returns:
-        Scalar float32; 0, with gradient 0, if no depth is known.
+    The prediction is normalised depth, upsampled as the logits are; `depth_m_BHW` is float32
+    metres, 0 = missing. A float32 scalar; 0, with gradient 0, if no depth is known.
     """
     predicted_BHW = F.interpolate(
         depth_Bhw[:, None].to(torch.float32),
@@ -177,8 +168,7 @@ class EpochSums:
 
     Attributes:
         sums: (4,) float64: total, segmentation and depth loss, and the number of steps.
-        first_bad_step: () int64, the first step of the epoch whose loss or gradient was not
-            finite, or -1.
+        first_bad_step: () int64, the first whose loss or gradient was not finite, or -1.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -192,9 +182,8 @@ class EpochSums:
         # Noted on the device and asked for rarely: a question at every step would make the host
         # wait for the GPU, which then has nothing queued.
         bad = ~(torch.isfinite(losses[0]) & torch.isfinite(gradient_norm))
-        self.first_bad_step = torch.where(
-            bad & (self.first_bad_step < 0), step, self.first_bad_step
-        )
+        is_first = bad & (self.first_bad_step < 0)
+        self.first_bad_step = torch.where(is_first, step, self.first_bad_step)
 
     def means(self) -> MeanLosses:
         """Mean losses so far; here the host does wait."""
@@ -204,13 +193,19 @@ class EpochSums:
 
 @dataclass(eq=False)
 class Learner:
-    """What a step changes, and a checkpoint holds."""
+    """What a step changes, and a checkpoint holds; `sums` are of the present epoch."""
 
     network: Network
     ema: Ema
     optimizer: torch.optim.Optimizer
     sums: EpochSums
-    """Of the present epoch."""
+
+    @classmethod
+    def of(cls, network: Network, config: TrainingConfig) -> "Learner":
+        """A network before its first step; it is on its device already."""
+        ema = Ema(network, config.ema_decay, warmup=config.ema_warmup)
+        optimizer = make_optimizer(network, config)
+        return cls(network, ema, optimizer, EpochSums(next(network.parameters()).device))
 
 
 class TrainStep:
@@ -234,13 +229,10 @@ class TrainStep:
         self.clock: PhaseClock | None = None
 
     def __call__(self, batch: Batch, lr: float, step: int, global_step: int) -> None:
-        """Train on one batch, at learning rate `lr`.
+        """Train on a batch that is on the policy's device, at learning rate `lr`.
 
-        Args:
-            batch: on the policy's device.
-            lr: learning rate of this step.
-            step: position in the epoch, for the report of a fault.
-            global_step: position in the fold, from 0; seeds dropout.
+        The position in the epoch, `step`, is for the report of a fault; that in the fold,
+        `global_step`, seeds dropout. Both count from 0.
         """
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
@@ -267,9 +259,8 @@ class TrainStep:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         gradient_norm = nn.utils.get_total_norm(gradients, foreach=True)
         if config.clip_norm:
-            nn.utils.clip_grads_with_norm_(
-                self.parameters, config.clip_norm, gradient_norm, foreach=True
-            )
+            clip = nn.utils.clip_grads_with_norm_
+            clip(self.parameters, config.clip_norm, gradient_norm, foreach=True)
         self._mark("backward", recorded=True)
         optimizer.step()
         self._mark("optimizer", recorded=True)
