@@ -79,10 +79,10 @@ def load_weights(network: nn.Module, config: ModelConfig) -> None:
 
 
 def check_source(config: ModelConfig) -> Path | None:
-    """Refuse a file or folder that cannot be what `config.weights` needs, before it is read.
+    """Refuse a source, other than 'none', that cannot be what `config.weights` needs, unread.
 
     Returns:
-        The file of tensors; None where the source is none.
+        The file of tensors; None for the hub and for a package.
 
     Raises:
         ValueError: the source is unknown, or a folder's network is another than the config's.
