@@ -226,7 +226,7 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
     # A file that is missing is missed now, not when the folds before it have been trained.
     for fold in untrained:
-        if run.position(fold) is None:
+        if run.position(fold) is None and run.config.model.weights != "none":
             check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)

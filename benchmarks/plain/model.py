@@ -53,7 +53,8 @@ def build_model(config: Config, recipe: Recipe) -> DepthFpn:
         RuntimeError: the weights cannot be had.
     """
     model = DepthFpn(config.model, len(config.data.classes))
-    load_weights(model, config.model)
+    if config.model.weights != "none":
+        load_weights(model, config.model)
     return to_device(model, recipe)
 
 

@@ -18,9 +18,8 @@ from engine import blend, train
 from engine.data.sources import Batch, Source
 from engine.report.summary import Summary
 from engine.rundir import RunDir
-from engine.training.optim import learning_rate
 from engine.training.phases import PhaseClock
-from engine.training.step import EpochSums
+from engine.training.step import EpochSums, learning_rate
 from kernels.metrics import mean_iou
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.config import ModelConfig
+
 _SKIP_CHANNELS = 48
 """Width that the stride-4 feature is reduced to; the paper's, and part of every checkpoint."""
 
@@ -21,27 +23,26 @@ _UPSAMPLING = 4
 class DeepLabV3PlusDecoder(nn.Module):
     """The first and the last feature of a dilated encoder to one map of stride 4.
 
+    Attributes:
+        output_stride: that the encoder's last feature is to have.
+        xavier_heads: as for `FpnDecoder`; smp leaves these heads as PyTorch makes them.
+        out_channels: width of the output.
+
     Args:
-        encoder_channels: widths of the features; the first has stride 4, the last stride 16.
-        channels: width of the pyramid and of the output.
-        rates: dilations of the pyramid's three wide branches, in cells of stride 16.
-        dropout: probability that a value behind the pyramid is dropped in training, in [0, 1).
+        widths: of the features; the first has stride 4, the last stride 16.
+        config: the pyramid's width, which is the output's, the dilations of its three wide
+            branches in cells of stride 16, and the probability that a value behind it is dropped.
     """
 
-    def __init__(
-        self,
-        encoder_channels: Sequence[int],
-        channels: int = 256,
-        rates: Sequence[int] = (12, 24, 36),
-        dropout: float = 0.5,
-    ) -> None:
+    output_stride = 16
+    xavier_heads = False
+
+    def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
-        self.out_channels = channels
-        self.aspp = nn.Sequential(
-            _Pyramid(encoder_channels[-1], channels, rates, dropout),
-            *_separable(channels, channels),
-        )
-        self.block1 = _pointwise(encoder_channels[0], _SKIP_CHANNELS)
+        self.out_channels = channels = config.aspp_channels
+        pyramid = _Pyramid(widths[-1], channels, config.aspp_rates, config.aspp_dropout)
+        self.aspp = nn.Sequential(pyramid, *_separable(channels, channels))
+        self.block1 = _pointwise(widths[0], _SKIP_CHANNELS)
         self.block2 = _separable(channels + _SKIP_CHANNELS, channels)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[None, Tensor]:
@@ -87,18 +88,12 @@ def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
     return _normalised(conv, out_channels)
 
 
-def _separable(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
+def _separable(channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
     """3x3 within each channel, then 1x1 across them."""
     depthwise = nn.Conv2d(
-        in_channels,
-        in_channels,
-        3,
-        padding=dilation,
-        dilation=dilation,
-        groups=in_channels,
-        bias=False,
+        channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False
     )
-    pointwise = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+    pointwise = nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)
     return _normalised(nn.Sequential(depthwise, pointwise), out_channels)
 
 

@@ -11,6 +11,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.config import ModelConfig
+
 _GROUPS = 32
 """Groups of each GroupNorm: the paper's, and part of every checkpoint."""
 
@@ -26,48 +28,36 @@ class FpnDecoder(nn.Module):
     upsampling that a GroupNorm reads directly is fused into its reduction and made 6 times slower
     (pytorch issue 189488, mended by pull request 191134); a test guards the order.
 
-    Args:
-        encoder_channels: widths of the features at strides 4, 8, 16, 32.
-        pyramid_channels: width of the pyramid.
-        segmentation_channels: width of the output, a multiple of 32.
-        dropout: probability that an output channel is dropped in training, in [0, 1).
+    Attributes:
+        output_stride: that the encoder's last feature is to have.
+        xavier_heads: whether heads start as smp initialises an FPN's; else as PyTorch makes them.
+        out_channels: width of the output.
 
-    Raises:
-        ValueError: `segmentation_channels` is not a multiple of 32.
+    Args:
+        widths: of the features at strides 4, 8, 16, 32.
+        config: the pyramid's width, the output's (a multiple of 32), and the probability that an
+            output channel is dropped in training.
     """
 
-    def __init__(
-        self,
-        encoder_channels: Sequence[int],
-        pyramid_channels: int = 256,
-        segmentation_channels: int = 128,
-        dropout: float = 0.2,
-    ) -> None:
+    output_stride = 32
+    xavier_heads = True
+
+    def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
-        if segmentation_channels % _GROUPS:
-            raise ValueError(
-                f"model.segmentation_channels must be a multiple of {_GROUPS} (GroupNorm groups), "
-                f"got {segmentation_channels}"
-            )
-        c2, c3, c4, c5 = encoder_channels
-        self.out_channels = segmentation_channels
-        self.dropout = dropout
-        self.p5 = nn.Conv2d(c5, pyramid_channels, kernel_size=1)
-        self.p4, self.p3, self.p2 = (_TopDown(skip, pyramid_channels) for skip in (c4, c3, c2))
+        pyramid, self.out_channels = config.pyramid_channels, config.segmentation_channels
+        self.dropout = config.dropout
+        c2, c3, c4, c5 = widths
+        self.p5 = nn.Conv2d(c5, pyramid, kernel_size=1)
+        self.p4, self.p3, self.p2 = (_TopDown(skip, pyramid) for skip in (c4, c3, c2))
         self.seg_blocks = nn.ModuleList(
-            _Level(pyramid_channels, segmentation_channels, n_blocks) for n_blocks in (3, 2, 1, 1)
+            _Level(pyramid, self.out_channels, n_blocks) for n_blocks in (3, 2, 1, 1)
         )
         self.apply(_initialise)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Decode.
+        """Features to `coarse` (B, C, h / 2, w / 2) and `fine` (B, C, h, w), dropout applied.
 
-        Args:
-            features: encoder features at strides 4, 8, 16, 32.
-
-        Returns:
-            `coarse` (B, C, h / 2, w / 2) and `fine` (B, C, h, w), dropout applied; smp's output is
-            `upsample(coarse) + fine`.
+        smp's output is `upsample(coarse) + fine`.
         """
         c2, c3, c4, c5 = features
         s5, s4, s3, s2 = self.seg_blocks
@@ -116,11 +106,8 @@ class _Level(nn.Module):
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Module:
-    layers = nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
-        nn.GroupNorm(_GROUPS, out_channels),
-        nn.ReLU(inplace=True),
-    )
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+    layers = nn.Sequential(conv, nn.GroupNorm(_GROUPS, out_channels), nn.ReLU(inplace=True))
     # Under the name that smp gives it.
     return nn.Sequential(OrderedDict(block=layers))
 

@@ -3,7 +3,8 @@
 Shapes: B batch, C classes, H W pixels of the input, h w cells of stride 4 (H / 4, W / 4).
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,42 +18,18 @@ from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import FpnDecoder, upsample
-from engine.model.package import package_normalisation
-from engine.model.weights import load_weights
+from engine.model.weights import PACKAGE_NORMALISATION, PACKAGE_PREFIX, load_weights
+
+_LOG = logging.getLogger(__name__)
 
 _PIXEL_MAX = 255.0
 """The largest pixel value: timm's means and deviations are for images in 0..1, ours in 0..255."""
 
-
-class Decoder(NamedTuple):
-    """How a kind of decoder is built."""
-
-    output_stride: int
-    """Of the encoder's last feature."""
-    make: Callable[[ModelConfig, Sequence[int]], FpnDecoder | DeepLabV3PlusDecoder]
-    """From the config and the features' widths; has `out_channels`, and `forward` takes the
-    features and returns a part at stride 8, or None, and one at stride 4."""
-    xavier: bool
-    """Whether the heads start as smp initialises an FPN's; else as PyTorch makes them."""
-
-
-DECODERS = {
-    "fpn": Decoder(
-        32,
-        lambda c, widths: FpnDecoder(
-            widths, c.pyramid_channels, c.segmentation_channels, c.dropout
-        ),
-        xavier=True,
-    ),
-    "deeplabv3plus": Decoder(
-        16,
-        lambda c, widths: DeepLabV3PlusDecoder(
-            widths, c.aspp_channels, c.aspp_rates, c.aspp_dropout
-        ),
-        xavier=False,
-    ),
+DECODERS: dict[str, type[FpnDecoder | DeepLabV3PlusDecoder]] = {
+    "fpn": FpnDecoder,
+    "deeplabv3plus": DeepLabV3PlusDecoder,
 }
-"""How each decoder is built, by `model.decoder`."""
+"""By `model.decoder`: from the features to a part at stride 8, or None, and one at stride 4."""
 
 
 class Prediction(NamedTuple):
@@ -77,33 +54,24 @@ class Network(nn.Module):
         classes: number of classes, at least 1.
 
     Raises:
-        ValueError: the encoder is unknown or unfit, or a width does not fit the decoder.
+        ValueError: the encoder is unknown or unfit.
     """
 
     align_corners = True
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        kind = DECODERS[config.decoder]
-        self.encoder = Encoder(
-            config.encoder, config.in_channels, config.drop_path, kind.output_stride
-        )
-        self.decoder = kind.make(config, self.encoder.channels)
-        self.segmentation_head = _Head(self.decoder.out_channels, classes, xavier=kind.xavier)
-        self.depth_head = _Head(self.decoder.out_channels, 1, xavier=kind.xavier)
+        kind, channels = DECODERS[config.decoder], config.in_channels
+        self.encoder = Encoder(config.encoder, channels, config.drop_path, kind.output_stride)
+        self.decoder = kind(self.encoder.channels, config)
+        self.segmentation_head = _Head(self.decoder.out_channels, classes, kind.xavier_heads)
+        self.depth_head = _Head(self.decoder.out_channels, 1, kind.xavier_heads)
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
-        """Predict at stride 4.
+        """Predict at stride 4; H and W that are no multiples of 32 are a ValueError.
 
         Args:
-            image_BCHW: (B, 3 or 4, H, W) normalised, H and W multiples of 32; channels-last is
-                fastest.
-
-        Returns:
-            Logits (B, C, h, w) and normalised depth (B, h, w).
-
-        Raises:
-            ValueError: H or W is not a multiple of 32.
+            image_BCHW: (B, 3 or 4, H, W) normalised; channels-last is fastest.
         """
         height, width = image_BCHW.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
@@ -119,17 +87,17 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
 
     Args:
         config: the model section.
-        classes: number of classes.
+        classes: number of classes, at least 1.
         initial_weights: load what `config.weights` names; False leaves random weights, for a
-            caller that loads a checkpoint next (no hub, package or file is needed then).
+            caller that loads others next (no hub, package or file is needed then).
 
     Raises:
-        ValueError: `config` names no encoder, or weights that do not fit it.
-        FileNotFoundError: the weights file does not exist.
-        RuntimeError: the hub cannot be reached or the package is missing.
+        ValueError: as `Network`; the others and this as `load_weights`.
     """
     network = Network(config, classes)
-    if initial_weights:
+    if initial_weights and config.weights == "none":
+        _LOG.info("weights: random, as model.weights = 'none' asks")
+    elif initial_weights:
         load_weights(network, config)
     return network.to(memory_format=torch.channels_last)
 
@@ -141,8 +109,8 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
     weights it is what timm's were trained with.
     """
     check_name(config.encoder)
-    if said := package_normalisation(config.weights):
-        return said
+    if config.weights.startswith(PACKAGE_PREFIX):
+        return PACKAGE_NORMALISATION
     if said := read_normalisation(Path(config.of_fold(0).weights)):
         return said
     pretrained = timm.get_pretrained_cfg(config.encoder)
@@ -151,10 +119,7 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
 
 
 class _Head(nn.ModuleList):
-    """A 1x1 convolution of `upsample(coarse) + fine`, computed without making that sum.
-
-    Without a coarse part it is a 1x1 convolution of the fine one.
-    """
+    """A 1x1 convolution of `upsample(coarse) + fine`, or of `fine`, without making that sum."""
 
     def __init__(self, in_channels: int, out_channels: int, xavier: bool) -> None:
         # A list of one gives the parameters smp's names, `0.weight` and `0.bias`.

@@ -1,5 +1,6 @@
 """A dict of tensors by name: read from a file, then loaded into a module whole or not at all."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,46 +10,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.model.source_errors import CHOICES, first_line, misfit, some
-
-_SUFFIXES = (".safetensors", ".pt", ".pth")
-"""Names of files of weights end so: safetensors, or what `torch.save` writes."""
+from engine.model.refusals import first_line, misfit, out_of_place, some
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
 """Keys under which training scripts keep the state dict in a checkpoint."""
 
-_PREFIXES = ("_orig_mod.", "module.")
+_PREFIXES = re.compile(r"^(_orig_mod\.|module\.)+")
 """What torch.compile and DistributedDataParallel put before every name."""
 
 _UNREADABLE = (SafetensorError, UnpicklingError, EOFError, OSError, RuntimeError)
 """What the readers raise for a file that is damaged or holds code."""
 
-
-def check_file(path: Path) -> None:
-    """Refuse a path that cannot be a file of weights, unread.
-
-    Raises:
-        ValueError: the suffix is not one of a weights file.
-        FileNotFoundError: there is no such file.
-    """
-    if path.suffix not in _SUFFIXES:
-        raise ValueError(f"unknown weights {str(path)!r}; {CHOICES}")
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist; {CHOICES}")
+_DEPTH_HEAD = "depth_head."
+"""How the names of the one part begin that networks of smp lack."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file, on the CPU, without running code that is in it.
 
-    A dict kept under `state_dict`, `model_state_dict`, `model` or `network` is unwrapped, and the
-    prefixes of torch.compile and DistributedDataParallel are taken off.
+    A dict that a checkpoint keeps under one of `_WRAPPERS` is unwrapped, `_PREFIXES` are taken off.
 
     Raises:
-        ValueError: the suffix is not one of a weights file, or the file holds no state dict.
-        FileNotFoundError: there is no such file.
+        ValueError: the file holds no state dict.
         RuntimeError: the file is corrupt or holds more than tensors and plain containers.
     """
-    check_file(path)
     try:
         if path.suffix == ".safetensors":
             content: object = load_file(path)
@@ -63,7 +48,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights file {path} holds a {type(content).__name__}, not a state dict")
     inner = (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping))
     state = {
-        _without_prefixes(str(name)): value
+        _PREFIXES.sub("", str(name)): value
         for name, value in next(inner, content).items()
         if isinstance(value, Tensor)
     }
@@ -72,27 +57,30 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_state(
-    module: nn.Module, state: Mapping[str, Tensor], origin: str, optional: str | None = None
-) -> None:
-    """Load every tensor of `module` from `state`, or raise and change nothing.
+def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> bool:
+    """Load all of an encoder or a network, or all but its depth head, which those of smp lack.
 
     Args:
-        module: changed in place.
-        state: names of `module` only.
-        origin: where `state` is from, for the error.
-        optional: beginning of the names that may be missing.
+        module: changed in place, or left as it is where an error is raised.
+        state: its tensors by name.
+        origin: where they are from, for the error.
+
+    Returns:
+        Whether there was a depth head.
 
     Raises:
-        ValueError: a tensor is missing or has another shape.
+        ValueError: a tensor is missing, has another shape or no place.
     """
     own = module.state_dict()
+    if unknown := state.keys() - own.keys():
+        raise out_of_place(origin, unknown)
+    has_depth = any(name.startswith(_DEPTH_HEAD) for name in state)
     missing = [
         name
         for name in own
         # Counters of batches are only read by a BatchNorm without momentum; many files lack them.
         if name not in state and not name.endswith("num_batches_tracked")
-        if not (optional and name.startswith(optional))
+        if has_depth or not name.startswith(_DEPTH_HEAD)
     ]
     if missing:
         raise misfit(origin, f"it lacks {some(missing)}")
@@ -105,6 +93,7 @@ def load_state(
     if misfits:
         raise misfit(origin, some(misfits))
     module.load_state_dict(ready, strict=False)
+    return has_depth
 
 
 def fitted(tensor: Tensor, own: Tensor) -> Tensor | None:
@@ -112,16 +101,7 @@ def fitted(tensor: Tensor, own: Tensor) -> Tensor | None:
 
     A stem's weights for RGB fit a stem that has more channels: those start as their mean.
     """
-    if tensor.shape == own.shape:
-        return tensor
-    if tensor.ndim != 4 or tensor.shape[1] != 3 or own.ndim != 4 or own.shape[1] < 3:
-        return None
-    mean = tensor.mean(dim=1, keepdim=True)
-    wider = torch.cat([tensor, *[mean] * (own.shape[1] - 3)], dim=1)
-    return wider if wider.shape == own.shape else None
-
-
-def _without_prefixes(name: str) -> str:
-    while name.startswith(_PREFIXES):
-        name = name.partition(".")[2]
-    return name
+    if tensor.ndim == own.ndim == 4 and tensor.shape[1] == 3 < own.shape[1]:
+        mean = tensor.mean(dim=1, keepdim=True)
+        tensor = torch.cat([tensor, *[mean] * (own.shape[1] - 3)], dim=1)
+    return tensor if tensor.shape == own.shape else None

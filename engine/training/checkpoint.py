@@ -32,17 +32,6 @@ class EpochLine(Record):
     validation_s: float
 
 
-class BestNote(Record):
-    """What `best.safetensors` says of its weights."""
-
-    config_hash: str
-    fold: str
-    epoch: str
-    mean: tuple[float, float, float]
-    """Of the RGB input, 0..255; likewise `std`."""
-    std: tuple[float, float, float]
-
-
 @dataclass
 class Position:
     """Where a fold stands: `step` steps of epoch `epoch` (from 0) are done."""
@@ -108,25 +97,30 @@ def load_last(path: Path, config_hash: str) -> Checkpoint | None:
     return Checkpoint(Position(state["epoch"], state["step"], state["elapsed_s"]), state)
 
 
+@dataclass(frozen=True)
+class BestNote:
+    """What `best.safetensors` says of its weights: best after `epoch`, from 1, on such input."""
+
+    config_hash: str
+    fold: int
+    epoch: int
+    normalisation: Normalisation
+
+
 def save_best(path: Path, network: nn.Module, note: BestNote) -> None:
     """Write weights as safetensors (contiguous, on the CPU), whole or not at all."""
     tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    said = {
+        "config_hash": note.config_hash,
+        "fold": str(note.fold),
+        "epoch": str(note.epoch),
+        **vars(note.normalisation),
+    }
     # One entry only: safetensors writes several in an order that changes from process to process.
-    entry = {"roomsmith": json.dumps(note.to_json(), sort_keys=True)}
+    entry = {"roomsmith": json.dumps(said, sort_keys=True)}
     with whole_file(path) as temporary:
         # Not save_file, whose files only their owner may read (mode 600).
         temporary.write_bytes(save(tensors, metadata=entry))
-
-
-def best_note(config_hash: str, fold: int, epoch: int, normalisation: Normalisation) -> BestNote:
-    """The note beside the weights of an epoch, counted from 1."""
-    return BestNote(
-        config_hash=config_hash,
-        fold=str(fold),
-        epoch=str(epoch),
-        mean=normalisation.mean,
-        std=normalisation.std,
-    )
 
 
 def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:

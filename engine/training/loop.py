@@ -18,12 +18,18 @@ from engine.frames.index import Dataset
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
-from engine.runtime.progress import Advance, track
+from engine.runtime.progress import track
 from engine.training import checkpoint
-from engine.training.checkpoint import EpochLine, Position, best_note, epoch_row
-from engine.training.loss import TrainingLoss, class_weights
-from engine.training.optim import Ema, learning_rate, make_optimizer
-from engine.training.step import EpochSums, Learner, TrainStep, step_seed
+from engine.training.checkpoint import BestNote, EpochLine, Position, epoch_row
+from engine.training.step import (
+    EpochSums,
+    Learner,
+    TrainingLoss,
+    TrainStep,
+    class_weights,
+    learning_rate,
+    step_seed,
+)
 from engine.views.predictor import FoldNetwork, Predictor
 from kernels.metrics import mean_iou, pixel_accuracy
 
@@ -35,7 +41,6 @@ class FoldTask:
     """One fold to train: which samples, where to, under which identity.
 
     Attributes:
-        fold: its number.
         training: (n,) int64 positions in `dataset.train.samples` to train on.
         validation: (m,) int64 positions to validate on.
         config_hash: what the checkpoint must have been made from to be continued.
@@ -63,8 +68,8 @@ class FoldTask:
 def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
     """Train the fold to its last epoch, continuing from `last.pt` if there is one.
 
-    Writes `metrics.jsonl`, `last.pt` and `best.safetensors` of the fold. What it writes depends
-    only on the task, not on where an earlier call was stopped.
+    What it writes of the fold, `metrics.jsonl`, `last.pt` and `best.safetensors`, depends only on
+    the task, not on where an earlier call was stopped.
 
     Raises:
         RuntimeError: a loss or gradient is not finite, or a file cannot be read.
@@ -85,12 +90,7 @@ class FoldTraining:
         model = self.config.model.of_fold(task.fold)
         network = build_network(model, len(classes), initial_weights=saved is None)
         network.to(policy.device).to(memory_format=torch.channels_last)
-        self.learner = Learner(
-            network,
-            Ema(network, training.ema_decay, warmup=training.ema_warmup),
-            make_optimizer(network, training),
-            EpochSums(policy.device),
-        )
+        self.learner = Learner.of(network, training)
         self.position = Position()
         if saved is not None:
             saved.restore(self.learner)
@@ -102,7 +102,12 @@ class FoldTraining:
         loss = TrainingLoss(training, weights_C, policy.operations)
         self.step = TrainStep(self.learner, loss, policy, task.fold)
         self.spec = InputSpec.of(self.config.model, input_normalisation(self.config.model))
-        self.predictor = self._open_predictor()
+        # The average looks at frames by one view, at their base size.
+        inference, workers = self.config.inference, self.config.runtime.workers
+        reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)
+        average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
+        predictor = Predictor([average], inference, len(classes), policy, reader)
+        self.predictor = predictor.single_view()
         self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
 
     def run(self) -> None:
@@ -125,64 +130,84 @@ class FoldTraining:
             self.predictor = replace(self.predictor, reader=reader)
         return source
 
-    def _open_predictor(self) -> Predictor:
-        """The average looking at frames by one view at their base size."""
-        forward = self.policy.evaluation(self.learner.ema.network)
-        network = FoldNetwork(self.task.fold, forward, self.spec)
-        inference, workers = self.config.inference, self.config.runtime.workers
-        reader = FrameReader(self.policy.device, inference.batch_size, self.spec.has_depth, workers)
-        classes = len(self.config.data.classes)
-        return Predictor([network], inference, classes, self.policy, reader).single_view()
+    def draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
+        """How each sample of an epoch's batches is cropped, from step `first` on."""
+        split = self.task.dataset.train
+        hw = np.array([sample.hw for sample in split.samples], dtype=np.int64)
+        for step in range(first, self.task.steps_per_epoch):
+            yield draw(
+                self.config.data,
+                seed=self.config.training.seed,
+                epoch=epoch,
+                index=self._batch(order, step),
+                hw=hw,
+                small_pixels=split.small_pixels,
+            )
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Score the average on the validation frames; keep it if no epoch was better.
+
+        Returns:
+            `miou` and `pixel_acc` of single-view predictions, at the labels' own resolution.
+        """
+        task, samples = self.task, self.task.dataset.train.samples
+        count_CC = self.predictor.confusion([samples[i] for i in task.validation])
+        miou = mean_iou(count_CC)
+        # Kept before the line that says so: killed in between, the epoch is validated again and the
+        # same weights are written again.
+        if miou > max((line.miou for line in self.metrics if line.miou is not None), default=-1.0):
+            note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
+            checkpoint.save_best(task.run.best(task.fold), self.learner.ema.network, note)
+        return {"miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
+
+    def save(self) -> None:
+        """Write `last.pt`."""
+        last = self.task.run.last(self.task.fold)
+        checkpoint.save_last(last, self.task.config_hash, self.position, self.learner)
 
     def _train_epoch(self, source: Source) -> None:
-        task, training, position = self.task, self.config.training, self.position
+        task, position, runtime = self.task, self.position, self.config.runtime
+        training, steps = self.config.training, task.steps_per_epoch
         order = epoch_order(training.seed, position.epoch, task.training)
         before_s, start_s = position.elapsed_s, time.monotonic()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
         batches = source.batches(self.draws(order, position.epoch, position.step))
-        with track(title, task.steps_per_epoch, position.step) as advance:
+        with track(title, steps, position.step) as advance:
             for batch in batches:
-                global_step = position.epoch * task.steps_per_epoch + position.step
-                lr = learning_rate(training, global_step, task.steps_per_epoch)
-                self.step(batch, lr, position.step, global_step)
+                number = position.epoch * steps + position.step
+                lr = learning_rate(training, number, steps)
+                self.step(batch, lr, position.step, number)
                 position.step += 1
                 position.elapsed_s = before_s + time.monotonic() - start_s
-                self._after_step(order, global_step + 1, advance)
+                logs = (number + 1) % runtime.log_every == 0
+                # The end of an epoch saves by itself.
+                saves = (number + 1) % runtime.save_every == 0 and position.step < steps
+                if logs or saves:
+                    self._check_finite(order)
+                advance(1, f"loss {self.learner.sums.means().loss:.3f}" if logs else "")
+                if saves:
+                    self.save()
         self._check_finite(order)
-
-    def _after_step(self, order: NDArray[np.int64], steps_done: int, advance: Advance) -> None:
-        runtime = self.config.runtime
-        if steps_done % runtime.log_every == 0:
-            self._check_finite(order)
-            advance(1, f"loss {self.learner.sums.means().loss:.3f}")
-        else:
-            advance(1)
-        # The end of an epoch saves by itself.
-        if steps_done % runtime.save_every == 0 and self.position.step < self.task.steps_per_epoch:
-            self._check_finite(order)
-            self.save()
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
-        epoch, start_s = position.epoch, time.monotonic()
-        last_step = (epoch + 1) * task.steps_per_epoch - 1
+        done, start_s = position.epoch + 1, time.monotonic()
         scores = {}
-        if (epoch + 1) % training.validate_every == 0 or epoch + 1 == training.epochs:
-            scores = self.validate(epoch + 1)
+        if done % training.validate_every == 0 or done == training.epochs:
+            scores = self.validate(done)
         line = EpochLine(
-            epoch=epoch + 1,
-            lr=learning_rate(training, last_step, task.steps_per_epoch),
+            epoch=done,
+            lr=learning_rate(training, done * task.steps_per_epoch - 1, task.steps_per_epoch),
             **self.learner.sums.means()._asdict(),
             **scores,
             train_s=round(position.elapsed_s, 3),
             validation_s=round(time.monotonic() - start_s, 3),
         )
-        self.metrics.append(line)
-        checkpoint.write_metrics(task.run.metrics(task.fold), self.metrics)
         # The line before the checkpoint: killed between the two, the epoch's last steps are
         # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
-        self.position = Position(epoch + 1)
+        self._write_line(line)
+        self.position = Position(done)
         self.learner.sums = EpochSums(self.policy.device)
         self.save()
         _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
@@ -192,8 +217,7 @@ class FoldTraining:
         start_s, fold = time.monotonic(), self.task.fold
         scores = self.validate(0)
         spent_s = round(time.monotonic() - start_s, 3)
-        line = EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s)
-        checkpoint.write_metrics(self.task.run.metrics(fold), [line])
+        self._write_line(EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s))
         self.save()
         _log.warning(
             "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
@@ -203,52 +227,23 @@ class FoldTraining:
             scores["miou"],
         )
 
-    def validate(self, epoch: int) -> dict[str, float]:
-        """Score the average on the validation frames; keep it if no epoch was better.
+    def _write_line(self, line: EpochLine) -> None:
+        self.metrics.append(line)
+        checkpoint.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
 
-        Returns:
-            `miou` and `pixel_acc` of single-view predictions, at the labels' own resolution.
-        """
-        task = self.task
-        samples = [task.dataset.train.samples[i] for i in task.validation]
-        count_CC = self.predictor.confusion(samples)
-        miou = mean_iou(count_CC)
-        # Kept before the line that says so: killed in between, the epoch is validated again and the
-        # same weights are written again.
-        if miou > max((line.miou for line in self.metrics if line.miou is not None), default=-1.0):
-            note = best_note(task.config_hash, task.fold, epoch, self.spec.normalisation)
-            checkpoint.save_best(task.run.best(task.fold), self.learner.ema.network, note)
-        return {"miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
-
-    def draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
-        """How each sample of an epoch's batches is cropped, from step `first` on."""
-        task, size = self.task, self.task.batch_size
-        hw = np.array([sample.hw for sample in task.dataset.train.samples], dtype=np.int64)
-        for step in range(first, task.steps_per_epoch):
-            yield draw(
-                self.config.data,
-                seed=self.config.training.seed,
-                epoch=epoch,
-                index=order[step * size : (step + 1) * size],
-                hw=hw,
-                small_pixels=task.dataset.train.small_pixels,
-            )
+    def _batch(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+        """The samples of a step."""
+        return order[step * self.task.batch_size : (step + 1) * self.task.batch_size]
 
     def _check_finite(self, order: NDArray[np.int64]) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""
         step = int(self.learner.sums.first_bad_step)
         if step < 0:
             return
-        size = self.task.batch_size
         samples = self.task.dataset.train.samples
-        stems = ", ".join(samples[i].stem for i in order[step * size : (step + 1) * size])
+        stems = ", ".join(samples[i].stem for i in self._batch(order, step))
         raise RuntimeError(
             f"fold {self.task.fold}, epoch {self.position.epoch + 1}, step {step + 1}: the loss "
             f"or its gradient is not finite; samples {stems}. Nothing bad was saved: --resume "
             "starts before it. A lower training.lr or training.clip_norm = 1 usually helps"
         )
-
-    def save(self) -> None:
-        """Write `last.pt`."""
-        last = self.task.run.last(self.task.fold)
-        checkpoint.save_last(last, self.task.config_hash, self.position, self.learner)

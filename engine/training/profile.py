@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from engine.rundir import Record, RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
 from engine.training.loop import FoldTask, FoldTraining
-from engine.training.optim import learning_rate
 from engine.training.phases import PhaseClock
+from engine.training.step import learning_rate
 
 WARM_STEPS, STEPS, TRACED_STEPS = 5, 20, 3
 """Steps that are not counted (libraries choose their kernels, a GPU's step is recorded), that are,
@@ -49,18 +50,15 @@ def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseRep
     with tempfile.TemporaryDirectory(prefix="roomsmith-profile-") as scratch:
         fold = FoldTraining(replace(task, run=RunDir(Path(scratch))), policy)
         step_s = _steps(fold, folder)
-        start_s = time.perf_counter()
-        fold.save()
-        saved_s = time.perf_counter()
-        fold.validate(1)
-        validated_s = time.perf_counter()
+        checkpoint_s = _seconds(fold.save)
+        validation_s = _seconds(lambda: fold.validate(1))
     epoch_s = {phase: seconds * task.steps_per_epoch for phase, seconds in step_s.items()}
-    epoch_s["checkpoint"] = saved_s - start_s
-    epoch_s["validation"] = (validated_s - saved_s) / task.config.training.validate_every
+    epoch_s["checkpoint"] = checkpoint_s
+    epoch_s["validation"] = validation_s / task.config.training.validate_every
     report = PhaseReport(
         step_s=step_s,
-        checkpoint_s=saved_s - start_s,
-        validation_s=validated_s - saved_s,
+        checkpoint_s=checkpoint_s,
+        validation_s=validation_s,
         epoch_s=epoch_s,
         largest=max(epoch_s, key=lambda phase: epoch_s[phase]),
         network_share=sum(step_s.get(phase, 0.0) for phase in NETWORK) / sum(step_s.values()),
@@ -69,46 +67,46 @@ def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseRep
     return report
 
 
+def _seconds(act: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    act()
+    return time.perf_counter() - start_s
+
+
 def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     """Median seconds of each phase, the slowest first; writes the trace."""
     task, clock = fold.task, PhaseClock(fold.policy.device)
     source = fold.open_source()
-    seed, total = fold.config.training.seed, WARM_STEPS + STEPS + TRACED_STEPS
+    training, total = fold.config.training, WARM_STEPS + STEPS + TRACED_STEPS
     # As many epochs as that takes, where they are short.
     batches = (
         batch
         for epoch in range(-(-total // task.steps_per_epoch))
-        for batch in source.batches(fold.draws(epoch_order(seed, epoch, task.training), epoch, 0))
+        for order in [epoch_order(training.seed, epoch, task.training)]
+        for batch in source.batches(fold.draws(order, epoch, 0))
     )
     fold.step.clock = clock
     taken: list[dict[str, float]] = []
-
-    def step(number: int) -> None:
-        clock.start()
-        batch = next(batches)
-        clock.mark("data wait")
-        lr = learning_rate(fold.config.training, number, task.steps_per_epoch)
-        fold.step(batch, lr, number, number)
-        clock.mark("other")
-        taken.append(clock.seconds)
-
+    trace = torch.profiler.profile()
     with track("profile", total) as advance:
-        for number in range(WARM_STEPS + STEPS):
-            step(number)
+        for number in range(total):
+            if number == WARM_STEPS + STEPS:
+                trace.start()
+            clock.start()
+            batch = next(batches)
+            clock.mark("data wait")
+            lr = learning_rate(training, number, task.steps_per_epoch)
+            fold.step(batch, lr, number, number)
+            clock.mark("other")
+            taken.append(clock.seconds)
             advance(1)
-        measured = taken[WARM_STEPS:]
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if fold.policy.device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=activities) as trace:
-            for number in range(WARM_STEPS + STEPS, total):
-                step(number)
-                advance(1)
+    trace.stop()
     folder.mkdir(parents=True, exist_ok=True)
     trace.export_chrome_trace(str(folder / "trace.json.gz"))
+    measured = taken[WARM_STEPS : WARM_STEPS + STEPS]
     phases = {
         phase: statistics.median(seconds.get(phase, 0.0) for seconds in measured)
-        for phase in {name for seconds in measured for name in seconds}
+        for phase in set().union(*measured)
     }
     return dict(sorted(phases.items(), key=lambda pair: -pair[1]))
 

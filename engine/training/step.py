@@ -1,21 +1,158 @@
-"""One optimisation step: forward, loss, backward, update, average; no host synchronisation."""
+"""One step of training: loss, gradient, update, average; the host waits for the device nowhere.
 
+Axes: B batch, C class, H W pixels, h w cells of stride 4.
+"""
+
+import copy
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.config import TrainingConfig
 from engine.data.sources import Batch
 from engine.model.network import Network, Prediction
-from engine.runtime.device import DevicePolicy
+from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
+from engine.runtime.device import DevicePolicy, Operations
 from engine.runtime.graphs import Replayed
-from engine.training.loss import Shares, TrainingLoss
-from engine.training.optim import Ema, set_learning_rate
+from engine.training.accumulate import WHOLE, Shares, accumulated
 from engine.training.phases import PhaseClock
+
+
+class Losses(NamedTuple):
+    """Scalars on the device; `total` carries the gradient."""
+
+    total: Tensor
+    segmentation: Tensor
+    depth: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingLoss:
+    """Boundary-weighted cross-entropy + `depth_weight` x depth L1, classes by `class_weights`."""
+
+    config: TrainingConfig
+    class_weight_C: Tensor
+    operations: Operations
+
+    def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:
+        """The losses of a batch, or of a part of one that counts by `shares` in the batch's."""
+        segmentation = shares.segmentation * self.operations.boundary_ce(
+            prediction.logits_BChw,
+            batch.label_BHW,
+            self.class_weight_C,
+            self.config.boundary_weight,
+            align_corners=Network.align_corners,
+            ignored_edges=self.config.ignored_edges,
+        )
+        depth = depth_l1(prediction.depth_Bhw, batch.depth_BHW) * shares.depth
+        return Losses(segmentation + self.config.depth_weight * depth, segmentation, depth)
+
+
+def class_weights(config: TrainingConfig, classes: Sequence[str], device: torch.device) -> Tensor:
+    """(C,) float32 loss weights in class order, 1 where the config names none."""
+    weights = [config.class_weights.get(name, 1.0) for name in classes]
+    return torch.tensor(weights, dtype=torch.float32, device=device)
+
+
+def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
+    """Mean |upsampled prediction - (d - 0.71) / 9.29| over pixels whose depth is known.
+
+    The prediction is normalised depth, upsampled as the logits are; `depth_m_BHW` is float32
+    metres, 0 = missing. A float32 scalar; 0, with gradient 0, if no depth is known.
+    """
+    predicted_BHW = F.interpolate(
+        depth_Bhw[:, None].to(torch.float32),
+        size=depth_m_BHW.shape[1:],
+        mode="bilinear",
+        align_corners=Network.align_corners,
+    )[:, 0]
+    known_BHW = (depth_m_BHW > 0).to(torch.float32)
+    clipped_BHW = depth_m_BHW.clamp(DEPTH_MIN_M, DEPTH_MAX_M)
+    target_BHW = (clipped_BHW - DEPTH_MIN_M) / (DEPTH_MAX_M - DEPTH_MIN_M)
+    error = ((predicted_BHW - target_BHW).abs() * known_BHW).sum()
+    return error / known_BHW.sum().clamp(min=1.0)
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over every parameter, in torch's fused form (one pass over the weights).
+
+    On a GPU its learning rate and step counts are tensors there, as a recorded step needs them.
+    """
+    device = next(network.parameters()).device
+    on_gpu = device.type == "cuda"
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
+        weight_decay=config.weight_decay,
+        fused=True,
+        capturable=on_gpu,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Use `lr` from now on."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of global step `step`, counted from 0 over the whole fold.
+
+    `cosine_epoch` holds lr (1 + cos(pi e / E)) / 2 through epoch e, as the reports do.
+    `warmup_cosine` rises linearly over the first `warmup` share of the steps, then falls by a
+    cosine to 0 at the last step.
+    """
+    if config.schedule == "cosine_epoch":
+        epoch = step // steps_per_epoch
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / config.epochs))
+    steps = config.epochs * steps_per_epoch
+    warmup_steps = round(config.warmup * steps)
+    if step < warmup_steps:
+        return config.lr * (step + 1) / warmup_steps
+    share = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+class Ema:
+    """Keeps `network`, a copy in evaluation mode whose weights follow the trained ones.
+
+    Floating parameters and buffers are averaged, integer buffers copied. With `warmup` the decay
+    of update t (from 0) is min(decay, (1 + t) / (10 + t)), so that a short run does not average
+    its random start (Tan and Le 2019's TensorFlow recipe uses the same form).
+    """
+
+    def __init__(self, network: nn.Module, decay: float, *, warmup: bool) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay, self.warmup = decay, warmup
+        self._averaged, self._copies = _tensors(self.network)
+        self._trained, self._counters = _tensors(network)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the present weights after global step `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+        torch._foreach_lerp_(self._averaged, self._trained, 1.0 - decay)
+        if self._counters:
+            torch._foreach_copy_(self._copies, self._counters)
+
+
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Floating parameters and buffers, and the others; copies of a network list them alike."""
+    tensors = [*(p.detach() for p in network.parameters()), *network.buffers()]
+    return (
+        [tensor for tensor in tensors if tensor.is_floating_point()],
+        [tensor for tensor in tensors if not tensor.is_floating_point()],
+    )
 
 
 class MeanLosses(NamedTuple):
@@ -31,8 +168,7 @@ class EpochSums:
 
     Attributes:
         sums: (4,) float64: total, segmentation and depth loss, and the number of steps.
-        first_bad_step: () int64, the first step of the epoch whose loss or gradient was not
-            finite, or -1.
+        first_bad_step: () int64, the first whose loss or gradient was not finite, or -1.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,32 +176,36 @@ class EpochSums:
         self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, losses: Tensor, gradient_norm: Tensor, step: int) -> None:
-        """Add the (3,) losses of `step`; device work only."""
+        """Add the (3,) losses of `step`."""
         self.sums[:3] += losses
         self.sums[3] += 1
         # Noted on the device and asked for rarely: a question at every step would make the host
         # wait for the GPU, which then has nothing queued.
         bad = ~(torch.isfinite(losses[0]) & torch.isfinite(gradient_norm))
-        self.first_bad_step = torch.where(
-            bad & (self.first_bad_step < 0), step, self.first_bad_step
-        )
+        is_first = bad & (self.first_bad_step < 0)
+        self.first_bad_step = torch.where(is_first, step, self.first_bad_step)
 
     def means(self) -> MeanLosses:
-        """Mean losses so far; synchronises with the device."""
-        total, segmentation, depth, steps = self.sums.tolist()
-        steps = max(steps, 1.0)
-        return MeanLosses(total / steps, segmentation / steps, depth / steps)
+        """Mean losses so far; here the host does wait."""
+        *losses, steps = self.sums.tolist()
+        return MeanLosses(*(loss / max(steps, 1.0) for loss in losses))
 
 
 @dataclass(eq=False)
 class Learner:
-    """What a step changes, and a checkpoint holds."""
+    """What a step changes, and a checkpoint holds; `sums` are of the present epoch."""
 
     network: Network
     ema: Ema
     optimizer: torch.optim.Optimizer
     sums: EpochSums
-    """Of the present epoch."""
+
+    @classmethod
+    def of(cls, network: Network, config: TrainingConfig) -> "Learner":
+        """A network before its first step; it is on its device already."""
+        ema = Ema(network, config.ema_decay, warmup=config.ema_warmup)
+        optimizer = make_optimizer(network, config)
+        return cls(network, ema, optimizer, EpochSums(next(network.parameters()).device))
 
 
 class TrainStep:
@@ -89,13 +229,10 @@ class TrainStep:
         self.clock: PhaseClock | None = None
 
     def __call__(self, batch: Batch, lr: float, step: int, global_step: int) -> None:
-        """Train on one batch.
+        """Train on a batch that is on the policy's device, at learning rate `lr`.
 
-        Args:
-            batch: network input and targets, on the policy's device.
-            lr: learning rate of this step.
-            step: position in the epoch, for the report of a fault.
-            global_step: position in the fold, from 0; seeds dropout.
+        The position in the epoch, `step`, is for the report of a fault; that in the fold,
+        `global_step`, seeds dropout. Both count from 0.
         """
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
@@ -112,33 +249,26 @@ class TrainStep:
     ) -> tuple[Tensor, Tensor]:
         """Gradient and optimiser: the (3,) losses and the gradient's norm before clipping."""
         # The losses do not ask which samples they are of.
-        positions = np.arange(len(image_BCHW))
-        losses = self._accumulate(Batch(image_BCHW, depth_BHW, label_BHW, positions))
+        batch = Batch(image_BCHW, depth_BHW, label_BHW, np.arange(len(image_BCHW)))
+        config, optimizer = self.loss.config, self.learner.optimizer
+        if config.accumulate == 1:
+            losses = self._backward(batch, WHOLE)
+        else:
+            losses = accumulated(batch, config, self._backward)
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         gradient_norm = nn.utils.get_total_norm(gradients, foreach=True)
-        if self.loss.config.clip_norm:
-            nn.utils.clip_grads_with_norm_(
-                self.parameters, self.loss.config.clip_norm, gradient_norm, foreach=True
-            )
+        if config.clip_norm:
+            clip = nn.utils.clip_grads_with_norm_
+            clip(self.parameters, config.clip_norm, gradient_norm, foreach=True)
         self._mark("backward", recorded=True)
-        self.learner.optimizer.step()
+        optimizer.step()
         self._mark("optimizer", recorded=True)
-        self.learner.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         return losses, gradient_norm
 
-    def _accumulate(self, batch: Batch) -> Tensor:
-        """Add the gradient of the batch's loss, part by part; returns the (3,) losses.
-
-        The parts' losses add up to the batch's, whatever share of each is labelled. What differs
-        from one pass over all: rounding, the order of dropout's draws, and that a batch norm sees
-        one part at a time.
-        """
-        parts = batch.parts(self.loss.config.accumulate)
-        losses = [self._backward(*p) for p in zip(parts, self.loss.shares(parts), strict=True)]
-        return torch.stack(losses).sum(dim=0)
-
     def _backward(self, part: Batch, shares: Shares) -> Tensor:
+        """Add the gradient of a part's loss; returns its (3,) losses."""
         with self.policy.autocast():
             prediction = self.forward(part.image_BCHW)
         if self.clock is not None and not self.policy.replay:

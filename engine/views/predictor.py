@@ -26,7 +26,7 @@ from engine.data.whole_frames import FrameBatch, FrameReader
 from engine.frames.listing import Sample
 from engine.model.encoder import STRIDES
 from engine.model.network import Network, Prediction, build_network, input_normalisation
-from engine.model.weights import load_network
+from engine.model.state import load_state, read_state
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import UNLIMITED, PassMemory
@@ -231,7 +231,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     try:
-        load_network(network, path)
+        load_state(network, read_state(path), str(path))
     except (ValueError, RuntimeError) as error:
         raise RuntimeError(
             f"{path} does not hold the weights of this config's network: {error}"

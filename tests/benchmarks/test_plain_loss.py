@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from benchmarks.plain.loss import RecipeLoss
 from benchmarks.scene import blocky_labels
 from engine.config import Config
-from engine.training.loss import class_weights, depth_l1
+from engine.training.step import class_weights, depth_l1
 from kernels.boundary_ce.reference import boundary_ce
 
 # A few dozen blocks of labels, edges and unlabelled patches among them.

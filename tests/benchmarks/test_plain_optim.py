@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.plain.optim import StateAverage, schedule
 from engine.config import TrainingConfig
-from engine.training.optim import Ema, learning_rate
+from engine.training.step import Ema, learning_rate
 
 
 @pytest.mark.parametrize("kind", ["cosine_epoch", "warmup_cosine"])

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from engine.config import ModelConfig
 from engine.data.inputs import Normalisation
 from engine.model.network import input_normalisation
-from engine.training.checkpoint import best_note, save_best
+from engine.training.checkpoint import BestNote, save_best
 
 
 def test_input_normalisation_is_the_one_the_weights_were_trained_with() -> None:
@@ -26,7 +26,7 @@ def test_trained_weights_bring_the_normalisation_that_they_were_trained_with(
     tmp_path: Path,
 ) -> None:
     path, trained = tmp_path / "0.safetensors", Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
-    save_best(path, torch.nn.Linear(1, 1), best_note("hash", 0, 1, trained))
+    save_best(path, torch.nn.Linear(1, 1), BestNote("hash", 0, 1, trained))
     given = ModelConfig(
         encoder="tf_efficientnet_lite0", weights=str(tmp_path / "{fold}.safetensors")
     )

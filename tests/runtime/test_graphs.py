@@ -10,9 +10,15 @@ from engine.data.sources import Batch
 from engine.model.network import build_network
 from engine.runtime.device import set_up_device
 from engine.runtime.graphs import EAGER_CALLS, Replayed
-from engine.training.loss import TrainingLoss, class_weights
-from engine.training.optim import Ema, make_optimizer
-from engine.training.step import EpochSums, Learner, TrainStep
+from engine.training.step import (
+    Ema,
+    EpochSums,
+    Learner,
+    TrainingLoss,
+    TrainStep,
+    class_weights,
+    make_optimizer,
+)
 
 STEPS = 2 * EAGER_CALLS
 

@@ -12,17 +12,16 @@ from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
 from engine.training.checkpoint import (
+    BestNote,
     EpochLine,
     Position,
-    best_note,
     load_last,
     read_metrics,
     save_best,
     save_last,
     write_metrics,
 )
-from engine.training.optim import Ema, make_optimizer
-from engine.training.step import EpochSums, Learner
+from engine.training.step import Ema, EpochSums, Learner, make_optimizer
 
 NORMALISATION = Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
@@ -122,7 +121,7 @@ def test_best_weights_are_contiguous_readable_by_others_and_carry_their_origin(
     tiny_config: Config, run: RunDir
 ) -> None:
     network = make(tiny_config).network
-    save_best(run.best(0), network, best_note("hash", 0, 4, NORMALISATION))
+    save_best(run.best(0), network, BestNote("hash", 0, 4, NORMALISATION))
     (run.root / "plain").touch()
     assert run.best(0).stat().st_mode == (run.root / "plain").stat().st_mode
     with safe_open(run.best(0), framework="pt") as file:
@@ -143,7 +142,7 @@ def test_best_weights_are_the_same_bytes_each_time(tiny_config: Config, run: Run
     network = make(tiny_config).network
     for fold in range(8):
         # safetensors shuffles what it has to order by itself, so one copy would not tell.
-        save_best(run.best(fold), network, best_note("hash", 0, 4, NORMALISATION))
+        save_best(run.best(fold), network, BestNote("hash", 0, 4, NORMALISATION))
     assert len({run.best(fold).read_bytes() for fold in range(8)}) == 1
 
 

@@ -14,12 +14,12 @@ from engine.data import inputs
 from engine.data.augment import Draws
 from engine.data.sources import Batch, Source
 from engine.model import network
-from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
-from engine.model.network import Decoder, Prediction
+from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
+from engine.training.accumulate import WHOLE, Shares
 from engine.training.checkpoint import read_metrics
 from engine.training.loop import FoldTask, FoldTraining, train_fold
-from engine.training.loss import WHOLE, Losses, Shares, TrainingLoss
+from engine.training.step import Losses, TrainingLoss
 from kernels.boundary_ce import boundary_ce
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -40,10 +40,11 @@ def trained(task: FoldTask, fold: FoldTraining) -> float:
 class Pointwise(nn.Module):
     """The stride-4 feature brought to a width, and nothing of the others."""
 
-    def __init__(self, widths: Sequence[int], out_channels: int) -> None:
+    output_stride, xavier_heads, out_channels = 32, False, 24
+
+    def __init__(self, widths: Sequence[int], config: config.ModelConfig) -> None:
         super().__init__()
-        self.out_channels = out_channels
-        self.conv = nn.Conv2d(widths[0], out_channels, kernel_size=1)
+        self.conv = nn.Conv2d(widths[0], self.out_channels, kernel_size=1)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[None, Tensor]:
         return None, self.conv(features[0])
@@ -52,10 +53,7 @@ class Pointwise(nn.Module):
 def test_a_decoder_is_a_module_and_a_row(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Decoder(
-        32, lambda c, widths: cast(DeepLabV3PlusDecoder, Pointwise(widths, 24)), xavier=False
-    )
-    monkeypatch.setitem(network.DECODERS, "pointwise", made)
+    monkeypatch.setitem(network.DECODERS, "pointwise", cast(Any, Pointwise))
     task = make_task(training={"epochs": 1}, model={"decoder": "pointwise"})
     fold = FoldTraining(task, POLICY)
     assert isinstance(fold.learner.network.decoder, Pointwise)

@@ -19,10 +19,10 @@ from engine.experiment import Experiment
 from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
+from engine.training.accumulate import WHOLE, Shares
 from engine.training.checkpoint import Position, load_last
 from engine.training.loop import FoldTask, FoldTraining, train_fold
-from engine.training.loss import WHOLE, Losses, Shares, TrainingLoss
-from engine.training.step import TrainStep
+from engine.training.step import Losses, TrainingLoss, TrainStep
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)

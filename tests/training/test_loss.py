@@ -10,7 +10,8 @@ from engine.config import DataConfig, TrainingConfig
 from engine.data.sources import Batch
 from engine.model.network import Network, Prediction
 from engine.runtime.device import choose_operations
-from engine.training.loss import TrainingLoss, class_weights, depth_l1
+from engine.training.accumulate import shares_of
+from engine.training.step import TrainingLoss, class_weights, depth_l1
 from kernels.boundary_ce import boundary_ce
 
 CPU = torch.device("cpu")
@@ -146,7 +147,7 @@ def test_losses_of_parts_add_up_to_the_batchs(
     whole = loss(prediction, batch)
     parts = batch.parts(count)
     losses = []
-    for part, shares in zip(parts, loss.shares(parts), strict=True):
+    for part, shares in zip(parts, shares_of(parts, loss.config), strict=True):
         rows = part.index
         own = Prediction(prediction.logits_BChw[rows], prediction.depth_Bhw[rows])
         losses.append(loss(own, part, shares))
@@ -159,6 +160,6 @@ def test_a_batch_without_labels_and_depth_is_worth_nothing_in_parts_either() -> 
     batch.label_BHW[:] = 255
     batch.depth_BHW[:] = 0
     loss = loss_of()
-    for shares in loss.shares(batch.parts(2)):
+    for shares in shares_of(batch.parts(2), loss.config):
         losses = loss(prediction, batch, shares)
         assert torch.stack(losses).tolist() == [0.0, 0.0, 0.0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import TrainingConfig
-from engine.training.optim import Ema, learning_rate, make_optimizer, set_learning_rate
+from engine.training.step import Ema, learning_rate, make_optimizer, set_learning_rate
 
 STEPS = 10
 

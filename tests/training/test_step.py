@@ -16,10 +16,20 @@ from engine.config import Config
 from engine.data.sources import Batch
 from engine.model.network import Prediction, build_network
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.loss import WHOLE, Losses, Shares, TrainingLoss, class_weights
-from engine.training.optim import Ema, make_optimizer
+from engine.training.accumulate import WHOLE, Shares
 from engine.training.phases import PhaseClock
-from engine.training.step import EpochSums, Learner, MeanLosses, TrainStep, step_seed
+from engine.training.step import (
+    Ema,
+    EpochSums,
+    Learner,
+    Losses,
+    MeanLosses,
+    TrainingLoss,
+    TrainStep,
+    class_weights,
+    make_optimizer,
+    step_seed,
+)
 
 CPU = torch.device("cpu")
 OPERATIONS = choose_operations("fused", torch.device("cpu"))

@@ -12,7 +12,7 @@ from engine.data.inputs import Normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.checkpoint import best_note, save_best
+from engine.training.checkpoint import BestNote, save_best
 from engine.views.openvino_pass import OpenVinoPass, check_openvino
 from engine.views.predictor import load_fold
 
@@ -49,7 +49,7 @@ def test_every_shape_gives_what_the_network_gives(
 @torch.inference_mode()
 def test_a_fold_is_run_by_what_the_config_names(tiny_config: Config, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
-    note = best_note("hash", 0, 1, Normalisation((128.0,) * 3, (64.0,) * 3))
+    note = BestNote("hash", 0, 1, Normalisation((128.0,) * 3, (64.0,) * 3))
     save_best(RunDir(tmp_path).best(0), build_network(tiny_config.model, 13), note)
     runtime = tiny_config.runtime.model_copy(update={"inference": "openvino"})
     config = tiny_config.model_copy(update={"runtime": runtime})

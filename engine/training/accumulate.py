@@ -1,0 +1,67 @@
+"""A batch that passes the network part by part, and what each part counts.
+
+Axes: P parts of a batch, B images, H W pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.config import TrainingConfig
+from engine.data.sources import Batch
+from kernels.boundary_ce.reference import EPSILON, pixel_weights
+
+
+class Shares(NamedTuple):
+    """What a part of a batch counts in the batch's losses: scalars that sum to 1 over the parts."""
+
+    segmentation: Tensor | float = 1.0
+    depth: Tensor | float = 1.0
+
+
+WHOLE = Shares()
+"""Shares of a batch that is not cut."""
+
+
+def accumulated(
+    batch: Batch, config: TrainingConfig, backward: Callable[[Batch, Shares], Tensor]
+) -> Tensor:
+    """Add the gradient of a batch's loss, part by part.
+
+    The parts' losses add up to the batch's, whatever share of each is labelled. What differs from
+    one pass over all: rounding, the order of dropout's draws, and that a batch norm sees one part
+    at a time.
+
+    Args:
+        batch: cut into `config.accumulate` parts.
+        config: the training section.
+        backward: adds the gradient of a part that counts so much; returns its (3,) losses.
+
+    Returns:
+        The (3,) losses of the batch.
+    """
+    parts = batch.parts(config.accumulate)
+    losses = [backward(*part) for part in zip(parts, shares_of(parts, config), strict=True)]
+    return torch.stack(losses).sum(dim=0)
+
+
+def shares_of(parts: Sequence[Batch], config: TrainingConfig) -> list[Shares]:
+    """How much each part of a batch counts, so that their losses add up to the batch's.
+
+    Both losses are means over what is counted, labelled pixels by weight and pixels of known depth;
+    a part's mean counts by its own sum of weights. No host synchronisation.
+    """
+    if len(parts) == 1:
+        return [WHOLE]
+    edges = config.boundary_weight, config.ignored_edges
+    # In float64 the sums of millions of weights are exact.
+    labelled_P = torch.stack(
+        [pixel_weights(part.label_BHW, *edges, torch.float64).sum() for part in parts]
+    )
+    known_P = torch.stack([(part.depth_BHW > 0).sum(dtype=torch.float64) for part in parts])
+    # What each mean divides by: as `boundary_ce` and `depth_l1` do, so nothing counted is 0.
+    segmentation_P = (labelled_P + EPSILON) / (labelled_P.sum() + EPSILON)
+    depth_P = known_P.clamp(min=1.0) / known_P.sum().clamp(min=1.0)
+    return list(map(Shares, segmentation_P.float(), depth_P.float()))
