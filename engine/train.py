@@ -118,7 +118,7 @@ def _complete(config: Config, run_dir: RunDir, chosen: Sequence[int], resume: bo
     from engine.identity import seal
     from engine.report.atlas import complete_atlas
     from engine.report.summary import Summary
-    from engine.views.submission import forget_progress
+    from engine.views.store import forget_progress
 
     start_s = time.monotonic()
     check_same_experiment(config, run_dir)
@@ -205,17 +205,14 @@ def _predict_out_of_fold(run: "Experiment") -> "dict[int, FoldState]":
     import numpy as np
 
     from engine.selection.temperature import choose_temperature
-    from engine.views.oof import oof_layout, predict_fold
     from engine.views.predictor import open_predictor
-    from engine.views.store import ProbStoreWriter, forget_progress, open_store
+    from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 
     config, samples = run.config, run.dataset.train.samples
     weights = run.fold_hashes()
     key = run.stage_hash(*weights)
     if run.dir.manifest.exists():
-        finished = open_store(run.dir.oof, key).manifest.predicted
-        forget_progress(run.dir.oof)
-        return finished
+        return open_store(run.dir.oof, key).manifest.predicted
     writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
 
     def predict(fold: int) -> "FoldState":

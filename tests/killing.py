@@ -28,8 +28,7 @@ import engine.report.finish
 import engine.rooms.dataset
 import engine.train
 import engine.training.loop
-import engine.views.oof
-import engine.views.submission
+import engine.views.store
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import start_logging
 from engine.training.loop import FoldTask
