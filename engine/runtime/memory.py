@@ -2,6 +2,8 @@
 
 import copy
 import ctypes
+import functools
+import logging
 import math
 import os
 import weakref
@@ -14,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.runtime import environment
+
+_tell_once = functools.cache(logging.getLogger(__name__).info)
+"""Logs the same message once."""
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -41,6 +46,14 @@ def pass_pixels(
     most = memory_gib * (1 << 30) or math.inf
     free = min(most, _USABLE * release_free_bytes(device))
     return free * math.prod(_PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))
+
+
+def frames_a_pass(pixels: float, hw: tuple[int, int], wanted: int) -> int:
+    """How many frames of size `hw` may pass together, one at least; logged if not all `wanted`."""
+    most = max(1, int(min(pixels / math.prod(hw), wanted)))
+    if most < wanted:
+        _tell_once("views of %d x %d: %d a pass, free memory holds no more", *hw, most)
+    return most
 
 
 def release_free_bytes(device: torch.device) -> int:

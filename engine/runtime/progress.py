@@ -37,25 +37,20 @@ def track(description: str, total: int | None, done: int = 0) -> Iterator["Advan
 def track_total(description: str) -> Iterator[Callable[[int, int], None]]:
     """As `track`, for work that learns its total later and tells (units done, units in all)."""
     with track(description, None) as advance:
-        yield lambda done, total: advance(done - advance.done, total=total)
+        yield lambda done, total: advance(done - advance.task.completed, total=total)
 
 
 class Advance:
     """Tells the progress that more units are done."""
 
     def __init__(self, bar: rich.Progress) -> None:
-        self._bar, (self._task,) = bar, bar.tasks
-        self._first = self._task.completed
+        self._bar, (self.task,) = bar, bar.tasks
+        self._first = self.task.completed
         self._start_s = self._shown_s = time.monotonic()
 
-    @property
-    def done(self) -> int:
-        """Units done so far."""
-        return int(self._task.completed)
-
-    def __call__(self, count: int, note: str = "", total: int | None = None) -> None:
+    def __call__(self, count: float, note: str = "", total: int | None = None) -> None:
         """Advance by `count`, with a short note on the state; a bar keeps the last one."""
-        task, now_s = self._task, time.monotonic()
+        task, now_s = self.task, time.monotonic()
         note_shown = note or task.fields["note"]
         self._bar.update(task.id, total=total, advance=count, visible=True, note=note_shown)
         if self._bar.console.is_terminal or now_s - self._shown_s < PLAIN_INTERVAL_S:
@@ -64,7 +59,7 @@ class Advance:
         rate = (task.completed - self._first) / (now_s - self._start_s)
         left = duration((task.remaining or 0) / rate) if rate else "?"
         tail = f", {note}" if note else ""
-        print(f"{task.description}: {self.done}/{task.total}, {left} left{tail}", flush=True)
+        print(f"{task.description}: {task.completed}/{task.total}, {left} left{tail}", flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ from engine.model.network import Network, Prediction, build_network, input_norma
 from engine.model.weights import load_network
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
-from engine.runtime.memory import pass_pixels
+from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
 from engine.views.openvino_pass import OpenVinoPass, check_openvino
 from kernels.tta_accumulate import zero_total
@@ -104,7 +104,9 @@ class Predictor:
         specs = dict.fromkeys(network.spec for network in networks)
         for scale, spec in itertools.product(views.scales, specs):
             hw = view_hw(base_hw, scale)
-            most = 1 if len(frames) == 1 else _frames_a_pass(networks, hw, len(frames))
+            most = len(frames)
+            if most > 1:
+                most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
             image_BCHW = view_input(frames, hw, spec, operations.crop_resize)
             for flipped in (False, True)[: 1 + views.flip]:
                 view_BCHW = image_BCHW.flip(-1) if flipped else image_BCHW
@@ -237,17 +239,3 @@ def view_input(
     hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
     draws = whole_frame_draws(frames.index, hw_N2)
     return crop_frames(frames.frames, draws, hw, spec, crop).image_BChw
-
-
-def _frames_a_pass(networks: Sequence[FoldNetwork], hw: tuple[int, int], wanted: int) -> int:
-    """How many frames of a view of this size may pass together, at least one."""
-    held = min(network.pass_pixels() for network in networks) / math.prod(hw)
-    most = max(1, int(min(held, wanted)))
-    if most < wanted:
-        _announce_split(hw, most)
-    return most
-
-
-@functools.cache
-def _announce_split(hw: tuple[int, int], most: int) -> None:
-    _log.info("views of %d x %d: %d a pass, free memory holds no more", *hw, most)

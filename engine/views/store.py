@@ -146,9 +146,9 @@ def predict_fold(
     if state.done == len(validation):
         return state
     predictor, count_TCC = load(), state.counts()
-    start_s, frames_of_fold = time.monotonic() - state.elapsed_s, [samples[i] for i in validation]
+    start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
-        for frames, prob_BTCHW in predictor.predict(frames_of_fold, state.done, label=True):
+        for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
             count_TCC += predictor.counts(frames, prob_BTCHW).cpu().numpy()
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
                 prob_TChw = F.interpolate(
@@ -320,8 +320,7 @@ def write_submission(
             for first, mask_BHW in masks(state.done):
                 array.write(first, mask_BHW)
                 array.sync()
-                elapsed_s = round(time.monotonic() - start_s, 3)
-                done = first + len(mask_BHW)
+                done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
                 state = SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(noted)
                 advance(len(mask_BHW))
@@ -358,7 +357,7 @@ class ResumableArray:
         self._descriptor = os.open(path, os.O_RDWR)
 
     def write(self, index: int, items: NDArray[np.generic]) -> None:
-        """Write items from position `index` on; they are converted to the array's type."""
+        """Write items from position `index` on, converted to the array's type."""
         content = items.astype(self._dtype, copy=False).tobytes()
         os.pwrite(self._descriptor, content, self._header_bytes + index * self._item_bytes)
 
