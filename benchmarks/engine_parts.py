@@ -16,9 +16,8 @@ from engine.model.network import input_normalisation
 from engine.rundir import RunDir
 from engine.runtime.device import set_up_device
 from engine.training import loop
-from engine.views.oof import oof_layout, predict_fold
 from engine.views.predictor import Predictor, open_predictor
-from engine.views.store import ProbStoreWriter
+from engine.views.store import ProbStoreWriter, oof_layout, predict_fold
 from kernels.metrics import mean_iou
 
 _KEY = "benchmark"

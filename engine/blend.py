@@ -164,19 +164,19 @@ def _finish(
     from engine.report.finish import SubmissionFrames, finish
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
-    from engine.views.masks import BlendMember, blend_masks
+    from engine.views.masks import blend_masks
     from engine.views.predictor import open_predictor
 
     out, test = RunDir(options.out), dataset.test.samples
     found = Blend.read(out.blend)
 
     def predict(start: int) -> Iterator[tuple[int, "NDArray[np.uint8]"]]:
-        parts = []
-        for member, weight_C in zip(members, found.weights, strict=True):
+        predictors = []
+        for member in members:
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
-            parts.append(BlendMember(predictor.at(member.temperature), weight_C))
-        return blend_masks(parts, test, start)
+            predictors.append(predictor.at(member.temperature))
+        return blend_masks(predictors, found.weights, test, start)
 
     def open_masks() -> MaskOf:
         return stored_masks([member.store.prob_NChw for member in members], found.weights, policy)

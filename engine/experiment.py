@@ -44,10 +44,15 @@ from engine.runtime.recorded import RecordedRuntime
 from engine.selection.temperature import TemperatureChoice, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
-from engine.views import submission
-from engine.views.oof import oof_layout, predict_fold
 from engine.views.predictor import Predictor, check_runtime, open_predictor
-from engine.views.store import FoldState, ProbStoreWriter, forget_progress, open_store
+from engine.views.store import (
+    FoldState,
+    ProbStoreWriter,
+    forget_progress,
+    oof_layout,
+    open_store,
+    predict_fold,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -206,7 +211,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
         _log.info("%s is complete; nothing to do", run_dir.root)
         complete_atlas(run_dir, key, _atlas_frames(run), partial(_open_masks, run, key))
-        submission.forget_progress(run_dir)
+        forget_progress(run_dir)
         return True
     run.write_description()
     _train_folds(run, chosen)
@@ -238,9 +243,7 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     """Predict every trained fold's validation frames; finish the store once all are trained."""
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists():
-        finished = open_store(run.dir.oof, key).manifest.predicted
-        forget_progress(run.dir.oof)
-        return finished
+        return open_store(run.dir.oof, key).manifest.predicted
     writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
     predicted = {
         fold: predict_fold(partial(run.predictor, [fold]), fold, weights[fold], samples, writer)

@@ -214,8 +214,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         from engine.frames.decode import read_label
         from engine.model.network import build_network
         from engine.selection.temperature import TemperatureChoice
-        from engine.views.oof import oof_layout
-        from engine.views.store import ProbStoreWriter
+        from engine.views.store import ProbStoreWriter, oof_layout
 
         run = open_experiment(config, RunDir(root))
         run.write_description()

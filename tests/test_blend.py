@@ -15,7 +15,7 @@ from engine.cli import ConfigError
 from engine.command import run_main
 from engine.config import Config
 from engine.rundir import RunDir
-from engine.views import submission
+from engine.views.store import SubmissionProgress
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 MakeRun = Callable[..., RunDir]
@@ -198,16 +198,16 @@ def test_a_stopped_submission_goes_on_to_the_same_bytes(
     out = RunDir(tmp_path / "stopped")
     out.root.mkdir()
     shutil.copy(finished_blend.blend, out.blend)
-    written = submission.Progress.write
+    written = SubmissionProgress.write
 
     with monkeypatch.context() as patch:
 
-        def stopping(self: submission.Progress, path: Path) -> None:
+        def stopping(self: SubmissionProgress, path: Path) -> None:
             written(self, path)
             if self.done == 4:
                 raise StoppedError
 
-        patch.setattr(submission.Progress, "write", stopping)
+        patch.setattr(SubmissionProgress, "write", stopping)
         with pytest.raises(StoppedError):
             run(*pair, "--out", out.root, "--compare")
     assert not out.submission.exists()

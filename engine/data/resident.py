@@ -17,7 +17,7 @@ from engine.data.augment import Draws
 from engine.data.inputs import InputSpec
 from engine.frames.cache import frame_bytes, open_frames
 from engine.frames.listing import Sample
-from engine.runtime.memory import total_bytes
+from engine.runtime.environment import total_bytes
 from kernels.crop_resize import Crops, Encoding, Frames
 
 CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]

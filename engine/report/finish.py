@@ -9,7 +9,7 @@ from engine.report.atlas_report import AtlasFrames
 from engine.report.summary import Summary
 from engine.rundir import RunDir
 from engine.runtime.environment import peak_memory_mib
-from engine.views.submission import MasksFrom, forget_progress, write_submission
+from engine.views.store import MasksFrom, forget_progress, write_submission
 
 
 class SubmissionFrames(NamedTuple):

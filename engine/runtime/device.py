@@ -2,10 +2,9 @@
 
 import ctypes
 import logging
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TypeVar
 
 import torch
@@ -56,11 +55,10 @@ class DevicePolicy:
     operations: Operations
     replay: bool = False
 
-    def autocast(self) -> AbstractContextManager[torch.autocast | None]:
+    def autocast(self) -> torch.autocast:
         """The context that a forward pass runs in."""
-        if self.autocast_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+        dtype = self.autocast_dtype
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def evaluation(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
         """The network's forward pass for use in inference mode.
@@ -77,9 +75,7 @@ class DevicePolicy:
 
 
 def set_up_device(config: RuntimeConfig) -> DevicePolicy:
-    """Resolve the `auto` settings and log each choice.
-
-    Sets the process's number of CPU threads, if one is given, and lets glibc keep freed memory.
+    """Resolve the `auto` settings, set the CPU's threads and have glibc keep freed memory.
 
     Raises:
         ValueError: the device is not one torch knows.
@@ -99,16 +95,17 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
 
     precision, why = config.precision, "asked for"
     if precision == "auto":
-        precision = "bf16" if on_gpu else "fp32"
-        why = "tensor cores" if on_gpu else "bf16 is emulated on most CPUs"
+        precision, why = "fp32", "bf16 is emulated on most CPUs"
+        if on_gpu:
+            precision, why = "bf16", "tensor cores"
     _log.info("precision %s: %s", precision, why)
 
-    compiled, why = config.compile == "on", "asked for"
+    why = "asked for"
     if config.compile == "auto":
-        why = "a replay leaves less to gain than compiling takes"
-        if not on_gpu:
-            why = "convolutions dominate, nothing to fuse"
-    replay = on_gpu and config.cuda_graphs != "off"
+        why = "convolutions dominate, nothing to fuse"
+        if on_gpu:
+            why = "a replay leaves less to gain than compiling takes"
+    compiled, replay = config.compile == "on", on_gpu and config.cuda_graphs != "off"
     form = ("compiled" if compiled else "eager") + (", replayed as CUDA graphs" if replay else "")
     _log.info("network %s, channels-last: %s", form, why)
     operations = choose_operations(config.kernels, device)
@@ -117,29 +114,20 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
 
 
 def choose_operations(kind: str, device: torch.device) -> Operations:
-    """The operations of a kind; logs which they are and why.
-
-    Args:
-        kind: "fused" runs Triton on a GPU and Numba on a CPU, "reference" plain PyTorch on both.
-        device: what the operations will run on; each looks at its tensors again.
-    """
+    """Those of a kind: "fused" is Triton on a GPU and Numba on a CPU, "reference" plain PyTorch."""
+    form = ""
     if kind == "reference":
-        from kernels.boundary_ce.reference import boundary_ce
-        from kernels.confusion.reference import probability_confusion, resized_argmax
-        from kernels.crop_resize.reference import crop_resize
-        from kernels.tta_accumulate.reference import tta_accumulate
-
+        form = ".reference"
         _log.info("kernels: PyTorch references, asked for")
     else:
-        from kernels.boundary_ce import boundary_ce
-        from kernels.confusion import probability_confusion, resized_argmax
-        from kernels.crop_resize import crop_resize
-        from kernels.tta_accumulate import tta_accumulate
-
         backend = "Triton" if device.type == "cuda" else "Numba"
         _log.info("kernels: %s, the fused form on %s", backend, device.type)
     return Operations(
-        boundary_ce, tta_accumulate, resized_argmax, probability_confusion, crop_resize
+        boundary_ce=resolve_name(f"kernels.boundary_ce{form}:boundary_ce"),
+        tta_accumulate=resolve_name(f"kernels.tta_accumulate{form}:tta_accumulate"),
+        resized_argmax=resolve_name(f"kernels.confusion{form}:resized_argmax"),
+        probability_confusion=resolve_name(f"kernels.confusion{form}:probability_confusion"),
+        crop_resize=resolve_name(f"kernels.crop_resize{form}:crop_resize"),
     )
 
 
@@ -164,9 +152,5 @@ def _keep_freed_memory() -> bool:
     A step allocates and frees the same large blocks each time. By default glibc maps and unmaps
     each one, and the kernel zeroes every page again.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # not glibc
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    libc, thresholds = ctypes.CDLL(None), (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
+    return hasattr(libc, "mallopt") and all(libc.mallopt(t, _KEEP_BYTES) for t in thresholds)

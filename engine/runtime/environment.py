@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine and commit."""
+"""What a run is made with: versions, machine and commit; and how much memory there is."""
 
 import importlib.metadata
 import os
@@ -8,10 +8,15 @@ import resource
 import subprocess
 from pathlib import Path
 
+import torch
+
 from engine.rundir import Record
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
 """Distributions whose versions a result may depend on."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""What limits a container: https://docs.kernel.org/admin-guide/cgroup-v2.html."""
 
 
 class Machine(Record):
@@ -37,13 +42,7 @@ class Environment(Record):
 
 
 def describe_environment(fingerprint: str) -> Environment:
-    """Versions, machine and commit of now.
-
-    Args:
-        fingerprint: of the dataset.
-    """
-    import torch
-
+    """What computes now, on the dataset of that fingerprint."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -65,6 +64,21 @@ def describe_environment(fingerprint: str) -> Environment:
 def peak_memory_mib() -> float:
     """Largest resident size of this process so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def total_bytes(device: torch.device) -> int:
+    """Memory of the device; of a CPU, what a container may use of it."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(total, container_bytes() or total)
+
+
+def container_bytes() -> int | None:
+    """Memory that the container may use; None if there is no limit."""
+    path = CGROUP / "memory.max"
+    allowed = path.read_text("ascii").strip() if path.exists() else "max"
+    return int(allowed) if allowed.isdigit() else None
 
 
 def _commit() -> str | None:

@@ -1,11 +1,12 @@
-"""Memory of a device: what this process may use, what is free, what a pass of a network takes."""
+"""How many images may pass a network together: what memory is free, and what a pass takes of it."""
 
 import copy
 import ctypes
+import functools
+import logging
+import math
 import os
-import sys
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+from engine.runtime import environment
+
+_tell_once = functools.cache(logging.getLogger(__name__).info)
+"""Logs the same message once."""
+
+_MEMINFO = Path("/proc/meminfo")
 
 _PROBE_HW = (128, 128)
 """Height and width of the pass whose memory is counted, pixels: what it takes grows with them."""
@@ -26,13 +32,28 @@ _USABLE = 0.5
 """Share of the free memory that passes may take; the rest is for whoever else runs here."""
 
 
-def total_bytes(device: torch.device) -> int:
-    """Memory of the device; of a CPU, what a container may use of it."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _container_limit()
-    return total if limit is None else min(total, limit)
+def pass_pixels(
+    network: nn.Module, in_channels: int, device: torch.device, memory_gib: float
+) -> float:
+    """Pixels of input that may pass together, by the memory that is free on `device` now.
+
+    Args:
+        network: on the device already.
+        in_channels: of its input.
+        device: where it runs.
+        memory_gib: what passes may take at most; 0 = any.
+    """
+    most = memory_gib * (1 << 30) or math.inf
+    free = min(most, _USABLE * release_free_bytes(device))
+    return free * math.prod(_PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))
+
+
+def frames_a_pass(pixels: float, hw: tuple[int, int], wanted: int) -> int:
+    """How many frames of size `hw` may pass together, one at least; logged if not all `wanted`."""
+    most = max(1, int(min(pixels / math.prod(hw), wanted)))
+    if most < wanted:
+        _tell_once("views of %d x %d: %d a pass, free memory holds no more", *hw, most)
+    return most
 
 
 def release_free_bytes(device: torch.device) -> int:
@@ -40,49 +61,21 @@ def release_free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
-    _return_freed_memory()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc, which `engine.runtime.device` lets keep memory
+        libc.malloc_trim(0)
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if _MEMINFO.exists():
         # Pages of files that could be dropped count too.
         free = _fields(_MEMINFO)["MemAvailable:"] * 1024
-    limit = _container_limit()
+    limit = environment.container_bytes()
     if limit is not None:
         # As above: a container's usage holds the pages of the files that it has read.
-        pages = _fields(_CGROUP / "memory.stat")
-        used = int((_CGROUP / "memory.current").read_text("ascii"))
+        pages = _fields(environment.CGROUP / "memory.stat")
+        used = int((environment.CGROUP / "memory.current").read_text("ascii"))
         used -= pages["inactive_file"] + pages["active_file"]
         free = min(free, max(0, limit - used))
     return free
-
-
-@dataclass(frozen=True)
-class PassMemory:
-    """Memory for passes of one network.
-
-    Attributes:
-        free: bytes that passes may take.
-        pixel_bytes: bytes that a pass takes for each pixel of its input.
-    """
-
-    free: float
-    pixel_bytes: float
-
-    @classmethod
-    def of(
-        cls, network: nn.Module, in_channels: int, device: torch.device, memory_gib: float
-    ) -> "PassMemory":
-        """The room on `device` now, the network being there; `memory_gib` at most if given."""
-        pixel_bytes = pass_bytes(network, in_channels) / (_PROBE_HW[0] * _PROBE_HW[1])
-        most = memory_gib * (1 << 30) or float("inf")
-        return cls(min(most, _USABLE * release_free_bytes(device)), _SPARE * pixel_bytes)
-
-    def images(self, hw: tuple[int, int]) -> int:
-        """How many images of this size may pass together; at least one."""
-        return max(1, int(self.free / (self.pixel_bytes * hw[0] * hw[1])))
-
-
-UNLIMITED = PassMemory(float(1 << 60), 1.0)
-"""For a network whose passes are known to fit."""
 
 
 @torch.inference_mode()
@@ -94,17 +87,10 @@ def pass_bytes(network: nn.Module, in_channels: int) -> int:
     with torch.device("meta"):
         image_BCHW = torch.empty(1, in_channels, *_PROBE_HW)
     twin = copy.deepcopy(network).to("meta").eval()
-    living = _Living(image_BCHW.nbytes)
+    living = _Living(image_BCHW.untyped_storage())
     with living:
         twin(image_BCHW)
     return living.peak
-
-
-def _container_limit() -> int | None:
-    """https://docs.kernel.org/admin-guide/cgroup-v2.html."""
-    path = _CGROUP / "memory.max"
-    allowed = path.read_text("ascii").strip() if path.exists() else "max"
-    return int(allowed) if allowed.isdigit() else None
 
 
 def _fields(path: Path) -> dict[str, int]:
@@ -113,40 +99,20 @@ def _fields(path: Path) -> dict[str, int]:
     return {line[0]: int(line[1]) for line in lines}
 
 
-def _return_freed_memory() -> None:
-    """Have glibc return what it keeps of freed memory, see `engine.runtime.device`."""
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-
-
 class _Living(TorchDispatchMode):
     """Counts the bytes of the storages that operations make and that are still referred to."""
 
-    def __init__(self, held: int) -> None:
+    def __init__(self, held: torch.UntypedStorage) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self._held = held
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Views share their storage, so it is counted once, and for as long as any of them lives.
+        self._storages = weakref.WeakSet([held])
+        self.peak = held.nbytes()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        tensors = [part for part in tree_leaves(made) if isinstance(part, Tensor)]
+        self._storages.update(tensor.untyped_storage() for tensor in tensors)
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in self._storages))
         return made
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self._held += size
-        self.peak = max(self.peak, self._held)
-        # Views share their storage, so it is counted once, and for as long as any of them lives.
-        weakref.finalize(storage, self._release, size)
-
-    def _release(self, size: int) -> None:
-        self._held -= size

@@ -4,98 +4,62 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from contextlib import contextmanager, nullcontext
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 PLAIN_INTERVAL_S = 20.0
 """Seconds between two plain lines: a log of an hour stays readable."""
 
 
-class Advance(Protocol):
-    """Tell the progress that `count` more units are done, with a short note on the state."""
-
-    def __call__(self, count: int, note: str = "") -> None:
-        """Advance by `count`; an empty note leaves the last one."""
-
-
 @contextmanager
-def track(description: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Show the progress of `total` units of work, of which `done` were done before.
-
-    Yields:
-        A function to call with each count of newly finished units.
-    """
-    console = Console()
-    if not console.is_terminal:
-        yield _PlainProgress(description, total, done)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+def track(description: str, total: int | None, done: int = 0) -> Iterator["Advance"]:
+    """Show the progress of `total` units of work, of which `done` were done before."""
+    bar = rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("left"),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
+        console=Console(),
+        transient=True,
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(description, total=total, completed=done, note="")
-
-        def advance(count: int, note: str = "") -> None:
-            bar.update(task, advance=count)
-            if note:
-                bar.update(task, note=note)
-
-        yield advance
+    bar.add_task(description, total=total, completed=done, visible=total is not None, note="")
+    # A bar that was not started counts all the same.
+    with bar if bar.console.is_terminal else nullcontext():
+        yield Advance(bar)
 
 
 @contextmanager
 def track_total(description: str) -> Iterator[Callable[[int, int], None]]:
-    """As `track`, for work that learns its total later.
-
-    Yields:
-        A function to call with (units done, units in all).
-    """
-    with ExitStack() as stack:
-        advance: Advance | None = None
-        shown = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal advance, shown
-            if advance is None:
-                advance = stack.enter_context(track(description, total))
-            advance(done - shown)
-            shown = done
-
-        yield progress
+    """As `track`, for work that learns its total later and tells (units done, units in all)."""
+    with track(description, None) as advance:
+        yield lambda done, total: advance(done - advance.task.completed, total=total)
 
 
-class _PlainProgress:
-    def __init__(self, description: str, total: int, done: int) -> None:
-        self.description, self.total, self.done = description, total, done
-        self.first = done
-        self.start_s = self.shown_s = time.monotonic()
+class Advance:
+    """Tells the progress that more units are done."""
 
-    def __call__(self, count: int, note: str = "") -> None:
-        self.done += count
-        now_s = time.monotonic()
-        if now_s - self.shown_s < PLAIN_INTERVAL_S:
+    def __init__(self, bar: rich.Progress) -> None:
+        self._bar, (self.task,) = bar, bar.tasks
+        self._first = self.task.completed
+        self._start_s = self._shown_s = time.monotonic()
+
+    def __call__(self, count: float, note: str = "", total: int | None = None) -> None:
+        """Advance by `count`, with a short note on the state; a bar keeps the last one."""
+        task, now_s = self.task, time.monotonic()
+        note_shown = note or task.fields["note"]
+        self._bar.update(task.id, total=total, advance=count, visible=True, note=note_shown)
+        if self._bar.console.is_terminal or now_s - self._shown_s < PLAIN_INTERVAL_S:
             return
-        self.shown_s = now_s
-        rate = (self.done - self.first) / (now_s - self.start_s)
-        left = duration((self.total - self.done) / rate) if rate else "?"
+        self._shown_s = now_s
+        rate = (task.completed - self._first) / (now_s - self._start_s)
+        left = duration((task.remaining or 0) / rate) if rate else "?"
         tail = f", {note}" if note else ""
-        print(f"{self.description}: {self.done}/{self.total}, {left} left{tail}", flush=True)
+        print(f"{task.description}: {task.completed}/{task.total}, {left} left{tail}", flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -118,9 +82,7 @@ class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 def start_logging() -> None:
     """Print the engine's INFO messages to standard output, bare."""
-    handler = _StdoutHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("engine")
-    logger.handlers = [handler]
+    logger.handlers = [_StdoutHandler()]
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,10 +1,10 @@
 """Masks of new frames by a blend of runs; those of one run are `Predictor.masks`.
 
-Axes: B batch, T temperature, C class, H W pixels of a frame.
+Axes: M run, B batch, T temperature, C class, H W pixels of a frame.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,29 +15,23 @@ from engine.frames.listing import Sample
 from engine.views.predictor import Predictor
 
 
-@dataclass(frozen=True, eq=False)
-class BlendMember:
-    """A run's part in a blend.
-
-    Attributes:
-        predictor: its folds and views, at its softmax temperature.
-        weight_C: (C,) float64 weight of each class.
-    """
-
-    predictor: Predictor
-    weight_C: NDArray[np.float64]
-
-
 @torch.inference_mode()
 def blend_masks(
-    members: Sequence[BlendMember], samples: Sequence[Sample], start: int = 0
+    predictors: Sequence[Predictor],
+    weight_MC: NDArray[np.float64],
+    samples: Sequence[Sample],
+    start: int = 0,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """As `Predictor.masks`, for the weighted sum of several runs' probabilities.
 
-    Each run predicts with its own views and temperature; its mean over views and folds is resized
-    to the frame before it is weighted.
+    Args:
+        predictors: M runs, each with its own views at its own temperature; its mean over views and
+            folds is resized to the frame before it is weighted.
+        weight_MC: (M, C) weight of each run and class.
+        samples: frames to look at.
+        start: frames to pass over.
     """
-    readers = [member.predictor.reader for member in members]
+    readers = [predictor.reader for predictor in predictors]
     reader = replace(
         readers[0],
         batch_size=min(reader.batch_size for reader in readers),
@@ -45,11 +39,11 @@ def blend_masks(
     )
     for frames in reader.batches(samples, start):
         blend_BCHW = torch.zeros((), device=reader.device)
-        for member in members:
-            prob_BTCHW = member.predictor.probabilities(frames)
+        for predictor, weight_C in zip(predictors, weight_MC, strict=True):
+            prob_BTCHW = predictor.probabilities(frames)
             wide_BCHW = F.interpolate(
                 prob_BTCHW[:, 0], size=frames.hw, mode="bilinear", align_corners=False
             )
-            weight_C = torch.from_numpy(member.weight_C).to(wide_BCHW)
-            blend_BCHW = blend_BCHW + weight_C[:, None, None] * wide_BCHW
+            weight_C11 = torch.from_numpy(weight_C[:, None, None]).to(wide_BCHW)
+            blend_BCHW = blend_BCHW + weight_C11 * wide_BCHW
         yield frames.first, blend_BCHW.argmax(dim=1).to(torch.uint8).cpu().numpy()

@@ -8,14 +8,15 @@ Axes: B batch, T temperature, C class, H W pixels of the base size, h w cells of
 """
 
 import functools
+import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
 from engine.config import Config, InferenceConfig
@@ -29,7 +30,7 @@ from engine.model.network import Network, Prediction, build_network, input_norma
 from engine.model.state import load_state, read_state
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
-from engine.runtime.memory import UNLIMITED, PassMemory
+from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
 from engine.views.openvino_pass import OpenVinoPass, check_openvino
 from kernels.tta_accumulate import zero_total
@@ -45,17 +46,18 @@ class FoldNetwork:
     """A network in evaluation mode.
 
     Attributes:
-        fold: number of the fold whose validation frames its weights never saw.
+        fold: its weights never saw the validation frames of this one.
         forward: (B, C, H, W) input to stride-4 prediction; its next call may overwrite what it
             returned.
         spec: of the input.
-        memory: for its passes.
+        pass_pixels: tells how many pixels of input memory holds in a pass; asked once there is
+            more than one frame.
     """
 
     fold: int
     forward: Callable[[Tensor], Prediction]
     spec: InputSpec
-    memory: PassMemory = UNLIMITED
+    pass_pixels: Callable[[], float] = lambda: math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Predictor:
     Attributes:
         networks: one for out-of-fold frames, all of a run for new frames.
         inference: scales, flip, base size and the T temperatures.
-        classes: number of classes C.
+        classes: C.
         policy: device and precision.
         reader: how frames are read.
     """
@@ -79,18 +81,10 @@ class Predictor:
     def predict(
         self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
     ) -> Iterator[tuple[FrameBatch, Tensor]]:
-        """Yield frames and their probabilities for `samples[start:]`, in order.
+        """Yield frames of one size of `samples[start:]`, in order, and their `probabilities`.
 
         Frames are grouped in the same way wherever a call starts at the end of a group, so a
-        resumed call gives the same bytes.
-
-        Args:
-            samples: frames to look at.
-            start: frames to pass over.
-            label: read the labels too.
-
-        Yields:
-            Frames of one size, and (B, T, C, H, W) float32 at the base size.
+        resumed call gives the same bytes. Labels are read if asked for.
 
         Raises:
             RuntimeError: a file cannot be read; the message names it.
@@ -100,60 +94,63 @@ class Predictor:
 
     @torch.inference_mode()
     def probabilities(self, frames: FrameBatch) -> Tensor:
-        """(B, T, C, H, W) float32 of frames of one size, on the policy's device."""
-        views, networks = self.inference, self.networks
-        base_hw = views.base_hw or frames.hw
-        total_BTCHW = zero_total(
-            len(frames), len(views.temperatures), self.classes, base_hw, self.policy.device
-        )
+        """(B, T, C, H, W) float32 at the base size, on the policy's device."""
+        views, networks, operations = self.inference, self.networks, self.policy.operations
+        base_hw, T = views.base_hw or frames.hw, len(views.temperatures)
+        total_BTCHW = zero_total(len(frames), T, self.classes, base_hw, self.policy.device)
         # The order of the additions is part of the result: float32 sums differ by it in the last
-        # bit. Scale, normalisation, flip, network; however many frames a pass takes.
-        for scale in views.scales:
+        # bit. Scale, normalisation, flip, network; however many frames a pass takes. Networks of
+        # one run may have been pretrained in different ways, so not all want the same input.
+        specs = dict.fromkeys(network.spec for network in networks)
+        for scale, spec in itertools.product(views.scales, specs):
             hw = view_hw(base_hw, scale)
-            most = min(network.memory.images(hw) for network in networks)
-            if most < len(frames):
-                _announce_split(hw, most)
-            # Networks of one run may have been pretrained in different ways.
-            for spec in dict.fromkeys(network.spec for network in networks):
-                image_BCHW = view_input(frames, hw, spec, self.policy.operations.crop_resize)
-                # One resized input for all networks that want the same.
-                seeing = [network for network in networks if network.spec == spec]
-                for flipped in (False, True) if views.flip else (False,):
-                    view_BCHW = image_BCHW.flip(-1) if flipped else image_BCHW
-                    for first in range(0, len(frames), most):
-                        rows = slice(first, first + most)
-                        self._add(total_BTCHW[rows], view_BCHW[rows], seeing, hw, flipped)
+            most = len(frames)
+            if most > 1:
+                most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
+            image_BCHW = view_input(frames, hw, spec, operations.crop_resize)
+            for flipped in (False, True)[: 1 + views.flip]:
+                view_BCHW = image_BCHW.flip(-1) if flipped else image_BCHW
+                parts = torch.split(view_BCHW, most)
+                for sum_BTCHW, part_BCHW in zip(torch.split(total_BTCHW, most), parts, strict=True):
+                    input_BCHW = part_BCHW.contiguous(memory_format=torch.channels_last)
+                    for network in (network for network in networks if network.spec == spec):
+                        operations.tta_accumulate(
+                            sum_BTCHW,
+                            network.forward(input_BCHW).logits_BChw,
+                            views.temperatures,
+                            view_hw=hw,
+                            flipped=flipped,
+                            align_corners=Network.align_corners,
+                        )
         # A mean over views and networks of softmax(logits / T), each resized to the base size.
         return total_BTCHW.div_(len(views.scales) * (1 + views.flip) * len(networks))
 
     def masks(
         self, samples: Sequence[Sample], start: int = 0
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield the position of a batch's first frame, and its (B, H, W) classes.
+        """Yield the position of a batch's first frame, and (B, H, W) classes at the frames' size.
 
-        Each mask has its frame's own size; the first of the T temperatures counts.
+        Here and in `confusion` the first of the T temperatures counts.
         """
         for frames, prob_BTCHW in self.predict(samples, start):
             mask_BHW = self.policy.operations.resized_argmax(prob_BTCHW[:, 0], frames.hw)
             yield frames.first, mask_BHW.cpu().numpy()
 
+    def counts(self, frames: FrameBatch, prob_BTCHW: Tensor) -> Tensor:
+        """(T, C, C) int64 counts at the labels' own resolution, truth by prediction."""
+        label_BHW, count = frames.label_BHW, self.policy.operations.probability_confusion
+        assert label_BHW is not None, "the caller has labelled frames"
+        return torch.stack([count(prob_BCHW, label_BHW) for prob_BCHW in prob_BTCHW.unbind(1)])
+
     @torch.inference_mode()
     def confusion(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
-        """(C, C) counts of labelled frames at the labels' own resolution, truth by prediction.
-
-        The first of the T temperatures counts.
-        """
-        shape = (self.classes, self.classes)
-        count_CC = torch.zeros(shape, dtype=torch.int64, device=self.policy.device)
+        """(C, C) sum of the `counts` of labelled frames."""
+        counts: list[Tensor] = []
         with track("validation", len(samples)) as advance:
             for frames, prob_BTCHW in self.predict(samples, label=True):
-                assert frames.label_BHW is not None, "the caller has labelled frames"
-                prob_BCHW = prob_BTCHW[:, 0]
-                count_CC += self.policy.operations.probability_confusion(
-                    prob_BCHW, frames.label_BHW
-                )
+                counts.append(self.counts(frames, prob_BTCHW[:, :1])[0])
                 advance(len(frames))
-        return count_CC.cpu().numpy()
+        return torch.stack(counts).sum(dim=0).cpu().numpy()
 
     def single_view(self) -> "Predictor":
         """The same networks looking once at each frame, at its base size and temperature 1."""
@@ -165,36 +162,11 @@ class Predictor:
         inference = self.inference.model_copy(update={"temperatures": (temperature,)})
         return replace(self, inference=inference)
 
-    def _add(
-        self,
-        total_BTCHW: Tensor,
-        view_BCHW: Tensor,
-        networks: Sequence[FoldNetwork],
-        hw: tuple[int, int],
-        flipped: bool,
-    ) -> None:
-        """Add what each network sees in a view."""
-        view_BCHW = view_BCHW.contiguous(memory_format=torch.channels_last)
-        for network in networks:
-            self.policy.operations.tta_accumulate(
-                total_BTCHW,
-                network.forward(view_BCHW).logits_BChw,
-                self.inference.temperatures,
-                view_hw=hw,
-                flipped=flipped,
-                align_corners=Network.align_corners,
-            )
-
 
 def open_predictor(
     config: Config, run: RunDir, folds: Sequence[int], policy: DevicePolicy
 ) -> Predictor:
-    """Folds of a run, loaded to predict by the views and temperatures of its config.
-
-    Raises:
-        FileNotFoundError: a fold has no weights yet.
-        RuntimeError: see `load_fold`.
-    """
+    """Folds of a run, to predict by the views and temperatures of its config; see `load_fold`."""
     networks = [load_fold(config, run, fold, policy) for fold in folds]
     reader = FrameReader(
         policy.device,
@@ -206,11 +178,7 @@ def open_predictor(
 
 
 def check_runtime(config: Config, device: torch.device) -> None:
-    """Refuse a `runtime.inference` that cannot run here, before any long work.
-
-    Raises:
-        RuntimeError: naming what is missing.
-    """
+    """Raise a RuntimeError, before any long work, if `runtime.inference` cannot run here."""
     if config.runtime.inference == "openvino":
         check_openvino(device)
 
@@ -236,25 +204,24 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
         raise RuntimeError(
             f"{path} does not hold the weights of this config's network: {error}"
         ) from error
-    with safe_open(path, framework="pt") as file:
-        if "roomsmith" not in (file.metadata() or {}):
-            _log.warning(
-                "%s was not written by engine.train; whether it was trained on the fold's "
-                "validation frames cannot be told here",
-                path,
-            )
+    trained = read_normalisation(path)
+    if trained is None:
+        _log.warning(
+            "%s was not written by engine.train; whether it was trained on the fold's "
+            "validation frames cannot be told here",
+            path,
+        )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
-    memory = PassMemory.of(network, channels, policy.device, config.runtime.memory_gib)
+    most_gib = config.runtime.memory_gib
+    pixels = functools.partial(pass_pixels, network, channels, policy.device, most_gib)
     check_runtime(config, policy.device)
-    forward: Callable[[Tensor], Prediction] = (
-        OpenVinoPass(network, channels)
-        if config.runtime.inference == "openvino"
-        else policy.evaluation(network)
-    )
+    forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
+    if config.runtime.inference == "openvino":
+        forward = OpenVinoPass(network, channels)
     # The weights that training began with may be gone by now.
-    normalisation = read_normalisation(path) or input_normalisation(config.model)
-    return FoldNetwork(fold, forward, InputSpec.of(config.model, normalisation), memory)
+    spec = InputSpec.of(config.model, trained or input_normalisation(config.model))
+    return FoldNetwork(fold, forward, spec, functools.cache(pixels))
 
 
 def view_hw(base_hw: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -268,16 +235,7 @@ def view_hw(base_hw: tuple[int, int], scale: float) -> tuple[int, int]:
 def view_input(
     frames: FrameBatch, hw: tuple[int, int], spec: InputSpec, crop: CropResize
 ) -> Tensor:
-    """The frames as network input of size `hw`: image bilinear, depth nearest.
-
-    Returns:
-        (B, C, hw) float32, channels-last, normalised.
-    """
+    """(B, C, hw) normalised float32, channels-last: image bilinear, depth nearest."""
     hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
     draws = whole_frame_draws(frames.index, hw_N2)
     return crop_frames(frames.frames, draws, hw, spec, crop).image_BChw
-
-
-@functools.cache
-def _announce_split(hw: tuple[int, int], most: int) -> None:
-    _log.info("views of %d x %d: %d a pass, free memory holds no more", *hw, most)

@@ -8,8 +8,9 @@ from torch import nn
 
 from engine.config import Config
 from engine.model.network import build_network
-from engine.runtime import memory
-from engine.runtime.memory import PassMemory, pass_bytes, release_free_bytes, total_bytes
+from engine.runtime import environment, memory
+from engine.runtime.environment import total_bytes
+from engine.runtime.memory import pass_bytes, pass_pixels, release_free_bytes
 
 CPU = torch.device("cpu")
 PIXELS = 128 * 128
@@ -25,7 +26,7 @@ def test_a_containers_limit_counts_and_its_files_do_not(
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:  5000 kB\n", encoding="ascii")
     monkeypatch.setattr(memory, "_MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(environment, "CGROUP", tmp_path)
     assert release_free_bytes(CPU) == 5000 * 1024
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
     assert release_free_bytes(CPU) == 5000 * 1024
@@ -68,20 +69,12 @@ def test_the_network_itself_is_neither_changed_nor_moved(tiny_config: Config) ->
         assert torch.equal(value, before[key])
 
 
-def test_an_image_four_times_as_large_fits_a_quarter_as_often() -> None:
-    passes = PassMemory(free=16e6, pixel_bytes=10.0)
-    assert passes.images((200, 400)) == 20
-    assert passes.images((400, 800)) == 5
-
-
-def test_one_image_is_tried_even_if_nothing_is_free() -> None:
-    assert PassMemory(free=0.0, pixel_bytes=300.0).images((480, 640)) == 1
-
-
 def test_the_room_shrinks_with_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Conv2d(3, 4, 1)
     monkeypatch.setattr(memory, "release_free_bytes", lambda _: 1 << 30)
-    some = PassMemory.of(network, 3, CPU, 0.0)
+    some = pass_pixels(network, 3, CPU, 0.0)
+    # Half of it, by twice what input and output hold.
+    assert some == (1 << 29) / (2 * 4 * (3 + 4))
     monkeypatch.setattr(memory, "release_free_bytes", lambda _: 1 << 28)
-    assert PassMemory.of(network, 3, CPU, 0.0).images((480, 640)) == some.images((480, 640)) // 4
-    assert PassMemory.of(network, 3, CPU, 0.125).images((480, 640)) == some.images((480, 640)) // 4
+    assert pass_pixels(network, 3, CPU, 0.0) == some / 4
+    assert pass_pixels(network, 3, CPU, 0.0625) == some / 8

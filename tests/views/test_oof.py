@@ -18,9 +18,8 @@ from engine.data.whole_frames import FrameReader
 from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.views.oof import oof_layout, predict_fold, store_hw
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.store import FoldState, ProbStoreWriter, open_store
+from engine.views.store import FoldState, ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.confusion import probability_confusion
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -87,9 +86,7 @@ def network_of(fold: int) -> FoldNetwork:
 
 
 def confusion_of(writer: ProbStoreWriter, fold: int) -> list[list[list[int]]]:
-    state = writer.state(fold, "weights")
-    assert state is not None
-    return state.confusion
+    return writer.state(fold, "weights").confusion
 
 
 def test_every_frame_is_predicted_by_the_fold_that_never_saw_it(case: Case, tmp_path: Path) -> None:
@@ -170,13 +167,15 @@ def test_new_weights_predict_their_fold_again_from_the_start(case: Case, tmp_pat
     again = case.predict(0, writer, weights="new")
     assert again.confusion == before.confusion
     assert writer.state(0, "new") == again
-    assert writer.state(0, "weights") is None
+    assert writer.state(0, "weights").done == 0
 
 
-def test_the_store_has_half_the_base_size_or_half_the_largest_frame() -> None:
+def test_the_store_has_half_the_base_size_or_half_the_largest_frame(case: Case) -> None:
     odd = [Sample(str(hw), Path(), None, None, hw, None) for hw in ((101, 40), (64, 201))]
-    assert store_hw((48, 64), odd) == (24, 32)
-    assert store_hw(None, odd) == (50, 100)
+    for base_hw, half_hw in (((48, 64), (24, 32)), (None, (50, 100))):
+        inference = case.config.inference.model_copy(update={"base_hw": base_hw})
+        config = case.config.model_copy(update={"inference": inference})
+        assert oof_layout(config, odd, case.folds, "key").hw == half_hw
 
 
 def test_the_layout_of_a_store_is_that_of_the_training_frames(case: Case) -> None:

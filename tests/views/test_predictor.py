@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from engine.data.whole_frames import FrameBatch, FrameReader
 from engine.frames.listing import Sample
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.runtime.memory import UNLIMITED, PassMemory
 from engine.views.predictor import FoldNetwork, Predictor, view_hw, view_input
 from kernels.crop_resize import Frames
 
@@ -32,7 +32,7 @@ def frames_of(hw: tuple[int, int] = (64, 96), batch: int = 2) -> FrameBatch:
     coarse = 255 * torch.rand(batch, 3, 3, 4, generator=generator)
     image = F.interpolate(coarse, hw, mode="bilinear").to(torch.uint8)
     frames = Frames(
-        image.permute(0, 2, 3, 1).reshape(-1, 3),
+        image.permute(0, 2, 3, 1).reshape(-1, 3).contiguous(),
         torch.randint(0, 5000, (batch * hw[0] * hw[1],), generator=generator).to(torch.uint16),
         None,
         torch.arange(batch) * (hw[0] * hw[1]),
@@ -45,13 +45,13 @@ def network_of(
     logits: Callable[[Tensor], Tensor],
     *,
     spec: InputSpec = PLAIN,
-    memory: PassMemory = UNLIMITED,
+    pixels: float = math.inf,
 ) -> FoldNetwork:
     def forward(image: Tensor) -> Prediction:
         strided = F.avg_pool2d(logits(image), 4)
         return Prediction(strided, strided[:, 0])
 
-    return FoldNetwork(0, forward, spec, memory)
+    return FoldNetwork(0, forward, spec, lambda: pixels)
 
 
 def by_colour(image: Tensor) -> Tensor:
@@ -141,12 +141,29 @@ def test_a_pass_takes_no_more_frames_than_memory_holds(caplog: pytest.LogCapture
     caplog.set_level("INFO")
     frames, config = frames_of(batch=5), config_of(scales=(0.5, 1.0), flip=True)
     # Two frames of 64 x 96, eight of half the sides.
-    memory = PassMemory(free=2.5 * 64 * 96, pixel_bytes=1.0)
-    split = predict([network_of(counted, memory=memory), network_of(by_column)], config, frames)
+    pixels = 2.5 * 64 * 96
+    split = predict([network_of(counted, pixels=pixels), network_of(by_column)], config, frames)
     assert seen == [5, 5, 2, 2, 1, 2, 2, 1]
     whole = predict([network_of(by_colour), network_of(by_column)], config, frames)
     torch.testing.assert_close(split, whole)
     assert "views of 64 x 96: 2 a pass, free memory holds no more" in caplog.text
+
+
+def test_one_frame_is_tried_even_if_nothing_is_free_and_alone_asks_for_no_memory() -> None:
+    seen: list[int] = []
+
+    def counted(image: Tensor) -> Tensor:
+        seen.append(len(image))
+        return by_colour(image)
+
+    predict([network_of(counted, pixels=0)], config_of(), frames_of(batch=3))
+    assert seen == [1, 1, 1]
+
+    def ask() -> float:
+        raise AssertionError("one frame cannot be split")
+
+    network = replace(network_of(by_colour), pass_pixels=ask)
+    predict([network], config_of(), frames_of(batch=1))
 
 
 def test_the_network_sees_channels_last_and_the_mirrored_frame() -> None:

@@ -105,12 +105,11 @@ def test_a_writer_reopened_after_a_stop_continues(stopped_after: int, tmp_path: 
     again = ProbStoreWriter(parts, layout_of())
     for fold in (0, 1):
         done = sum(int(FOLD_OF[index]) == fold for index in samples)
-        assert again.state(fold, "weights") == (state_of(done) if done else None)
+        assert again.state(fold, "weights").done == done
     for index in range(stopped_after, 4):
         fold = int(FOLD_OF[index])
         again.write(index, prob_of(index), fold)
-        state = again.state(fold, "weights")
-        again.commit(fold, state_of(1 + (state.done if state else 0)))
+        again.commit(fold, state_of(1 + again.state(fold, "weights").done))
     again.finish(0.7, "key")
     assert (parts / "prob.npy").read_bytes() == (whole / "prob.npy").read_bytes()
     assert (parts / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
@@ -120,13 +119,15 @@ def test_what_other_weights_predicted_is_not_taken_over(tmp_path: Path) -> None:
     fill(ProbStoreWriter(tmp_path, layout_of()))
     again = ProbStoreWriter(tmp_path, layout_of())
     assert again.state(0, "weights") == state_of(2)
-    assert again.state(0, "other weights") is None
+    fresh = again.state(0, "other weights")
+    assert (fresh.weights, fresh.done, fresh.elapsed_s) == ("other weights", 0, 0)
+    assert np.array_equal(fresh.counts(), np.zeros((2, 2, 2)))
 
 
 def test_what_another_key_began_is_begun_again(tmp_path: Path) -> None:
     fill(ProbStoreWriter(tmp_path, layout_of()))
     again = ProbStoreWriter(tmp_path, layout_of(key="other"))
-    assert again.state(0, "weights") is None
+    assert again.state(0, "weights").done == 0
     fill(again, (1,))
     again.finish(0.7, "key")
     prob = open_store(tmp_path).prob_NChw

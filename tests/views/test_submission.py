@@ -20,7 +20,7 @@ from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.submission import forget_progress, frame_size, write_submission
+from engine.views.store import forget_progress, write_submission
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
@@ -189,10 +189,9 @@ def test_what_other_weights_predicted_is_predicted_again(
     assert np.array_equal(np.load(run.submission), masks_of(tiny_config, dataset, shift=7))
 
 
-def test_one_size_is_needed() -> None:
-    def sample(hw: tuple[int, int]) -> Sample:
-        return Sample("x", Path(), None, None, hw, None)
-
-    assert frame_size([]) is None
-    assert frame_size([sample((3, 4)), sample((3, 4))]) == (3, 4)
-    assert frame_size([sample((3, 4)), sample((4, 3))]) is None
+def test_one_size_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples = [Sample("x", Path(), None, None, hw, None) for hw in ((3, 4), (4, 3))]
+    for some, why in (([], "there are none"), (samples, "their sizes differ; engine.predict")):
+        assert write_submission(no_masks, some, RunDir(tmp_path), "key") is None
+        assert f"no submission of the test frames: {why}" in caplog.text
+    assert not [*tmp_path.iterdir()]
