@@ -204,7 +204,7 @@ def _predict_out_of_fold(run: "Experiment") -> "dict[int, FoldState]":
     """Predict every trained fold's validation frames; finish the store once all are trained."""
     import numpy as np
 
-    from engine.selection.temperature import choose_temperature
+    from engine.selection.scores import choose_temperature
     from engine.views.oof import oof_layout, predict_fold
     from engine.views.predictor import open_predictor
     from engine.views.store import ProbStoreWriter, forget_progress, open_store
@@ -240,7 +240,7 @@ def _finish(run: "Experiment", predicted: "dict[int, FoldState]", opened_s: floa
     """Predict the test frames, map the errors and write the summary."""
     from engine.report.finish import SubmissionFrames, finish
     from engine.report.summary import FoldResult, summarise
-    from engine.selection.temperature import TemperatureChoice
+    from engine.selection.scores import TemperatureChoice
     from engine.training.checkpoint import best_line, read_metrics
     from engine.views.predictor import open_predictor
 

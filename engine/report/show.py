@@ -6,7 +6,7 @@ from engine.report.atlas_report import Atlas
 from engine.report.atlas_tables import atlas_tables
 from engine.report.summary import Summary, summary_tables
 from engine.rundir import RunDir
-from engine.selection.temperature import TemperatureChoice
+from engine.selection.scores import TemperatureChoice
 
 
 def show(run: RunDir) -> None:

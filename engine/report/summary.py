@@ -9,8 +9,7 @@ from rich.table import Table
 
 from engine.report.tables import seconds_table, table
 from engine.rundir import Record
-from engine.selection.scores import FoldScore, OofScores, oof_scores
-from engine.selection.temperature import TemperatureChoice
+from engine.selection.scores import FoldScore, OofScores, TemperatureChoice, oof_scores
 from kernels.metrics import mean_iou
 
 

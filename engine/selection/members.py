@@ -48,11 +48,6 @@ class Member:
         """The fold that each frame validates, in sample order."""
         return list(self.folds.fold_of.values())
 
-    @property
-    def key(self) -> str:
-        """Hash of everything that the store was made from."""
-        return self.store.manifest.key
-
     def predicting(self, runtime: str | None) -> Config:
         """The config, with another `runtime.inference` if one is named."""
         if runtime is None:

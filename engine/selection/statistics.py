@@ -1,7 +1,7 @@
 """How sure the difference between two systems is: a paired bootstrap over rooms, not pixels.
 
 Pixels of a frame, and frames of a room, are right or wrong together, so the unit that is drawn is
-a group of frames (`engine.selection.groups`).
+a group of frames (`engine.selection.scores`).
 
 Axes: N frames, G groups, C class (truth by prediction), R resamples, S the two systems, K three
 margins of a confusion matrix: hits, truth, predicted.

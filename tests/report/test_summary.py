@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from engine.report.summary import FoldResult, Summary, summarise, summary_tables
-from engine.selection.temperature import TemperatureChoice, TemperatureScore
+from engine.selection.scores import TemperatureChoice, TemperatureScore
 
 CLASSES = ("floor", "wall", "window")
 

@@ -60,7 +60,7 @@ def test_what_training_leaves_is_opened(finished_run: FinishedRun, whole: RunDir
     assert first.store.prob_NChw.shape == (12, 13, 24, 32)
     assert first.folds == second.folds
     assert first.temperature == finished_run.summary["oof"]["temperature"]
-    assert first.key != second.key
+    assert first.store.manifest.key != second.store.manifest.key
 
 
 def test_members_give_the_pixels_of_their_frames(whole: RunDir, tiny_config: Config) -> None:
