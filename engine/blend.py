@@ -174,16 +174,16 @@ def _finish(
         for member, weight_C in zip(members, found.weights, strict=True):
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
-            parts.append(BlendMember(predictor.at(member.temperature), weight_C))
+            parts.append(BlendMember(predictor.at(member.manifest.temperature), weight_C))
         return blend_masks(parts, test, start)
 
     def open_masks() -> MaskOf:
-        return stored_masks([member.store.prob_NChw for member in members], found.weights, policy)
+        return stored_masks([member.prob_NChw for member in members], found.weights, policy)
 
     finish(
         out,
         Summary(key=found.key, **dict(found.summary), seconds=found.seconds, leakage=found.leakage),
-        AtlasFrames(dataset.train.samples, members[0].fold_of, members[0].config.data.classes),
+        AtlasFrames(dataset.train.samples, members[0].manifest.folds, members[0].manifest.classes),
         open_masks,
         SubmissionFrames(test, predict) if options.submission else None,
     )

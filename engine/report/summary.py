@@ -9,7 +9,7 @@ from rich.table import Table
 
 from engine.report.tables import seconds_table, table
 from engine.rundir import Record
-from engine.selection.scores import FoldScore, OofScores, TemperatureChoice, oof_scores
+from engine.selection.scores import FoldScore, OofScores, TemperatureChoice
 from kernels.metrics import mean_iou
 
 
@@ -63,7 +63,7 @@ def summarise(
     counts = {fold: result.count_CC for fold, result in results.items()}
     return Summary(
         key=key,
-        oof=oof_scores(counts, classes, temperature),
+        oof=OofScores.of_folds(counts, classes, temperature),
         folds=[
             FoldScore(
                 fold=fold,

@@ -17,15 +17,7 @@ from engine.rundir import Record
 from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
 from engine.selection.members import Member, open_pixels
 from engine.selection.pixels import frame_confusions
-from engine.selection.scores import (
-    Figure,
-    FoldScore,
-    OofScores,
-    Scores,
-    by_class,
-    group_of,
-    oof_scores,
-)
+from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, group_of
 from engine.selection.statistics import Difference, paired_bootstrap
 from engine.selection.sweep import Sweep
 from kernels.metrics import class_iou, mean_iou
@@ -128,7 +120,7 @@ class BlendSearch:
     def key(self, members: Sequence[Member]) -> str:
         """Hash of everything that a blend of these runs is made from."""
         settings = [self.method, str(self.per_class), str(self.compare)]
-        parts = "\n".join([*(member.store.manifest.key for member in members), *settings])
+        parts = "\n".join([*(member.manifest.key for member in members), *settings])
         return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -143,7 +135,7 @@ def search_blend(
         search: how.
         prepare_s: seconds that opening the runs and the data took.
     """
-    pixels, classes = open_pixels(members, dataset), members[0].config.data.classes
+    pixels, classes = open_pixels(members, dataset), members[0].manifest.classes
     seconds, start_s = {"prepare": prepare_s}, time.monotonic()
 
     def note(stage: str) -> None:
@@ -175,14 +167,14 @@ def search_blend(
 
     return Blend(
         key=search.key(members),
-        leakage=members[0].folds.leakage,
+        leakage=members[0].leakage,
         method=search.method,
         per_class=search.per_class,
         members=[
             BlendedRun(
                 run=str(member.run.root),
                 **dict(scores),
-                temperature=member.temperature,
+                temperature=member.manifest.temperature,
                 weight=weight(weight_C),
             )
             for member, scores, weight_C in zip(members, alone, fit.weight_MC, strict=True)
@@ -214,12 +206,12 @@ def _curve(found: Sweep) -> BlendCurve:
 
 
 def _reach(members: Sequence[Member], blend_NCC: NDArray[np.int64]) -> BlendReach:
-    fold_of_N = np.array(members[0].fold_of)
+    fold_of_N = np.array(members[0].manifest.folds)
     counts = {int(fold): blend_NCC[fold_of_N == fold].sum(axis=0) for fold in np.unique(fold_of_N)}
-    temperatures = {member.temperature for member in members}
+    temperatures = {member.manifest.temperature for member in members}
     # Runs of different temperatures have no common one.
     temperature = temperatures.pop() if len(temperatures) == 1 else None
     return BlendReach(
-        oof=oof_scores(counts, members[0].config.data.classes, temperature),
+        oof=OofScores.of_folds(counts, members[0].manifest.classes, temperature),
         folds=[FoldScore(fold=fold, miou=mean_iou(count)) for fold, count in counts.items()],
     )

@@ -17,12 +17,14 @@ from engine.rundir import Record
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 FRAMES_PER_BLOCK = 20
-"""Frames of a group where no scenes are known: blocks of neighbours take the place of frames that
-depend on one another (Kuensch, "The Jackknife and the Bootstrap for General Stationary
-Observations", Annals of Statistics 17, 1989). Measured on a small network's 795 out-of-fold frames
-of NYU Depth v2: the accuracy of neighbours correlates by 0.33, that of frames 10 to 20 apart still
-by 0.15, as rooms of a kind follow each other; the bootstrap's standard deviation of mIoU is 0.0077
-by frames, 0.0096 by blocks of 10, 0.0108 of 20 and 0.0113 of 40, where it levels off."""
+"""Frames of a group where no scenes are known: blocks of neighbours stand for frames that depend on
+one another (Kuensch, "The Jackknife and the Bootstrap for General Stationary Observations", Annals
+of Statistics 17, 1989). Measured on 795 out-of-fold frames of NYU Depth v2: the accuracy of
+neighbours correlates by 0.33, of frames 10 to 20 apart still by 0.15; the bootstrap's standard
+deviation of mIoU is 0.0077 by frames, 0.0096, 0.0108 and 0.0113 by blocks of 10, 20 and 40."""
+
+
+Counts = NDArray[np.int64]
 
 
 def _without_nan(value: float | None) -> float | None:
@@ -40,7 +42,7 @@ class Scores(Record):
     pixel_acc: float
 
     @classmethod
-    def of(cls, count_CC: NDArray[np.int64]) -> "Scores":
+    def of(cls, count_CC: Counts) -> "Scores":
         """Read them off (C, C) counts."""
         return Scores(miou=mean_iou(count_CC), pixel_acc=pixel_accuracy(count_CC))
 
@@ -54,6 +56,19 @@ class OofScores(Scores):
     """By class."""
     confusion: list[list[int]]
     """(C, C) pixels."""
+
+    @classmethod
+    def of_folds(
+        cls, counts: Mapping[int, Counts], classes: Sequence[str], temperature: float | None
+    ) -> "OofScores":
+        """Read them off the (C, C) counts of all folds together."""
+        count_CC = np.sum(list(counts.values()), axis=0)
+        return OofScores(
+            **dict(Scores.of(count_CC)),
+            temperature=temperature,
+            iou=by_class(classes, class_iou(count_CC)),
+            confusion=count_CC.tolist(),
+        )
 
 
 class FoldScore(Record):
@@ -91,9 +106,8 @@ class Groups(Record):
     kind: str
     """"scene" (scenes.csv) or "block" (neighbouring frames)."""
     count: int
-    """Number of groups G."""
     of: list[int]
-    """N of them: the group, 0 .. G - 1, of each frame."""
+    """N of them: the group, 0 .. count - 1, of each frame."""
 
     @property
     def by_frame(self) -> NDArray[np.int64]:
@@ -102,14 +116,11 @@ class Groups(Record):
 
 
 def choose_temperature(
-    temperatures: Sequence[float], count_FTCC: NDArray[np.int64], fixed: float | None
+    temperatures: Sequence[float], count_FTCC: Counts, fixed: float | None
 ) -> TemperatureChoice:
-    """Score every temperature and choose one.
+    """Score T softmax temperatures by (F, T, C, C) out-of-fold counts of each fold; choose one.
 
-    Args:
-        temperatures: T softmax temperatures.
-        count_FTCC: (F, T, C, C) confusion over the out-of-fold pixels of each fold.
-        fixed: choose this one whatever its score; None = the highest mIoU (the first of equals).
+    It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals).
     """
     scores = [
         TemperatureScore(temperature=temperature, **dict(Scores.of(count_CC)))
@@ -124,32 +135,16 @@ def choose_temperature(
     )
 
 
-def oof_scores(
-    counts: Mapping[int, NDArray[np.int64]], classes: Sequence[str], temperature: float | None
-) -> OofScores:
-    """The scores of all folds together, by the (C, C) counts of each."""
-    count_CC = np.sum(list(counts.values()), axis=0)
-    return OofScores(
-        **dict(Scores.of(count_CC)),
-        temperature=temperature,
-        iou=by_class(classes, class_iou(count_CC)),
-        confusion=count_CC.tolist(),
-    )
-
-
 def by_class(classes: Sequence[str], value_C: NDArray[np.float64]) -> dict[str, float]:
     """A value of each class under its name."""
     return dict(zip(classes, value_C.tolist(), strict=True))
 
 
 def group_of(samples: Sequence[Sample]) -> Groups:
-    """The scenes if every frame has one, else contiguous blocks of about `FRAMES_PER_BLOCK` frames.
+    """The scenes if every one of N >= 1 frames has one, else blocks of about `FRAMES_PER_BLOCK`.
 
-    Blocks are cut at gaps in the numbering of the stems where there are any. Groups do not depend
-    on how the folds were cut, so that runs with any folds have the same.
-
-    Args:
-        samples: N >= 1 frames, sorted by stem.
+    Blocks are contiguous in the given order, by stem, and cut at gaps in its numbering where there
+    are any. Groups do not depend on the folds, so that runs with any folds have the same.
     """
     scenes = [sample.scene for sample in samples if sample.scene is not None]
     if len(scenes) == len(samples):

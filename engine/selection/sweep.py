@@ -25,6 +25,7 @@ Axes: K bins, J = K + 1 edges, E crossings, G curves, F folds, C class; 4 the no
 predictions that come and go, wrong ones that come and go.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,36 +95,31 @@ def sweep(
     if use_GF is None:
         use_GF = np.ones((1, pixels.folds), bool)
     even_J = np.linspace(0.0, 1.0, BINS + 1)
-    notes = _Notes(pixels, end_2MC, even_J, name, MOST_CROSSINGS)
-    bins_G, listed = [notes.bins(use_F) for use_F in use_GF], notes.listed
+    notes = _Notes(pixels, end_2MC, even_J, name)
+    bins_G, wanted_K = notes.curves(use_GF)
     miou_J = edge_values(bins_G[0].hit_JC, bins_G[0].miss_JC, bins_G[0].truth_C)
     # Too many crossings to keep. The bins' notes bound what mIoU can reach inside of each bin, so
     # only the few that may hold a peak are read again; where even those have too many, their edges
     # move closer together first. Every pass narrows the bins, until a pass lists what is left.
-    while listed is None:
-        wanted_K = np.any([bins.state_K == LISTED for bins in bins_G], axis=0)
+    found: Iterable[tuple[int, Crossings]] | None = notes.listed
+    while found is None:
         if notes.crossings_K[wanted_K].sum() <= MOST_CROSSINGS:
-            again = pixels.sweep(end_2MC, f"{name}, refined") if wanted_K.any() else ()
-            listed = [(fold, _inside(found, notes.edge_J, wanted_K)) for fold, found in again]
+            found = pixels.sweep(end_2MC, f"{name}, refined") if wanted_K.any() else ()
         else:
-            notes = _Notes(pixels, end_2MC, _cut_finer(notes, wanted_K), f"{name}, refined", 0)
-            bins_G, listed = [notes.bins(use_F) for use_F in use_GF], notes.listed
+            notes = _Notes(pixels, end_2MC, _cut_finer(notes, wanted_K), f"{name}, refined")
+            bins_G, wanted_K = notes.curves(use_GF)
+    listed = [(fold, _inside(frame, notes.edge_J, wanted_K)) for fold, frame in found]
     peaks = [
-        _peak(bins, [found for fold, found in listed if use_F[fold]])
+        _peak(bins, [frame for fold, frame in listed if use_F[fold]])
         for bins, use_F in zip(bins_G, use_GF, strict=True)
     ]
     return Sweep(even_J, miou_J, tuple(peaks))
 
 
 class _Notes:
-    """What one pass notes by fold, the counts at the start and the bins' notes.
+    """What one pass notes by fold: counts at the start, the bins' notes, crossings if not many."""
 
-    Every crossing is listed as well if there are at most `most`.
-    """
-
-    def __init__(
-        self, pixels: OofPixels, end_2MC: Doubles, edge_J: Doubles, name: str, most: int
-    ) -> None:
+    def __init__(self, pixels: OofPixels, end_2MC: Doubles, edge_J: Doubles, name: str) -> None:
         F, K, C = pixels.folds, len(edge_J) - 1, pixels.classes
         self.edge_J = edge_J
         self.count_FCC = np.zeros((F, C, C), np.int64)
@@ -136,13 +132,18 @@ class _Notes:
             add_to_bins(self.note_FK4C[fold], self.low_K, self.high_K, edge_J, found)
             listed.append((fold, found))
             total += len(found.share_E)
-            if total > most:
+            if total > MOST_CROSSINGS:
                 listed.clear()
-        self.listed = listed if total <= most else None
+        self.listed = listed if total <= MOST_CROSSINGS else None
         # Each crossing makes one prediction vanish.
         self.crossings_K = self.note_FK4C[:, :, [1, 3]].sum(axis=(0, 2, 3))
 
-    def bins(self, use_F: Flags) -> Bins:
+    def curves(self, use_GF: Flags) -> tuple[list[Bins], Flags]:
+        """Every curve, and (K,) the bins in which any of them may have its peak."""
+        bins_G = [self._bins(use_F) for use_F in use_GF]
+        return bins_G, np.any([bins.state_K == LISTED for bins in bins_G], axis=0)
+
+    def _bins(self, use_F: Flags) -> Bins:
         """The curve of some folds at the edges, and what is known of the bins between them."""
         count_CC = self.count_FCC[use_F].sum(axis=0)
         note_K4C = self.note_FK4C[use_F].sum(axis=0)
@@ -174,7 +175,7 @@ class _Notes:
 def _inside(found: Crossings, edge_J: Doubles, wanted_K: Flags) -> Crossings:
     """The crossings in the wanted bins."""
     in_E = wanted_K[np.searchsorted(edge_J, found.share_E) - 1]
-    return found._replace(share_E=found.share_E[in_E], kind_E3=found.kind_E3[in_E])
+    return Crossings(found.count_CC, found.share_E[in_E], found.kind_E3[in_E])
 
 
 def _peak(bins: Bins, listed: list[Crossings]) -> Peak:
