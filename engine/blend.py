@@ -175,16 +175,16 @@ def _finish(
         for member in members:
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
-            predictors.append(predictor.at(member.temperature))
+            predictors.append(predictor.at(member.manifest.temperature))
         return blend_masks(predictors, found.weights, test, start)
 
     def open_masks() -> MaskOf:
-        return stored_masks([member.store.prob_NChw for member in members], found.weights, policy)
+        return stored_masks([member.prob_NChw for member in members], found.weights, policy)
 
     finish(
         out,
         Summary(key=found.key, **dict(found.summary), seconds=found.seconds, leakage=found.leakage),
-        AtlasFrames(dataset.train.samples, members[0].fold_of, members[0].config.data.classes),
+        AtlasFrames(dataset.train.samples, members[0].manifest.folds, members[0].manifest.classes),
         open_masks,
         SubmissionFrames(test, predict) if options.submission else None,
     )

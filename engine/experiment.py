@@ -41,7 +41,7 @@ from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.environment import describe_environment
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
-from engine.selection.temperature import TemperatureChoice, choose_temperature
+from engine.selection.scores import TemperatureChoice, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
 from engine.views.predictor import Predictor, check_runtime, open_predictor

@@ -213,7 +213,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         from engine.experiment import open_experiment
         from engine.frames.decode import read_label
         from engine.model.network import build_network
-        from engine.selection.temperature import TemperatureChoice
+        from engine.selection.scores import TemperatureChoice
         from engine.views.store import ProbStoreWriter, oof_layout
 
         run = open_experiment(config, RunDir(root))

@@ -133,7 +133,9 @@ def test_a_finished_run_of_each_format_predicts(
 
 def test_finished_runs_of_each_format_can_be_blended(folder: Path) -> None:
     member, _ = open_members([folder / "finished"] * 2)
-    assert member.folds == FoldsFile.read(folder / "finished" / "folds.json")
+    folds = FoldsFile.read(folder / "finished" / "folds.json")
+    assert dict(zip(member.manifest.stems, member.manifest.folds, strict=True)) == folds.fold_of
+    assert member.leakage == folds.leakage
 
 
 def test_a_format_1_folder_keeps_the_hashes_of_what_it_was_begun_with(

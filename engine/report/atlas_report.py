@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from engine.frames.listing import Sample
 from engine.report.frame_errors import DEPTHS, EDGE_REACH_PX, EDGES, SIZES, FrameErrors
 from engine.rundir import Record
-from engine.selection.groups import Groups, group_of
-from engine.selection.scores import Figure, Scores, by_class
+from engine.selection.scores import Figure, Groups, Scores, by_class, group_of
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 WORST_FRAMES = 12

@@ -11,7 +11,7 @@ from engine.report.summary import Summary
 from engine.report.tables import Cell, shown, table
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
-from engine.selection.temperature import TemperatureChoice
+from engine.selection.scores import TemperatureChoice
 
 if TYPE_CHECKING:
     from engine.selection.blend_search import Blend

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.rundir import Record
-from engine.selection.scores import FoldScore, OofScores, oof_scores
+from engine.selection.scores import FoldScore, OofScores
 from kernels.metrics import mean_iou
 
 
@@ -61,7 +61,7 @@ def summarise(
     counts = {fold: result.count_CC for fold, result in results.items()}
     return Summary(
         key=key,
-        oof=oof_scores(counts, classes, temperature),
+        oof=OofScores.of_folds(counts, classes, temperature),
         folds=[
             FoldScore(
                 fold=fold,

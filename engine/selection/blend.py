@@ -3,21 +3,24 @@
 Every line search ends at the highest mIoU of its whole line, so a climb never goes down, and a line
 through a vertex of the simplex ends no lower than that run alone.
 
-Axes: M models, C class, F folds; 2 the ends of a line.
+Axes: M models, C class, F folds, K systems; 2 the ends of a line.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from operator import itemgetter
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, minimize
 
-from engine.selection.pixels import OofPixels, shared
-from engine.selection.soft import maximise_soft
-from engine.selection.sweep import Peak, Sweep, sweep
+from engine.rundir import Record
+from engine.selection.pixels import OofPixels, frame_confusions, shared
+from engine.selection.sweep import Sweep, sweep
+from kernels.metrics import mean_iou
 
 Array = NDArray[np.float64]
 Method = Literal["exact", "slsqp", "equal"]
@@ -53,10 +56,26 @@ class Fit:
     curve: Sweep | None = None
     soft_M: Array | None = None
 
+    @property
+    def systems(self) -> Array:
+        """(F, M + 2, M, C): each run alone, the blend and, by fold, the honest blend."""
+        alone_MMC = shared(np.eye(len(self.weight_MC)), self.weight_MC.shape[1])
+        systems = [[*alone_MMC, self.weight_MC, honest_MC] for honest_MC in self.honest_FMC]
+        return np.array(systems)
 
-def fit_weights(
-    pixels: OofPixels, method: Method, *, per_class: bool = False, seed: int = 0
-) -> Fit:
+
+class PlainSearch(Record):
+    """What SciPy ended with on the mIoU itself."""
+
+    weights: list[float]
+    """Of M models."""
+    miou: float
+    evaluations: int
+    """Passes over the pixels."""
+    message: str
+
+
+def fit_weights(pixels: OofPixels, method: Method, *, per_class: bool = False) -> Fit:
     """Find the weights with the best mIoU, and for each fold those without it.
 
     Args:
@@ -64,89 +83,143 @@ def fit_weights(
         method: "exact"; "slsqp": the exact searches start at the maximum of the soft mIoU alone;
             "equal": no search.
         per_class: then weight each class of each run, never worse than the shared weights.
-        seed: of the random directions.
     """
-    M, C, F = pixels.models, pixels.classes, pixels.folds
-    soft_M = None
-    if method == "slsqp" or (method == "exact" and M > 2):
-        soft_M = _soft_maximum(pixels.thinned(EXPLORED_PIXELS))
-    curve = None
     if method == "equal":
-        weight_MC = shared(np.full(M, 1 / M), C)
-        honest_FMC = np.repeat(weight_MC[None], F, axis=0)
-    elif M == 2:
-        weight_MC, honest_FMC, curve = _fit_pair(pixels)
+        weight_MC = shared(_equal(pixels), pixels.classes)
+        fit = Fit(weight_MC, np.stack([weight_MC] * pixels.folds))
     else:
-        weight_MC = _fit_many(pixels, method, soft_M, seed)
-        honest_FMC = np.stack([_explore_without(pixels, fold, method, seed) for fold in range(F)])
-    if per_class:
-        weight_MC = _fit_classes(pixels, weight_MC)
-        curve = None
-        honest_FMC = np.stack(
-            [
-                _climb_classes(pixels.without(fold).thinned(EXPLORED_PIXELS), honest_FMC[fold])[0]
-                for fold in range(F)
-            ]
-        )
-    return Fit(weight_MC, honest_FMC, curve, soft_M)
+        fit = (_fit_pair if pixels.models == 2 else _fit_many)(pixels, method)
+    if not per_class:
+        return fit
+    weight_MC = _fit_classes(pixels, fit.weight_MC)
+    honest = [
+        _climb_classes(pixels.without(fold).thinned(EXPLORED_PIXELS), honest_MC)[0]
+        for fold, honest_MC in enumerate(fit.honest_FMC)
+    ]
+    return Fit(weight_MC, np.stack(honest), soft_M=fit.soft_M)
 
 
-def _fit_pair(pixels: OofPixels) -> tuple[Array, Array, Sweep]:
+def maximise_plainly(pixels: OofPixels) -> PlainSearch:
+    """SLSQP on the mIoU itself, with SciPy's finite differences, from equal weights.
+
+    Each evaluation is a pass over the pixels. The mIoU is piecewise constant, so its differences
+    over a step of 1e-8 are almost always 0.
+    """
+
+    def miou(weight_M: Array) -> float:
+        weight_1MC = shared(weight_M, pixels.classes)[None]
+        return mean_iou(frame_confusions(pixels, np.stack([weight_1MC] * pixels.folds)).sum(1)[0])
+
+    weight_M, found = _slsqp(lambda weight_M: -miou(weight_M), pixels.models)
+    return PlainSearch(
+        weights=weight_M.tolist(),
+        miou=miou(weight_M),
+        evaluations=found.nfev + 1,
+        message=found.message,
+    )
+
+
+def soft_miou(weight_M: Array, total_2MC: Array, truth_C: NDArray[np.int64]) -> tuple[float, Array]:
+    """Mean IoU of probabilities instead of winners, and its gradient.
+
+    The soft intersection of a class is the blended probability summed over its pixels, its soft
+    prediction that summed over all pixels. Both are linear in the weights, so a pass over the
+    pixels is needed only for `total_2MC`.
+
+    Args:
+        weight_M: (M,) weights.
+        total_2MC: what `OofPixels.soft_counts` gives.
+        truth_C: (C,) pixels by true class, likewise; classes without any do not count.
+
+    Returns:
+        The soft mIoU and its (M,) derivatives.
+    """
+    present_C = truth_C > 0
+    hit_MC, all_MC = total_2MC[:, :, present_C]
+    hit_C, all_C = weight_M @ hit_MC, weight_M @ all_MC
+    union_C = truth_C[present_C] + all_C - hit_C
+    gradient_MC = (hit_MC * union_C - hit_C * (all_MC - hit_MC)) / union_C**2
+    return float((hit_C / union_C).mean()), gradient_MC.mean(axis=1)
+
+
+def maximise_soft(total_2MC: Array, truth_C: NDArray[np.int64]) -> Array:
+    """(M,) weights on the simplex by SLSQP with the analytic gradient, from equal weights."""
+
+    def negative(weight_M: Array) -> list[float | Array]:
+        return [-part for part in soft_miou(weight_M, total_2MC, truth_C)]
+
+    return _slsqp(negative, total_2MC.shape[1], jac=True)[0]
+
+
+def _slsqp(
+    negative: Callable[[Array], Any], models: int, *, jac: bool = False
+) -> tuple[Array, OptimizeResult]:
+    found = minimize(
+        negative,
+        np.full(models, 1 / models),
+        jac=jac or None,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * models,
+        constraints={"type": "eq", "fun": lambda weight_M: weight_M.sum() - 1, "jac": np.ones_like},
+    )
+    weight_M = np.clip(found.x, 0, 1)
+    return weight_M / weight_M.sum(), found
+
+
+def _equal(pixels: OofPixels) -> Array:
+    return np.full(pixels.models, 1 / pixels.models)
+
+
+def _fit_pair(pixels: OofPixels, method: Method) -> Fit:
     """The optimum of two runs with all folds and with all but each, in one sweep."""
     C, F = pixels.classes, pixels.folds
-    ends_2MC = np.stack([shared(end_M, C) for end_M in np.eye(2)])
+    soft_M = None
+    if method == "slsqp":
+        soft_M = maximise_soft(*pixels.thinned(EXPLORED_PIXELS).soft_counts())
     # Crossings do not depend on what is counted, so one sweep gives all curves: of every fold, and
     # of all but each.
     use_GF = np.concatenate([np.ones((1, F), bool), ~np.eye(F, dtype=bool)])
-    found = sweep(pixels, ends_2MC, use_GF)
-    weights = [shared(np.array([1 - peak.share, peak.share]), C) for peak in found.peaks]
-    return weights[0], np.stack(weights[1:]), found
+    found = sweep(pixels, shared(np.eye(2), C), use_GF)
+    weight_GMC = shared(np.array([[1 - peak.share, peak.share] for peak in found.peaks]), C)
+    return Fit(weight_GMC[0], weight_GMC[1:], found, soft_M)
 
 
-def _soft_maximum(pixels: OofPixels) -> Array:
-    equal_MC = shared(np.full(pixels.models, 1 / pixels.models), pixels.classes)
-    truth_C = np.zeros(pixels.classes, np.int64)
-    for _, found in pixels.sweep(np.stack([equal_MC, equal_MC]), "truth"):
-        truth_C += found.count_CC.sum(axis=1)
-    return maximise_soft(pixels.soft_counts(), truth_C)
+def _fit_many(pixels: OofPixels, method: Method) -> Fit:
+    """Climb from every start on some of the pixels, then from the best with all of them.
 
-
-def _fit_many(pixels: OofPixels, method: Method, soft_M: Array | None, seed: int) -> Array:
-    """Climb from every start on some of the pixels, then from the best with all of them."""
-    M = pixels.models
-    starts = [] if soft_M is None else [soft_M]
-    if method == "exact":
-        starts += [np.full(M, 1 / M), *np.eye(M)]
+    Weights that a fold had no part in take one climb, on some of the pixels.
+    """
     thinned = pixels.thinned(EXPLORED_PIXELS)
-    climbed = [
-        _climb_simplex(thinned, start_M, seed, f"start {n}") for n, start_M in enumerate(starts)
-    ]
-    best_M, value = max(climbed, key=lambda found: found[1])
-    if thinned.step > 1:
-        best_M, value = _climb_simplex(pixels, best_M, seed, "all pixels")
+    soft_M = maximise_soft(*thinned.soft_counts())
+    starts = [soft_M]
+    if method == "exact":
+        starts += [_equal(pixels), *np.eye(pixels.models)]
+    climbed = [_climb_simplex(thinned, start_M, f"start {n}") for n, start_M in enumerate(starts)]
+    best_M, value = max(climbed, key=itemgetter(1))
+    if thinned is not pixels:
+        best_M, value = _climb_simplex(pixels, best_M, "all pixels")
     _log.info("best of %d starts: mIoU %.4f at %s", len(starts), value, best_M.round(4).tolist())
-    return shared(best_M, pixels.classes)
+    honest = []
+    for fold in range(pixels.folds):
+        rest = pixels.without(fold).thinned(EXPLORED_PIXELS)
+        start_M = maximise_soft(*rest.soft_counts()) if method == "slsqp" else _equal(rest)
+        honest.append(_climb_simplex(rest, start_M, f"without fold {fold}")[0])
+    C = pixels.classes
+    return Fit(shared(best_M, C), shared(np.stack(honest), C), soft_M=soft_M)
 
 
-def _explore_without(pixels: OofPixels, fold: int, method: Method, seed: int) -> Array:
-    """Weights that `fold` had no part in: one climb, on some of the pixels."""
-    rest = pixels.without(fold).thinned(EXPLORED_PIXELS)
-    start_M = _soft_maximum(rest) if method == "slsqp" else np.full(rest.models, 1 / rest.models)
-    return shared(_climb_simplex(rest, start_M, seed, f"without fold {fold}")[0], rest.classes)
-
-
-def _climb_simplex(pixels: OofPixels, weight_M: Array, seed: int, name: str) -> tuple[Array, float]:
+def _climb_simplex(pixels: OofPixels, weight_M: Array, name: str) -> tuple[Array, float]:
     """Climb from shared weights along lines of shared weights; the (M,) weights and their mIoU."""
-    rng = np.random.default_rng(seed)
+    rng, M = np.random.default_rng(0), pixels.models
 
-    def line(direction: Callable[[Array], Array], weight_MC: Array) -> Array | None:
+    def line(towards: int | None, weight_MC: Array) -> Array | None:
         weight_M = weight_MC[:, 0]
-        ends = _clip(weight_M, direction(weight_M))
-        return None if ends is None else np.stack([shared(end_M, pixels.classes) for end_M in ends])
+        way_M = _random(rng, weight_M) if towards is None else np.eye(M)[towards] - weight_M
+        end_2M = _clip(weight_M, way_M)
+        return None if end_2M is None else shared(end_2M, pixels.classes)
 
     # Towards and away from every run, then as many directions at random.
-    towards = [partial(_towards, m) for m in range(pixels.models)]
-    lines = [partial(line, way) for way in (*towards, *[partial(_random, rng)] * pixels.models)]
+    lines = [partial(line, towards) for towards in [*range(M), *[None] * M]]
     weight_MC, value = _climb(pixels, shared(weight_M, pixels.classes), -np.inf, lines, name)
     return weight_MC[:, 0], value
 
@@ -167,19 +240,15 @@ def _climb(
     while gained:
         gained = False
         for line in lines:
-            ends_2MC = line(weight_MC)
-            if ends_2MC is None:
+            end_2MC = line(weight_MC)
+            if end_2MC is None:
                 continue
-            peak = _peak(pixels, ends_2MC, name)
+            peak = sweep(pixels, end_2MC, name=name).peaks[0]
             if peak.miou > value:
                 gained |= peak.miou > value + LEAST_GAIN
-                weight_MC = (1 - peak.share) * ends_2MC[0] + peak.share * ends_2MC[1]
+                weight_MC = (1 - peak.share) * end_2MC[0] + peak.share * end_2MC[1]
                 value = peak.miou
     return weight_MC, value
-
-
-def _towards(model: int, weight_M: Array) -> Array:
-    return np.asarray(np.eye(len(weight_M))[model] - weight_M)
 
 
 def _random(rng: np.random.Generator, weight_M: Array) -> Array:
@@ -190,8 +259,8 @@ def _random(rng: np.random.Generator, weight_M: Array) -> Array:
     return np.asarray(direction_M - share_M / share_M.sum() * direction_M.sum())
 
 
-def _clip(weight_M: Array, direction_M: Array) -> tuple[Array, Array] | None:
-    """Where the line leaves the simplex on both sides; None if it has no length."""
+def _clip(weight_M: Array, direction_M: Array) -> Array | None:
+    """(2, M) where the line leaves the simplex on both sides; None if it has no length."""
     # The line ends where the first weight that falls reaches 0: after -weight / direction.
     falls = direction_M < -1e-12
     rises = direction_M > 1e-12
@@ -201,14 +270,14 @@ def _clip(weight_M: Array, direction_M: Array) -> tuple[Array, Array] | None:
     before = (weight_M[rises] / direction_M[rises]).min()
     # Rounding may leave the simplex by a last bit.
     ends = [np.clip(weight_M + t * direction_M, 0, None) for t in (-before, after)]
-    return ends[0] / ends[0].sum(), ends[1] / ends[1].sum()
+    return np.stack([end_M / end_M.sum() for end_M in ends])
 
 
 def _fit_classes(pixels: OofPixels, weight_MC: Array) -> Array:
     """Weights of every class, at least as good as `weight_MC`."""
     thinned = pixels.thinned(EXPLORED_PIXELS)
-    climbed_MC, value = _climb_classes(thinned, weight_MC)
-    if thinned.step == 1:
+    climbed_MC, _ = _climb_classes(thinned, weight_MC)
+    if thinned is pixels:
         return climbed_MC
     # What is best on some pixels need not be better on all.
     before, value = _score(pixels, weight_MC), _score(pixels, climbed_MC)
@@ -219,17 +288,13 @@ def _fit_classes(pixels: OofPixels, weight_MC: Array) -> Array:
 
 def _climb_classes(pixels: OofPixels, weight_MC: Array) -> tuple[Array, float]:
     def line(m: int, c: int, weight_MC: Array) -> Array:
-        ends_2MC = np.stack([weight_MC, weight_MC])
-        ends_2MC[:, m, c] = 0, MOST_CLASS_WEIGHT
-        return ends_2MC
+        end_2MC = np.stack([weight_MC, weight_MC])
+        end_2MC[:, m, c] = 0, MOST_CLASS_WEIGHT
+        return end_2MC
 
     lines = [partial(line, m, c) for m, c in np.ndindex(weight_MC.shape)]
     return _climb(pixels, weight_MC, _score(pixels, weight_MC), lines, "weights by class")
 
 
 def _score(pixels: OofPixels, weight_MC: Array) -> float:
-    return _peak(pixels, np.stack([weight_MC, weight_MC]), "shared weights").miou
-
-
-def _peak(pixels: OofPixels, ends_2MC: Array, name: str) -> Peak:
-    return sweep(pixels, ends_2MC, name=name).peaks[0]
+    return sweep(pixels, np.stack([weight_MC, weight_MC]), name="shared weights").peaks[0].miou

@@ -1,7 +1,7 @@
 """From several runs' out-of-fold pixels to `blend.json`: search, count, describe.
 
 Axes: K counted systems (the M runs, the blend, the honest blend), N samples, C class (truth by
-prediction).
+prediction), F folds.
 """
 
 import hashlib
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from engine.frames.index import Dataset
 from engine.rundir import Record
-from engine.selection.blend import Fit, Method, fit_weights
-from engine.selection.counts import frame_confusions
-from engine.selection.groups import group_of
+from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
 from engine.selection.members import Member, open_pixels
-from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, oof_scores
-from engine.selection.soft import PlainSearch, maximise_plainly
+from engine.selection.pixels import frame_confusions
+from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, group_of
 from engine.selection.statistics import Difference, paired_bootstrap
 from engine.selection.sweep import Sweep
 from kernels.metrics import class_iou, mean_iou
@@ -122,7 +120,7 @@ class BlendSearch:
     def key(self, members: Sequence[Member]) -> str:
         """Hash of everything that a blend of these runs is made from."""
         settings = [self.method, str(self.per_class), str(self.compare)]
-        parts = "\n".join([*(member.key for member in members), *settings])
+        parts = "\n".join([*(member.manifest.key for member in members), *settings])
         return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -137,7 +135,7 @@ def search_blend(
         search: how.
         prepare_s: seconds that opening the runs and the data took.
     """
-    pixels = open_pixels(members, dataset)
+    pixels, classes = open_pixels(members, dataset), members[0].manifest.classes
     seconds, start_s = {"prepare": prepare_s}, time.monotonic()
 
     def note(stage: str) -> None:
@@ -148,68 +146,57 @@ def search_blend(
     fit = fit_weights(pixels, search.method, per_class=search.per_class)
     note("search")
     # By frame, so that the bootstrap can draw frames again; their sums are the scores.
-    count_KNCC = frame_confusions(pixels, fit.weight_MC, fit.honest_FMC)
+    count_KNCC = frame_confusions(pixels, fit.systems)
     note("count")
     plain = maximise_plainly(pixels) if search.compare else None
     if plain:
         note("plain_slsqp")
-    total_KCC, classes = count_KNCC.sum(axis=1), members[0].config.data.classes
+    total_KCC, groups = count_KNCC.sum(axis=1), group_of(dataset.train.samples)
     # The last two systems are the blend and the honest blend, before them stand the runs.
-    best = int(np.argmax([mean_iou(count_CC) for count_CC in total_KCC[:-2]]))
-    groups = group_of(dataset.train.samples)
+    *alone, blended, honest = map(Scores.of, total_KCC)
+    best = max(range(len(alone)), key=lambda m: alone[m].miou)
+    iou_CK = np.stack([class_iou(count_CC) for count_CC in total_KCC[:-1]], axis=1).tolist()
 
     def gain(count_NCC: NDArray[np.int64]) -> Difference:
         found = paired_bootstrap(count_NCC, count_KNCC[best], groups.by_frame)
         return found.miou.model_copy(update={"groups_of": groups.kind})
 
+    def weight(weight_C: NDArray[np.float64]) -> Weight:
+        same = (weight_C == weight_C[0]).all()
+        return float(weight_C[0]) if same else by_class(classes, weight_C)
+
     return Blend(
         key=search.key(members),
-        leakage=members[0].folds.leakage,
+        leakage=members[0].leakage,
         method=search.method,
         per_class=search.per_class,
-        members=_blended_runs(members, total_KCC[:-2], fit),
-        oof=Scores.of(total_KCC[-2]),
+        members=[
+            BlendedRun(
+                run=str(member.run.root),
+                **dict(scores),
+                temperature=member.manifest.temperature,
+                weight=weight(weight_C),
+            )
+            for member, scores, weight_C in zip(members, alone, fit.weight_MC, strict=True)
+        ],
+        oof=blended,
         best_member=best,
         gain=gain(count_KNCC[-2]),
         honest=HonestScores(
-            **dict(Scores.of(total_KCC[-1])),
+            **dict(honest),
             gain=gain(count_KNCC[-1]),
-            weights=[[_weight(w_C, classes) for w_C in w_MC] for w_MC in fit.honest_FMC],
+            weights=[[weight(weight_C) for weight_C in w_MC] for w_MC in fit.honest_FMC],
         ),
-        iou=_ious(total_KCC[:-1], classes),
+        iou={
+            name: BlendIou(members=iou_K[:-1], blend=iou_K[-1])
+            for name, iou_K in zip(classes, iou_CK, strict=True)
+        },
         curve=None if fit.curve is None else _curve(fit.curve),
         soft_weights=None if fit.soft_M is None else fit.soft_M.tolist(),
         plain_slsqp=plain,
         seconds=seconds,
         summary=_reach(members, count_KNCC[-2]),
     )
-
-
-def _blended_runs(
-    members: Sequence[Member], total_MCC: NDArray[np.int64], fit: Fit
-) -> list[BlendedRun]:
-    return [
-        BlendedRun(
-            run=str(member.run.root),
-            **dict(Scores.of(count_CC)),
-            temperature=member.temperature,
-            weight=_weight(weight_C, member.config.data.classes),
-        )
-        for member, count_CC, weight_C in zip(members, total_MCC, fit.weight_MC, strict=True)
-    ]
-
-
-def _weight(weight_C: NDArray[np.float64], classes: Sequence[str]) -> Weight:
-    return float(weight_C[0]) if (weight_C == weight_C[0]).all() else by_class(classes, weight_C)
-
-
-def _ious(total_KCC: NDArray[np.int64], classes: Sequence[str]) -> dict[str, BlendIou]:
-    """By class, of the runs and, last, of the blend."""
-    iou_CK = np.stack([class_iou(count_CC) for count_CC in total_KCC], axis=1).tolist()
-    return {
-        name: BlendIou(members=iou_K[:-1], blend=iou_K[-1])
-        for name, iou_K in zip(classes, iou_CK, strict=True)
-    }
 
 
 def _curve(found: Sweep) -> BlendCurve:
@@ -219,12 +206,12 @@ def _curve(found: Sweep) -> BlendCurve:
 
 
 def _reach(members: Sequence[Member], blend_NCC: NDArray[np.int64]) -> BlendReach:
-    fold_of_N = np.array(members[0].fold_of)
+    fold_of_N = np.array(members[0].manifest.folds)
     counts = {int(fold): blend_NCC[fold_of_N == fold].sum(axis=0) for fold in np.unique(fold_of_N)}
-    temperatures = {member.temperature for member in members}
+    temperatures = {member.manifest.temperature for member in members}
     # Runs of different temperatures have no common one.
     temperature = temperatures.pop() if len(temperatures) == 1 else None
     return BlendReach(
-        oof=oof_scores(counts, members[0].config.data.classes, temperature),
+        oof=OofScores.of_folds(counts, members[0].manifest.classes, temperature),
         folds=[FoldScore(fold=fold, miou=mean_iou(count)) for fold, count in counts.items()],
     )

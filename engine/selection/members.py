@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.data.folds import FoldsFile
@@ -16,7 +17,7 @@ from engine.frames.index import Dataset
 from engine.rundir import RunDir, fold_hashes, load_run, stage_identity, weights_identity
 from engine.runtime.environment import Environment
 from engine.selection.pixels import OofPixels
-from engine.views.store import Manifest, ProbStore, open_store
+from engine.views.store import Manifest, open_store
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,37 +27,23 @@ class Member:
     Attributes:
         run: its folder.
         config: its config.
-        store: its out-of-fold probabilities at its temperature.
+        prob_NChw: (N, C, h, w) float16 out-of-fold probabilities, memory-mapped.
+        manifest: what they are: their temperature, classes, frames and folds, and what of.
         fingerprint: of the dataset that it was trained on.
-        folds: its folds.
+        leakage: share of frames with a neighbour among the training frames of their fold.
     """
 
     run: RunDir
     config: Config
-    store: ProbStore
+    prob_NChw: NDArray[np.float16]
+    manifest: Manifest
     fingerprint: str
-    folds: FoldsFile
-
-    @property
-    def temperature(self) -> float:
-        """Softmax temperature of the store."""
-        return self.store.manifest.temperature
-
-    @property
-    def fold_of(self) -> list[int]:
-        """The fold that each frame validates, in sample order."""
-        return list(self.folds.fold_of.values())
-
-    @property
-    def key(self) -> str:
-        """Hash of everything that the store was made from."""
-        return self.store.manifest.key
+    leakage: float
 
     def predicting(self, runtime: str | None) -> Config:
         """The config, with another `runtime.inference` if one is named."""
-        if runtime is None:
-            return self.config
-        changed = self.config.runtime.model_copy(update={"inference": runtime})
+        named = {} if runtime is None else {"inference": runtime}
+        changed = self.config.runtime.model_copy(update=named)
         return self.config.model_copy(update={"runtime": changed})
 
 
@@ -97,9 +84,9 @@ def open_pixels(members: Sequence[Member], dataset: Dataset) -> OofPixels:
     """The members' stores with the labels of a dataset that `check_dataset` let pass."""
     samples = dataset.train.samples
     return OofPixels(
-        prob_MNChw=tuple(member.store.prob_NChw for member in members),
+        prob_MNChw=tuple(member.prob_NChw for member in members),
         read_label=lambda frame: read_label(samples[frame]),
-        fold_of_N=np.array(members[0].fold_of, np.int64),
+        fold_of_N=np.array(members[0].manifest.folds, np.int64),
         frames=np.arange(len(samples)),
     )
 
@@ -125,30 +112,29 @@ def _open_member(root: Path) -> Member:
         )
     weights = weights_identity(config, run, fingerprint, fold_of)
     store = open_store(run.oof, stage_identity(config, weights, *fold_hashes(config, run)))
-    return Member(run, config, store, fingerprint, folds)
+    return Member(run, config, store.prob_NChw, store.manifest, fingerprint, folds.leakage)
 
 
 def _check_alike(first: Member, other: Member) -> None:
     names = f"{first.run.root} and {other.run.root}"
-    classes = [member.config.data.classes for member in (first, other)]
-    fold_of, others = first.folds.fold_of, other.folds.fold_of
-    if classes[0] != classes[1]:
-        differing = _examples({*classes[0]} ^ {*classes[1]}) or "in another order"
+    a, b = first.manifest, other.manifest
+    if a.classes != b.classes:
+        differing = _examples({*a.classes} ^ {*b.classes}) or "in another order"
         raise ValueError(f"{names} have other classes ({differing}); blend runs of one class list")
-    if list(fold_of) != list(others):
+    if a.stems != b.stems:
         raise ValueError(
-            f"{names} have other frames: {len(fold_of)} and {len(others)}, not in both: "
-            f"{_examples({*fold_of} ^ {*others})}; train them on one dataset"
+            f"{names} have other frames: {len(a.stems)} and {len(b.stems)}, not in both: "
+            f"{_examples({*a.stems} ^ {*b.stems})}; train them on one dataset"
         )
     if first.fingerprint != other.fingerprint:
         raise ValueError(
             f"{names} were trained on other data: same frames, but an image, depth map, label or "
             "scenes.csv differs; train them on one dataset"
         )
-    moved = {stem for stem, fold in fold_of.items() if others[stem] != fold}
+    moved = {stem for stem, one, two in zip(a.stems, a.folds, b.folds, strict=True) if one != two}
     if moved:
         raise ValueError(
-            f"{names} have other folds: {len(moved)} of {len(fold_of)} frames are validated "
+            f"{names} have other folds: {len(moved)} of {len(a.stems)} frames are validated "
             f"by another one ({_examples(moved)}), so one run trained on what the other is scored "
             "on; train them with the same data.fold_* fields"
         )

@@ -1,15 +1,15 @@
-"""The labelled pixels of several runs' stores, read frame by frame.
+"""The labelled pixels of several runs' stores, read and counted frame by frame.
 
-Axes: M models, N samples, C class, h w stored pixels, H W pixels of the labels, R W some rows of
-them, F folds; 2 the ends of a line of weights.
+Axes: M models, N samples, C class (truth by prediction), h w stored pixels, H W pixels of the
+labels, R W some rows of them, F folds, K blends; 2 the ends of a line of weights.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from engine.runtime.progress import track
 from kernels.blend_sweep import Crossings, frame_crossings, soft_counts
+from kernels.confusion import blend_confusion
 
 T = TypeVar("T")
+Array = NDArray[np.float64]
+Labels = NDArray[np.uint8]
 Rows = tuple[int, int, int]
 """(first, step, height): which rows of a frame, see `kernels.blend_sweep.frame_crossings`."""
 
@@ -32,16 +35,14 @@ class OofPixels:
         read_label: gives the (H, W) uint8 labels of a sample, 255 = ignore; called from threads.
         fold_of_N: (N,) the fold that validates each sample.
         frames: samples that are looked at, ascending.
-        step: every `step`-th row of labels is looked at, another one first in each frame.
-        kept: those rows by frame, in memory; None = read them each time.
+        kept: the (R, W) labels that are looked at by frame, in memory; None = all, read each time.
     """
 
     prob_MNChw: tuple[NDArray[np.float16], ...]
-    read_label: Callable[[int], NDArray[np.uint8]]
+    read_label: Callable[[int], Labels]
     fold_of_N: NDArray[np.int64]
     frames: NDArray[np.int64]
-    step: int = 1
-    kept: Mapping[int, tuple[NDArray[np.uint8], Rows]] | None = None
+    kept: Mapping[int, tuple[Labels, Rows]] | None = None
 
     @property
     def models(self) -> int:
@@ -63,11 +64,19 @@ class OofPixels:
         return replace(self, frames=self.frames[self.fold_of_N[self.frames] != fold])
 
     def thinned(self, pixels: int) -> "OofPixels":
-        """So few rows of each frame that about `pixels` remain, whose labels are then kept."""
+        """Every so many rows, another one first in each frame, that about `pixels` remain.
+
+        Their labels are kept; the same object where all rows remain.
+        """
         height, width = self.read_label(int(self.frames[0])).shape
         step = max(1, min(len(self.frames) * height * width // pixels, height))
-        rows = replace(self, step=step)
-        return replace(rows, kept=dict(rows.each(rows._rows, "labels"))) if step > 1 else rows
+
+        def rows(frame: int) -> tuple[Labels, Rows]:
+            label_HW, first = self.read_label(frame), frame % step
+            # A copy, so that the other rows need not stay in memory.
+            return label_HW[first::step].copy(), (first, step, len(label_HW))
+
+        return self if step == 1 else replace(self, kept=dict(self._each(rows, "labels")))
 
     def probabilities(self, frame: int) -> list[NDArray[np.float32]]:
         """M arrays (C, h, w) of one frame."""
@@ -77,55 +86,84 @@ class OofPixels:
             for prob_NChw in self.prob_MNChw
         ]
 
-    def crossings(self, end_2MC: NDArray[np.float64], frame: int) -> Crossings:
-        """Where winners of one frame change along a line of weights."""
-        label_RW, rows = self._rows(frame)
-        return frame_crossings(self.probabilities(frame), end_2MC, label_RW, rows)
+    def sweep(self, end_2MC: Array, name: str) -> Iterator[tuple[int, Crossings]]:
+        """Yield (fold, crossings) of every frame along a line of weights."""
 
-    def soft_counts(self) -> NDArray[np.float64]:
-        """(2, M, C): see `kernels.blend_sweep.soft_counts`, summed over the frames."""
+        def crossings(frame: int) -> Crossings:
+            return frame_crossings(self.probabilities(frame), end_2MC, *self._rows(frame))
+
+        for frame, found in self._each(crossings, name):
+            yield int(self.fold_of_N[frame]), found
+
+    def soft_counts(self) -> tuple[Array, NDArray[np.int64]]:
+        """(2, M, C), see `kernels.blend_sweep.soft_counts`, and (C,) pixels by class, in all."""
+
+        def count(frame: int) -> tuple[Array, NDArray[np.int64]]:
+            label_RW, rows = self._rows(frame)
+            truth_C = np.bincount(label_RW.ravel(), minlength=self.classes)[: self.classes]
+            return soft_counts(self.probabilities(frame), label_RW, rows), truth_C
+
         total_2MC = np.zeros((2, self.models, self.classes))
-        for _, frame_2MC in self.each(self._soft_counts, "soft counts"):
+        total_C = np.zeros(self.classes, np.int64)
+        for _, (frame_2MC, truth_C) in self._each(count, "soft counts"):
             total_2MC += frame_2MC
-        return total_2MC
+            total_C += truth_C
+        return total_2MC, total_C
 
-    def each(self, work: Callable[[int], T], name: str) -> Iterator[tuple[int, T]]:
+    def _rows(self, frame: int) -> tuple[Labels, Rows]:
+        if self.kept is not None:
+            return self.kept[frame]
+        label_HW = self.read_label(frame)
+        return label_HW, (0, 1, len(label_HW))
+
+    def _each(self, work: Callable[[int], T], name: str) -> Iterator[tuple[int, T]]:
         """Yield (frame, work(frame)) in order, on torch's number of threads, showing progress.
 
         Only a few results wait to be taken, so memory does not grow with the number of frames.
         """
-        threads = torch.get_num_threads()
-        waiting: deque[tuple[int, Future[T]]] = deque()
+        threads, left = torch.get_num_threads(), map(int, self.frames)
         with track(name, len(self.frames)) as advance, ThreadPoolExecutor(threads) as pool:
-            for frame in map(int, self.frames):
-                waiting.append((frame, pool.submit(work, frame)))
-                if len(waiting) > 2 * threads:
-                    first, done = waiting.popleft()
-                    yield first, done.result()
-                    advance(1)
-            for first, done in waiting:
-                yield first, done.result()
+            begun = ((frame, pool.submit(work, frame)) for frame in left)
+            waiting = deque(islice(begun, 2 * threads))
+            while waiting:
+                waiting.extend(islice(begun, 1))
+                frame, done = waiting.popleft()
+                yield frame, done.result()
                 advance(1)
 
-    def sweep(self, end_2MC: NDArray[np.float64], name: str) -> Iterator[tuple[int, Crossings]]:
-        """Yield (fold, crossings) of every frame along a line of weights."""
-        for frame, crossings in self.each(partial(self.crossings, end_2MC), name):
-            yield int(self.fold_of_N[frame]), crossings
 
-    def _rows(self, frame: int) -> tuple[NDArray[np.uint8], Rows]:
-        if self.kept is not None:
-            return self.kept[frame]
-        label_HW = self.read_label(frame)
-        first = frame % self.step
-        # A copy, so that the other rows need not stay in memory.
-        return label_HW[first :: self.step].copy(), (first, self.step, len(label_HW))
-
-    def _soft_counts(self, frame: int) -> NDArray[np.float64]:
-        label_RW, rows = self._rows(frame)
-        probabilities: list[Any] = self.probabilities(frame)
-        return soft_counts(probabilities, label_RW, rows)
+def shared(weight_M: Array, classes: int) -> Array:
+    """(..., M, C) from (..., M): the same weights for every class."""
+    return np.repeat(np.asarray(weight_M, np.float64)[..., None], classes, axis=-1)
 
 
-def shared(weight_M: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
-    """(M, C): the same weights for every class."""
-    return np.repeat(np.asarray(weight_M, np.float64)[:, None], classes, axis=1)
+def frame_confusions(pixels: OofPixels, weight_FKMC: Array) -> NDArray[np.int64]:
+    """Count the winners of K blends in every frame.
+
+    Args:
+        pixels: all frames, not thinned.
+        weight_FKMC: (F, K, M, C) weights of the blends, by the fold that validates the frame.
+
+    Returns:
+        (K, N, C, C) int64. Probabilities are resized and blended in float64.
+    """
+    counts = []
+    with track("frames counted", len(pixels.frames)) as advance:
+        for frame in map(int, pixels.frames):
+            counts.append(_count(pixels, frame, weight_FKMC[pixels.fold_of_N[frame]]))
+            advance(1)
+    return np.stack(counts, axis=1)
+
+
+def _count(pixels: OofPixels, frame: int, weight_KMC: Array) -> NDArray[np.int64]:
+    """(K, C, C) counts of one frame."""
+    prob_M1Chw = [torch.from_numpy(prob)[None].double() for prob in pixels.probabilities(frame)]
+    label_1HW = torch.from_numpy(pixels.read_label(frame))[None]
+    if (weight_KMC == weight_KMC[:, :, :1]).all():
+        # Resized once for all blends.
+        return blend_confusion(prob_M1Chw, torch.tensor(weight_KMC[:, :, 0]), label_1HW).numpy()
+    one_1M, parts = torch.ones((1, pixels.models), dtype=torch.float64), []
+    for weight_MC11 in torch.tensor(weight_KMC)[..., None, None]:
+        scaled = [prob * weight for prob, weight in zip(prob_M1Chw, weight_MC11, strict=True)]
+        parts.append(blend_confusion(scaled, one_1M, label_1HW))
+    return torch.cat(parts).numpy()

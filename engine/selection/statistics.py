@@ -1,7 +1,7 @@
 """How sure the difference between two systems is: a paired bootstrap over rooms, not pixels.
 
 Pixels of a frame, and frames of a room, are right or wrong together, so the unit that is drawn is
-a group of frames (`engine.selection.groups`).
+a group of frames (`engine.selection.scores`).
 
 Axes: N frames, G groups, C class (truth by prediction), R resamples, S the two systems, K three
 margins of a confusion matrix: hits, truth, predicted.
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from engine.rundir import Record
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.integer]
 
 FEWEST_GROUPS = 5
 """Number of groups below which there is no interval: four have 35 distinct resamples."""
@@ -65,9 +68,9 @@ class Differences(NamedTuple):
 
 
 def paired_bootstrap(
-    count_a_NCC: NDArray[np.integer],
-    count_b_NCC: NDArray[np.integer],
-    group_N: NDArray[np.integer],
+    count_a_NCC: Counts,
+    count_b_NCC: Counts,
+    group_N: Counts,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -101,9 +104,9 @@ def paired_bootstrap(
     margin_GSKC = _margins(count_a_NCC, count_b_NCC, group_N, resamples)
     # mIoU is a function of three sums a class (hits, truth, predicted), and sums are linear: the
     # resamples are one matrix product of how often each group was drawn with the groups' sums.
-    margin_SKC, margin_RSKC = margin_GSKC.sum(axis=0), _resample(margin_GSKC, resamples, seed)
-    miou = _difference(_mean_iou(margin_SKC), _mean_iou(margin_RSKC), len(margin_GSKC))
-    iou_SC, iou_RSC = _iou(margin_SKC), _iou(margin_RSKC)
+    iou_SC = _iou(margin_GSKC.sum(axis=0))
+    iou_RSC = _iou(_resample(margin_GSKC, resamples, seed))
+    miou = _difference(_mean(iou_SC), _mean(iou_RSC), len(margin_GSKC))
     by_class: list[Difference | None] = []
     for c, groups in enumerate((margin_GSKC[:, 0, 1] > 0).sum(axis=0).tolist()):
         # Where a draw missed all groups that have the class, it says nothing about it.
@@ -113,21 +116,16 @@ def paired_bootstrap(
     return Differences(miou, by_class)
 
 
-def _margins(
-    count_a_NCC: NDArray[np.integer],
-    count_b_NCC: NDArray[np.integer],
-    group_N: NDArray[np.integer],
-    resamples: int,
-) -> NDArray[np.float64]:
+def _margins(a_NCC: Counts, b_NCC: Counts, group_N: Counts, resamples: int) -> Array:
     """(G, S, K, C); whole numbers below 2^53, so that their sums in float64 are exact."""
-    shapes = [count_a_NCC.shape, count_b_NCC.shape]
-    if shapes[0] != shapes[1] or count_a_NCC.ndim != 3 or shapes[0][1] != shapes[0][2]:
+    shapes = [a_NCC.shape, b_NCC.shape]
+    if shapes[0] != shapes[1] or a_NCC.ndim != 3 or shapes[0][1] != shapes[0][2]:
         raise ValueError(f"counts must be two arrays of one shape (N, C, C), got {shapes}")
     if group_N.shape != shapes[0][:1] or not len(group_N):
         raise ValueError(f"groups must be (N,) = {shapes[0][:1]}, N >= 1, got {group_N.shape}")
     if resamples < 100:
         raise ValueError(f"resamples must be at least 100, got {resamples}")
-    margin_NSKC = np.stack([_margins_of(count_a_NCC), _margins_of(count_b_NCC)], axis=1)
+    margin_NSKC = np.stack([_margins_of(a_NCC), _margins_of(b_NCC)], axis=1)
     differ_N = (margin_NSKC[:, 0, 1] != margin_NSKC[:, 1, 1]).any(axis=1)
     if differ_N.any():
         raise ValueError(
@@ -136,50 +134,40 @@ def _margins(
             "runs on one dataset"
         )
     names, group_N = np.unique(group_N, return_inverse=True)
-    margin_GSKC = np.zeros((len(names), *margin_NSKC.shape[1:]), np.int64)
+    margin_GSKC = np.zeros((len(names), *margin_NSKC.shape[1:]))
     np.add.at(margin_GSKC, group_N, margin_NSKC)
-    return margin_GSKC.astype(np.float64)
+    return margin_GSKC
 
 
-def _margins_of(count_NCC: NDArray[np.integer]) -> NDArray[np.int64]:
+def _margins_of(count_NCC: Counts) -> NDArray[np.int64]:
     hit_NC = np.diagonal(count_NCC, axis1=1, axis2=2).astype(np.int64)
     truth_NC = count_NCC.sum(axis=2, dtype=np.int64)
     return np.stack([hit_NC, truth_NC, count_NCC.sum(axis=1, dtype=np.int64)], axis=1)
 
 
-def _resample(margin_GSKC: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+def _resample(margin_GSKC: Array, resamples: int, seed: int) -> Array:
     """(R, S, K, C): sums over G groups drawn with replacement, as a matrix product."""
-    groups, shape = len(margin_GSKC), margin_GSKC.shape[1:]
-    rng = np.random.default_rng(seed)
-    flat = margin_GSKC.reshape(groups, -1)
-    at_once = max(1, _CHUNK // groups)
-    parts = [
-        rng.multinomial(groups, np.full(groups, 1 / groups), min(at_once, resamples - first)) @ flat
-        for first in range(0, resamples, at_once)
-    ]
-    return np.concatenate(parts).reshape(resamples, *shape)
+    rng, groups = np.random.default_rng(seed), len(margin_GSKC)
+    at_once, share_G = max(1, _CHUNK // groups), np.full(groups, 1 / groups)
+    sizes = [min(at_once, resamples - first) for first in range(0, resamples, at_once)]
+    drawn = (rng.multinomial(groups, share_G, size) for size in sizes)
+    return np.concatenate([np.tensordot(times_RG, margin_GSKC, axes=1) for times_RG in drawn])
 
 
-def _iou(margin_KC: NDArray[np.float64]) -> NDArray[np.float64]:
+def _iou(margin_KC: Array) -> Array:
     """(..., C) from (..., K, C); NaN for a class in neither truth nor prediction."""
     hit, truth, predicted = np.moveaxis(margin_KC, -2, 0)
     union = truth + predicted - hit
-    iou = np.full(hit.shape, np.nan)
-    np.divide(hit, union, out=iou, where=union > 0)
-    return iou
+    return np.asarray(np.divide(hit, union, out=np.full(hit.shape, np.nan), where=union > 0))
 
 
-def _mean_iou(margin_KC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(...) from (..., K, C), as `kernels.confusion.mean_iou`."""
-    iou = _iou(margin_KC)
-    present = np.isfinite(iou).sum(axis=-1)
-    mean: NDArray[np.float64] = np.nansum(iou, axis=-1) / np.maximum(present, 1)
-    return mean
+def _mean(iou_C: Array) -> Array:
+    """(...) mean IoU from (..., C), as `kernels.metrics.mean_iou`."""
+    present = np.isfinite(iou_C).sum(axis=-1)
+    return np.asarray(np.nansum(iou_C, axis=-1) / np.maximum(present, 1))
 
 
-def _difference(
-    score_S: NDArray[np.float64], score_RS: NDArray[np.float64], groups: int
-) -> Difference:
+def _difference(score_S: Array, score_RS: Array, groups: int) -> Difference:
     low = high = p = None
     if groups >= FEWEST_GROUPS and len(score_RS):
         drawn_R = score_RS[:, 0] - score_RS[:, 1]

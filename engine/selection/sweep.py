@@ -21,18 +21,22 @@ Ties count: right on a crossing the lower class wins, so a share of 0.5 alone ma
 both sides of it. A crossing therefore stands at the first float64 at which its new winner wins, and
 the peak is that over all float64 shares.
 
-Axes: K bins, J = K + 1 edges, E crossings, G curves, F folds, C class; 4 the notes of a bin:
-right predictions that come and go, wrong ones that come and go.
+Axes: K bins, J = K + 1 edges, E crossings, G curves, F folds, C class; 4 the notes of a bin: right
+predictions that come and go, wrong ones that come and go.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.selection.pixels import OofPixels
-from kernels.blend_sweep import Bins, add_to_bins, edge_values, widest_peak
+from kernels.blend_sweep import Bins, Crossings, add_to_bins, edge_values, widest_peak
 from kernels.blend_sweep.cpu_curve import LISTED, SINGLE, SKIPPED
+from kernels.cpu import Doubles
+
+Flags = NDArray[np.bool_]
 
 BINS = 1000
 """Number of bins of the first pass, so that the curve has the shares 0, 0.001 .. 1."""
@@ -72,16 +76,13 @@ class Sweep:
         peaks: the exact peak of each curve.
     """
 
-    share_J: NDArray[np.float64]
-    miou_J: NDArray[np.float64]
+    share_J: Doubles
+    miou_J: Doubles
     peaks: tuple[Peak, ...]
 
 
 def sweep(
-    pixels: OofPixels,
-    end_2MC: NDArray[np.float64],
-    use_GF: NDArray[np.bool_] | None = None,
-    name: str = "sweep",
+    pixels: OofPixels, end_2MC: Doubles, use_GF: Flags | None = None, name: str = "sweep"
 ) -> Sweep:
     """Follow mIoU from the weights `end_2MC[0]` to `end_2MC[1]`.
 
@@ -94,155 +95,104 @@ def sweep(
     if use_GF is None:
         use_GF = np.ones((1, pixels.folds), bool)
     even_J = np.linspace(0.0, 1.0, BINS + 1)
-    notes = _Notes(even_J, pixels.folds, pixels.classes)
-    listed = notes.read(pixels, end_2MC, name, MOST_CROSSINGS)
-    first = _Curve.of(notes, use_GF[0])
+    notes = _Notes(pixels, end_2MC, even_J, name)
+    bins_G, wanted_K = notes.curves(use_GF)
+    miou_J = edge_values(bins_G[0].hit_JC, bins_G[0].miss_JC, bins_G[0].truth_C)
     # Too many crossings to keep. The bins' notes bound what mIoU can reach inside of each bin, so
     # only the few that may hold a peak are read again; where even those have too many, their edges
     # move closer together first. Every pass narrows the bins, until a pass lists what is left.
-    while listed is None:
-        wanted_K = np.any(
-            [_Curve.of(notes, use_F).bins.state_K == LISTED for use_F in use_GF], axis=0
-        )
-        if notes.crossings()[wanted_K].sum() <= MOST_CROSSINGS:
-            listed = _list(pixels, end_2MC, notes, wanted_K, name)
+    found: Iterable[tuple[int, Crossings]] | None = notes.listed
+    while found is None:
+        if notes.crossings_K[wanted_K].sum() <= MOST_CROSSINGS:
+            found = pixels.sweep(end_2MC, f"{name}, refined") if wanted_K.any() else ()
         else:
-            notes = _Notes(_cut_finer(notes, wanted_K), pixels.folds, pixels.classes)
-            listed = notes.read(pixels, end_2MC, f"{name}, refined", 0)
-    peaks = tuple(_Curve.of(notes, use_F).peak(listed, use_F) for use_F in use_GF)
-    return Sweep(even_J, first.value_J, peaks)
-
-
-@dataclass(frozen=True, eq=False)
-class _Listed:
-    """Single crossings, by ascending share."""
-
-    share_E: NDArray[np.float64]
-    kind_E3: NDArray[np.uint8]
-    fold_E: NDArray[np.int16]
-
-    @classmethod
-    def of(cls, parts: list[tuple[int, NDArray[np.float64], NDArray[np.uint8]]]) -> "_Listed":
-        share_E = np.concatenate([np.empty(0), *(part[1] for part in parts)])
-        kind_E3 = np.concatenate([np.empty((0, 3), np.uint8), *(part[2] for part in parts)])
-        folds = [np.full(len(part[1]), part[0], np.int16) for part in parts]
-        fold_E = np.concatenate([np.empty(0, np.int16), *folds])
-        # A pixel may change twice at one share; a stable order keeps its winners in turn.
-        order_E = np.argsort(share_E, kind="stable")
-        return cls(share_E[order_E], kind_E3[order_E], fold_E[order_E])
+            notes = _Notes(pixels, end_2MC, _cut_finer(notes, wanted_K), f"{name}, refined")
+            bins_G, wanted_K = notes.curves(use_GF)
+    listed = [(fold, _inside(frame, notes.edge_J, wanted_K)) for fold, frame in found]
+    peaks = [
+        _peak(bins, [frame for fold, frame in listed if use_F[fold]])
+        for bins, use_F in zip(bins_G, use_GF, strict=True)
+    ]
+    return Sweep(even_J, miou_J, tuple(peaks))
 
 
 class _Notes:
-    """What a pass notes of every fold: counts at the start, and the bins' notes."""
+    """What one pass notes by fold: counts at the start, the bins' notes, crossings if not many."""
 
-    def __init__(self, edge_J: NDArray[np.float64], folds: int, classes: int) -> None:
-        bins = len(edge_J) - 1
+    def __init__(self, pixels: OofPixels, end_2MC: Doubles, edge_J: Doubles, name: str) -> None:
+        F, K, C = pixels.folds, len(edge_J) - 1, pixels.classes
         self.edge_J = edge_J
-        self.count_FCC = np.zeros((folds, classes, classes), np.int64)
-        self.note_FK4C = np.zeros((folds, bins, 4, classes), np.int64)
-        self.low_K, self.high_K = np.full(bins, np.inf), np.full(bins, -np.inf)
-
-    def crossings(self) -> NDArray[np.int64]:
-        """How many crossings each bin has: each makes one prediction vanish."""
-        count_K: NDArray[np.int64] = self.note_FK4C[:, :, [1, 3]].sum(axis=(0, 2, 3))
-        return count_K
-
-    def read(
-        self, pixels: OofPixels, end_2MC: NDArray[np.float64], name: str, most: int
-    ) -> _Listed | None:
-        """Note every frame; list the crossings as well while there are at most `most`."""
-        parts: list[tuple[int, NDArray[np.float64], NDArray[np.uint8]]] | None = []
+        self.count_FCC = np.zeros((F, C, C), np.int64)
+        self.note_FK4C = np.zeros((F, K, 4, C), np.int64)
+        self.low_K, self.high_K = np.full(K, np.inf), np.full(K, -np.inf)
+        listed: list[tuple[int, Crossings]] = []
         total = 0
         for fold, found in pixels.sweep(end_2MC, name):
             self.count_FCC[fold] += found.count_CC
-            add_to_bins(self.note_FK4C[fold], self.low_K, self.high_K, self.edge_J, found)
+            add_to_bins(self.note_FK4C[fold], self.low_K, self.high_K, edge_J, found)
+            listed.append((fold, found))
             total += len(found.share_E)
-            parts = None if total > most or parts is None else parts
-            if parts is not None:
-                parts.append((fold, found.share_E, found.kind_E3))
-        return None if parts is None else _Listed.of(parts)
+            if total > MOST_CROSSINGS:
+                listed.clear()
+        self.listed = listed if total <= MOST_CROSSINGS else None
+        # Each crossing makes one prediction vanish.
+        self.crossings_K = self.note_FK4C[:, :, [1, 3]].sum(axis=(0, 2, 3))
 
+    def curves(self, use_GF: Flags) -> tuple[list[Bins], Flags]:
+        """Every curve, and (K,) the bins in which any of them may have its peak."""
+        bins_G = [self._bins(use_F) for use_F in use_GF]
+        return bins_G, np.any([bins.state_K == LISTED for bins in bins_G], axis=0)
 
-@dataclass(frozen=True, eq=False)
-class _Curve:
-    """One curve at the edges, and what is known of the bins between them."""
-
-    bins: Bins
-    value_J: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, notes: _Notes, use_F: NDArray[np.bool_]) -> "_Curve":
-        count_CC = notes.count_FCC[use_F].sum(axis=0)
-        note_K4C = notes.note_FK4C[use_F].sum(axis=0)
+    def _bins(self, use_F: Flags) -> Bins:
+        """The curve of some folds at the edges, and what is known of the bins between them."""
+        count_CC = self.count_FCC[use_F].sum(axis=0)
+        note_K4C = self.note_FK4C[use_F].sum(axis=0)
         # mIoU needs three numbers a class: pixels won that are the class's own (hit), pixels won
         # that are not (miss), and its pixels (truth). The notes are what each bin adds to and takes
-        # from the first two, in the order hit +, hit -, miss +, miss -.
-        hit_C = np.diagonal(count_CC)
-        hit_JC = _running(hit_C, note_K4C[:, 0] - note_K4C[:, 1])
-        miss_JC = _running(count_CC.sum(axis=0) - hit_C, note_K4C[:, 2] - note_K4C[:, 3])
-        truth_C = count_CC.sum(axis=1)
+        # from the first two.
+        truth_C, hit_C = count_CC.sum(axis=1), np.diagonal(count_CC)
+        more_hit_KC, less_hit_KC, more_miss_KC, less_miss_KC = note_K4C.swapaxes(0, 1)
+        hit_JC = np.vstack((hit_C, more_hit_KC - less_hit_KC)).cumsum(axis=0)
+        miss_C = count_CC.sum(axis=0) - hit_C
+        miss_JC = np.vstack((miss_C, more_miss_KC - less_miss_KC)).cumsum(axis=0)
         value_J = edge_values(hit_JC, miss_JC, truth_C)
-        bound_K = _bound(hit_JC[:-1], miss_JC[:-1], truth_C, note_K4C)
+        # The best order that a bin's changes could come in: all hits gained and all misses lost
+        # before anything that lowers the curve. No order does better, so no share in the bin does.
+        # A class without pixels of its own counts nothing and may be absent; one whose bound is
+        # beyond 1 is right everywhere.
+        miss_KC = miss_JC[:-1] - less_miss_KC
+        hit_KC = np.minimum(hit_JC[:-1] + more_hit_KC, truth_C + miss_KC)
+        bound_K = edge_values(hit_KC, miss_KC, truth_C)
         # Other curves' folds may change something in a bin where these do not.
-        low_K = np.where(note_K4C.any(axis=(1, 2)), notes.low_K, np.inf)
+        low_K = np.where(note_K4C.any(axis=(1, 2)), self.low_K, np.inf)
         # All of a bin's crossings at one share: a single step, whose height the bin's end tells.
-        single_K = low_K >= notes.high_K
+        single_K = low_K >= self.high_K
         may_K = (bound_K >= value_J.max()) | (single_K & (value_J[1:] >= value_J.max()))
         state_K = np.where(may_K, np.where(single_K, SINGLE, LISTED), SKIPPED).astype(np.uint8)
-        return cls(Bins(notes.edge_J, state_K, low_K, hit_JC, miss_JC, truth_C), value_J)
-
-    def peak(self, listed: _Listed, use_F: NDArray[np.bool_]) -> Peak:
-        """The highest stretch; `listed` has at least the crossings of this curve's LISTED bins."""
-        bin_E = np.searchsorted(self.bins.edge_J, listed.share_E) - 1
-        used_E = use_F[listed.fold_E] & (self.bins.state_K[bin_E] == LISTED)
-        return Peak(*widest_peak(self.bins, listed.share_E[used_E], listed.kind_E3[used_E]))
+        return Bins(self.edge_J, state_K, low_K, hit_JC, miss_JC, truth_C)
 
 
-def _running(start_C: NDArray[np.int64], change_KC: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(J, C): the start and its running sums."""
-    return np.concatenate([start_C[None], start_C + np.cumsum(change_KC, axis=0)])
+def _inside(found: Crossings, edge_J: Doubles, wanted_K: Flags) -> Crossings:
+    """The crossings in the wanted bins."""
+    in_E = wanted_K[np.searchsorted(edge_J, found.share_E) - 1]
+    return Crossings(found.count_CC, found.share_E[in_E], found.kind_E3[in_E])
 
 
-def _bound(
-    hit_KC: NDArray[np.int64],
-    miss_KC: NDArray[np.int64],
-    truth_C: NDArray[np.int64],
-    note_K4C: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """(K,) what mIoU cannot exceed inside of each bin."""
-    # The best order that the bin's changes could come in: all hits gained and all misses lost
-    # before anything that lowers the curve. No order does better, so no share in the bin does.
-    hit_KC = hit_KC + note_K4C[:, 0]
-    miss_KC = miss_KC - note_K4C[:, 3]
-    # A class without pixels of its own counts nothing and may be absent; one whose bound is
-    # beyond 1 is right everywhere.
-    return edge_values(np.minimum(hit_KC, truth_C + miss_KC), miss_KC, truth_C)
+def _peak(bins: Bins, listed: list[Crossings]) -> Peak:
+    """The highest stretch; `listed` has at least the crossings of the LISTED bins."""
+    parts = [_inside(found, bins.edge_J, bins.state_K == LISTED) for found in listed]
+    share_E = np.concatenate([np.empty(0), *(part.share_E for part in parts)])
+    kind_E3 = np.concatenate([np.empty((0, 3), np.uint8), *(part.kind_E3 for part in parts)])
+    # A pixel may change twice at one share; a stable order keeps its winners in turn.
+    order_E = np.argsort(share_E, kind="stable")
+    return Peak(*widest_peak(bins, share_E[order_E], kind_E3[order_E]))
 
 
-def _cut_finer(notes: _Notes, wanted_K: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _cut_finer(notes: _Notes, wanted_K: Flags) -> Doubles:
     """The edges and, in the wanted bins, BINS more by their crossings, at least three a bin."""
-    crossings_K = notes.crossings()
-    total = int(crossings_K[wanted_K].sum())
+    total = int(notes.crossings_K[wanted_K].sum())
     edges = [notes.edge_J]
     for k in np.flatnonzero(wanted_K):
-        cuts = 3 + BINS * int(crossings_K[k]) // total
+        cuts = 3 + BINS * int(notes.crossings_K[k]) // total
         edges.append(np.linspace(notes.low_K[k], notes.high_K[k], cuts))
     return np.unique(np.concatenate(edges))
-
-
-def _list(
-    pixels: OofPixels,
-    end_2MC: NDArray[np.float64],
-    notes: _Notes,
-    wanted_K: NDArray[np.bool_],
-    name: str,
-) -> _Listed:
-    """Every crossing of the wanted bins."""
-    parts: list[tuple[int, NDArray[np.float64], NDArray[np.uint8]]] = []
-    if not wanted_K.any():
-        return _Listed.of(parts)
-    for fold, found in pixels.sweep(end_2MC, f"{name}, refined"):
-        bin_E = np.searchsorted(notes.edge_J, found.share_E) - 1
-        at_E = np.flatnonzero(wanted_K[bin_E])
-        parts.append((fold, found.share_E[at_E], found.kind_E3[at_E]))
-    return _Listed.of(parts)

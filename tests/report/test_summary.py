@@ -10,7 +10,7 @@ from rich.console import Console
 
 from engine.report.show import summary_tables
 from engine.report.summary import FoldResult, Summary, summarise
-from engine.selection.temperature import TemperatureChoice, TemperatureScore
+from engine.selection.scores import TemperatureChoice, TemperatureScore
 
 CLASSES = ("floor", "wall", "window")
 

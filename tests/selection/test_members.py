@@ -57,10 +57,10 @@ def refused(*runs: RunDir) -> str:
 
 def test_what_training_leaves_is_opened(finished_run: FinishedRun, whole: RunDir) -> None:
     first, second = open_members([finished_run.dir.root, whole.root])
-    assert first.store.prob_NChw.shape == (12, 13, 24, 32)
-    assert first.folds == second.folds
-    assert first.temperature == finished_run.summary["oof"]["temperature"]
-    assert first.key != second.key
+    assert first.prob_NChw.shape == (12, 13, 24, 32)
+    assert first.manifest.folds == second.manifest.folds
+    assert first.manifest.temperature == finished_run.summary["oof"]["temperature"]
+    assert first.manifest.key != second.manifest.key
 
 
 def test_members_give_the_pixels_of_their_frames(whole: RunDir, tiny_config: Config) -> None:
@@ -70,7 +70,7 @@ def test_members_give_the_pixels_of_their_frames(whole: RunDir, tiny_config: Con
     check_dataset(members, dataset)
     pixels = open_pixels(members, dataset)
     assert (pixels.models, pixels.classes, pixels.folds, len(pixels.frames)) == (2, 13, 2, 12)
-    assert pixels.fold_of_N.tolist() == list(members[0].folds.fold_of.values())
+    assert pixels.fold_of_N.tolist() == list(members[0].manifest.folds)
     with Image.open(dataset.train.samples[3].label or "") as image:
         assert np.array_equal(pixels.read_label(3), np.array(image))
 

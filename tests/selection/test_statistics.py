@@ -1,16 +1,11 @@
 """The paired bootstrap against plain loops, on known cases, and how often its interval is right."""
 
-from itertools import pairwise
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 import engine.selection.statistics
-from engine.frames.listing import Sample
-from engine.selection.groups import group_of
 from engine.selection.statistics import (
     FEWEST_GROUPS,
     RESAMPLES,
@@ -189,34 +184,3 @@ def test_what_does_not_fit_together_is_refused(
     b_NCC[[1, 3], 0, 0] = 1
     with pytest.raises(ValueError, match=message):
         miou_difference(np.zeros(shape, np.int64), b_NCC, np.arange(groups), resamples=resamples)
-
-
-def frames(numbers: list[int], scenes: list[str | None] | None = None) -> list[Sample]:
-    return [
-        Sample(f"{number:04d}", Path("x.png"), None, None, (4, 4), scene)
-        for number, scene in zip(numbers, scenes or [None] * len(numbers), strict=True)
-    ]
-
-
-def test_scenes_are_the_groups_where_every_frame_has_one() -> None:
-    groups = group_of(frames(list(range(5)), ["b", "a", "b", "c", "a"]))
-    assert (groups.kind, groups.of, groups.count) == ("scene", [1, 0, 1, 2, 0], 3)
-
-
-def test_without_scenes_the_groups_are_blocks_cut_at_gaps() -> None:
-    # 72 frames, gaps after 26 and after 46: three blocks of about twenty, cut there.
-    numbers = [*range(26), *range(40, 60), *range(70, 96)]
-    for scenes in (None, [None, *["a"] * 71]):
-        groups = group_of(frames(numbers, scenes))
-        assert groups.kind == "block"
-        assert groups.of == [0] * 26 + [1] * 20 + [2] * 26
-
-
-@pytest.mark.parametrize("count", [1, 19, 200, 795])
-def test_blocks_are_contiguous_and_of_about_twenty_frames(count: int) -> None:
-    of = group_of(frames(list(range(count)))).of
-    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(of))
-    sizes = np.bincount(of)
-    assert len(sizes) == max(1, count // 20)
-    assert sizes.min() >= min(count, 20)
-    assert sizes.max() <= 21

@@ -1,13 +1,15 @@
-"""The temperature with the best mIoU, over counts whose score is known."""
+"""The temperature with the best mIoU, over counts whose score is known; the groups of frames."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.selection.temperature import TemperatureChoice, choose_temperature
+from engine.frames.listing import Sample
+from engine.selection.scores import TemperatureChoice, choose_temperature, group_of
 
 
 def count_of(right: int, wrong: int = 0) -> NDArray[np.int64]:
@@ -61,3 +63,34 @@ def test_the_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert TemperatureChoice.read(tmp_path / "temperature.json") == choice
     text = (tmp_path / "temperature.json").read_text(encoding="utf-8")
     assert list(json.loads(text)) == ["best", "index", "chosen_by", "scores"]
+
+
+def frames(numbers: list[int], scenes: list[str | None] | None = None) -> list[Sample]:
+    return [
+        Sample(f"{number:04d}", Path("x.png"), None, None, (4, 4), scene)
+        for number, scene in zip(numbers, scenes or [None] * len(numbers), strict=True)
+    ]
+
+
+def test_scenes_are_the_groups_where_every_frame_has_one() -> None:
+    groups = group_of(frames(list(range(5)), ["b", "a", "b", "c", "a"]))
+    assert (groups.kind, groups.of, groups.count) == ("scene", [1, 0, 1, 2, 0], 3)
+
+
+def test_without_scenes_the_groups_are_blocks_cut_at_gaps() -> None:
+    # 72 frames, gaps after 26 and after 46: three blocks of about twenty, cut there.
+    numbers = [*range(26), *range(40, 60), *range(70, 96)]
+    for scenes in (None, [None, *["a"] * 71]):
+        groups = group_of(frames(numbers, scenes))
+        assert groups.kind == "block"
+        assert groups.of == [0] * 26 + [1] * 20 + [2] * 26
+
+
+@pytest.mark.parametrize("count", [1, 19, 200, 795])
+def test_blocks_are_contiguous_and_of_about_twenty_frames(count: int) -> None:
+    of = group_of(frames(list(range(count)))).of
+    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(of))
+    sizes = np.bincount(of)
+    assert len(sizes) == max(1, count // 20)
+    assert sizes.min() >= min(count, 20)
+    assert sizes.max() <= 21
