@@ -10,6 +10,12 @@ import numpy as np
 
 OURS = "ours"
 
+Rates = Mapping[str, float]
+"""A machine's, see `benchmarks.timing.machine_rates`."""
+
+Peaks = Mapping[str, Mapping[str, float]]
+"""MiB of memory by side, and by its key in the JSON, such as `peak_extra_mib`."""
+
 _Result = TypeVar("_Result")
 
 
@@ -63,7 +69,7 @@ class Work:
     bytes: int
     flops: int
 
-    def floor_s(self, rates: Mapping[str, float]) -> float:
+    def floor_s(self, rates: Rates) -> float:
         """Seconds at the machine's best rates, memory and arithmetic fully overlapped."""
         return max(self.bytes / rates["copy_bytes_s"], self.flops / rates["gemm_flop_s"])
 
@@ -113,20 +119,16 @@ def take_turns(
 
 
 def rows_of(
-    name: str,
-    calls: Mapping[str, Sequence[Called]],
-    mib: Mapping[str, Mapping[str, float]],
-    work: Work,
-    rates: Mapping[str, float],
+    name: str, calls: Mapping[str, Sequence[Called]], mib: Peaks, work: Work, rates: Rates
 ) -> list[dict[str, Any]]:
     """A row of the published JSON for each rival; ratio = rival / ours, round by round.
 
     Args:
         name: of what was measured.
         calls: by side, ours among them; one a round.
-        mib: peak memory by side and by its key in the JSON, such as `peak_extra_mib`.
+        mib: peak memory.
         work: what no side can do without.
-        rates: the machine's, see `benchmarks.timing.machine_rates`.
+        rates: of the machine.
     """
     ours, floor_s = calls[OURS], work.floor_s(rates)
     ours_s = [called.seconds for called in ours]

@@ -5,14 +5,14 @@ And a curve, cost against work: the same row at several sizes, and the power law
 
 import multiprocessing
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import OURS, check_alike, rows_of, say, take_turns
+from benchmarks.figures import OURS, Rates, check_alike, rows_of, say, take_turns
 from benchmarks.fit import fit_power_law
 from benchmarks.rows.catalogue import Row, rows
 from benchmarks.sides import Side
@@ -57,14 +57,14 @@ class Bench:
     Attributes:
         config: the experiment.
         folder: scratch space.
-        rates: the machine's, see `benchmarks.timing.machine_rates`.
+        rates: of the machine.
         runs: see `Job`.
         subsets: datasets of links by their number of frames.
     """
 
     config: Config
     folder: Path
-    rates: Mapping[str, float]
+    rates: Rates
     runs: tuple[Path, ...] = ()
     subsets: dict[int, Subset] = field(default_factory=dict)
 

@@ -126,8 +126,10 @@ def open_subset(config: Config, frames: int, folder: Path) -> Subset:
     chosen = evenly(train, frames)
     chosen_test = evenly(test, round(len(test) * len(chosen) / len(train)))
     for split, samples in (("train", chosen), ("test", chosen_test)):
-        for sample in samples:
-            _link(sample, folder / split)
+        for kind, file in (item for sample in samples for item in sample.present.items()):
+            link = folder / split / kind / file.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
     scenes = [f"{s.stem},{s.scene}\n" for s in (*chosen, *chosen_test) if s.scene is not None]
     if scenes:
         (folder / "scenes.csv").write_text("".join(["stem,scene\n", *scenes]), encoding="utf-8")
@@ -167,9 +169,3 @@ def _split(dataset: Dataset, config: Config) -> tuple[Config, Folds]:
     blocks = max(1, min(data.blocks_per_fold, len(samples) // data.folds))
     config = with_section(config, "data", blocks_per_fold=blocks)
     return config, make_folds(samples, data.fold_kind, data.folds, data.fold_seed, blocks)
-
-
-def _link(sample: Sample, folder: Path) -> None:
-    for kind, file in sample.present.items():
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        (folder / kind / file.name).symlink_to(file.resolve())

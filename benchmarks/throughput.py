@@ -31,12 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.check_ready(
         *("cv2", "albumentations", "matplotlib", "segmentation_models_pytorch"), gpu=options.gpu
     )
-    for run in options.runs or ():
-        _check_run(run)
-    settings = _settings(options, config)
     from benchmarks.figures import say
     from benchmarks.gate import fallen, read_earlier
+    from engine.views.store import open_store
 
+    for run in options.runs or ():
+        try:
+            open_store(run / "oof")
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(f"--runs: {error}") from error
+    settings = _settings(options, config)
     # Before anything is measured: a wrong file is to be known now, not in an hour.
     earlier = read_earlier(options.gate, settings) if options.gate else None
     rows = _measure_and_report(options, config, settings)
@@ -70,15 +74,6 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
     return options, command.load_size(options.size, flags, "cuda" if options.gpu else "cpu")
 
 
-def _check_run(run: Path) -> None:
-    from engine.views.store import open_store
-
-    try:
-        open_store(run / "oof")
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"--runs: {error}") from error
-
-
 def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
     """What a later run has to share for its ratios to be comparable."""
     from engine.identity import identity
@@ -109,10 +104,8 @@ def _measure_and_report(
     say("measuring the machine")
     threads = config.runtime.threads or torch.get_num_threads()
     rates = machine_rates(threads, config.runtime.device)
-    rows: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
     machine = {**command.describe_machine(), "rates": rates}
-    content = {"machine": machine, "settings": settings, "rows": rows, "curves": curves}
+    content: dict[str, Any] = {"machine": machine, "settings": settings, "rows": [], "curves": []}
     with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:
         bench = Bench(config, Path(folder), rates, tuple(options.runs or ()))
         for kind, found in _measured(bench, options):
@@ -120,11 +113,11 @@ def _measure_and_report(
             if options.json:
                 # After each part: what was measured in an hour is not lost by what comes next.
                 command.write_json(options.json, content)
-    print_rows(rows)
-    print_curves(curves)
-    if options.plot and curves:
-        draw_curves(curves, options.plot)
-    return rows
+    print_rows(content["rows"])
+    print_curves(content["curves"])
+    if options.plot and content["curves"]:
+        draw_curves(content["curves"], options.plot)
+    return list(content["rows"])
 
 
 def _measured(

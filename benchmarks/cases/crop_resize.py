@@ -113,7 +113,7 @@ def _opencv(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
     """The same chain by hand, without what this frame does not need (it is padded nowhere)."""
     scaled = tuple(round(side * _SCALE) for side in _INPUT_HW[::-1])
 
-    def crop(pixels: _Array, interpolation: int) -> _Array:
+    def crop(pixels: _Array, interpolation: int) -> Any:
         large = cv2.resize(pixels, _INPUT_HW[::-1], interpolation=interpolation)
         small = cv2.resize(cv2.flip(large, 1), scaled, interpolation=interpolation)
         return small[_TOP : _TOP + _CROP_HW[0], _LEFT : _LEFT + _CROP_HW[1]]

@@ -26,12 +26,13 @@ from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
 
 Array = NDArray[Any]
+Samples = Sequence[Sample]
 
 
 class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Augmented training crops: image (C, h, w) float32, depth (h, w) metres, label (h, w)."""
 
-    def __init__(self, samples: Sequence[Sample], config: Config, seed: int) -> None:
+    def __init__(self, samples: Samples, config: Config, seed: int) -> None:
         data, normalisation = config.data, input_normalisation(config.model)
         self.samples, self.data, self.rgbd = samples, data, config.model.in_channels == 4
         small = [data.classes.index(name) for name in data.small_classes]
@@ -111,7 +112,7 @@ def training_loader(
     )
 
 
-def frame_loader(samples: Sequence[Sample], config: Config, recipe: Recipe) -> DataLoader[Any]:
+def frame_loader(samples: Samples, config: Config, recipe: Recipe) -> DataLoader[Any]:
     """Whole frames in order, in lists of what `read_frames` gives; alone if their sizes differ."""
     one_size = len({sample.hw for sample in samples}) == 1
     return DataLoader(
@@ -123,7 +124,7 @@ def frame_loader(samples: Sequence[Sample], config: Config, recipe: Recipe) -> D
     )
 
 
-def read_frames(samples: Sequence[Sample], *, depth: bool) -> list[tuple[Array, Array, Array]]:
+def read_frames(samples: Samples, *, depth: bool) -> list[tuple[Array, Array, Array]]:
     """Image (H, W, 3) uint8, depth (H, W) uint16, label (H, W) uint8 of each; or no depth."""
     nothing = np.zeros((0, 0), np.uint16)
     return [(read_image(s), read_depth(s) if depth else nothing, read_label(s)) for s in samples]

@@ -5,7 +5,9 @@ A view is the frame by cv2.resize before the network, softmax and cv2.resize aft
 Axes: B frames of a batch, T temperatures, M runs, C classes, H W pixels of the base size.
 """
 
+import functools
 import itertools
+import operator
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from benchmarks.plain.data import Array, frame_loader, read_label, with_depth
+from benchmarks.plain.data import Array, Samples, frame_loader, read_label, with_depth
 from benchmarks.plain.model import DepthFpn, build_model
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import confusion, grid_weights, mean_iou, resized
 from engine.config import Config
-from engine.frames.index import Dataset, Sample
+from engine.frames.index import Dataset
 from engine.model.network import input_normalisation
 
 Frames = Sequence[tuple[Array, Array, Array]]
@@ -38,7 +40,7 @@ class Predictor:
     config: Config
     recipe: Recipe
 
-    def validate(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+    def validate(self, samples: Samples) -> NDArray[np.int64]:
         """(C, C) confusion of single-view predictions at the labels' own resolution."""
         classes = len(self.config.data.classes)
         count_CC = np.zeros((classes, classes), np.int64)
@@ -48,7 +50,7 @@ class Predictor:
                 count_CC += confusion(winners(prob_HWC, label_HW.shape), label_HW, classes)
         return count_CC
 
-    def predict_fold(self, samples: Sequence[Sample]) -> Iterator[tuple[Array, Array]]:
+    def predict_fold(self, samples: Samples) -> Iterator[tuple[Array, Array]]:
         """Yield every frame's mean over views at every temperature, (T, H, W, C), and its label."""
         temperatures = self.config.inference.temperatures
         # The published scripts predict anew for each temperature.
@@ -61,13 +63,10 @@ class Predictor:
     def mean_over_views(self, frames: Frames, temperatures: Sequence[float]) -> NDArray[np.float32]:
         """(T, B, H, W, C) mean probabilities over scales and flips; one pass a view."""
         flips = (False, True) if self.config.inference.flip else (False,)
-        views = itertools.product(self.config.inference.scales, flips)
+        views = list(itertools.product(self.config.inference.scales, flips))
         seen = (self.view_probabilities(frames, scale, temperatures, flip=f) for scale, f in views)
-        total_TBHWC, count = next(seen), 1
-        for prob_TBHWC in seen:
-            total_TBHWC += prob_TBHWC
-            count += 1
-        total_TBHWC /= count
+        total_TBHWC = functools.reduce(operator.iadd, seen)
+        total_TBHWC /= len(views)
         return total_TBHWC
 
     @torch.inference_mode()
@@ -91,6 +90,10 @@ class Predictor:
         return out_TBHWC
 
 
+Unseen = tuple[Predictor, NDArray[np.int64]]
+"""A fold's network, and the training frames that it never saw."""
+
+
 @dataclass(frozen=True)
 class PlainRun:
     """What a run left: `best{fold}.pt` and `prob.npy` in its folder, and what was chosen."""
@@ -105,10 +108,7 @@ class PlainRun:
 
 
 def out_of_fold(
-    config: Config,
-    dataset: Dataset,
-    folder: Path,
-    predictors: Iterable[tuple[Predictor, NDArray[np.int64]]],
+    config: Config, dataset: Dataset, folder: Path, predictors: Iterable[Unseen]
 ) -> PlainRun:
     """Predict at every temperature, choose one and keep its store.
 
@@ -116,7 +116,7 @@ def out_of_fold(
         config: the experiment.
         dataset: its frames.
         folder: where `prob.npy` goes.
-        predictors: of folds, each with the training frames that it never saw.
+        predictors: of the folds.
     """
     samples, temperatures = dataset.train.samples, config.inference.temperatures
     classes = len(config.data.classes)
@@ -161,7 +161,7 @@ def blend(
 
 
 def write_submission(
-    runs: Sequence[tuple[PlainRun, float]], samples: Sequence[Sample], file: Path, recipe: Recipe
+    runs: Sequence[tuple[PlainRun, float]], samples: Samples, file: Path, recipe: Recipe
 ) -> None:
     """Masks of the test frames by the weighted mean of the runs' folds, as .npy and .zip."""
     if not samples:
@@ -190,7 +190,7 @@ def winners(prob_HWC: Array, hw: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _probabilities(
-    finished: PlainRun, weight: float, samples: Sequence[Sample], recipe: Recipe
+    finished: PlainRun, weight: float, samples: Samples, recipe: Recipe
 ) -> Iterator[NDArray[np.float32]]:
     """Yield every frame's (H, W, C) sum over a run's folds of its weighted mean over views."""
     config, folds = finished.config, finished.config.data.folds

@@ -3,6 +3,8 @@
 Axes: N frames, M runs, T temperatures, C classes, H W pixels of a label, h w of a stored map.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,9 +57,8 @@ def blend_counts(
         small_M = [store[n].astype(np.float32).transpose(1, 2, 0) for store in stores_M]
         full_M = [resized(small_hwC, label_HW.shape) for small_hwC in small_M]
         for k, weight_M in enumerate(weights_KM.astype(np.float32)):
-            mixed_HWC = weight_M[0] * full_M[0]
-            for weight, full_HWC in zip(weight_M[1:], full_M[1:], strict=True):
-                mixed_HWC += weight * full_HWC
+            parts_M = (weight * full_HWC for weight, full_HWC in zip(weight_M, full_M, strict=True))
+            mixed_HWC = functools.reduce(operator.iadd, parts_M)
             count_KCC[k] += confusion(mixed_HWC.argmax(2).astype(np.uint8), label_HW, classes)
     return count_KCC
 

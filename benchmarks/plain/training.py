@@ -2,21 +2,21 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.plain import inference
-from benchmarks.plain.data import CropDataset, training_loader
+from benchmarks.plain.data import CropDataset, Samples, training_loader
 from benchmarks.plain.loss import RecipeLoss
 from benchmarks.plain.model import DepthFpn, build_model
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import mean_iou
 from engine.config import Config, TrainingConfig
 from engine.data.folds import Folds
-from engine.frames.index import Dataset, Sample
+from engine.frames.index import Dataset
 
 
 def run(
@@ -39,12 +39,7 @@ def run(
 
 
 def train_fold(
-    config: Config,
-    training: Sequence[Sample],
-    validation: Sequence[Sample],
-    fold: int,
-    best: Path,
-    recipe: Recipe,
+    config: Config, training: Samples, validation: Samples, fold: int, best: Path, recipe: Recipe
 ) -> list[dict[str, float]]:
     """Train one fold and leave its best averaged weights in a file.
 

@@ -6,6 +6,7 @@ All that benchmarks ask of the engine's insides is here; none of the recipe's li
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -200,18 +201,11 @@ def _batches(run: Experiment, source: Source, epoch: int) -> Iterator[Batch]:
     hw_N2 = np.array([sample.hw for sample in split.samples], dtype=np.int64)
     size = min(run.config.training.batch_size, len(hw_N2))
     order_N = epoch_order(seed, epoch, np.arange(len(hw_N2)))
-    draws = (
-        draw(
-            run.config.data,
-            seed=seed,
-            epoch=epoch,
-            index=order_N[first : first + size],
-            hw=hw_N2,
-            small_pixels=split.small_pixels,
-        )
-        for first in range(0, len(hw_N2) - size + 1, size)
+    drawn = partial(
+        draw, run.config.data, seed=seed, epoch=epoch, hw=hw_N2, small_pixels=split.small_pixels
     )
-    return source.batches(draws)
+    steps = range(0, len(hw_N2) - size + 1, size)
+    return source.batches(drawn(index=order_N[first : first + size]) for first in steps)
 
 
 def _consumed(batches: Iterator[Batch]) -> Facts:
