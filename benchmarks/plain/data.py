@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.plain.recipe import Recipe
-from engine.config import Config, TrainingConfig
+from engine.config import Config
 from engine.frames.listing import Sample
 from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
@@ -95,13 +95,11 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         return {"image": image[window], "mask": mask[window], "depth": depth[window]}
 
 
-def training_loader(
-    dataset: CropDataset, training: TrainingConfig, recipe: Recipe, seed: int
-) -> DataLoader[Any]:
-    """Shuffled whole batches; the workers live as long as the loader."""
+def crop_loader(samples: Samples, config: Config, recipe: Recipe, seed: int) -> DataLoader[Any]:
+    """Shuffled whole batches of crops; the workers live as long as the loader."""
     return DataLoader(
-        dataset,
-        batch_size=min(training.batch_size, len(dataset)),
+        CropDataset(samples, config, seed),
+        batch_size=min(config.training.batch_size, len(samples)),
         shuffle=True,
         drop_last=True,
         num_workers=recipe.workers,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain import inference
-from benchmarks.plain.data import CropDataset, Samples, training_loader
+from benchmarks.plain.data import Samples, crop_loader
 from benchmarks.plain.loss import RecipeLoss
 from benchmarks.plain.model import DepthFpn, build_model
 from benchmarks.plain.recipe import Recipe
@@ -58,7 +58,7 @@ def train_fold(
     seed = settings.seed + fold
     torch.manual_seed(seed)
     model = build_model(config, recipe)
-    loader = training_loader(CropDataset(training, config, seed), settings, recipe, seed)
+    loader = crop_loader(training, config, recipe, seed)
     stepper = Stepper(model, config, recipe, len(loader))
     averaged = copy.deepcopy(model).eval()
     history: list[dict[str, float]] = []

@@ -1,4 +1,4 @@
-"""Decoding alone, and the weights of a blend of stored probabilities, by each side.
+"""Decoding alone, the weights of a blend of stored probabilities, and a first epoch, by each side.
 
 Every side imports what it needs inside its function: all else here is light, so that the memory of
 the libraries is theirs.
@@ -42,17 +42,29 @@ def decoding_by_pillow(job: Job) -> Prepared:
     return _decoding(job, *readers)
 
 
-def forget_pages(job: Job) -> None:
-    """Ask the system to drop the files' pages from its cache (man 2 posix_fadvise).
+def first_epoch(
+    job: Job, begin: Callable[[], Prepared], forget: Callable[[], object] = bool
+) -> Prepared:
+    """An epoch of crops on files that the system has to read again.
 
-    It drops none that are still to be written, and has work left with what was just deleted: both
-    are over before the clock starts.
+    Args:
+        job: whose frames.
+        begin: makes what gives an epoch, within the timing.
+        forget: removes what earlier calls left.
     """
-    os.sync()
-    for sample in job.dataset.train.samples:
-        for file in sample.present.values():
-            with file.open("rb") as stream:
-                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    living: list[Prepared] = []
+
+    def reset() -> None:
+        # Workers and mappings of the last call end here, outside of the timing.
+        living.clear()
+        forget()
+        _forget_pages(job)
+
+    def run() -> Facts:
+        living.append(begin())
+        return living[0].run()
+
+    return Prepared(run, reset)
 
 
 def blending(job: Job) -> Prepared:
@@ -105,6 +117,19 @@ def _decoding(job: Job, *readers: Callable[[Sample], Any]) -> Prepared:
             return Facts(len(samples), middles=tuple(pool.map(middle, samples)))
 
     return Prepared(run)
+
+
+def _forget_pages(job: Job) -> None:
+    """Ask the system to drop the files' pages from its cache (man 2 posix_fadvise).
+
+    It drops none that are still to be written, and has work left with what was just deleted: both
+    are over before the clock starts.
+    """
+    os.sync()
+    for sample in job.dataset.train.samples:
+        for file in sample.present.values():
+            with file.open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _blending(job: Job, search: Callable[..., tuple[Any, float]]) -> Prepared:

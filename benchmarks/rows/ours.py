@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Facts
-from benchmarks.rows.light import forget_pages
+from benchmarks.rows.light import first_epoch
 from benchmarks.sides import Prepared
 from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, reseeded, with_section
 from engine import blend, train
@@ -42,27 +42,13 @@ _KEY = "benchmark"
 
 def data_cached(job: Job) -> Prepared:
     """The engine's source, its frames decoded by an earlier run."""
-    run = experiment(job, job.folder)
-    source, epochs = _source(run), count()
-    return Prepared(lambda: _consumed(_batches(run, source, next(epochs))))
+    return _epochs(experiment(job, job.folder))
 
 
 def data_cold(job: Job) -> Prepared:
     """The engine's source on its first epoch: frames are decoded, kept and cropped."""
     run = experiment(job, job.folder)
-    living: list[Source] = []
-
-    def reset() -> None:
-        # The mapping of the last call ends here, outside of the timing.
-        living.clear()
-        _remove(job.folder)
-        forget_pages(job)
-
-    def first_epoch() -> Facts:
-        living.append(_source(run))
-        return _consumed(_batches(run, living[0], 0))
-
-    return Prepared(first_epoch, reset)
+    return first_epoch(job, lambda: _epochs(run), lambda: _remove(job.folder))
 
 
 def train_step(job: Job) -> Prepared:
@@ -208,8 +194,13 @@ def _batches(run: Experiment, source: Source, epoch: int) -> Iterator[Batch]:
     return source.batches(drawn(index=order_N[first : first + size]) for first in steps)
 
 
-def _consumed(batches: Iterator[Batch]) -> Facts:
-    return Facts(sum(len(batch.index) for batch in batches))
+def _epochs(run: Experiment) -> Prepared:
+    source, epochs = _source(run), count()
+
+    def consume() -> Facts:
+        return Facts(sum(len(batch.index) for batch in _batches(run, source, next(epochs))))
+
+    return Prepared(consume)
 
 
 def _remove(folder: Path) -> None:

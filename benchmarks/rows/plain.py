@@ -7,37 +7,25 @@ from safetensors.torch import load_file
 
 from benchmarks.figures import Facts
 from benchmarks.plain import inference, training
-from benchmarks.plain.data import CropDataset, training_loader
+from benchmarks.plain.data import crop_loader
 from benchmarks.plain.model import build_model
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import mean_iou
-from benchmarks.rows.light import forget_pages
+from benchmarks.rows.light import first_epoch
 from benchmarks.sides import Prepared
 from benchmarks.subset import STEPS_PER_EPOCH, Job, reseeded
 
 
 def data_cached(job: Job, recipe: Recipe) -> Prepared:
     """A DataLoader whose workers run already; the system keeps the files' pages."""
-    seed = job.config.training.seed
-    dataset = CropDataset(job.dataset.train.samples, job.config, seed)
-    loader = training_loader(dataset, job.config.training, recipe, seed)
+    samples, seed = job.dataset.train.samples, job.config.training.seed
+    loader = crop_loader(samples, job.config, recipe, seed)
     return Prepared(lambda: Facts(sum(len(batch[0]) for batch in loader)))
 
 
 def data_cold(job: Job, recipe: Recipe) -> Prepared:
     """A new DataLoader, on files that the system has to read again."""
-    living: list[Prepared] = []
-
-    def reset() -> None:
-        # The workers of the last call end here, outside of the timing.
-        living.clear()
-        forget_pages(job)
-
-    def first_epoch() -> Facts:
-        living.append(data_cached(job, recipe))
-        return living[0].run()
-
-    return Prepared(first_epoch, reset)
+    return first_epoch(job, lambda: data_cached(job, recipe))
 
 
 def train_step(job: Job, recipe: Recipe) -> Prepared:
