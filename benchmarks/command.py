@@ -1,8 +1,9 @@
 """What the commands of the benchmarks have in common."""
 
 import argparse
+import importlib.metadata
 import importlib.util
-import sys
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from engine.config import Config
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _SIZES = {"lite": ("exp093_2.toml", "lite.toml"), "full": ("exp093_2.toml",)}
 
-_EXTRA = ("cv2", "albumentations", "matplotlib", "segmentation_models_pytorch")
-"""What the plain recipe and the curves need of the extra."""
 
-
-def say(words: str) -> None:
-    """Tell the user what is going on, beside the figures."""
-    print(words, file=sys.stderr, flush=True)
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a command of this name, which can leave its figures in a file."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=description, allow_abbrev=False
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    return made
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -33,15 +35,41 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def check_installed() -> None:
-    """Refuse to begin without the libraries of the plain recipe and of the curves."""
-    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+def check_ready(*libraries: str, gpu: bool = False) -> None:
+    """Refuse to begin without libraries of the extra, or without a CUDA device if one is asked for.
+
+    Raises:
+        ConfigError: something is not there.
+    """
+    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
         raise ConfigError(
             f"{', '.join(missing)} cannot be imported; pip install 'roomsmith[bench]'"
         )
+    if gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--gpu, but torch finds no CUDA device; leave it out to use the CPU")
 
 
 def load_size(size: str, flags: Mapping[str, Any], device: str) -> Config:
     """The experiment of a size, "lite" or "full", on a device unless a flag names another."""
     runtime = {"device": device, **flags.get("runtime", {})}
     return load_config([_CONFIGS / name for name in _SIZES[size]], {**flags, "runtime": runtime})
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, threads, versions of ours and of the rivals, commit."""
+    from engine.runtime.environment import describe_environment
+
+    described = describe_environment(fingerprint="").model_dump(exclude={"dataset_fingerprint"})
+    for name in ("opencv-python-headless", "albumentations", "torchmetrics", "scikit-learn"):
+        described["versions"][name] = importlib.metadata.version(name)
+    return described
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write figures as JSON, whole or not at all."""
+    from engine.rundir import write_text
+
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

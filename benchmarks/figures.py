@@ -1,13 +1,22 @@
-"""Sides called in turns, and what came of it as a row of the published JSON."""
+"""Sides called in turns, and what came of it as rows of the published JSON."""
 
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 OURS = "ours"
+
+Rates = Mapping[str, float]
+"""A machine's, see `benchmarks.timing.machine_rates`."""
+
+Peaks = Mapping[str, Mapping[str, float]]
+"""MiB of memory by side, and by its key in the JSON, such as `peak_extra_mib`."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -55,33 +64,43 @@ class Work:
     Attributes:
         bytes: its inputs once and its outputs once.
         flops: float32 additions, multiplications, comparisons; an exponential counts as twenty.
-        threads: how many threads it is timed on.
     """
 
     bytes: int
     flops: int
-    threads: int
 
-    def floor_s(self, rates: Mapping[str, float]) -> float:
+    def floor_s(self, rates: Rates) -> float:
         """Seconds at the machine's best rates, memory and arithmetic fully overlapped."""
         return max(self.bytes / rates["copy_bytes_s"], self.flops / rates["gemm_flop_s"])
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What a side took.
+def say(words: str) -> None:
+    """Tell the user what is going on, beside the figures."""
+    print(words, file=sys.stderr, flush=True)
 
-    Attributes:
-        seconds: of every round.
-        mib: peak memory by its key in the JSON, such as `peak_extra_mib`.
+
+def check_alike(
+    name: str, check: Callable[[_Result, _Result], None], ours: _Result, theirs: _Result
+) -> None:
+    """Compare two results.
+
+    Args:
+        name: of what is measured and of the rival, for the message.
+        check: raises AssertionError if its two arguments do not match.
+        ours: our result.
+        theirs: the rival's.
+
+    Raises:
+        RuntimeError: they do not match.
     """
-
-    seconds: Sequence[float]
-    mib: Mapping[str, float]
+    try:
+        check(ours, theirs)
+    except AssertionError as error:
+        raise RuntimeError(f"a result is wrong, so it was not timed: {name}: {error}") from error
 
 
 def take_turns(
-    name: str, calls: Mapping[str, Callable[[], Called]], rounds: int, say: Callable[[str], None]
+    name: str, calls: Mapping[str, Callable[[], Called]], rounds: int
 ) -> dict[str, list[Called]]:
     """Call every side once a round, in alternating order; the calls by the sides' names.
 
@@ -89,7 +108,6 @@ def take_turns(
         name: of what is measured, for messages.
         calls: of each side.
         rounds: how often each is called.
-        say: told what each round took.
     """
     made: dict[str, list[Called]] = {side: [] for side in calls}
     for number in range(rounds):
@@ -100,24 +118,39 @@ def take_turns(
     return made
 
 
-def row_of(
-    names: tuple[str, str], ours: Taken, theirs: Taken, work: Work, floor_s: float
-) -> dict[str, Any]:
-    """The row of the published JSON for a pair of names, of what was measured and of the rival."""
-    return {
-        "name": names[0],
-        "rival": names[1],
-        **compare(ours.seconds, theirs.seconds),
-        **{key: round(mib, 1) for key, mib in ours.mib.items()},
-        **{f"rival_{key}": round(mib, 1) for key, mib in theirs.mib.items()},
-        "bytes": work.bytes,
-        "flops": work.flops,
-        "floor_s": floor_s,
-        "share_of_floor": floor_s / statistics.median(ours.seconds),
-    }
+def rows_of(
+    name: str, calls: Mapping[str, Sequence[Called]], mib: Peaks, work: Work, rates: Rates
+) -> list[dict[str, Any]]:
+    """A row of the published JSON for each rival; ratio = rival / ours, round by round.
+
+    Args:
+        name: of what was measured.
+        calls: by side, ours among them; one a round.
+        mib: peak memory.
+        work: what no side can do without.
+        rates: of the machine.
+    """
+    ours, floor_s = calls[OURS], work.floor_s(rates)
+    ours_s = [called.seconds for called in ours]
+    return [
+        {
+            "name": name,
+            "rival": rival,
+            **_compare(ours_s, [called.seconds for called in theirs]),
+            **{key: round(peak, 1) for key, peak in mib[OURS].items()},
+            **{f"rival_{key}": round(peak, 1) for key, peak in mib[rival].items()},
+            "bytes": work.bytes,
+            "flops": work.flops,
+            "floor_s": floor_s,
+            "share_of_floor": floor_s / statistics.median(ours_s),
+            **_facts_of(ours, theirs),
+        }
+        for rival, theirs in calls.items()
+        if rival != OURS
+    ]
 
 
-def compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> dict[str, Any]:
+def _compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> dict[str, Any]:
     """Medians, quartiles, and the ratio rival / ours, round by round."""
     # A phase may take no time at all on one side.
     ratios = [theirs / max(ours, 1e-9) for ours, theirs in zip(ours_s, theirs_s, strict=True)]
@@ -134,3 +167,21 @@ def compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> dict[str, Any
 def _quartiles(values: Sequence[float]) -> list[float]:
     quartiles: list[float] = np.quantile(values, (0.25, 0.75)).tolist()
     return quartiles
+
+
+def _facts_of(ours: Sequence[Called], theirs: Sequence[Called]) -> dict[str, Any]:
+    """What the sides said of their results, as it is published."""
+    first, rival = ours[0].facts, theirs[0].facts
+    found: dict[str, Any] = {"frames": first.frames} if first.frames else {}
+    if first.mious:
+        found |= {"miou": max(first.mious), "rival_miou": max(rival.mious)}
+    # A recorded step of ours has fewer phases.
+    common = [phase for phase in first.phases if phase in rival.phases]
+    if common:
+        found["phases"] = {
+            phase: _compare(
+                *([called.facts.phases[phase] for called in side] for side in (ours, theirs))
+            )
+            for phase in common
+        }
+    return found

@@ -1,12 +1,16 @@
-"""python -m benchmarks.full_size: does an experiment fit this machine, and how long is a step?"""
+"""python -m benchmarks.full_size: does an experiment fit this machine, and how long is a step?
 
-import argparse
+One training step (forward, loss, backward, update) and all views of one frame are run on real
+frames; seconds and peak memory are printed. For random weights: --model.weights none.
+"""
+
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
@@ -14,25 +18,17 @@ from engine.config import Config
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.full_size",
-        description="Run one training step of an experiment (forward, loss, backward, update) and "
-        "all views of one frame on real frames, and print seconds and peak memory. Writes nothing. "
-        "For random weights: --model.weights none.",
-        allow_abbrev=False,
-    )
+    parser = command.parser("full_size", __doc__)
     parser.add_argument("--config", type=Path, nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     options, flags = parse_command_line(parser, arguments)
     figures = measure(load_config(options.config, flags))
     for name, value in figures.items():
         print(f"{name:20} {value}")
     if options.json:
-        from benchmarks.report import write_json
         from engine.runtime.environment import describe_environment
 
         machine = describe_environment(fingerprint="").to_json()
-        write_json(options.json, {"machine": machine, "rows": [figures]})
+        command.write_json(options.json, {"machine": machine, "rows": [figures]})
     return 0
 
 
@@ -45,15 +41,15 @@ def measure(config: Config) -> dict[str, Any]:
     """
     import torch
 
-    from benchmarks import engine_parts
+    from benchmarks.rows import ours
     from engine.experiment import open_experiment
     from engine.rundir import RunDir
     from engine.runtime.environment import peak_memory_mib
 
     with tempfile.TemporaryDirectory(prefix="roomsmith-full-size-") as empty:
         run = open_experiment(config, RunDir(Path(empty)))
-        fold = engine_parts.begin(run)
-    batch = engine_parts.first_batch(run)
+        fold = ours.begin(run)
+    batch = ours.first_batch(run)
     figures: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in fold.learner.network.parameters()),
         "batch": tuple(batch.image_BCHW.shape),
@@ -69,7 +65,7 @@ def measure(config: Config) -> dict[str, Any]:
         raise RuntimeError("the loss or its gradient is not finite")
     del batch, fold.step  # the views are to have their memory
     start_s = time.monotonic()
-    prob_BTCHW = engine_parts.all_views(run, fold)
+    prob_BTCHW = ours.all_views(run, fold)
     if not bool(torch.isfinite(prob_BTCHW).all()):
         raise RuntimeError("a probability is not finite")
     return figures | {

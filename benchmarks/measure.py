@@ -1,20 +1,53 @@
-"""Measure a row: both sides in processes of their own, in turns, on the same frames."""
+"""Measure a row: both sides in processes of their own, in turns, on the same frames.
+
+And a curve, cost against work: the same row at several sizes, and the power law through its points.
+"""
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import OURS, Called, Facts, Taken, compare, row_of, take_turns
-from benchmarks.rows.catalogue import Row
-from benchmarks.rows.job import Job
+from benchmarks.figures import OURS, Rates, check_alike, rows_of, say, take_turns
+from benchmarks.fit import fit_power_law
+from benchmarks.rows.catalogue import Row, rows
 from benchmarks.sides import Side
-from benchmarks.subset import Subset, open_subset
+from benchmarks.subset import Job, Subset, open_subset, with_section
 from engine.config import Config
+
+_POINT = ("median_s", "peak_extra_mib", "peak_mapped_mib")
+"""What a point keeps of a row, of ours and of the rival."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A row at several sizes.
+
+    Attributes:
+        row: which.
+        unit: of the work.
+        points: amounts of work.
+        rounds: calls of each side at each point, unless the user names a number.
+        frames: of every point, likewise; None = the row's.
+    """
+
+    row: str
+    unit: str
+    points: Sequence[int]
+    rounds: int
+    frames: int | None = None
+
+
+CURVES = {
+    "frames": Curve("epoch", "frames", (50, 100, 200, 400, 795), rounds=2),
+    "crops": Curve("train step", "crop area", (1, 2, 4), rounds=7),
+    "runs": Curve("blend", "runs blended", (2, 3, 4, 6, 8), rounds=1, frames=10),
+}
+"""All curves by name."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +57,21 @@ class Bench:
     Attributes:
         config: the experiment.
         folder: scratch space.
-        rates: the machine's, see `benchmarks.rates`.
-        say: told what is going on.
+        rates: of the machine.
         runs: see `Job`.
         subsets: datasets of links by their number of frames.
     """
 
     config: Config
     folder: Path
-    rates: Mapping[str, float]
-    say: Callable[[str], None]
+    rates: Rates
     runs: tuple[Path, ...] = ()
     subsets: dict[int, Subset] = field(default_factory=dict)
 
     def job(self, row: Row, frames: int, models: int = 2) -> Job:
         """A job for the row, with empty folders of its own."""
         if frames not in self.subsets:
-            self.say(f"linking and checking {frames} frames")
+            say(f"linking and checking {frames} frames")
             folder = self.folder / "frames" / str(frames)
             self.subsets[frames] = open_subset(self.config, frames, folder)
         subset = self.subsets[frames].configured(row.configured(self.config))
@@ -48,81 +79,94 @@ class Bench:
         folders = self.folder / "networks", own / "shared", own
         return Job(subset.config, subset.dataset, subset.folds, *folders, models, self.runs)
 
+    def measure(
+        self, name: str, row: Row, job: Job, rivals: Sequence[str], rounds: int
+    ) -> list[dict[str, Any]]:
+        """Prepare the sides, check their first results, then call them in turns.
 
-def measure(
-    bench: Bench, name: str, row: Row, job: Job, rivals: Sequence[str], rounds: int
-) -> list[dict[str, Any]]:
-    """Prepare the sides, check their first results, then call them in turns.
+        Args:
+            name: of the row, for messages.
+            row: what to measure.
+            job: what the sides are told.
+            rivals: names of the row's rivals to run.
+            rounds: calls of each side.
 
-    Args:
-        bench: what rows share.
-        name: of the row, for messages.
-        row: what to measure.
-        job: what the sides are told.
-        rivals: names of the row's rivals to run.
-        rounds: calls of each side.
+        Returns:
+            A row of the published JSON for each rival.
 
-    Returns:
-        A row of the published JSON for each rival; ratio = rival / ours, round by round.
+        Raises:
+            RuntimeError: a rival's result is not ours, and nothing was timed then; or a side
+                failed, and the message holds its traceback.
+        """
+        if row.shared is not None:
+            say(f"{name}: making what both sides start from")
+            # In a process that ends: this one stays as it is.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                pool.submit(row.shared, job).result()
+        with ExitStack() as stack:
+            sides: dict[str, Side] = {}
+            for side in (OURS, *rivals):
+                say(f"{name}: first call of {side}, not timed")
+                prepare = row.ours if side == OURS else row.rivals[side]
+                own = replace(job, folder=job.folder / side.replace(", ", "-").replace(" ", "-"))
+                sides[side] = stack.enter_context(Side(side, job.threads, prepare, own))
+                first = sides[OURS].first.facts, sides[side].first.facts
+                if side != OURS:
+                    check_alike(f"{name}, ours and {side}", row.check, *first)
+            calls = {side: started.call for side, started in sides.items()}
+            called = take_turns(name, calls, rounds)
+        mib = {side: started.mib for side, started in sides.items()}
+        return rows_of(name, called, mib, row.work(job), self.rates)
 
-    Raises:
-        AssertionError: a rival's result is not ours; nothing is timed then.
-        RuntimeError: a side failed; the message holds its traceback.
-    """
-    if row.shared is not None:
-        bench.say(f"{name}: making what both sides start from")
-        # In a process that ends: this one stays as it is.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            pool.submit(row.shared, job).result()
-    with ExitStack() as stack:
-        sides: dict[str, Side] = {}
-        for side in (OURS, *rivals):
-            bench.say(f"{name}: first call of {side}, not timed")
-            sides[side] = stack.enter_context(_start(row, job, side))
-            if side != OURS:
-                _check(f"{name}, ours and {side}", row, sides[OURS].first.facts, sides[side])
-        calls = {side: started.call for side, started in sides.items()}
-        called = take_turns(name, calls, rounds, bench.say)
-    work = row.work(job)
-    floor_s = work.floor_s(bench.rates)
-    taken = {side: _taken(sides[side], called[side]) for side in sides}
-    return [
-        row_of((name, rival), taken[OURS], taken[rival], work, floor_s)
-        | _facts_of(called[OURS], called[rival])
-        for rival in rivals
-    ]
+    def measure_curve(
+        self, name: str, rounds: int | None = None, frames: int | None = None
+    ) -> dict[str, Any]:
+        """Measure the points against the plain recipe and fit both sides.
 
+        Args:
+            name: of the curve.
+            rounds: calls of each side at each point; None = the curve's.
+            frames: training frames of every point, or, of the curve "frames", of its last; None =
+                the curve's.
 
-def _taken(side: Side, called: Sequence[Called]) -> Taken:
-    gpu = {"peak_gpu_mib": called[-1].gpu_mib} if called[-1].gpu_mib else {}
-    return Taken([one.seconds for one in called], side.mib | gpu)
+        Returns:
+            The curve of the published JSON.
 
-
-def _facts_of(ours: Sequence[Called], theirs: Sequence[Called]) -> dict[str, Any]:
-    """What the sides said of their results, as it is published."""
-    first, rival = ours[0].facts, theirs[0].facts
-    found: dict[str, Any] = {"frames": first.frames}
-    if first.mious:
-        found |= {"miou": max(first.mious), "rival_miou": max(rival.mious)}
-    # A recorded step of ours has fewer phases.
-    common = [phase for phase in first.phases if phase in rival.phases]
-    if common:
-        found["phases"] = {
-            phase: compare(
-                *([called.facts.phases[phase] for called in side] for side in (ours, theirs))
+        Raises:
+            ValueError: fewer than two points are left.
+        """
+        curve = CURVES[name]
+        row = rows(self.config.runtime.device)[curve.row]
+        amounts = [n for n in curve.points if frames is None or name != "frames" or n <= frames]
+        if len(amounts) < 2:
+            raise ValueError(
+                f"the curve of {name} needs two points of {list(curve.points)}; raise --frames"
             )
-            for phase in common
-        }
-    return found
+        rival = next(iter(row.rivals))
+        points = []
+        for amount in amounts:
+            title = f"{curve.row}, {amount} {curve.unit}"
+            job = self._point(name, row, amount, frames or curve.frames or row.frames)
+            (found,) = self.measure(title, row, job, [rival], rounds or curve.rounds)
+            kept = {key: found[key] for key in found if key.removeprefix("rival_") in _POINT}
+            points.append({"work": amount, **kept})
+        fits = {}
+        for side in ("", "rival_"):
+            seconds = [point[f"{side}median_s"] for point in points]
+            fits[f"{side}fit"] = asdict(fit_power_law(amounts, seconds))
+        described = {"name": name, "row": curve.row, "unit": curve.unit, "rival": rival}
+        return {**described, "points": points, **fits}
 
-
-def _start(row: Row, job: Job, name: str) -> Side:
-    own = replace(job, folder=job.folder / name.replace(", ", "-").replace(" ", "-"))
-    return Side(name, job.threads, row.ours if name == OURS else row.rivals[name], own)
-
-
-def _check(names: str, row: Row, ours: Facts, rival: Side) -> None:
-    try:
-        row.check(ours, rival.first.facts)
-    except AssertionError as error:
-        raise AssertionError(f"{names}: {error}") from error
+    def _point(self, name: str, row: Row, amount: int, frames: int) -> Job:
+        """What the sides of a point are told."""
+        if name == "frames":
+            return self.job(row, amount)
+        if name == "runs":
+            return self.job(row, frames, amount)
+        # Twice the area by twice the width, four times by both sides; the frame grows likewise.
+        tall, wide = {1: (1, 1), 2: (1, 2), 4: (2, 2)}[amount]
+        job = self.job(row, frames)
+        data = job.config.data
+        (height, width), (crop_height, crop_width) = data.input_hw, data.crop_hw
+        input_hw, crop_hw = (tall * height, wide * width), (tall * crop_height, wide * crop_width)
+        return job.configured(with_section(job.config, "data", input_hw=input_hw, crop_hw=crop_hw))

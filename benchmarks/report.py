@@ -1,95 +1,111 @@
-"""The machine that figures belong to, and the figures as a table."""
+"""The figures as tables, and the curves as a picture."""
 
-import importlib.metadata
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engine.rundir import write_text
-from engine.runtime.environment import describe_environment
+from benchmarks.figures import OURS
+from benchmarks.fit import PowerLaw
+from engine.rundir import whole_file
 
 _TOO_SHORT_S = 1e-4
 """Below this a phase is only the marks around it."""
 
-_COLUMNS = (
-    *("work", "frames", "ours", "floor", "rival", "rival's", "ratio", "quartiles"),
-    *("MiB, ours", "rival's", "mIoU, ours", "rival's"),
-)
 _LOG_WIDTH = 160
 """A log has no width of its own, and no row should be cut there."""
 
-
-def describe_machine() -> dict[str, Any]:
-    """Processor, threads, versions of ours and of the rivals, commit."""
-    described = describe_environment(fingerprint="").model_dump(exclude={"dataset_fingerprint"})
-    for name in ("opencv-python-headless", "albumentations", "torchmetrics", "scikit-learn"):
-        described["versions"][name] = importlib.metadata.version(name)
-    return described
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write figures as JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+_PANEL_INCHES, _DOTS_PER_INCH = 5.2, 100
+_OURS, _RIVAL = "#0066cc", "#cc5500"
+"""Blue and orange, which nobody's eyes take for one another."""
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Print a table of rows of the JSON: a line a row and rival, phases below theirs."""
     if not rows:
         return
-    lines: list[list[str]] = []
+    table = _table(
+        "ratio = rival / ours, median of the rounds; floor: share of our time that this machine's "
+        "copy or matrix product would need for the same bytes or operations; MiB: peak beyond what "
+        "was there before, mapped files apart",
+        *("work", "frames", "ours", "floor", "rival", "rival's", "ratio", "quartiles"),
+        *("MiB, ours", "rival's", "mIoU, ours", "rival's"),
+    )
     for row in rows:
-        ours_mib, rival_mib = _mib(row)
-        lines.append(
-            [
-                row["name"],
-                str(row.get("frames", "")),
-                _seconds(row["median_s"]),
-                f"{row['share_of_floor']:.0%}",
-                row["rival"],
-                _seconds(row["rival_median_s"]),
-                f"{row['ratio']:.2f}",
-                "{:.2f} .. {:.2f}".format(*row["quartiles"]),
-                ours_mib,
-                rival_mib,
-                *(f"{row[key]:.4f}" if key in row else "" for key in ("miou", "rival_miou")),
-            ]
+        table.add_row(
+            row["name"],
+            str(row.get("frames", "")),
+            _seconds(row["median_s"]),
+            f"{row['share_of_floor']:.0%}",
+            row["rival"],
+            _seconds(row["rival_median_s"]),
+            f"{row['ratio']:.2f}",
+            "{:.2f} .. {:.2f}".format(*row["quartiles"]),
+            *_mib(row),
+            *(f"{row[key]:.4f}" if key in row else "" for key in ("miou", "rival_miou")),
         )
         for phase, figures in row.get("phases", {}).items():
             ours_s, rival_s = figures["median_s"], figures["rival_median_s"]
             share = f"{ours_s / row['median_s']:.0%} of it"
             ratio = f"{figures['ratio']:.2f}" if ours_s > _TOO_SHORT_S else ""
-            lines.append([f"  {phase}", "", _seconds(ours_s), share, "", _seconds(rival_s), ratio])
-    _print_table(
-        "ratio = rival / ours, median of the rounds; floor: share of our time that this machine's "
-        "copy or matrix product would need for the same bytes or operations; MiB: peak beyond what "
-        "was there before, mapped files apart",
-        _COLUMNS,
-        lines,
-    )
+            table.add_row(f"  {phase}", "", _seconds(ours_s), share, "", _seconds(rival_s), ratio)
+    _print(table)
 
 
 def print_curves(curves: Sequence[dict[str, Any]]) -> None:
     """Print a table of the costs against work: the points, and the fitted laws below them."""
     for curve in curves:
-        fits = (curve["fit"], curve["rival_fit"])
-        lines: list[list[str]] = []
+        fits, unit = (curve["fit"], curve["rival_fit"]), curve["unit"]
+        table = _table(
+            f"{curve['row']} against {unit}, rival: {curve['rival']}",
+            *(unit, "ours", "rival's", "ratio", "MiB, ours", "rival's"),
+        )
         for point in curve["points"]:
             ours_s, rival_s = point["median_s"], point["rival_median_s"]
             times = _seconds(ours_s), _seconds(rival_s), f"{rival_s / ours_s:.2f}"
-            lines.append([str(point["work"]), *times, *_mib(point)])
+            table.add_row(str(point["work"]), *times, *_mib(point))
         for title, key in (("exponent", "exponent"), ("off by at most", "worst")):
-            lines.append([title, *(f"{fit[key]:.3f}" for fit in fits)])
+            table.add_row(title, *(f"{fit[key]:.3f}" for fit in fits))
         for title, key in (("one unit", "constant_s"), ("start-up", "startup_s")):
-            lines.append([title, *(_seconds(fit[key]) for fit in fits)])
-        _print_table(
-            f"{curve['row']} against {curve['unit']}, rival: {curve['rival']}",
-            (curve["unit"], "ours", "rival's", "ratio", "MiB, ours", "rival's"),
-            lines,
-        )
+            table.add_row(title, *(_seconds(fit[key]) for fit in fits))
+        _print(table)
+
+
+def draw_curves(curves: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw cost against work on logarithmic axes, a panel a curve, as PNG; whole or not at all.
+
+    Args:
+        curves: of the published JSON, at least one.
+        path: the file.
+    """
+    # Only pictures need the extra.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    size = (_PANEL_INCHES * len(curves), _PANEL_INCHES)
+    figure = Figure(size, dpi=_DOTS_PER_INCH, layout="constrained")
+    for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        work = [point["work"] for point in curve["points"]]
+        along = np.geomspace(min(work), max(work))
+        for prefix, name, colour in (("rival_", curve["rival"], _RIVAL), ("", OURS, _OURS)):
+            law = PowerLaw(**curve[f"{prefix}fit"])
+            axes.plot(work, [p[f"{prefix}median_s"] for p in curve["points"]], "o", color=colour)
+            label = f"{name}: {law.startup_s:.2g} s + {law.constant_s:.2g} s x^{law.exponent:.2f}"
+            axes.plot(along, [law.seconds(x) for x in along.tolist()], color=colour, label=label)
+        axes.set(xscale="log", yscale="log", xlabel=curve["unit"], ylabel="seconds")
+        axes.set_title(f"{curve['row']}: seconds against {curve['unit']}")
+        axes.set_xticks(work, [str(amount) for amount in work])
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g} s")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _mib(figures: dict[str, Any]) -> list[str]:
@@ -105,10 +121,12 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
 
 
-def _print_table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+def _table(title: str, *columns: str) -> Table:
     table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="left" if column in ("work", "rival") else "right")
-    for line in lines:
-        table.add_row(*line)
+    return table
+
+
+def _print(table: Table) -> None:
     Console(width=None if Console().is_terminal else _LOG_WIDTH).print(table)

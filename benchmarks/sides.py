@@ -1,26 +1,28 @@
 """One side of a benchmark in a process of its own, called in turns with its rivals.
 
 Two sides in one process would share what one of them sets up: the allocator's thresholds, thread
-pools, compiled code, and the memory that either left behind.
+pools, compiled code, and the memory that either left behind. Their memory is sampled from outside.
 """
 
+import contextlib
 import ctypes
 import gc
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from benchmarks.figures import Called, Facts
-from benchmarks.memory import PeakMemory, tree_memory
 
 _QUIET_S = 0.05
 """Threads of a pool spin for some milliseconds after their work; the next side is not to pay."""
@@ -30,6 +32,15 @@ _PR_SET_PDEATHSIG = 1
 
 _LEAVE_S = 10.0
 """How long a side may take to end its workers before it is stopped."""
+
+_EVERY_S = 0.02
+"""Between two looks at memory; each costs a millisecond a process, and more where gigabytes are
+resident."""
+
+_LEFT_ALONE = 20
+"""So many times what a look took, the process is left alone: it cannot map memory meanwhile."""
+
+_MIB = 1024
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,8 @@ class Side:
 
     Attributes:
         first: the first call, untimed: compilation, first pages.
-        mib: what the preparation and the first call took at most, beyond the bare process.
+        mib: by its key in the JSON, what the preparation and the first call took at most, beyond
+            the bare process; of the GPU, what all calls did.
     """
 
     def __init__(
@@ -68,24 +80,25 @@ class Side:
             RuntimeError: the side failed; the message holds its traceback.
         """
         self.name = name
+        self.mib: dict[str, float] = {}
         # A forked process would inherit this one's threads' locks, but not the threads.
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        others = set(multiprocessing.active_children())
-        begun = self._pool.submit(_told, _begin, threads, *arguments)
-        (self._process,) = set(multiprocessing.active_children()) - others
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        # The modules of the arguments are imported by the bare process, which every side needs;
+        # that of `prepare` comes later and counts as the side's own.
+        self._process = spawn.Process(target=_serve, args=(theirs, threads, arguments))
+        self._process.start()
+        theirs.close()
         try:
-            pid: int = self._answer(begun)
+            pid: int = self._answer()
             before = tree_memory(pid)
             with PeakMemory(pid) as memory:
-                self._do(_prepare, prepare, *arguments)
-                self.first = self.call()
+                self.first = self._ask(prepare)
         except BaseException:
             self.close()
             raise
-        own, mapped = (
-            max(0.0, peak - bare) for peak, bare in zip(memory.peak, before, strict=True)
-        )
-        self.mib = {"peak_extra_mib": own, "peak_mapped_mib": mapped}
+        own, mapped = np.maximum(0, np.subtract(memory.peak, before)).tolist()
+        self.mib = {"peak_extra_mib": own, "peak_mapped_mib": mapped, **self.mib}
 
     def __enter__(self) -> Self:
         return self
@@ -99,47 +112,96 @@ class Side:
         Raises:
             RuntimeError: the side failed.
         """
-        called: Called = self._do(_run)
-        return called
+        return self._ask(True)
 
     def close(self) -> None:
         """End the process."""
-        self._pool.shutdown(wait=False)
+        with contextlib.suppress(OSError):  # It may have ended already.
+            self._pipe.send(False)
         self._process.join(_LEAVE_S)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
 
-    def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self._answer(self._pool.submit(_told, function, *arguments))
+    def _ask(self, order: Callable[..., Prepared] | bool) -> Called:
+        self._pipe.send(order)
+        called: Called = self._answer()
+        if called.gpu_mib:
+            self.mib["peak_gpu_mib"] = called.gpu_mib
+        return called
 
-    def _answer(self, asked: Future[Any]) -> Any:
+    def _answer(self) -> Any:
         try:
-            return asked.result()
-        except BrokenProcessPool:
-            self._pool.shutdown()  # which knows the exit code by then
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
             raise RuntimeError(
                 f"{self.name} ended with exit code {self._process.exitcode}; -9 means that the "
                 "machine ran out of memory: use fewer --frames"
             ) from None
-        except RuntimeError as error:
-            raise RuntimeError(f"{self.name} failed:\n{error}") from None
+        if isinstance(answer, str):
+            raise RuntimeError(f"{self.name} failed:\n{answer}")
+        return answer
 
 
-_PREPARED: list[Prepared] = []
-"""In a side's process, what it does."""
+class TreeMemory(NamedTuple):
+    """Memory of a tree of processes, MiB; pages that several share are counted once.
+
+    Attributes:
+        own: anonymous and shared memory, which only ends with the processes.
+        mapped: pages of mapped files, which the kernel may drop at any moment.
+    """
+
+    own: float
+    mapped: float
 
 
-def _told(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except Exception:  # noqa: BLE001 - whatever it is, the other process reports it
-        # As text, since not every exception survives the way.
-        raise RuntimeError(traceback.format_exc()) from None
+def tree_memory(pid: int) -> TreeMemory:
+    """Of the process and its descendants, by their proportional set sizes (man 5 proc)."""
+    own_kib = mapped_kib = 0
+    members = [pid]
+    for member in members:
+        process = Path(f"/proc/{member}")
+        try:
+            for children in process.glob("task/*/children"):
+                members += map(int, children.read_text(encoding="ascii").split())
+            lines = (process / "smaps_rollup").read_text(encoding="ascii").splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It ended meanwhile.
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+        own_kib += kib["Pss_Anon"] + kib["Pss_Shmem"]
+        mapped_kib += kib["Pss_File"]
+    return TreeMemory(own_kib / _MIB, mapped_kib / _MIB)
 
 
-def _begin(threads: int, *_: Any) -> int:
-    """Make the bare process: what every side needs, the modules of the arguments among it."""
+class PeakMemory:
+    """Within a `with` block, follows a process tree's memory; afterwards `peak` holds the most."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak = TreeMemory(0.0, 0.0)
+        self._pid, self._stop = pid, threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="memory")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        last, took_s = False, 0.0
+        while not last:
+            last = self._stop.wait(max(_EVERY_S, _LEFT_ALONE * took_s))
+            start_s = time.perf_counter()
+            now = tree_memory(self._pid)
+            took_s = time.perf_counter() - start_s
+            self.peak = TreeMemory(*map(max, self.peak, now))
+
+
+def _serve(pipe: Connection, threads: int, arguments: tuple[Any, ...]) -> None:
+    """In a side's process: be bare, be prepared, then run as often as the other end asks."""
     import torch
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -148,17 +210,20 @@ def _begin(threads: int, *_: Any) -> int:
     # This process was spawned, and would spawn its workers too; a user's does what is usual.
     multiprocessing.set_start_method(None, force=True)
     torch.set_num_threads(threads)
-    return os.getpid()
+    pipe.send(os.getpid())
+    try:
+        prepared, again = pipe.recv()(*arguments), True
+        while again:
+            pipe.send(_run(prepared))
+            again = pipe.recv()
+    except Exception:  # noqa: BLE001 - whatever it is, the other process reports it
+        # As text, since not every exception survives the way.
+        pipe.send(traceback.format_exc())
 
 
-def _prepare(prepare: Callable[..., Prepared], *arguments: Any) -> None:
-    _PREPARED.append(prepare(*arguments))
-
-
-def _run() -> Called:
+def _run(prepared: Prepared) -> Called:
     import torch
 
-    (prepared,) = _PREPARED
     prepared.reset()
     gc.collect()
     time.sleep(_QUIET_S)

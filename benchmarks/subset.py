@@ -1,15 +1,23 @@
-"""Some frames of a dataset as a dataset folder of its own, made of links."""
+"""Some frames of a dataset as a dataset of its own, and what was made of them for both sides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from engine.config import ROOMS, Config
 from engine.data.folds import Folds, make_folds
 from engine.frames.index import Dataset, DatasetError, Fault, Sample
+
+STEPS_PER_EPOCH = 100
+"""Of the schedule that the timed steps are taken from."""
 
 _Item = TypeVar("_Item")
 
@@ -50,6 +58,50 @@ class Subset:
         return self.config.runtime.threads or torch.get_num_threads()
 
 
+@dataclass(frozen=True, eq=False)
+class Job(Subset):
+    """One measurement.
+
+    Attributes:
+        networks: folder of `benchmarks.rows.shared.networks`.
+        shared: folder of what else was made for both sides.
+        folder: a side's own, empty.
+        models: how many runs are blended.
+        runs: folders of two finished runs whose probabilities are blended; empty = stand-ins.
+    """
+
+    networks: Path
+    shared: Path
+    folder: Path
+    models: int = 2
+    runs: tuple[Path, ...] = ()
+
+    def start(self) -> dict[str, Tensor]:
+        """Weights that a timed step begins with."""
+        return load_file(self.shared / "start.safetensors")
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (B, C, h, w), depth (B, h, w) and label (B, h, w) of a timed step."""
+        parts = load_file(self.shared / "batch.safetensors")
+        return parts["image"], parts["depth"], parts["label"]
+
+    def network(self, number: int) -> Path:
+        """What `benchmarks.rows.ours.experiment` is given for a shared network."""
+        return self.networks / str(number)
+
+    def store(self, model: int) -> Path:
+        """The store of a run: float16 (N, C, h, w)."""
+        return self.shared / f"prob{model}.npy"
+
+    def stores(self) -> list[NDArray[np.float16]]:
+        """All stores, mapped as a run keeps them."""
+        return [np.load(self.store(model), mmap_mode="r") for model in range(self.models)]
+
+    def labels(self) -> list[NDArray[np.uint8]]:
+        """N labels (H, W) of all training frames, 255 = ignore."""
+        return [pixels(sample.label) for sample in self.dataset.train.samples]
+
+
 def open_subset(config: Config, frames: int, folder: Path) -> Subset:
     """Link `frames` training frames, evenly spread, and their share of the test frames.
 
@@ -74,8 +126,10 @@ def open_subset(config: Config, frames: int, folder: Path) -> Subset:
     chosen = evenly(train, frames)
     chosen_test = evenly(test, round(len(test) * len(chosen) / len(train)))
     for split, samples in (("train", chosen), ("test", chosen_test)):
-        for sample in samples:
-            _link(sample, folder / split)
+        for kind, file in (item for sample in samples for item in sample.present.items()):
+            link = folder / split / kind / file.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
     scenes = [f"{s.stem},{s.scene}\n" for s in (*chosen, *chosen_test) if s.scene is not None]
     if scenes:
         (folder / "scenes.csv").write_text("".join(["stem,scene\n", *scenes]), encoding="utf-8")
@@ -97,17 +151,21 @@ def with_section(config: Config, section: str, **changes: object) -> Config:
     return Config.model_validate({**config.model_dump(), section: fields})
 
 
+def reseeded(config: Config, number: int) -> Config:
+    """The config with a seed so much higher."""
+    return with_section(config, "training", seed=config.training.seed + number)
+
+
+def pixels(path: Path | None) -> NDArray[Any]:
+    """What Pillow decodes of one of a training frame's files, which has them all."""
+    assert path is not None, "a training frame lacks a file"
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def _split(dataset: Dataset, config: Config) -> tuple[Config, Folds]:
     """The experiment's folds, of fewer blocks where the frames do not fill as many."""
     data, samples = config.data, dataset.train.samples
     blocks = max(1, min(data.blocks_per_fold, len(samples) // data.folds))
     config = with_section(config, "data", blocks_per_fold=blocks)
     return config, make_folds(samples, data.fold_kind, data.folds, data.fold_seed, blocks)
-
-
-def _link(sample: Sample, folder: Path) -> None:
-    for kind in ("image", "depth", "label"):
-        file: Path | None = getattr(sample, kind)
-        if file is not None:
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            (folder / kind / file.name).symlink_to(file.resolve())

@@ -1,30 +1,27 @@
-"""python -m benchmarks.throughput: the engine against the published recipe in today's libraries."""
+"""python -m benchmarks.throughput: the engine against the published recipe in today's libraries.
+
+The recipe is written with OpenCV, albumentations and segmentation_models_pytorch
+(benchmarks/plain): same experiment, same frames, each side in processes of its own, called in
+turns. A side whose result is wrong is not timed. Sizes: lite = EfficientNet-Lite0 at 192 x 256,
+full = ConvNeXt-Base at 576 x 768. Any field of the config can be set, above all --data.root.
+"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.command import at_least, check_installed, load_size, say
+from benchmarks import command
 from engine.cli import ConfigError, parse_command_line
 from engine.command import run_main
 from engine.config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.measure import Bench
 
 ROWS = (
-    "data cached",
-    "data cold",
-    "decode",
-    "train step",
-    "validation",
-    "epoch",
-    "oof",
-    "blend",
-    "chain",
+    *("data cached", "data cold", "decode", "train step", "validation"),
+    *("epoch", "oof", "blend", "chain"),
 )
 CURVES = ("frames", "crops", "runs")
 
@@ -32,90 +29,50 @@ CURVES = ("frames", "crops", "runs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and report; returns the exit code."""
     options, config = _parse(arguments)
-    check_installed()
-    if options.gpu:
-        _check_gpu()
+    command.check_ready(
+        *("cv2", "albumentations", "matplotlib", "segmentation_models_pytorch"), gpu=options.gpu
+    )
+    from benchmarks.figures import say
+    from benchmarks.gate import fallen, read_earlier
+    from engine.views.store import open_store
+
     for run in options.runs or ():
-        _check_run(run)
+        try:
+            open_store(run / "oof")
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(f"--runs: {error}") from error
     settings = _settings(options, config)
-    earlier = None
-    if options.gate:
-        from benchmarks.gate import read_earlier
-
-        # Before anything is measured: a wrong file is to be known now, not in an hour.
-        earlier = read_earlier(options.gate, settings)
-    try:
-        rows = _measure_and_report(options, config, settings)
-    except AssertionError as error:
-        raise RuntimeError(f"a result is wrong, so it was not timed: {error}") from error
-    if earlier is None:
-        return 0
-    from benchmarks.gate import fallen
-
-    lines = fallen(earlier, rows)
-    say("\n".join(["gate: a ratio fell", *lines]) if lines else "gate: no ratio fell")
+    # Before anything is measured: a wrong file is to be known now, not in an hour.
+    earlier = read_earlier(options.gate, settings) if options.gate else None
+    rows = _measure_and_report(options, config, settings)
+    lines = [] if earlier is None else fallen(earlier, rows)
+    if earlier is not None:
+        say("\n".join(["gate: a ratio fell", *lines]) if lines else "gate: no ratio fell")
     return 1 if lines else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput",
-        description="Time the engine against the published recipe written with OpenCV, "
-        "albumentations and segmentation_models_pytorch (benchmarks/plain): same experiment, same "
-        "frames, each side in processes of its own, called in turns. A side whose result is wrong "
-        "is not timed. Any field of the config can be set, above all --data.root.",
-        allow_abbrev=False,
-    )
-    sizes = (
-        "experiment: lite = EfficientNet-Lite0 at 192 x 256, full = ConvNeXt-Base at 576 x 768 "
-        "(default: lite, with --gpu full)"
-    )
-    curves = (
-        f"cost against work, some of {', '.join(CURVES)}; without a name: none (default: all, or "
-        "none with --rows)"
-    )
-    rows = f"only these of: {', '.join(map(repr, ROWS))}"
-    runs = (
-        "blend these finished runs of the same frames (default: two networks trained for a "
-        "moment, which agree on little)"
-    )
-    frames = "training frames of every row (default: by row)"
-    rivals = "only these of each row's rivals, such as plain"
-    gate = "exit with 1 if a ratio fell, by more than its spread, below that of this JSON"
-    add = parser.add_argument
-    add("--size", choices=("full", "lite"), help=sizes)
-    add("--rows", nargs="+", choices=ROWS, metavar="ROW", help=rows)
-    add("--curves", nargs="*", choices=CURVES, metavar="CURVE", help=curves)
-    add("--rivals", nargs="+", metavar="NAME", help=rivals)
-    add("--frames", type=at_least(2), metavar="N", help=frames)
+    parser = command.parser("throughput", __doc__)
+    add, at_least = parser.add_argument, command.at_least
+    add("--size", choices=("full", "lite"), help="default: lite; with --gpu full")
+    add("--rows", nargs="+", choices=ROWS, metavar="ROW", help=f"only some of {ROWS}")
+    curves = f"some of {', '.join(CURVES)}, or none (default: all; with --rows none)"
+    add("--curves", nargs="*", choices=CURVES, metavar="CURVE", help=f"cost against work: {curves}")
+    add("--rivals", nargs="+", metavar="NAME", help="only these of each row's, such as plain")
+    add("--frames", type=at_least(2), metavar="N", help="training frames (default: by row)")
     add("--rounds", type=at_least(1), metavar="N", help="calls of each side (default: by row)")
+    runs = "blend these finished runs of the same frames (default: two hardly trained networks)"
     add("--runs", nargs=2, type=Path, metavar="RUN", help=runs)
     add("--gpu", action="store_true", help="both sides on the CUDA device")
-    add("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     add("--plot", type=Path, metavar="FILE", help="draw the curves as PNG")
+    gate = "exit with 1 if a ratio fell, by more than its spread, below that of this JSON"
     add("--gate", type=Path, metavar="FILE", help=gate)
     options, flags = parse_command_line(parser, arguments)
     options.size = options.size or ("full" if options.gpu else "lite")
     if options.curves is None:
         options.curves = [] if options.rows else list(CURVES)
     options.rows = options.rows or list(ROWS)
-    return options, load_size(options.size, flags, "cuda" if options.gpu else "cpu")
-
-
-def _check_gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise ConfigError("--gpu, but torch finds no CUDA device; leave it out to use the CPU")
-
-
-def _check_run(run: Path) -> None:
-    from engine.views.store import open_store
-
-    try:
-        open_store(run / "oof")
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"--runs: {error}") from error
+    return options, command.load_size(options.size, flags, "cuda" if options.gpu else "cpu")
 
 
 def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
@@ -140,40 +97,34 @@ def _measure_and_report(
 
     import torch
 
+    from benchmarks.figures import say
     from benchmarks.measure import Bench
-    from benchmarks.rates import machine_rates
-    from benchmarks.report import describe_machine, print_curves, print_rows, write_json
+    from benchmarks.report import draw_curves, print_curves, print_rows
+    from benchmarks.timing import machine_rates
 
     say("measuring the machine")
     threads = config.runtime.threads or torch.get_num_threads()
     rates = machine_rates(threads, config.runtime.device)
-    machine = {**describe_machine(), "rates": rates}
+    machine = {**command.describe_machine(), "rates": rates}
     content: dict[str, Any] = {"machine": machine, "settings": settings, "rows": [], "curves": []}
     with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:
-        bench = Bench(config, Path(folder), rates, say, tuple(options.runs or ()))
+        bench = Bench(config, Path(folder), rates, tuple(options.runs or ()))
         for kind, found in _measured(bench, options):
             content[kind] += found
             if options.json:
                 # After each part: what was measured in an hour is not lost by what comes next.
-                write_json(options.json, content)
+                command.write_json(options.json, content)
     print_rows(content["rows"])
     print_curves(content["curves"])
     if options.plot and content["curves"]:
-        from benchmarks.plot import draw_curves
-
         draw_curves(content["curves"], options.plot)
-    rows: list[dict[str, Any]] = content["rows"]
-    return rows
+    return list(content["rows"])
 
 
 def _measured(
     bench: "Bench", options: argparse.Namespace
-) -> "Iterator[tuple[str, list[dict[str, Any]]]]":
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the JSON of each row, then of each curve, with "rows" or "curves", where it belongs."""
-    from dataclasses import replace
-
-    from benchmarks.curves import curves, measure_curve
-    from benchmarks.measure import measure
     from benchmarks.rows.catalogue import rows
 
     known = rows(bench.config.runtime.device)
@@ -183,13 +134,9 @@ def _measured(
         if not rivals:
             raise ConfigError(f"--rivals: {name!r} has only {', '.join(map(repr, row.rivals))}")
         job = bench.job(row, options.frames or row.frames)
-        yield "rows", measure(bench, name, row, job, rivals, options.rounds or row.rounds)
+        yield "rows", bench.measure(name, row, job, rivals, options.rounds or row.rounds)
     for name in options.curves:
-        curve = curves()[name]
-        row = known[curve.row]
-        row = replace(row, frames=options.frames or curve.frames or row.frames)
-        rounds = options.rounds or curve.rounds
-        yield "curves", [measure_curve(bench, name, curve, row, rounds, options.frames)]
+        yield "curves", [bench.measure_curve(name, options.rounds, options.frames)]
 
 
 if __name__ == "__main__":

@@ -1,18 +1,24 @@
-"""Time operations against one another, interleaved in one process; what is wrong is not timed."""
+"""Time operations against one another, interleaved in one process; what is wrong is not timed.
+
+And what the machine can do at best: the floors that a measured time is held against.
+"""
 
 import ctypes
 import gc
+import statistics
 import time
-from collections.abc import Callable, Mapping
+import timeit
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
-from torch import Tensor
 
-from benchmarks.figures import OURS, Called, Work, take_turns
+from benchmarks.figures import OURS, Called, Work, check_alike, say, take_turns
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt: man 3 mallopt."""
@@ -25,6 +31,13 @@ _AHEAD_CYCLES = 10_000_000
 _FLUSH_BYTES = 1 << 28
 """More than the second-level cache of any GPU: a call finds none of its inputs there."""
 
+_COPIED_FLOATS = 1 << 26
+"""256 MiB: more than any cache of a desktop, and no first touch of memory within the timing."""
+_GEMM_SIDE = 2048
+_CUDA_GEMM_SIDE = 8192
+"""A GPU is not full with less."""
+_ROUNDS = 5
+
 
 @dataclass(frozen=True)
 class Case:
@@ -32,55 +45,50 @@ class Case:
 
     Attributes:
         name: of the row.
-        ours: does the work once and returns its result.
-        rivals: the same work by other means, by their names.
+        sides: by name, ours first: does the work once and returns its result.
         work: what must be moved and computed.
-        check: takes a rival's name, our result and its result; raises AssertionError if they
-            differ by more than rounding.
-        device: where both sides work; on a GPU it is the device's time that is taken.
+        check: takes our result and a rival's; raises AssertionError if they differ by more than
+            rounding.
+        device: where all sides work; on a GPU it is the device's time that is taken.
+        threads: of PyTorch and OpenCV.
     """
 
     name: str
-    ours: Callable[[], Any]
-    rivals: Mapping[str, Callable[[], Any]]
+    sides: Mapping[str, Callable[[], Any]]
     work: Work
-    check: Callable[[str, Any, Any], None]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def sides(self) -> dict[str, Callable[[], Any]]:
-        """Ours and the rivals by name."""
-        return {OURS: self.ours, **self.rivals}
+    check: Callable[[Any, Any], None]
+    device: torch.device
+    threads: int = field(default_factory=torch.get_num_threads)
 
 
-def time_case(case: Case, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """Check every rival's result against ours, then time them in turns: seconds by side.
+def time_case(case: Case, rounds: int) -> dict[str, list[Called]]:
+    """Check every rival's result against ours, then time them in turns: the calls by side.
 
     Args:
         case: what to run.
         rounds: how often each side runs; within a round each runs once, in alternating order.
-        say: told what is going on, in a few words.
 
     Raises:
-        AssertionError: a result is wrong; nothing is timed then.
+        RuntimeError: a result is wrong; nothing is timed then.
     """
     say(f"{case.name}: checking")
-    expected = case.ours()
-    for name, rival in case.rivals.items():
-        # The first call of a compiled rival compiles it, which is not timed.
-        case.check(name, expected, rival())
-    del expected
-    # What lives now need not be walked before each run, which would leave the caches cold.
-    gc.collect()
-    gc.freeze()
-    seconds = _seconds if case.device.type == "cpu" else _gpu_seconds
-    calls = {name: partial(_once, call, seconds) for name, call in case.sides.items()}
-    taken = take_turns(case.name, calls, rounds, say)
-    return {name: [called.seconds for called in made] for name, made in taken.items()}
+    with threads_of(case.threads):
+        expected = case.sides[OURS]()
+        for rival, call in case.sides.items():
+            if rival != OURS:
+                # The first call of a compiled rival compiles it, which is not timed.
+                check_alike(f"{case.name}, ours and {rival}", case.check, expected, call())
+        del expected
+        # What lives now need not be walked before each run, which would leave the caches cold.
+        gc.collect()
+        gc.freeze()
+        seconds = _seconds if case.device.type == "cpu" else _gpu_seconds
+        calls = {side: partial(_once, call, seconds) for side, call in case.sides.items()}
+        return take_turns(case.name, calls, rounds)
 
 
-def extra_memory(case: Case) -> dict[str, float]:
-    """Peak extra memory of one call of each side, in MiB: resident, or of the GPU's.
+def extra_memory(case: Case) -> dict[str, dict[str, float]]:
+    """By side the peak extra memory of one call, in MiB: resident, or of the GPU's.
 
     To be called after all timing: it makes the allocator hand freed memory back at once, which
     slows every side down but shows each allocation.
@@ -90,14 +98,49 @@ def extra_memory(case: Case) -> dict[str, float]:
         libc.mallopt(parameter, 64 * 1024)
     on_cpu = case.device.type == "cpu"
     peak_mib = partial(_peak_mib, libc=libc) if on_cpu else _peak_gpu_mib
-    return {name: peak_mib(call) for name, call in case.sides.items()}
+    with threads_of(case.threads):
+        return {side: {"peak_extra_mib": peak_mib(call)} for side, call in case.sides.items()}
 
 
-def assert_close(rival: str, ours: Tensor, theirs: Tensor, *, rtol: float, atol: float) -> None:
-    """`torch.testing.assert_close` whose message names the rival."""
-    torch.testing.assert_close(
-        ours, theirs, rtol=rtol, atol=atol, msg=lambda text: f"{rival}: {text}"
-    )
+def machine_rates(
+    threads: int, device: str = "cpu", *, tensor_cores: bool = True
+) -> dict[str, float]:
+    """Both rates of a device: bytes a second of a copy, operations a second of a product.
+
+    Args:
+        threads: of PyTorch, where the device is the CPU.
+        device: "cpu", or a CUDA device.
+        tensor_cores: multiply in bfloat16 on a GPU, what the engine's networks run in there.
+            Otherwise, as on the CPU, in float32.
+
+    Returns:
+        `copy_bytes_s`, read and written together; `gemm_flop_s`, additions and multiplications.
+    """
+    with threads_of(threads):
+        source = torch.ones(_COPIED_FLOATS, device=device)
+        target = torch.zeros_like(source)
+        copied_s = _median_s(lambda: target.copy_(source), device)
+        size = _GEMM_SIDE if device == "cpu" else _CUDA_GEMM_SIDE
+        dtype = torch.bfloat16 if tensor_cores and device != "cpu" else torch.float32
+        # Random: a GPU runs faster, for want of power, where it multiplies ones or zeros.
+        side = torch.randn(size, size, device=device).to(dtype)
+        product = torch.empty_like(side)
+        multiplied_s = _median_s(lambda: torch.mm(side, side, out=product), device)
+    copied, multiplied = 2 * source.nbytes, 2 * size**3
+    return {"copy_bytes_s": copied / copied_s, "gemm_flop_s": multiplied / multiplied_s}
+
+
+@contextmanager
+def threads_of(count: int) -> Iterator[None]:
+    """PyTorch and OpenCV on so many threads within the block."""
+    before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        cv2.setNumThreads(before_cv)
 
 
 def _once(call: Callable[[], Any], seconds: Callable[[Callable[[], Any]], float]) -> Called:
@@ -157,7 +200,13 @@ def _peak_mib(call: Callable[[], Any], libc: ctypes.CDLL) -> float:
 
 
 def _status_mib(key: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {key}; memory is measured on Linux only")
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    kib = dict(line.split(":", maxsplit=1) for line in lines)[key].split()[0]
+    return int(kib) / 1024
+
+
+def _median_s(call: Callable[[], object], device: str) -> float:
+    wait = torch.cuda.synchronize if device != "cpu" else bool
+    seconds = timeit.repeat(lambda: (call(), wait()), number=1, repeat=_ROUNDS + 1)
+    # The first call warms up.
+    return statistics.median(seconds[1:])

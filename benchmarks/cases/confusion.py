@@ -3,7 +3,7 @@
 Axes: B batch, C class, H W label pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ from kernels.confusion import confusion, reference
 _B, _C, _HW = 79, 13, (480, 640)
 
 
-def cases(device: torch.device) -> Iterator[Case]:
+def case(device: torch.device) -> Case:
     """Counting; on a GPU without the libraries that have none."""
     label_BHW = blocky_labels((_B, *_HW), _C)
     generator = torch.Generator().manual_seed(1)
@@ -30,34 +30,32 @@ def cases(device: torch.device) -> Iterator[Case]:
     prediction_BHW = torch.where(wrong_BHW | (label_BHW == IGNORE_INDEX), other_BHW, label_BHW)
     label_BHW, prediction_BHW = label_BHW.to(device), prediction_BHW.to(device)
 
-    def bincount() -> Tensor:
-        label_N, prediction_N = label_BHW.numpy().ravel(), prediction_BHW.numpy().ravel()
-        return torch.from_numpy(selection.confusion(prediction_N, label_N, _C))
-
-    def torchmetrics() -> Tensor:
-        matrix: Tensor = tm.multiclass_confusion_matrix(
-            prediction_BHW, label_BHW, num_classes=_C, ignore_index=IGNORE_INDEX
-        )
-        return matrix
-
-    def scikit_learn() -> Tensor:
-        label_N, prediction_N = label_BHW.numpy().ravel(), prediction_BHW.numpy().ravel()
-        valid_N = label_N != IGNORE_INDEX
-        matrix = sklearn.metrics.confusion_matrix(
-            label_N[valid_N], prediction_N[valid_N], labels=np.arange(_C)
-        )
-        return torch.from_numpy(matrix)
-
-    rivals: dict[str, Callable[[], Tensor]] = {
-        "eager": partial(reference.confusion, prediction_BHW, label_BHW, _C),
-        "torchmetrics": torchmetrics,
+    both = prediction_BHW, label_BHW
+    sides: dict[str, Callable[[], Tensor]] = {
+        "ours": partial(confusion, *both, _C),
+        "eager": partial(reference.confusion, *both, _C),
+        "torchmetrics": partial(
+            tm.multiclass_confusion_matrix, *both, num_classes=_C, ignore_index=IGNORE_INDEX
+        ),
     }
     if device.type == "cpu":
-        rivals |= {"bincount": bincount, "scikit-learn": scikit_learn}
-    work = Work(prediction_BHW.nbytes + label_BHW.nbytes, 0, torch.get_num_threads())
-    ours = partial(confusion, prediction_BHW, label_BHW, _C)
-    yield Case("confusion", ours, rivals, work, _check, device)
+        sides |= {"bincount": partial(_bincount, *both), "scikit-learn": partial(_sklearn, *both)}
+    work = Work(prediction_BHW.nbytes + label_BHW.nbytes, 0)
+    return Case("confusion", sides, work, _check, device)
 
 
-def _check(rival: str, ours: Tensor, theirs: Tensor) -> None:
-    assert torch.equal(ours, theirs), f"{rival} counts otherwise: {theirs}, we {ours}"
+def _bincount(prediction_BHW: Tensor, label_BHW: Tensor) -> Tensor:
+    label_N, prediction_N = label_BHW.numpy().ravel(), prediction_BHW.numpy().ravel()
+    return torch.from_numpy(selection.confusion(prediction_N, label_N, _C))
+
+
+def _sklearn(prediction_BHW: Tensor, label_BHW: Tensor) -> Tensor:
+    label_N, prediction_N = label_BHW.numpy().ravel(), prediction_BHW.numpy().ravel()
+    valid_N = label_N != IGNORE_INDEX
+    pairs = label_N[valid_N], prediction_N[valid_N]
+    matrix = sklearn.metrics.confusion_matrix(*pairs, labels=np.arange(_C))
+    return torch.from_numpy(matrix)
+
+
+def _check(ours: Tensor, theirs: Tensor) -> None:
+    assert torch.equal(ours, theirs), f"it counts otherwise: {theirs}, we {ours}"

@@ -4,7 +4,7 @@ Axes: N frames, P pixels of all of them, B rows, C channels, H W pixels of a fra
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Work
 from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
-from benchmarks.timing import Case, assert_close
+from benchmarks.timing import Case
 from kernels.crop_resize import Crops, Encoding, Frames, crop_resize, reference
 
 _BATCH = 4
@@ -33,9 +33,9 @@ _Array = NDArray[Any]
 _ENCODING = Encoding(_MEAN, _STD, depth_range_m=(0.71, 10.0), in_channels=3)
 
 
-def cases(device: torch.device) -> Iterator[Case]:
-    """RGB, depth and label of decoded frames in memory; on the CPU each side on one thread."""
-    image_NHW3, depth_NHW, label_NHW = _frames()
+def case(device: torch.device) -> Case:
+    """RGB, depth and label of decoded frames in memory; each side on one thread."""
+    image_NHW3, depth_NHW, label_NHW = arrays_N = _frames()
     frames = Frames(
         torch.from_numpy(image_NHW3).reshape(-1, 3).to(device),
         torch.from_numpy(depth_NHW).reshape(-1).to(device),
@@ -44,25 +44,23 @@ def cases(device: torch.device) -> Iterator[Case]:
         torch.tensor([_HW] * _BATCH).to(device),
     )
     draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(_BATCH)], dtype=torch.float64)
-    draw_B8 = draw_B8.to(device)
+    asked = frames, draw_B8.to(device), _CROP_HW, _ENCODING
     compose = _albumentations()
 
     def albumentations(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
         out = compose(image=image_HW3, masks=[depth_HW, label_HW])
         return _crops(out["image"], *out["masks"])
 
-    arrays_N = image_NHW3, depth_NHW, label_NHW
-
     def each(chain: Callable[..., Crops]) -> Callable[[], list[Crops]]:
-        return _on_one_core(lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)])
+        return lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)]
 
-    def whole(crop: Callable[..., Crops]) -> Callable[[], Crops]:
-        return _on_one_core(partial(crop, frames, draw_B8, _CROP_HW, _ENCODING))
-
-    rivals: dict[str, Callable[[], Any]] = {"eager": whole(reference.crop_resize)}
+    sides: dict[str, Callable[[], Any]] = {
+        "ours": partial(crop_resize, *asked),
+        "eager": partial(reference.crop_resize, *asked),
+    }
     if device.type == "cpu":
-        rivals |= {"opencv": each(_opencv), "albumentations": each(albumentations)}
-    yield Case("crop_resize", whole(crop_resize), rivals, _work(), _check, device)
+        sides |= {"opencv": each(_opencv), "albumentations": each(albumentations)}
+    return Case("crop_resize", sides, _work(), _check, device, threads=1)
 
 
 def _work() -> Work:
@@ -75,7 +73,7 @@ def _work() -> Work:
     pixels, lines = _CROP_HW[0] * _CROP_HW[1], round(height)
     read, written = round(height * width) * (3 + 2 + 1), pixels * (3 * 4 + 4 + 1)
     flops = 3 * 5 * (pixels + lines * _CROP_HW[1])
-    return Work(_BATCH * (read + written), _BATCH * flops, threads=1)
+    return Work(_BATCH * (read + written), _BATCH * flops)
 
 
 def _frames() -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8]]:
@@ -98,7 +96,6 @@ def _draw() -> list[float]:
 
 def _albumentations() -> A.Compose:
     contrast, brightness = (_CONTRAST, _CONTRAST), (_BRIGHTNESS, _BRIGHTNESS)
-    top, left = _TOP, _LEFT
     return A.Compose(
         [
             A.Resize(*_INPUT_HW),
@@ -106,7 +103,7 @@ def _albumentations() -> A.Compose:
             A.RandomScale((_SCALE - 1, _SCALE - 1), p=1.0),
             A.RandomBrightnessContrast(brightness, contrast, ensure_safe_range=False, p=1.0),
             A.PadIfNeeded(*_CROP_HW, fill=0, fill_mask=IGNORE_INDEX),
-            A.Crop(left, top, left + _CROP_HW[1], top + _CROP_HW[0]),
+            A.Crop(_LEFT, _TOP, _LEFT + _CROP_HW[1], _TOP + _CROP_HW[0]),
             A.Normalize(mean=[m / 255 for m in _MEAN], std=[s / 255 for s in _STD]),
         ]
     )
@@ -114,18 +111,17 @@ def _albumentations() -> A.Compose:
 
 def _opencv(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
     """The same chain by hand, without what this frame does not need (it is padded nowhere)."""
-    size = _INPUT_HW[::-1]
-    scaled = tuple(round(side * _SCALE) for side in size)
-    rows, columns = slice(_TOP, _TOP + _CROP_HW[0]), slice(_LEFT, _LEFT + _CROP_HW[1])
-    image = cv2.resize(image_HW3, size, interpolation=cv2.INTER_LINEAR)
-    image = cv2.resize(cv2.flip(image, 1), scaled, interpolation=cv2.INTER_LINEAR)[rows, columns]
-    lit = np.clip(image.astype(np.float32) * (1 + _CONTRAST) + 255 * _BRIGHTNESS, 0, 255)
+    scaled = tuple(round(side * _SCALE) for side in _INPUT_HW[::-1])
+
+    def crop(pixels: _Array, interpolation: int) -> Any:
+        large = cv2.resize(pixels, _INPUT_HW[::-1], interpolation=interpolation)
+        small = cv2.resize(cv2.flip(large, 1), scaled, interpolation=interpolation)
+        return small[_TOP : _TOP + _CROP_HW[0], _LEFT : _LEFT + _CROP_HW[1]]
+
+    image = crop(image_HW3, cv2.INTER_LINEAR).astype(np.float32)
+    lit = np.clip(image * (1 + _CONTRAST) + 255 * _BRIGHTNESS, 0, 255)
     normal = (lit - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
-    maps = []
-    for pixels in (depth_HW, label_HW):
-        large = cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
-        mirrored = cv2.flip(large, 1)
-        maps.append(cv2.resize(mirrored, scaled, interpolation=cv2.INTER_NEAREST)[rows, columns])
+    maps = (crop(pixels, cv2.INTER_NEAREST) for pixels in (depth_HW, label_HW))
     return _crops(normal, *maps)
 
 
@@ -135,32 +131,18 @@ def _crops(image_hw3: _Array, depth_hw: _Array, label_hw: _Array) -> Crops:
     return Crops(image_B3hw, depth_Bhw, torch.from_numpy(label_hw.astype(np.uint8))[None])
 
 
-def _on_one_core(call: Callable[[], Any]) -> Callable[[], Any]:
-    def limited() -> Any:
-        before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        try:
-            return call()
-        finally:
-            torch.set_num_threads(before)
-            cv2.setNumThreads(before_cv)
-
-    return limited
-
-
-def _check(rival: str, ours: Crops, theirs: Crops | list[Crops]) -> None:
-    if isinstance(theirs, list):
-        theirs = Crops(*(torch.cat(parts) for parts in zip(*theirs, strict=True)))
-    assert [tensor.shape for tensor in ours] == [tensor.shape for tensor in theirs], rival
-    if rival == "eager":
+def _check(ours: Crops, theirs: Crops | list[Crops]) -> None:
+    each = [theirs] if isinstance(theirs, Crops) else theirs
+    whole = Crops(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+    assert [tensor.shape for tensor in ours] == [tensor.shape for tensor in whole]
+    if isinstance(theirs, Crops):
         # PyTorch multiplies by the reciprocal where it divides by a number on a GPU.
-        assert_close(rival, ours.depth_Bhw, theirs.depth_Bhw, rtol=2e-7, atol=0.0)
-        assert torch.equal(ours.label_Bhw, theirs.label_Bhw), rival
-        assert_close(rival, ours.image_BChw, theirs.image_BChw, rtol=0.0, atol=1e-5)
+        torch.testing.assert_close(ours.depth_Bhw, whole.depth_Bhw, rtol=2e-7, atol=0.0)
+        torch.testing.assert_close(ours.label_Bhw, whole.label_Bhw, rtol=0, atol=0)
+        torch.testing.assert_close(ours.image_BChw, whole.image_BChw, rtol=0.0, atol=1e-5)
         return
     # The chains resample twice and round to bytes between: the same picture, not the same bits.
-    image_gap = (ours.image_BChw - theirs.image_BChw).abs() * torch.tensor(_STD)[:, None, None]
-    assert float(image_gap.mean()) < 2.0, f"{rival}: images differ by {image_gap.mean()} of 255"
-    other = float((ours.label_Bhw != theirs.label_Bhw).double().mean())
-    assert other < 0.05, f"{rival}: {other:.1%} of the labels differ"
+    image_gap = (ours.image_BChw - whole.image_BChw).abs() * torch.tensor(_STD)[:, None, None]
+    assert float(image_gap.mean()) < 2.0, f"images differ by {image_gap.mean()} of 255"
+    other = float((ours.label_Bhw != whole.label_Bhw).double().mean())
+    assert other < 0.05, f"{other:.1%} of the labels differ"

@@ -4,11 +4,9 @@
     data.py        OpenCV decodes, albumentations augments, a DataLoader's workers run it
     model.py       segmentation_models_pytorch's FPN and a head for depth
     loss.py        cross-entropy on full-resolution logits, L1 on depth
-    optim.py       schedule, weight average over the state dict
-    training.py    AdamW, steps, epochs, validation, the best weights
-    inference.py   views by cv2.resize, softmax for each temperature, masks
-    selection.py   numpy.bincount, temperature, blend weights by a grid and by SLSQP
-    run.py         folds, out-of-fold probabilities, temperature, submission, blend
+    training.py    a run: folds, AdamW, schedule, epochs, validation, an average of the state dict
+    inference.py   views by cv2.resize, out-of-fold probabilities, temperature, submission, blend
+    selection.py   numpy.bincount, mIoU, blend weights by a grid and by SLSQP
 
 It reads the engine's config and is told which frames belong to which fold, so that both sides
 train one experiment from the same weights; none of the work is done by the engine.

@@ -1,6 +1,6 @@
 """Frames from files by OpenCV, augmented by albumentations, in the workers of a DataLoader.
 
-Axes: H W pixels of a frame, h w of a crop.
+Axes: H W pixels of a frame, h w of a crop, 2 row and column.
 """
 
 import os
@@ -20,38 +20,35 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.plain.recipe import Recipe
-from engine.config import Config, TrainingConfig
+from engine.config import Config
 from engine.frames.listing import Sample
 from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
 
 Array = NDArray[Any]
+Samples = Sequence[Sample]
 
 
 class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Augmented training crops: image (C, h, w) float32, depth (h, w) metres, label (h, w)."""
 
-    def __init__(self, samples: Sequence[Sample], config: Config, seed: int) -> None:
+    def __init__(self, samples: Samples, config: Config, seed: int) -> None:
         data, normalisation = config.data, input_normalisation(config.model)
-        self.samples, self.crop_hw, self.rgbd = samples, data.crop_hw, config.model.in_channels == 4
-        self.class_aware_p = data.class_aware_p
-        self.is_small = np.zeros(256, bool)
-        self.is_small[[data.classes.index(name) for name in data.small_classes]] = True
+        self.samples, self.data, self.rgbd = samples, data, config.model.in_channels == 4
+        small = [data.classes.index(name) for name in data.small_classes]
+        self.is_small = np.isin(np.arange(256), small)
         self.mean = tuple(round(value) for value in normalisation.mean)
-        self.resize = A.Compose(
-            [A.Resize(*data.input_hw), A.RandomScale(data.scale_limit, p=data.scale_p)],
-            additional_targets={"depth": "mask"},
+        mean, std = (np.divide(x, 255).tolist() for x in (normalisation.mean, normalisation.std))
+        compose = partial(A.Compose, additional_targets={"depth": "mask"})
+        self.resize = compose(
+            [A.Resize(*data.input_hw), A.RandomScale(data.scale_limit, p=data.scale_p)]
         )
-        self.light = A.Compose(
+        self.light = compose(
             [
                 A.HorizontalFlip(p=data.flip_p),
                 A.RandomBrightnessContrast(data.brightness, data.contrast, p=data.jitter_p),
-                A.Normalize(
-                    mean=[value / 255 for value in normalisation.mean],
-                    std=[value / 255 for value in normalisation.std],
-                ),
-            ],
-            additional_targets={"depth": "mask"},
+                A.Normalize(mean, std),
+            ]
         )
         self.reseed(seed)
 
@@ -66,10 +63,8 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         sample = self.samples[index]
-        label_HW = read_label(sample)
-        parts = {"image": read_image(sample), "mask": label_HW, "depth": read_depth(sample)}
-        parts = self._crop(**self.resize(**parts))
-        parts = self.light(**parts)
+        parts = {"image": read_image(sample), "mask": read_label(sample)}
+        parts = self.light(**self._crop(**self.resize(**parts, depth=read_depth(sample))))
         image_hwC = with_depth(parts["image"], parts["depth"]) if self.rgbd else parts["image"]
         return (
             torch.from_numpy(np.ascontiguousarray(image_hwC.transpose(2, 0, 1))),
@@ -79,36 +74,32 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
 
     def _crop(self, image: Array, mask: Array, depth: Array) -> dict[str, Array]:
         """Crop at random or around a pixel of a small class; pad where the frame is too small."""
-        missing = [max(0, crop - side) for crop, side in zip(self.crop_hw, mask.shape, strict=True)]
-        if any(missing):
-            top, left = (int(self.random.integers(0, gap + 1)) for gap in missing)
-            border = (top, missing[0] - top, left, missing[1] - left)
+        height, width = self.data.crop_hw
+        last_2 = np.subtract(mask.shape, (height, width))
+        if last_2.min() < 0:
+            missing_2 = np.maximum(0, -last_2)
+            top, left = (int(self.random.integers(0, gap + 1)) for gap in missing_2)
+            border = (top, missing_2[0] - top, left, missing_2[1] - left)
             image = cv2.copyMakeBorder(image, *border, cv2.BORDER_CONSTANT, value=self.mean)
             mask = cv2.copyMakeBorder(mask, *border, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
             depth = cv2.copyMakeBorder(depth, *border, cv2.BORDER_CONSTANT, value=0)
-        height, width = self.crop_hw
-        last_top, last_left = mask.shape[0] - height, mask.shape[1] - width
-        small = np.empty(0, np.int64)
-        if self.random.random() < self.class_aware_p:
-            small = np.flatnonzero(self.is_small[mask])
-        if len(small):
-            row, column = divmod(int(self.random.choice(small)), mask.shape[1])
-            top = min(max(row - height // 2, 0), last_top)
-            left = min(max(column - width // 2, 0), last_left)
+            last_2 = np.maximum(0, last_2)
+        aware = self.random.random() < self.data.class_aware_p
+        small_N = np.flatnonzero(self.is_small[mask]) if aware else ()
+        if len(small_N):
+            middle_2 = np.unravel_index(self.random.choice(small_N), mask.shape)
+            top, left = np.clip(np.subtract(middle_2, (height // 2, width // 2)), 0, last_2)
         else:
-            top = int(self.random.integers(0, last_top + 1))
-            left = int(self.random.integers(0, last_left + 1))
+            top, left = (int(self.random.integers(0, last + 1)) for last in last_2)
         window = np.s_[top : top + height, left : left + width]
         return {"image": image[window], "mask": mask[window], "depth": depth[window]}
 
 
-def training_loader(
-    dataset: CropDataset, training: TrainingConfig, recipe: Recipe, seed: int
-) -> DataLoader[Any]:
-    """Shuffled whole batches; the workers live as long as the loader."""
+def crop_loader(samples: Samples, config: Config, recipe: Recipe, seed: int) -> DataLoader[Any]:
+    """Shuffled whole batches of crops; the workers live as long as the loader."""
     return DataLoader(
-        dataset,
-        batch_size=min(training.batch_size, len(dataset)),
+        CropDataset(samples, config, seed),
+        batch_size=min(config.training.batch_size, len(samples)),
         shuffle=True,
         drop_last=True,
         num_workers=recipe.workers,
@@ -119,21 +110,19 @@ def training_loader(
     )
 
 
-def frame_loader(
-    samples: Sequence[Sample], batch_size: int, *, workers: int, depth: bool
-) -> DataLoader[Any]:
+def frame_loader(samples: Samples, config: Config, recipe: Recipe) -> DataLoader[Any]:
     """Whole frames in order, in lists of what `read_frames` gives; alone if their sizes differ."""
     one_size = len({sample.hw for sample in samples}) == 1
     return DataLoader(
         samples,  # type: ignore[arg-type] # any sequence will do; the workers decode
-        batch_size=batch_size if one_size else 1,
-        num_workers=workers,
-        collate_fn=partial(read_frames, depth=depth),
+        batch_size=config.inference.batch_size if one_size else 1,
+        num_workers=recipe.workers,
+        collate_fn=partial(read_frames, depth=config.model.input == "rgbd"),
         worker_init_fn=_start_worker,
     )
 
 
-def read_frames(samples: Sequence[Sample], *, depth: bool) -> list[tuple[Array, Array, Array]]:
+def read_frames(samples: Samples, *, depth: bool) -> list[tuple[Array, Array, Array]]:
     """Image (H, W, 3) uint8, depth (H, W) uint16, label (H, W) uint8 of each; or no depth."""
     nothing = np.zeros((0, 0), np.uint16)
     return [(read_image(s), read_depth(s) if depth else nothing, read_label(s)) for s in samples]

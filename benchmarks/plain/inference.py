@@ -1,10 +1,18 @@
-"""Views of whole frames: cv2.resize before the network, softmax and cv2.resize after it.
+"""From networks to a submission: views, out-of-fold predictions, a temperature, a blend.
 
-Axes: B frames of a batch, T temperatures, C classes, H W pixels of the base size.
+A view is the frame by cv2.resize before the network, softmax and cv2.resize after it.
+
+Axes: B frames of a batch, T temperatures, M runs, C classes, H W pixels of the base size.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+import operator
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from benchmarks.plain.data import Array, frame_loader, with_depth
-from benchmarks.plain.model import DepthFpn
+from benchmarks.plain.data import Array, Samples, frame_loader, read_label, with_depth
+from benchmarks.plain.model import DepthFpn, build_model
 from benchmarks.plain.recipe import Recipe
-from benchmarks.plain.selection import confusion
+from benchmarks.plain.selection import confusion, grid_weights, mean_iou, resized
 from engine.config import Config
-from engine.frames.listing import Sample
+from engine.frames.index import Dataset
 from engine.model.network import input_normalisation
 
 Frames = Sequence[tuple[Array, Array, Array]]
@@ -32,38 +40,33 @@ class Predictor:
     config: Config
     recipe: Recipe
 
-    def validate(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+    def validate(self, samples: Samples) -> NDArray[np.int64]:
         """(C, C) confusion of single-view predictions at the labels' own resolution."""
         classes = len(self.config.data.classes)
         count_CC = np.zeros((classes, classes), np.int64)
-        for frames in self.batches(samples):
-            prob_TBHWC = self.view_probabilities(frames, 1.0, flip=False)
-            for prob_HWC, (_, _, label_HW) in zip(prob_TBHWC[0], frames, strict=True):
+        for frames in frame_loader(samples, self.config, self.recipe):
+            (prob_BHWC,) = self.view_probabilities(frames, 1.0, flip=False)
+            for prob_HWC, (_, _, label_HW) in zip(prob_BHWC, frames, strict=True):
                 count_CC += confusion(winners(prob_HWC, label_HW.shape), label_HW, classes)
         return count_CC
 
-    def predict_fold(self, samples: Sequence[Sample]) -> Iterator[tuple[Array, Array]]:
+    def predict_fold(self, samples: Samples) -> Iterator[tuple[Array, Array]]:
         """Yield every frame's mean over views at every temperature, (T, H, W, C), and its label."""
         temperatures = self.config.inference.temperatures
-        for frames in self.batches(samples):
-            if self.recipe.shared_passes:
-                prob_TBHWC = self.mean_over_views(frames, temperatures)
-            else:
-                # As the published scripts do: each temperature is a prediction of its own.
-                prob_TBHWC = np.concatenate(
-                    [self.mean_over_views(frames, (t,)) for t in temperatures]
-                )
+        # The published scripts predict anew for each temperature.
+        groups = [temperatures] if self.recipe.shared_passes else [(t,) for t in temperatures]
+        for frames in frame_loader(samples, self.config, self.recipe):
+            parts = [self.mean_over_views(frames, group) for group in groups]
             for b, (_, _, label_HW) in enumerate(frames):
-                yield prob_TBHWC[:, b], label_HW
+                yield np.concatenate([part_TBHWC[:, b] for part_TBHWC in parts]), label_HW
 
     def mean_over_views(self, frames: Frames, temperatures: Sequence[float]) -> NDArray[np.float32]:
         """(T, B, H, W, C) mean probabilities over scales and flips; one pass a view."""
         flips = (False, True) if self.config.inference.flip else (False,)
-        (first, *rest) = ((scale, flip) for scale in self.config.inference.scales for flip in flips)
-        total_TBHWC = self.view_probabilities(frames, first[0], temperatures, flip=first[1])
-        for scale, flip in rest:
-            total_TBHWC += self.view_probabilities(frames, scale, temperatures, flip=flip)
-        total_TBHWC /= 1 + len(rest)
+        views = list(itertools.product(self.config.inference.scales, flips))
+        seen = (self.view_probabilities(frames, scale, temperatures, flip=f) for scale, f in views)
+        total_TBHWC = functools.reduce(operator.iadd, seen)
+        total_TBHWC /= len(views)
         return total_TBHWC
 
     @torch.inference_mode()
@@ -75,8 +78,7 @@ class Predictor:
         view_hw = tuple(max(int(side * scale + 1e-6) // 32, 1) * 32 for side in base_hw)
         images = np.stack([_network_input(frame, view_hw, self.config) for frame in frames])
         image_BCHW = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(self.recipe.device)
-        format_ = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        image_BCHW = image_BCHW.contiguous(memory_format=format_)
+        image_BCHW = image_BCHW.contiguous(memory_format=self.recipe.memory_format)
         with self.recipe.autocast():
             logits_BCHW, _ = self.model(image_BCHW.flip(-1) if flip else image_BCHW)
         out_TBHWC = np.empty((len(temperatures), len(frames), *base_hw, logits_BCHW.shape[1]), "f4")
@@ -87,24 +89,119 @@ class Predictor:
                 out_TBHWC[t, b] = resized(prob_HWC, base_hw)
         return out_TBHWC
 
-    def batches(self, samples: Sequence[Sample]) -> Iterator[Frames]:
-        """The frames, decoded by a DataLoader."""
-        size, depth = self.config.inference.batch_size, self.config.model.input == "rgbd"
-        yield from frame_loader(samples, size, workers=self.recipe.workers, depth=depth)
+
+Unseen = tuple[Predictor, NDArray[np.int64]]
+"""A fold's network, and the training frames that it never saw."""
 
 
-def resized(map_HWC: Array, hw: Sequence[int]) -> Array:
-    """Bilinear resizing by OpenCV."""
-    small_HWC: Array = cv2.resize(
-        np.ascontiguousarray(map_HWC), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR
-    )
-    return small_HWC
+@dataclass(frozen=True)
+class PlainRun:
+    """What a run left: `best{fold}.pt` and `prob.npy` in its folder, and what was chosen."""
+
+    config: Config
+    folder: Path
+    temperature: float
+    miou_T: tuple[float, ...]
+    """OOF mIoU by temperature."""
+    pixels: int
+    """that were counted"""
+
+
+def out_of_fold(
+    config: Config, dataset: Dataset, folder: Path, predictors: Iterable[Unseen]
+) -> PlainRun:
+    """Predict at every temperature, choose one and keep its store.
+
+    Args:
+        config: the experiment.
+        dataset: its frames.
+        folder: where `prob.npy` goes.
+        predictors: of the folds.
+    """
+    samples, temperatures = dataset.train.samples, config.inference.temperatures
+    classes = len(config.data.classes)
+    height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0)
+    half_hw = int(height) // 2, int(width) // 2
+    count_TCC = np.zeros((len(temperatures), classes, classes), np.int64)
+    folder.mkdir(parents=True, exist_ok=True)
+    files_T = [folder / f"prob_t{temperature:g}.npy" for temperature in temperatures]
+    shape = len(samples), classes, *half_hw
+    stores_T = [np.lib.format.open_memmap(file, "w+", np.float16, shape) for file in files_T]
+    for predictor, validation in predictors:
+        predicted = predictor.predict_fold([samples[i] for i in validation])
+        for i, (prob_THWC, label_HW) in zip(validation, predicted, strict=True):
+            for t, prob_HWC in enumerate(prob_THWC):
+                mask_HW = winners(prob_HWC, label_HW.shape)
+                count_TCC[t] += confusion(mask_HW, label_HW, classes)
+                stores_T[t][i] = resized(prob_HWC, half_hw).transpose(2, 0, 1)
+    miou_T = tuple(mean_iou(count_CC) for count_CC in count_TCC)
+    best = int(np.argmax(miou_T))
+    for store in stores_T:
+        store.flush()
+    files_T.pop(best).rename(folder / "prob.npy")
+    for file in files_T:
+        file.unlink()
+    return PlainRun(config, folder, temperatures[best], miou_T, int(count_TCC[0].sum()))
+
+
+def blend(
+    runs: Sequence[PlainRun], dataset: Dataset, file: Path, recipe: Recipe
+) -> tuple[Any, float]:
+    """The best of 101 weights of two runs, and the submission of their blend.
+
+    Returns:
+        The two weights and the blend's OOF mIoU.
+    """
+    stores_M = [np.load(run.folder / "prob.npy", mmap_mode="r") for run in runs]
+    labels_N = [read_label(sample) for sample in dataset.train.samples]
+    weight_M, miou = grid_weights(stores_M, labels_N)
+    weighted = list(zip(runs, weight_M.tolist(), strict=True))
+    write_submission(weighted, dataset.test.samples, file, recipe)
+    return weight_M, miou
+
+
+def write_submission(
+    runs: Sequence[tuple[PlainRun, float]], samples: Samples, file: Path, recipe: Recipe
+) -> None:
+    """Masks of the test frames by the weighted mean of the runs' folds, as .npy and .zip."""
+    if not samples:
+        return
+    # Frame by frame, the runs side by side: no probabilities wait on disk.
+    streams = [_probabilities(finished, weight, samples, recipe) for finished, weight in runs]
+    masks = [
+        winners(np.sum(prob_MHWC, axis=0), sample.hw)
+        for sample, *prob_MHWC in zip(samples, *streams, strict=True)
+    ]
+    np.save(file, np.stack(masks))
+    with zipfile.ZipFile(file.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(file, file.name)
+
+
+def load_best(config: Config, file: Path, recipe: Recipe) -> Predictor:
+    """A fold's averaged weights in evaluation mode."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return Predictor(build_model(config, recipe, state).eval(), config, recipe)
 
 
 def winners(prob_HWC: Array, hw: Sequence[int]) -> NDArray[np.uint8]:
     """(H, W) classes of largest probability at another size."""
     mask_HW: NDArray[np.uint8] = resized(prob_HWC, hw).argmax(axis=2).astype(np.uint8)
     return mask_HW
+
+
+def _probabilities(
+    finished: PlainRun, weight: float, samples: Samples, recipe: Recipe
+) -> Iterator[NDArray[np.float32]]:
+    """Yield every frame's (H, W, C) sum over a run's folds of its weighted mean over views."""
+    config, folds = finished.config, finished.config.data.folds
+    files = [finished.folder / f"best{fold}.pt" for fold in range(folds)]
+    models = [load_best(config, file, recipe) for file in files]
+    for frames in frame_loader(samples, config, recipe):
+        sums_BHWC = [
+            weight / folds * model.mean_over_views(frames, (finished.temperature,))[0]
+            for model in models
+        ]
+        yield from np.sum(sums_BHWC, axis=0)
 
 
 def _network_input(

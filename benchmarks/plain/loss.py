@@ -3,6 +3,8 @@
 Axes: B batch, C class, H W pixels.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +19,16 @@ class RecipeLoss:
     def __init__(self, config: Config, device: str) -> None:
         training = config.training
         weights = [training.class_weights.get(name, 1.0) for name in config.data.classes]
-        self.weight_C = torch.tensor(weights, device=device)
-        self.plain = not training.class_weights and training.boundary_weight == 1
-        self.training = training
+        self.depth_weight = training.depth_weight
+        if not training.class_weights and training.boundary_weight == 1:
+            self.segmentation = partial(F.cross_entropy, ignore_index=IGNORE_INDEX)
+        else:
+            self.segmentation = partial(
+                boundary_cross_entropy,
+                weight_C=torch.tensor(weights, device=device),
+                boundary_weight=training.boundary_weight,
+                ignored_edges=training.ignored_edges,
+            )
 
     def __call__(
         self, logits_BCHW: Tensor, depth_BHW: Tensor, label_BHW: Tensor, depth_m_BHW: Tensor
@@ -32,18 +41,9 @@ class RecipeLoss:
             label_BHW: (B, H, W) int64, 255 = ignore.
             depth_m_BHW: (B, H, W) metres, 0 = missing.
         """
-        if self.plain:
-            segmentation = F.cross_entropy(logits_BCHW, label_BHW, ignore_index=IGNORE_INDEX)
-        else:
-            segmentation = boundary_cross_entropy(
-                logits_BCHW,
-                label_BHW,
-                self.weight_C,
-                self.training.boundary_weight,
-                ignored_edges=self.training.ignored_edges,
-            )
+        segmentation = self.segmentation(logits_BCHW, label_BHW)
         depth = depth_l1(depth_BHW, depth_m_BHW)
-        return segmentation + self.training.depth_weight * depth, segmentation, depth
+        return segmentation + self.depth_weight * depth, segmentation, depth
 
 
 def boundary_cross_entropy(
@@ -75,9 +75,8 @@ def boundary_cross_entropy(
 
 def depth_l1(depth_BHW: Tensor, depth_m_BHW: Tensor) -> Tensor:
     """Mean absolute error over pixels whose depth is known; 0 if none is."""
-    target_BHW = (depth_m_BHW.clamp(DEPTH_MIN_M, DEPTH_MAX_M) - DEPTH_MIN_M) / (
-        DEPTH_MAX_M - DEPTH_MIN_M
-    )
+    nearer_m_BHW = depth_m_BHW.clamp(DEPTH_MIN_M, DEPTH_MAX_M) - DEPTH_MIN_M
+    target_BHW = nearer_m_BHW / (DEPTH_MAX_M - DEPTH_MIN_M)
     known_BHW = (depth_m_BHW > 0).float()
     error_BHW = F.l1_loss(depth_BHW.float(), target_BHW, reduction="none") * known_BHW
     return error_BHW.sum() / known_BHW.sum().clamp(min=1)

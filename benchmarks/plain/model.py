@@ -3,6 +3,8 @@
 Shapes: B batch, C classes, H W pixels of the input.
 """
 
+from collections.abc import Mapping
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
@@ -40,28 +42,30 @@ class DepthFpn(nn.Module):
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C, H, W) and normalised depth (B, H, W)."""
         decoded = self.decoder(self.encoder(image_BCHW))
-        logits_BCHW: Tensor = self.segmentation_head(decoded)
-        depth_B1HW: Tensor = self.depth_head(decoded)
-        return logits_BCHW, depth_B1HW[:, 0]
+        return self.segmentation_head(decoded), self.depth_head(decoded)[:, 0]
 
 
-def build_model(config: Config, recipe: Recipe) -> DepthFpn:
-    """A network with the starting weights that the config names, the engine's own tensors.
+def build_model(
+    config: Config, recipe: Recipe, state: Mapping[str, Tensor] | None = None
+) -> DepthFpn:
+    """A network on the recipe's device, in its memory format.
+
+    Args:
+        config: the experiment.
+        recipe: how.
+        state: weights, the engine's names among them; None = the starting weights that the config
+            names, the engine's own tensors.
 
     Raises:
         ValueError: the config has a decoder that the plain recipe lacks.
-        RuntimeError: the weights cannot be had.
+        RuntimeError: the weights cannot be had, or their keys are not the model's.
     """
     model = DepthFpn(config.model, len(config.data.classes))
-    if config.model.weights != "none":
+    if state is not None:
+        model.load_state_dict(state)
+    elif config.model.weights != "none":
         load_weights(model, config.model)
-    return to_device(model, recipe)
-
-
-def to_device(model: DepthFpn, recipe: Recipe) -> DepthFpn:
-    """Move the network to the recipe's device and memory format."""
     if torch.device(recipe.device).type == "cuda":
         # Crops have one size: trying every algorithm once is what one does.
         torch.backends.cudnn.benchmark = True
-    model = model.to(recipe.device)
-    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model
+    return model.to(recipe.device).to(memory_format=recipe.memory_format)

@@ -24,6 +24,11 @@ class Recipe:
     shared_passes: bool = False
     workers: int = 2
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of weights and images."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
         return torch.autocast(torch.device(self.device).type, torch.float16, enabled=self.amp)

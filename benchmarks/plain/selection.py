@@ -3,7 +3,9 @@
 Axes: N frames, M runs, T temperatures, C classes, H W pixels of a label, h w of a stored map.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +20,15 @@ GRID = 101
 
 Stores = Sequence[NDArray[np.floating[Any]]]
 """M arrays (N, C, h, w) of probabilities."""
+
+Labels = Sequence[NDArray[np.uint8]]
+"""N labels (H, W), 255 = ignore."""
+
+
+def resized(map_HWC: NDArray[Any], hw: Sequence[int]) -> NDArray[Any]:
+    """Bilinear resizing by OpenCV, its default."""
+    out_HWC: NDArray[Any] = cv2.resize(np.ascontiguousarray(map_HWC), (hw[1], hw[0]))
+    return out_HWC
 
 
 def confusion(
@@ -37,24 +48,22 @@ def mean_iou(count_CC: NDArray[np.int64]) -> float:
 
 
 def blend_counts(
-    stores_M: Stores,
-    labels_N: Sequence[NDArray[np.uint8]],
-    weights_KM: NDArray[np.float64],
+    stores_M: Stores, labels_N: Labels, weights_KM: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """(K, C, C) counts of the blends by each row of weights; every map is upsampled once."""
     classes = stores_M[0].shape[1]
     count_KCC = np.zeros((len(weights_KM), classes, classes), np.int64)
     for n, label_HW in enumerate(labels_N):
-        full_M = [_upsampled(store[n], label_HW.shape) for store in stores_M]
+        small_M = [store[n].astype(np.float32).transpose(1, 2, 0) for store in stores_M]
+        full_M = [resized(small_hwC, label_HW.shape) for small_hwC in small_M]
         for k, weight_M in enumerate(weights_KM.astype(np.float32)):
-            mixed_HWC = weight_M[0] * full_M[0]
-            for weight, full_HWC in zip(weight_M[1:], full_M[1:], strict=True):
-                mixed_HWC += weight * full_HWC
+            parts_M = (weight * full_HWC for weight, full_HWC in zip(weight_M, full_M, strict=True))
+            mixed_HWC = functools.reduce(operator.iadd, parts_M)
             count_KCC[k] += confusion(mixed_HWC.argmax(2).astype(np.uint8), label_HW, classes)
     return count_KCC
 
 
-def grid_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tuple[Any, float]:
+def grid_weights(stores_M: Stores, labels_N: Labels) -> tuple[Any, float]:
     """The best of 101 weights of the last run, (M,), and its mIoU; the others share the rest.
 
     Of two runs it is the published grid.
@@ -66,7 +75,7 @@ def grid_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tup
     return weights_KM[best], miou_K[best]
 
 
-def slsqp_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tuple[Any, float]:
+def slsqp_weights(stores_M: Stores, labels_N: Labels) -> tuple[Any, float]:
     """SLSQP on the out-of-fold mIoU from equal weights, as the published ensemble does.
 
     The mIoU is constant between the points where a pixel's winner changes, so the finite
@@ -77,16 +86,8 @@ def slsqp_weights(stores_M: Stores, labels_N: Sequence[NDArray[np.uint8]]) -> tu
         return -mean_iou(blend_counts(stores_M, labels_N, weight_M[None])[0])
 
     equal_M = np.full(len(stores_M), 1 / len(stores_M))
-    unit_sum: dict[str, str | Callable[[Any], Any]] = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    unit_sum = {"type": "eq", "fun": lambda weight_M: weight_M.sum() - 1}
     found = scipy.optimize.minimize(
         loss, equal_M, method="SLSQP", bounds=[(0, 1)] * len(stores_M), constraints=[unit_sum]
     )
     return found.x, -float(found.fun)
-
-
-def _upsampled(prob_Chw: NDArray[Any], hw: tuple[int, ...]) -> NDArray[np.float32]:
-    prob_hwC = np.ascontiguousarray(prob_Chw.astype(np.float32).transpose(1, 2, 0))
-    full_HWC: NDArray[np.float32] = cv2.resize(
-        prob_hwC, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR
-    )
-    return full_HWC

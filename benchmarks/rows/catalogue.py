@@ -6,11 +6,12 @@ from functools import partial
 
 from benchmarks.figures import Facts, Work
 from benchmarks.plain.recipe import Recipe
-from benchmarks.rows import blending, decoding, ours, plain, shared, work
-from benchmarks.rows.job import Job
+from benchmarks.rows import light, ours, plain, shared, work
 from benchmarks.sides import Prepared
-from benchmarks.subset import with_section
+from benchmarks.subset import Job, with_section
 from engine.config import Config
+
+Rivals = Mapping[str, Callable[[Job], Prepared]]
 
 _SCORE_TOLERANCE = 0.002
 """mIoU; OpenCV rounds resized images to bytes, the engine does not."""
@@ -36,6 +37,32 @@ _CHANGES: dict[str, dict[str, dict[str, object]]] = {
 number; two folds of three epochs in a chain, validated after the last."""
 
 
+def _alike(ours: Facts, theirs: Facts) -> None:
+    """The same frames, pixels and colours, and scores and a first loss that are alike."""
+    assert ours.frames == theirs.frames, f"frames: {ours.frames} and {theirs.frames}"
+    assert ours.pixels == theirs.pixels, f"pixels: {ours.pixels} and {theirs.pixels}"
+    for number, pair in enumerate(zip(ours.middles, theirs.middles, strict=True)):
+        assert pair[0] == pair[1], f"frame {number}, middle pixel: {pair[0]} and {pair[1]}"
+    # Same batch, same weights; half precision rounds.
+    gap = abs(ours.loss - theirs.loss)
+    assert gap <= 0.01 * ours.loss, f"first losses are {ours.loss} and {theirs.loss}"
+    gaps = [abs(a - b) for a, b in zip(ours.mious, theirs.mious, strict=True)]
+    assert max(gaps, default=0) < _SCORE_TOLERANCE, f"mIoU: {ours.mious} and {theirs.mious}"
+
+
+def _not_worse(ours: Facts, theirs: Facts) -> None:
+    """Ours is not worse, but for pixels that tie to the last bit."""
+    assert ours.mious[0] > theirs.mious[0] - 1e-4, f"mIoU: {ours.mious} and {theirs.mious}"
+
+
+def _blends_hold(ours: Facts, theirs: Facts) -> None:
+    """Both blends score as well as their own runs, but for the maps' half size."""
+    assert ours.frames == theirs.frames, f"frames: {ours.frames} and {theirs.frames}"
+    for name, facts in (("ours", ours), ("plain", theirs)):
+        gap = max(facts.singles) - facts.mious[0]
+        assert gap < 0.05, f"{name}: the blend scores {gap:.4f} less than the best run"
+
+
 @dataclass(frozen=True)
 class Row:
     """What is measured.
@@ -44,19 +71,19 @@ class Row:
         ours: prepares our side.
         rivals: prepare the other sides, by name; the first is the plain recipe.
         work: what no side can do without.
-        check: takes our first result and a rival's; raises AssertionError if they do not match.
         frames: training frames, unless the user names a number.
         rounds: calls of each side, likewise.
+        check: takes our first result and a rival's; raises AssertionError if they do not match.
         shared: makes, once, what both sides start from.
         changes: of the experiment's config, by section and field.
     """
 
     ours: Callable[[Job], Prepared]
-    rivals: Mapping[str, Callable[[Job], Prepared]]
+    rivals: Rivals
     work: Callable[[Job], Work]
-    check: Callable[[Facts, Facts], None]
     frames: int
     rounds: int
+    check: Callable[[Facts, Facts], None] = _alike
     shared: Callable[[Job], None] | None = None
     changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
@@ -75,77 +102,31 @@ def rows(device: str, workers: int = 2) -> dict[str, Row]:
         workers: processes of the recipe's DataLoaders.
     """
     published = Recipe(device, workers=workers)
-    recipe, passes = {"plain": published}, {"plain": published}
-    passes["plain, shared passes"] = replace(published, shared_passes=True)
     # What a user may already do to the recipe to make it faster.
-    faster = {"plain": published}
-    if device == "cpu":
-        faster["plain, channels-last"] = replace(published, channels_last=True)
-    else:
-        faster["plain, AMP"] = replace(published, amp=True)
+    passes = {"plain, shared passes": replace(published, shared_passes=True)}
+    faster = {"plain, channels-last": replace(published, channels_last=True)}
+    if device != "cpu":
+        faster = {"plain, AMP": replace(published, amp=True)}
         faster["plain, AMP, channels-last"] = replace(published, amp=True, channels_last=True)
 
-    decoders = {"plain": decoding.opencv, "Pillow": decoding.pillow}
-    searches = {"plain": blending.grid, "plain SLSQP": blending.slsqp}
-    cached, cold = _rivals(plain.data_cached, recipe), _rivals(plain.data_cold, recipe)
-    steps, epochs = _rivals(plain.train_step, faster), _rivals(plain.epoch, faster)
-    validated, predicted = _rivals(plain.validation, recipe), _rivals(plain.oof, passes)
-    chained = _rivals(plain.chain, recipe)
+    def by(side: Callable[..., Prepared], more: Mapping[str, Recipe] | None = None) -> Rivals:
+        recipes = {"plain": published, **(more or {})}
+        return {name: partial(side, recipe=recipe) for name, recipe in recipes.items()}
+
+    decoders: Rivals = {"plain": light.decoding_by_opencv, "Pillow": light.decoding_by_pillow}
+    searches: Rivals = {"plain": light.blending_by_grid, "plain SLSQP": light.blending_by_slsqp}
     found = {
-        "data cached": Row(ours.data_cached, cached, work.data_cached, _same_frames, 200, 7),
-        "data cold": Row(ours.data_cold, cold, work.data_cold, _same_frames, 200, 5),
-        "decode": Row(decoding.ours, decoders, work.decode, _same_middles, 200, 7),
-        "train step": Row(ours.train_step, steps, work.train_step, _same_loss, 40, 15),
-        "validation": Row(ours.validation, validated, work.validation, _same_scores, 200, 5),
-        "epoch": Row(ours.epoch, epochs, work.epoch, _same_frames, 200, 3),
-        "oof": Row(ours.oof, predicted, work.oof, _same_scores, 100, 3),
-        "blend": Row(blending.ours, searches, work.blend_weights, _not_worse, 20, 3),
-        "chain": Row(ours.chain, chained, work.chain, _blends_hold, 24, 2),
+        "data cached": Row(ours.data_cached, by(plain.data_cached), work.data_cached, 200, 7),
+        "data cold": Row(ours.data_cold, by(plain.data_cold), work.data_cold, 200, 5),
+        "decode": Row(light.decoding, decoders, work.decode, 200, 7),
+        "train step": Row(ours.train_step, by(plain.train_step, faster), work.train_step, 40, 15),
+        "validation": Row(ours.validation, by(plain.validation), work.validation, 200, 5),
+        "epoch": Row(ours.epoch, by(plain.epoch, faster), work.epoch, 200, 3),
+        "oof": Row(ours.oof, by(plain.oof, passes), work.oof, 100, 3),
+        "blend": Row(light.blending, searches, work.blend_weights, 20, 3, _not_worse),
+        "chain": Row(ours.chain, by(plain.chain), work.chain, 24, 2, _blends_hold),
     }
     return {
         name: replace(row, shared=_SHARED.get(name), changes=_CHANGES.get(name, {}))
         for name, row in found.items()
     }
-
-
-def _rivals(
-    side: Callable[..., Prepared], recipes: Mapping[str, Recipe]
-) -> dict[str, Callable[[Job], Prepared]]:
-    return {name: partial(side, recipe=recipe) for name, recipe in recipes.items()}
-
-
-def _same_frames(ours: Facts, theirs: Facts) -> None:
-    """Both worked on as many frames."""
-    assert ours.frames == theirs.frames, f"frames: {ours.frames} and {theirs.frames}"
-
-
-def _same_middles(ours: Facts, theirs: Facts) -> None:
-    """Both decoded the same frames to the same colours, depths and classes."""
-    for number, pair in enumerate(zip(ours.middles, theirs.middles, strict=True)):
-        assert pair[0] == pair[1], f"frame {number}, middle pixel: {pair[0]} and {pair[1]}"
-
-
-def _same_loss(ours: Facts, theirs: Facts) -> None:
-    """The first losses are equal: same batch, same weights; half precision rounds."""
-    gap = abs(ours.loss - theirs.loss)
-    assert gap < 0.01 * ours.loss, f"first losses are {ours.loss} and {theirs.loss}"
-
-
-def _same_scores(ours: Facts, theirs: Facts) -> None:
-    """The same pixels are counted and score alike, at every temperature."""
-    assert ours.pixels == theirs.pixels, f"pixels: {ours.pixels} and {theirs.pixels}"
-    gaps = [abs(a - b) for a, b in zip(ours.mious, theirs.mious, strict=True)]
-    assert max(gaps) < _SCORE_TOLERANCE, f"mIoU: {ours.mious} and {theirs.mious}"
-
-
-def _not_worse(ours: Facts, theirs: Facts) -> None:
-    """Ours is not worse, but for pixels that tie to the last bit."""
-    assert ours.mious[0] > theirs.mious[0] - 1e-4, f"mIoU: {ours.mious} and {theirs.mious}"
-
-
-def _blends_hold(ours: Facts, theirs: Facts) -> None:
-    """Both blends score as well as their own runs, but for the maps' half size."""
-    _same_frames(ours, theirs)
-    for name, facts in (("ours", ours), ("plain", theirs)):
-        gap = max(facts.singles) - facts.mious[0]
-        assert gap < 0.05, f"{name}: the blend scores {gap:.4f} less than the best run"

@@ -1,56 +1,57 @@
-"""The engine's side of every row; none of the recipe's libraries is imported here."""
+"""The engine's side of every row, and its parts as other benchmarks use them.
+
+All that benchmarks ask of the engine's insides is here; none of the recipe's libraries is imported.
+"""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from benchmarks import engine_parts
 from benchmarks.figures import Facts
-from benchmarks.rows import decoding
-from benchmarks.rows.job import STEPS_PER_EPOCH, Job
+from benchmarks.rows.light import first_epoch
 from benchmarks.sides import Prepared
-from benchmarks.subset import with_section
+from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, reseeded, with_section
 from engine import blend, train
-from engine.data.sources import Batch, Source
+from engine.data.augment import draw, epoch_order
+from engine.data.inputs import InputSpec
+from engine.data.sources import Batch, Source, make_source
+from engine.experiment import Experiment
+from engine.model.network import input_normalisation
 from engine.report.summary import Summary
 from engine.rundir import RunDir
+from engine.runtime.device import set_up_device
+from engine.training.loop import FoldTraining
 from engine.training.phases import PhaseClock
 from engine.training.step import EpochSums, learning_rate
+from engine.views.predictor import Predictor, open_predictor
+from engine.views.store import ProbStoreWriter, oof_layout, predict_fold
 from kernels.metrics import mean_iou
+
+_KEY = "benchmark"
+"""In the place of every hash: nothing that a benchmark leaves is continued by another."""
 
 
 def data_cached(job: Job) -> Prepared:
     """The engine's source, its frames decoded by an earlier run."""
-    run = engine_parts.experiment(job, job.folder)
-    source, epochs = engine_parts.open_source(run), count()
-    return Prepared(lambda: _consumed(engine_parts.batches(run, source, next(epochs))))
+    return _epochs(experiment(job, job.folder))
 
 
 def data_cold(job: Job) -> Prepared:
     """The engine's source on its first epoch: frames are decoded, kept and cropped."""
-    run = engine_parts.experiment(job, job.folder)
-    living: list[Source] = []
-
-    def reset() -> None:
-        # The mapping of the last call ends here, outside of the timing.
-        living.clear()
-        _remove(job.folder)
-        decoding.forget_pages(job)
-
-    def first_epoch() -> Facts:
-        living.append(engine_parts.open_source(run))
-        return _consumed(engine_parts.batches(run, living[0], 0))
-
-    return Prepared(first_epoch, reset)
+    run = experiment(job, job.folder)
+    return first_epoch(job, lambda: _epochs(run), lambda: _remove(job.folder))
 
 
 def train_step(job: Job) -> Prepared:
     """One step on a batch that is there: forward, loss, backward, update, average."""
-    fold = engine_parts.begin(engine_parts.experiment(job, job.folder))
+    fold = begin(experiment(job, job.folder))
     fold.learner.network.load_state_dict(job.start())
     device, training = fold.policy.device, job.config.training
     image, depth, label = (part.to(device) for part in job.batch())
@@ -73,19 +74,18 @@ def train_step(job: Job) -> Prepared:
 
 def epoch(job: Job) -> Prepared:
     """Fold 0 from starting weights to the file of its best epoch; one epoch, validated."""
-    run = engine_parts.experiment(job, job.folder)
+    run = experiment(job, job.folder)
 
-    def train_fold() -> Facts:
-        engine_parts.train(run)
+    def whole() -> Facts:
+        train_fold(run)
         return Facts(len(job.dataset.train.samples))
 
-    return Prepared(train_fold, lambda: _remove(run.dir.root))
+    return Prepared(whole, lambda: _remove(run.dir.root))
 
 
 def validation(job: Job) -> Prepared:
     """Validation of a trained network by one view."""
-    run = engine_parts.experiment(job, job.network(0))
-    predictor = engine_parts.load(run).single_view()
+    predictor = load(experiment(job, job.network(0))).single_view()
 
     def validate() -> Facts:
         count_CC = predictor.confusion(job.validation)
@@ -97,11 +97,11 @@ def validation(job: Job) -> Prepared:
 
 def oof(job: Job) -> Prepared:
     """Probabilities of fold 0 by every view, scored at every temperature and stored."""
-    predictor = engine_parts.load(engine_parts.experiment(job, job.network(0)))
-    run = engine_parts.experiment(job, job.folder)
+    predictor = load(experiment(job, job.network(0)))
+    run = experiment(job, job.folder)
 
     def predict() -> Facts:
-        mious, pixels = engine_parts.out_of_fold(run, predictor)
+        mious, pixels = out_of_fold(run, predictor)
         return Facts(len(job.validation), mious=mious, pixels=pixels)
 
     return Prepared(predict, lambda: _remove(run.dir.root))
@@ -114,8 +114,7 @@ def chain(job: Job) -> Prepared:
     def whole() -> Facts:
         runs, out = [job.folder / "0", job.folder / "1"], RunDir(job.folder / "blend")
         for number, folder in enumerate(runs):
-            seeded = with_section(config, "training", seed=config.training.seed + number)
-            train.train(seeded, RunDir(folder), range(config.data.folds))
+            train.train(reseeded(config, number), RunDir(folder), range(config.data.folds))
         blend.blend(blend.Options(runs, out.root))
         singles = tuple(Summary.read(RunDir(run).summary).oof.miou for run in runs)
         miou = Summary.read(out.summary).oof.miou
@@ -124,8 +123,82 @@ def chain(job: Job) -> Prepared:
     return Prepared(whole, lambda: _remove(job.folder))
 
 
-def _consumed(batches: Iterator[Batch]) -> Facts:
-    return Facts(sum(len(batch.index) for batch in batches))
+def experiment(subset: Subset, folder: Path) -> Experiment:
+    """The frames as the engine's experiment, its run folder and frame cache below `folder`."""
+    config = with_section(subset.config, "runtime", cache=str(folder / "cache"))
+    policy = set_up_device(config.runtime)
+    return Experiment(config, RunDir(folder / "run"), subset.dataset, subset.folds, policy, _KEY)
+
+
+def begin(run: Experiment) -> FoldTraining:
+    """Fold 0 before its first step: learner and step."""
+    return FoldTraining(run.task(0), run.policy)
+
+
+def train_fold(run: Experiment, training: Sequence[int] | None = None) -> None:
+    """Train fold 0, on other frames than the split's if they are named."""
+    task = run.task(0)
+    if training is not None:
+        task = replace(task, training=np.array(training), validation=task.validation[:2])
+    run.dir.fold(0).mkdir(parents=True, exist_ok=True)
+    FoldTraining(task, run.policy).run()
+
+
+def first_batch(run: Experiment) -> Batch:
+    """The batch that training would start with, were all frames its own."""
+    # Not `resident`, which would decode every frame for one batch.
+    decoding = replace(run, config=with_section(run.config, "runtime", source="torch"))
+    return next(_batches(decoding, _source(decoding), 0))
+
+
+def load(run: Experiment) -> Predictor:
+    """The trained network of fold 0, by all views."""
+    return open_predictor(run.config, run.dir, [0], run.policy)
+
+
+def out_of_fold(run: Experiment, predictor: Predictor) -> tuple[tuple[float, ...], int]:
+    """Predict fold 0 into the run's store: mIoU by temperature, and how many pixels count."""
+    samples = run.dataset.train.samples
+    writer = ProbStoreWriter(run.dir.oof, oof_layout(run.config, samples, run.folds, _KEY))
+    count_TCC = predict_fold(lambda: predictor, 0, _KEY, samples, writer).counts()
+    writer.finish(run.config.inference.temperatures[0], _KEY)
+    return tuple(mean_iou(count_CC) for count_CC in count_TCC), int(count_TCC[0].sum())
+
+
+def all_views(run: Experiment, fold: FoldTraining) -> Tensor:
+    """(1, T, C, H, W) probabilities of the first frame by every view at every temperature."""
+    predictor = replace(fold.predictor, inference=run.config.inference)
+    _, prob_BTCHW = next(predictor.predict(run.dataset.train.samples[:1]))
+    return prob_BTCHW
+
+
+def _source(run: Experiment) -> Source:
+    """Where an epoch's batches come from."""
+    config, samples = run.config, run.dataset.train.samples
+    spec = InputSpec.of(config.model, input_normalisation(config.model))
+    return make_source(samples, config.data.crop_hw, spec, run.policy, config.runtime)
+
+
+def _batches(run: Experiment, source: Source, epoch: int) -> Iterator[Batch]:
+    """The whole batches of an epoch on all training frames."""
+    split, seed = run.dataset.train, run.config.training.seed
+    hw_N2 = np.array([sample.hw for sample in split.samples], dtype=np.int64)
+    size = min(run.config.training.batch_size, len(hw_N2))
+    order_N = epoch_order(seed, epoch, np.arange(len(hw_N2)))
+    drawn = partial(
+        draw, run.config.data, seed=seed, epoch=epoch, hw=hw_N2, small_pixels=split.small_pixels
+    )
+    steps = range(0, len(hw_N2) - size + 1, size)
+    return source.batches(drawn(index=order_N[first : first + size]) for first in steps)
+
+
+def _epochs(run: Experiment) -> Prepared:
+    source, epochs = _source(run), count()
+
+    def consume() -> Facts:
+        return Facts(sum(len(batch.index) for batch in _batches(run, source, next(epochs))))
+
+    return Prepared(consume)
 
 
 def _remove(folder: Path) -> None:

@@ -6,41 +6,26 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.figures import Facts
-from benchmarks.plain import run as recipe_run
-from benchmarks.plain.data import CropDataset, training_loader
-from benchmarks.plain.inference import Predictor
-from benchmarks.plain.model import DepthFpn, to_device
+from benchmarks.plain import inference, training
+from benchmarks.plain.data import crop_loader
+from benchmarks.plain.model import build_model
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import mean_iou
-from benchmarks.plain.training import Stepper, train_fold
-from benchmarks.rows import decoding
-from benchmarks.rows.job import STEPS_PER_EPOCH, Job
+from benchmarks.rows.light import first_epoch
 from benchmarks.sides import Prepared
-from benchmarks.subset import with_section
+from benchmarks.subset import STEPS_PER_EPOCH, Job, reseeded
 
 
 def data_cached(job: Job, recipe: Recipe) -> Prepared:
     """A DataLoader whose workers run already; the system keeps the files' pages."""
-    training = job.config.training
-    dataset = CropDataset(job.dataset.train.samples, job.config, training.seed)
-    loader = training_loader(dataset, training, recipe, training.seed)
+    samples, seed = job.dataset.train.samples, job.config.training.seed
+    loader = crop_loader(samples, job.config, recipe, seed)
     return Prepared(lambda: Facts(sum(len(batch[0]) for batch in loader)))
 
 
 def data_cold(job: Job, recipe: Recipe) -> Prepared:
     """A new DataLoader, on files that the system has to read again."""
-    living: list[Prepared] = []
-
-    def reset() -> None:
-        # The workers of the last call end here, outside of the timing.
-        living.clear()
-        decoding.forget_pages(job)
-
-    def first_epoch() -> Facts:
-        living.append(data_cached(job, recipe))
-        return living[0].run()
-
-    return Prepared(first_epoch, reset)
+    return first_epoch(job, lambda: data_cached(job, recipe))
 
 
 def train_step(job: Job, recipe: Recipe) -> Prepared:
@@ -48,10 +33,10 @@ def train_step(job: Job, recipe: Recipe) -> Prepared:
     # Not above: it brings the engine's step, whose memory is not the recipe's.
     from engine.training.phases import PhaseClock
 
-    model = DepthFpn(job.config.model, len(job.config.data.classes))
-    model.load_state_dict(job.start())
     clock = PhaseClock(torch.device(recipe.device))
-    stepper = Stepper(to_device(model, recipe), job.config, recipe, STEPS_PER_EPOCH, clock.mark)
+    model = build_model(job.config, recipe, job.start())
+    stepper = training.Stepper(model, job.config, recipe, STEPS_PER_EPOCH)
+    stepper.mark = clock.mark
     image, depth, label = job.batch()
 
     def step() -> Facts:
@@ -68,7 +53,7 @@ def epoch(job: Job, recipe: Recipe) -> Prepared:
     best = job.folder / "best0.pt"
 
     def train() -> Facts:
-        train_fold(job.config, job.training, job.validation, 0, best, recipe)
+        training.train_fold(job.config, job.training, job.validation, 0, best, recipe)
         return Facts(len(job.dataset.train.samples))
 
     return Prepared(train, lambda: best.unlink(missing_ok=True))
@@ -76,7 +61,7 @@ def epoch(job: Job, recipe: Recipe) -> Prepared:
 
 def validation(job: Job, recipe: Recipe) -> Prepared:
     """Validation of a trained network by one view."""
-    predictor = trained(job, recipe)
+    predictor = _trained(job, recipe)
 
     def validate() -> Facts:
         count_CC = predictor.validate(job.validation)
@@ -88,13 +73,11 @@ def validation(job: Job, recipe: Recipe) -> Prepared:
 
 def oof(job: Job, recipe: Recipe) -> Prepared:
     """Probabilities of fold 0 by every view, scored at every temperature and stored."""
-    predictor = trained(job, recipe)
+    fold = [(_trained(job, recipe), job.folds.validation(0))]
 
     def predict() -> Facts:
-        predicted = recipe_run.OutOfFold(job.config, job.dataset, job.folder)
-        predicted.add(predictor, job.folds.validation(0))
-        pixels = int(predicted.count_TCC[0].sum())
-        return Facts(len(job.validation), mious=predicted.finish().miou_T, pixels=pixels)
+        run = inference.out_of_fold(job.config, job.dataset, job.folder, fold)
+        return Facts(len(job.validation), mious=run.miou_T, pixels=run.pixels)
 
     return Prepared(predict)
 
@@ -105,25 +88,16 @@ def chain(job: Job, recipe: Recipe) -> Prepared:
     def whole() -> Facts:
         runs = []
         for number in range(2):
-            seed = job.config.training.seed + number
-            config, folder = (
-                with_section(job.config, "training", seed=seed),
-                job.folder / f"{number}",
-            )
-            runs.append(recipe_run.run(config, job.dataset, job.folds, folder, recipe))
-        _, miou = recipe_run.blend(runs, job.dataset, job.folder / "submission.npy", recipe)
+            config, folder = reseeded(job.config, number), job.folder / str(number)
+            runs.append(training.run(config, job.dataset, job.folds, folder, recipe))
+        _, miou = inference.blend(runs, job.dataset, job.folder / "submission.npy", recipe)
         singles = tuple(max(run.miou_T) for run in runs)
         return Facts(len(job.dataset.train.samples), mious=(miou,), singles=singles)
 
     return Prepared(whole, lambda: shutil.rmtree(job.folder, ignore_errors=True))
 
 
-def trained(job: Job, recipe: Recipe) -> Predictor:
-    """A network of `benchmarks.rows.shared.networks`: same tensors, smp's code.
-
-    Raises:
-        RuntimeError: its keys are not the model's.
-    """
-    model = DepthFpn(job.config.model, len(job.config.data.classes))
-    model.load_state_dict(load_file(job.network(0) / "run" / "fold0" / "best.safetensors"))
-    return Predictor(to_device(model.eval(), recipe), job.config, recipe)
+def _trained(job: Job, recipe: Recipe) -> inference.Predictor:
+    """A network of `benchmarks.rows.shared.networks`: same tensors, smp's code."""
+    state = load_file(job.network(0) / "run" / "fold0" / "best.safetensors")
+    return inference.Predictor(build_model(job.config, recipe, state).eval(), job.config, recipe)

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from benchmarks import engine_parts
-from benchmarks.rows.job import Job
+from benchmarks.rows import ours
 from benchmarks.scene import smooth_probabilities
-from benchmarks.subset import evenly, with_section
+from benchmarks.subset import Job, evenly, reseeded, with_section
 from engine.data.folds import Folds
 from engine.views.store import open_store
 
@@ -24,9 +23,9 @@ _PIXELS = 160 * 192 * 256
 
 def batch(job: Job) -> None:
     """`start.safetensors`, weights of a new network, and `batch.safetensors`, one real batch."""
-    run = engine_parts.experiment(job, job.shared)
-    weights = engine_parts.begin(run).learner.network.state_dict()
-    made = engine_parts.first_batch(run)
+    run = ours.experiment(job, job.shared)
+    weights = ours.begin(run).learner.network.state_dict()
+    made = ours.first_batch(run)
     parts = {"image": made.image_BCHW, "depth": made.depth_BHW, "label": made.label_BHW}
     job.shared.mkdir(parents=True, exist_ok=True)
     for name, tensors in (("start", weights), ("batch", parts)):
@@ -39,13 +38,12 @@ def networks(job: Job) -> None:
     crop_hw, batch_size = job.config.data.crop_hw, job.config.training.batch_size
     frames = max(batch_size, _PIXELS // (crop_hw[0] * crop_hw[1]))
     for number in range(NETWORKS):
-        seed = job.config.training.seed + number
         config = with_section(
-            job.config, "training", seed=seed, epochs=_EPOCHS, validate_every=_EPOCHS
+            reseeded(job.config, number), "training", epochs=_EPOCHS, validate_every=_EPOCHS
         )
-        run = engine_parts.experiment(replace(job, config=config), job.network(number))
+        run = ours.experiment(replace(job, config=config), job.network(number))
         if not run.dir.best(0).exists():
-            engine_parts.train(run, evenly(job.folds.training(0).tolist(), frames))
+            ours.train_fold(run, evenly(job.folds.training(0).tolist(), frames))
 
 
 def stores(job: Job) -> None:
@@ -86,12 +84,10 @@ def _predicted(job: Job, number: int) -> NDArray[np.float16]:
     """Prediction of a network by one view, at half the base size, of all frames."""
     config = with_section(job.config, "inference", scales=[1.0], flip=False, temperatures=[1.0])
     everything = Folds("one", np.zeros_like(job.folds.fold_of), 0.0)
-    trained = engine_parts.experiment(job, job.network(number))
-    run = engine_parts.experiment(
-        replace(job, config=config, folds=everything), job.shared / str(number)
-    )
-    by_one_view = replace(engine_parts.load(trained), inference=config.inference)
-    engine_parts.out_of_fold(run, by_one_view)
+    trained = ours.experiment(job, job.network(number))
+    run = ours.experiment(replace(job, config=config, folds=everything), job.shared / str(number))
+    by_one_view = replace(ours.load(trained), inference=config.inference)
+    ours.out_of_fold(run, by_one_view)
     return np.array(open_store(run.dir.oof).prob_NChw)
 
 

@@ -6,8 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figures import Work
-from benchmarks.rows.decoding import files
-from benchmarks.rows.job import Job
+from benchmarks.subset import Job
 from engine.config import Config, ModelConfig
 from engine.model.network import Network
 from engine.views.predictor import view_hw
@@ -31,19 +30,20 @@ def data_cached(job: Job) -> Work:
     crop_px, input_px = data.crop_hw[0] * data.crop_hw[1], data.input_hw[0] * data.input_hw[1]
     read = round(_frame_px(job) * crop_px / input_px) * (3 + 2 + 1)
     written = len(samples) * crop_px * (4 * job.config.model.in_channels + 4 + 1)
-    return Work(read + written, len(samples) * crop_px * 2 * 3 * 5, job.threads)
+    return Work(read + written, len(samples) * crop_px * 2 * 3 * 5)
 
 
 def data_cold(job: Job) -> Work:
     """The files are read and the decoded frames kept once; decoding itself is not counted."""
     work = data_cached(job)
-    return Work(work.bytes + decode(job).bytes, work.flops, work.threads)
+    return Work(work.bytes + decode(job).bytes, work.flops)
 
 
 def decode(job: Job) -> Work:
     """The files are read, the pixels written; decoding itself is not counted."""
-    read = sum(f.stat().st_size for sample in job.dataset.train.samples for f in files(sample))
-    return Work(read + _frame_px(job) * (3 + 2 + 1), 0, job.threads)
+    samples = job.dataset.train.samples
+    read = sum(file.stat().st_size for sample in samples for file in sample.present.values())
+    return Work(read + _frame_px(job) * (3 + 2 + 1), 0)
 
 
 def train_step(job: Job) -> Work:
@@ -53,41 +53,32 @@ def train_step(job: Job) -> Work:
     (PyTorch's counter takes a depthwise convolution for a dense one there.)
     """
     config = job.config
-    shape = (config.training.batch_size, config.model.in_channels, *config.data.crop_hw)
-    flops, parameters = _flops(config.model, len(config.data.classes), shape)
-    return Work(parameters * _MOMENTS, 3 * flops, job.threads)
+    classes, images = len(config.data.classes), config.training.batch_size
+    flops, parameters = _flops(config.model, classes, images, config.data.crop_hw)
+    return Work(parameters * _MOMENTS, 3 * flops)
 
 
 def epoch(job: Job) -> Work:
     """The steps of an epoch, and validation."""
     steps = max(1, len(job.training) // job.config.training.batch_size)
     step, validated = train_step(job), validation(job)
-    return Work(
-        steps * step.bytes + validated.bytes, steps * step.flops + validated.flops, job.threads
-    )
+    return Work(steps * step.bytes + validated.bytes, steps * step.flops + validated.flops)
 
 
 def validation(job: Job) -> Work:
     """A pass a frame, softmax, resizing and counting; labels and images are read."""
     frames, hw = len(job.validation), job.validation[0].hw
-    flops = _views_flops(job.config, hw, (1.0,), 1)
-    if job.config.inference.flip:
-        flops //= 2  # Validation sees no mirrored view.
-    flops += _counting_flops(job.config, hw, 1)
-    return Work(frames * hw[0] * hw[1] * (3 + 1), frames * flops, job.threads)
+    flops = _view_flops(job.config, hw, 1.0, 1) + _counting_flops(job.config, hw, 1)
+    return Work(frames * hw[0] * hw[1] * (3 + 1), frames * flops)
 
 
 def oof(job: Job) -> Work:
     """Passes, softmax, resizing and counting; images and labels read, probabilities written."""
     config, frames, hw = job.config, len(job.validation), job.validation[0].hw
-    classes, temperatures = len(config.data.classes), len(config.inference.temperatures)
-    base_hw = config.inference.base_hw or hw
-    stored = temperatures * classes * (base_hw[0] // 2) * (base_hw[1] // 2) * 2
-    return Work(
-        frames * (hw[0] * hw[1] * (3 + 1) + stored),
-        frames * _scoring_flops(config, hw),
-        job.threads,
-    )
+    height, width = config.inference.base_hw or hw
+    maps = len(config.inference.temperatures) * len(config.data.classes)
+    moved = hw[0] * hw[1] * (3 + 1) + maps * (height // 2) * (width // 2) * 2
+    return Work(frames * moved, frames * _scoring_flops(config, hw))
 
 
 def blend_weights(job: Job) -> Work:
@@ -95,7 +86,7 @@ def blend_weights(job: Job) -> Work:
     samples = job.dataset.train.samples
     stored = sum(job.store(model).stat().st_size for model in range(job.models))
     flops = len(samples) * _counting_flops(job.config, samples[0].hw, job.models)
-    return Work(stored + _frame_px(job), flops, job.threads)
+    return Work(stored + _frame_px(job), flops)
 
 
 def chain(job: Job) -> Work:
@@ -103,12 +94,11 @@ def chain(job: Job) -> Work:
     config, samples, test = job.config, job.dataset.train.samples, job.dataset.test.samples
     runs, hw, trained = 2, samples[0].hw, epoch(job)
     epochs = runs * config.data.folds * config.training.epochs
-    oof = len(samples) * _scoring_flops(config, hw)
     # Each fold of each run sees every test frame, once for its own and once for the blend.
-    views = len(test) * _views_flops(config, hw, config.inference.scales, 1)
-    flops = epochs * trained.flops + runs * (oof + 2 * config.data.folds * views)
+    views = 2 * config.data.folds * len(test) * _views_flops(config, hw, 1)
+    flops = epochs * trained.flops + runs * (len(samples) * _scoring_flops(config, hw) + views)
     flops += len(samples) * _counting_flops(config, hw, runs)
-    return Work(epochs * trained.bytes, flops, job.threads)
+    return Work(epochs * trained.bytes, flops)
 
 
 def _frame_px(job: Job) -> int:
@@ -118,24 +108,23 @@ def _frame_px(job: Job) -> int:
 def _scoring_flops(config: Config, hw: tuple[int, int]) -> int:
     """Operations of a frame by every view, scored at every temperature."""
     temperatures = len(config.inference.temperatures)
-    views = _views_flops(config, hw, config.inference.scales, temperatures)
-    return views + _counting_flops(config, hw, temperatures)
+    return _views_flops(config, hw, temperatures) + _counting_flops(config, hw, temperatures)
 
 
-def _views_flops(
-    config: Config, hw: tuple[int, int], scales: tuple[float, ...], temperatures: int
-) -> int:
-    """Operations of a frame of size `hw` by views: passes, softmax, resizing."""
+def _views_flops(config: Config, hw: tuple[int, int], temperatures: int) -> int:
+    """Operations of a frame of size `hw` by every view."""
+    views = (_view_flops(config, hw, scale, temperatures) for scale in config.inference.scales)
+    return (1 + config.inference.flip) * sum(views)
+
+
+def _view_flops(config: Config, hw: tuple[int, int], scale: float, temperatures: int) -> int:
+    """Operations of a frame of size `hw` by a view: pass, softmax, resizing."""
     classes, base_hw = len(config.data.classes), config.inference.base_hw or hw
-    total = 0
-    for scale in scales:
-        height, width = view_hw(base_hw, scale)
-        shape = (1, config.model.in_channels, height, width)
-        passes, _ = _flops(config.model, classes, shape)
-        softmax = height * width * classes * (_INTERPOLATE + temperatures * (_EXPONENTIAL + 3))
-        resizing = base_hw[0] * base_hw[1] * classes * temperatures * (_INTERPOLATE + 1)
-        total += passes + softmax + resizing
-    return total * (2 if config.inference.flip else 1)
+    height, width = view_hw(base_hw, scale)
+    passes, _ = _flops(config.model, classes, 1, (height, width))
+    softmax = height * width * classes * (_INTERPOLATE + temperatures * (_EXPONENTIAL + 3))
+    resizing = base_hw[0] * base_hw[1] * classes * temperatures * (_INTERPOLATE + 1)
+    return passes + softmax + resizing
 
 
 def _counting_flops(config: Config, hw: tuple[int, int], maps: int) -> int:
@@ -144,11 +133,12 @@ def _counting_flops(config: Config, hw: tuple[int, int], maps: int) -> int:
 
 
 @functools.cache
-def _flops(model: ModelConfig, classes: int, shape: tuple[int, ...]) -> tuple[int, int]:
+def _flops(model: ModelConfig, classes: int, images: int, hw: tuple[int, int]) -> tuple[int, int]:
+    """Of a forward pass, and the number of weights."""
     # Nothing is computed on the meta device, only counted.
     with torch.device("meta"):
         network = Network(model, classes).eval()
-        image = torch.empty(shape)
+        image_BCHW = torch.empty(images, model.in_channels, *hw)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
+        network(image_BCHW)
     return counter.get_total_flops(), sum(weight.numel() for weight in network.parameters())

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.plain.optim import StateAverage, schedule
 from engine.config import TrainingConfig
 from engine.training.step import Ema, learning_rate
+
+pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
+
+from benchmarks.plain.training import StateAverage, schedule
 
 
 @pytest.mark.parametrize("kind", ["cosine_epoch", "warmup_cosine"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.report import print_curves, print_rows
+from benchmarks.report import draw_curves, print_curves, print_rows
 
 _COMPARED: dict[str, Any] = {
     "median_s": 0.25,
@@ -70,8 +70,6 @@ def test_a_curve_shows_points_exponents_and_constants(capsys: pytest.CaptureFixt
 
 def test_the_picture_has_a_panel_a_curve_with_both_sides(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="draws curves: pip install 'roomsmith[bench]'")
-    from benchmarks.plot import draw_curves
-
     path = tmp_path / "curves.png"
     draw_curves([curve("frames", "frames"), curve("crops", "crop area")], path)
     with Image.open(path) as image:

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.rows import shared
-from benchmarks.rows.job import Job
-from benchmarks.subset import Subset
+from benchmarks.subset import Job, Subset
 from benchmarks.throughput import main
 from engine.cli import ConfigError
 from engine.views.store import ProbStoreWriter, StoreLayout

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Facts, take_turns
-from benchmarks.memory import PeakMemory, tree_memory
-from benchmarks.sides import Prepared, Side
+from benchmarks.sides import PeakMemory, Prepared, Side, tree_memory
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory is counted by Linux's /proc"
@@ -27,18 +26,17 @@ with subprocess.Popen([sys.executable, "-c", inner], stdin=subprocess.PIPE) as c
 """
 
 
-def test_sides_take_turns_and_return_facts_and_seconds() -> None:
-    said: list[str] = []
+def test_sides_take_turns_and_return_facts_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     with (
         Side("ours", 1, Prepared, partial(Facts, 3)) as ours,
         Side("plain", 1, Prepared, partial(Facts, 4)) as plain,
     ):
-        calls = take_turns("row", {"ours": ours.call, "plain": plain.call}, 3, said.append)
+        calls = take_turns("row", {"ours": ours.call, "plain": plain.call}, 3)
         assert ours.first.facts == Facts(3)
         assert [called.facts for called in calls["plain"]] == [Facts(4)] * 3
         assert all(0 < called.seconds < 1 for called in calls["ours"])
         assert ours.mib["peak_extra_mib"] >= 0
-    assert len(said) == 3
+    assert capsys.readouterr().err.count("row, round ") == 3
 
 
 def test_what_went_wrong_in_a_side_is_told() -> None:

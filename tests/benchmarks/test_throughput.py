@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import throughput
-from benchmarks.rows.job import Job
-from benchmarks.subset import Subset, with_section
+from benchmarks.subset import Job, Subset, with_section
 from benchmarks.throughput import CURVES, ROWS, main
 from engine.cli import ConfigError
 from engine.config import Config
@@ -82,12 +81,12 @@ def test_both_sides_of_a_row_agree(name: str, tiny_job: Job) -> None:
 
 def test_the_command_knows_every_row_and_curve() -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
-    from benchmarks.curves import curves
+    from benchmarks import measure
     from benchmarks.rows.catalogue import rows
 
     assert tuple(rows("cpu")) == tuple(rows("cuda")) == ROWS
-    assert tuple(curves()) == CURVES
-    assert {curve.row for curve in curves().values()} <= set(ROWS)
+    assert tuple(measure.CURVES) == CURVES
+    assert {curve.row for curve in measure.CURVES.values()} <= set(ROWS)
     gpu_rivals: dict[str, Any] = dict(rows("cuda")["train step"].rivals)
     assert gpu_rivals["plain, AMP"].keywords["recipe"].amp
     assert gpu_rivals["plain"].keywords["recipe"].device == "cuda"
@@ -166,28 +165,26 @@ def test_a_curve_measures_its_points_and_fits_both_sides(
     name: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
-    from benchmarks import curves
-    from benchmarks.measure import Bench
-    from benchmarks.rows.catalogue import rows
+    from benchmarks import measure
+    from benchmarks.rows.catalogue import Row
 
     jobs: list[Job] = []
 
-    def measured(_bench: Bench, title: str, _row: Any, job: Job, *_: Any) -> list[dict[str, Any]]:
+    def measured(_bench: Any, title: str, _row: Row, job: Job, *_: Any) -> list[dict[str, Any]]:
         """Ours costs as many seconds as there was work, the rival three times that."""
         jobs.append(job)
         amount = float(title.rpartition(", ")[2].split(maxsplit=1)[0])
         return [_STAGE | {"median_s": amount, "rival_median_s": 3 * amount}]
 
-    monkeypatch.setattr(curves, "measure", measured)
+    monkeypatch.setattr(measure.Bench, "measure", measured)
     config = with_section(tiny_config, "data", crop_hw=(32, 32))
-    bench = Bench(config, tmp_path, {}, lambda _: None)
-    curve = curves.curves()[name]
-    row = replace(rows("cpu")[curve.row], frames=12)
-    made = curves.measure_curve(bench, name, curve, row, 1, None)
+    bench = measure.Bench(config, tmp_path, {})
+    # The points of "frames" are numbers of frames: more than there are means all.
+    made = bench.measure_curve(name, 1, None if name == "frames" else 12)
     assert made["fit"]["exponent"] == made["rival_fit"]["exponent"] == pytest.approx(1, abs=0.006)
     assert made["fit"]["constant_s"] == pytest.approx(1, rel=0.05)
     assert made["rival_fit"]["constant_s"] == pytest.approx(3, rel=0.05)
-    assert [point["work"] for point in made["points"]] == list(curve.points)
+    assert [point["work"] for point in made["points"]] == list(measure.CURVES[name].points)
     assert all(set(point) == set(_CURVE["points"][0]) for point in made["points"])
     areas = [job.config.data.crop_hw[0] * job.config.data.crop_hw[1] for job in jobs]
     if name == "crops":
@@ -195,7 +192,7 @@ def test_a_curve_measures_its_points_and_fits_both_sides(
     if name == "runs":
         assert [job.models for job in jobs] == [2, 3, 4, 6, 8]
     with pytest.raises(ValueError, match="needs two points"):
-        curves.measure_curve(bench, "frames", curves.curves()["frames"], row, 1, 60)
+        bench.measure_curve("frames", 1, 60)
 
 
 def _flags(config: Config) -> list[str]:
