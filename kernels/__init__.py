@@ -6,7 +6,7 @@
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
     metrics.py        the figures that are read off confusion matrices, in NumPy
-    cpu.py            what their CPU forms share: how they are compiled, interpolation, winners, exp
+    cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
     gpu.py            what the launches of their GPU forms share
     threads.py        how their CPU forms share threads with one another and with PyTorch
 

@@ -1,4 +1,4 @@
-"""What the Numba kernels of all folders share: how they are compiled, taps, winners, exp.
+"""What the Numba kernels of all folders share: how they are compiled, taps, winners, exp and log.
 
 Axes: C class, W pixels of a row, w pixels of a row of the source.
 """
@@ -42,6 +42,13 @@ E3, E4, E5 = map(np.float32, (4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 MANTISSA_BITS = np.int32(23)
 BITS_OF_ONE = np.int32(127 << 23)
 
+# log(x) = k ln(2) + log(m), m in [sqrt(1/2), sqrt(2)), by the polynomial of Cephes' logf.
+L0, L1, L2 = map(np.float32, (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1))
+L3, L4, L5 = map(np.float32, (-1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1))
+L6, L7, L8 = map(np.float32, (2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1))
+HALF = np.float32(0.5)
+BITS_OF_ROOT_HALF = np.int32(0x3F3504F3)
+
 # Before the first kernel of any folder runs: all import this module.
 forget_stale_code(Path(__file__).parent)
 
@@ -71,13 +78,21 @@ def taps(size: int, source: int, dtype: Any, *, align_corners: bool = False) -> 
 
 
 @compiled
-def widen(wide_CW: Array, row_Cw: Array, across_W: Taps) -> None:
-    """Interpolate along a row."""
+def resize_row(out_CW: Array, image_Chw: Array, y: int, down_H: Taps, across_W: Taps) -> None:
+    """Write row `y` of a resized image; of equal widths nothing is interpolated along it."""
+    (C, W), w = out_CW.shape, image_Chw.shape[2]
+    row_Cw = out_CW if w == W else np.empty((C, w), out_CW.dtype)
+    above, below, down = down_H.first[y], down_H.second[y], down_H.part[y]
+    for c in range(C):
+        for x in range(w):
+            row_Cw[c, x] = (ONE - down) * image_Chw[c, above, x] + down * image_Chw[c, below, x]
+    if w == W:
+        return
     first, second, part = across_W
-    for c in range(wide_CW.shape[0]):
-        for x in range(wide_CW.shape[1]):
+    for c in range(C):
+        for x in range(W):
             near, far = row_Cw[c, first[x]], row_Cw[c, second[x]]
-            wide_CW[c, x] = (ONE - part[x]) * near + part[x] * far
+            out_CW[c, x] = (ONE - part[x]) * near + part[x] * far
 
 
 @compiled
@@ -119,3 +134,28 @@ def _exp_of(x: Any, lowest: Any) -> Callable[[Any, Any], Any]:  # noqa: ARG001
         return math.exp(x)
 
     return exp32 if x == types.float32 else exp64
+
+
+def log(x: Any) -> Any:
+    """The logarithm of a normal number; compiled, it is `_log_of`, as `exp`."""
+    return np.log(x)
+
+
+@overload(log, jit_options={"fastmath": FAST})
+def _log_of(x: Any) -> Callable[[Any], Any]:
+    def log32(x: Any) -> Any:
+        bits = np.float32(x).view(np.int32)
+        # The exponent that leaves a mantissa from sqrt(1/2) to sqrt(2).
+        exponent = np.int32((bits - BITS_OF_ROOT_HALF) >> MANTISSA_BITS)
+        r = np.int32(bits - np.int32(exponent << MANTISSA_BITS)).view(np.float32) - ONE
+        k = np.float32(exponent)
+        series = (((L0 * r + L1) * r + L2) * r + L3) * r + L4
+        series = (((series * r + L5) * r + L6) * r + L7) * r + L8
+        # log(x) = k log 2 + log(1 + r), with log 2 in a short and an exact rest (Cody and Waite).
+        square = r * r
+        return k * LN_2_HIGH + (r + (series * r * square + k * LN_2_LOW - HALF * square))
+
+    def log64(x: Any) -> Any:
+        return math.log(x)
+
+    return log32 if x == types.float32 else log64

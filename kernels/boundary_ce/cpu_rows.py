@@ -4,15 +4,11 @@ Axes: C class, W pixels of a row, w cells of a row, Q the pixels of a row in the
 I the pixels of a tile.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from kernels.cpu import FAST, LN_2_HIGH, LN_2_LOW, MANTISSA_BITS, ONE, Array, Bytes, compiled, exp
+from kernels.cpu import Array, Bytes, compiled, exp, log
 
 IGNORE_INDEX = 255
 TILE = 128
@@ -21,13 +17,6 @@ TILE = 128
 LOWEST = np.float32(-64)
 """The lowest argument of the exponential, which is 1.6e-28 there: nothing beside a total of at
 least 1, and its products stay far from the denormal numbers, which are a hundred times slower."""
-
-# log(x) = k ln(2) + log(m), m in [sqrt(1/2), sqrt(2)), by the polynomial of Cephes' logf.
-L0, L1, L2 = map(np.float32, (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1))
-L3, L4, L5 = map(np.float32, (-1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1))
-L6, L7, L8 = map(np.float32, (2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1))
-HALF = np.float32(0.5)
-BITS_OF_ROOT_HALF = np.int32(0x3F3504F3)
 
 
 class Targets(NamedTuple):
@@ -198,7 +187,7 @@ def sweep_tile(
             tile_CI[c, i] = exp(tile_CI[c, i] - largest[i], LOWEST)
             total[i] += tile_CI[c, i]
     for i in range(pixels):
-        loss_I[i] += weight_I[i] * _log(total[i])
+        loss_I[i] += weight_I[i] * log(total[i])
     if len(upper_grad_CI) == 0:
         return
     for i in range(pixels):
@@ -211,28 +200,3 @@ def sweep_tile(
             lower = share * slope
             upper_grad_CI[c, i] += slope - lower
             lower_grad_CI[c, i] += lower
-
-
-def _log(x: Any) -> Any:
-    """Of a number from 1 to the number of classes; compiled, it is `_log_of`, as `exp`."""
-    return np.log(x)
-
-
-@overload(_log, jit_options={"fastmath": FAST})
-def _log_of(x: Any) -> Callable[[Any], Any]:
-    def log32(x: Any) -> Any:
-        bits = np.float32(x).view(np.int32)
-        # The exponent that leaves a mantissa from sqrt(1/2) to sqrt(2).
-        exponent = np.int32((bits - BITS_OF_ROOT_HALF) >> MANTISSA_BITS)
-        r = np.int32(bits - np.int32(exponent << MANTISSA_BITS)).view(np.float32) - ONE
-        k = np.float32(exponent)
-        series = (((L0 * r + L1) * r + L2) * r + L3) * r + L4
-        series = (((series * r + L5) * r + L6) * r + L7) * r + L8
-        # log(x) = k log 2 + log(1 + r), with log 2 in a short and an exact rest (Cody and Waite).
-        square = r * r
-        return k * LN_2_HIGH + (r + (series * r * square + k * LN_2_LOW - HALF * square))
-
-    def log64(x: Any) -> Any:
-        return math.log(x)
-
-    return log32 if x == types.float32 else log64

@@ -1,18 +1,17 @@
-"""Counting on the CPU: Numba, parallel over runs of pixels or strips of rows.
+"""Counting on the CPU: Numba, parallel over runs of pixels or rows.
 
 Every count is a sum of integers, so it does not depend on which thread adds what.
 
-Axes: N pixels, B batch, C class, H W pixels of the labels, h w pixels of the probabilities, R rows
-of a strip, J tasks.
+Axes: see reference.py; J tasks, P pairs (truth, prediction), Q interleaved tables.
 """
 
 import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.confusion.cpu_rows import add_up, mix, new_tables, tally
-from kernels.cpu import Array, Bytes, Integers, Taps, compiled, find_winners, parallel, taps, widen
+from kernels.cpu import Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
 from kernels.threads import cpu_threads
 
 RUN = 4096
@@ -21,8 +20,8 @@ RUN = 4096
 MOST_TASKS = 64
 """A task's table is a few KiB; more of them than cores, so that a slow core holds up little."""
 
-STRIP = 16
-"""Rows of labels a task: it reads up to two rows that its neighbours read too."""
+TABLES = 4
+"""Neighbouring pixels are often of one pair; in four tables they do not wait for one another."""
 
 
 @cpu_threads()
@@ -48,11 +47,11 @@ def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
     real = torch.promote_types(prob_BChw.dtype, torch.float32)
     prob = prob_BChw.detach().to(real).numpy()  # NumPy has no bfloat16
     down_H, across_W = taps(H, h, prob.dtype), taps(W, w, prob.dtype)
-    _argmax_strips(prob, down_H, across_W, winner_BHW.numpy())
+    _argmax_rows(prob, down_H, across_W, winner_BHW.numpy())
 
 
 @parallel
-def _count_runs(prediction_N: Bytes, label_N: Bytes, count_JCC: Integers) -> None:
+def _count_runs(prediction_N: Bytes, label_N: Bytes, count_JCC: Array) -> None:
     tasks, C, _ = count_JCC.shape
     N = len(label_N)
     for task in numba.prange(tasks):
@@ -64,45 +63,44 @@ def _count_runs(prediction_N: Bytes, label_N: Bytes, count_JCC: Integers) -> Non
 
 
 @parallel
-def _argmax_strips(prob_BChw: Array, down_H: Taps, across_W: Taps, winner_BHW: Bytes) -> None:
-    B, H, _ = winner_BHW.shape
-    strips = (H + STRIP - 1) // STRIP
-    for task in numba.prange(B * strips):
-        b, top = task // strips, task % strips * STRIP
-        winner_RW = winner_BHW[b, top : top + STRIP]
-        _write_winners(winner_RW, prob_BChw[b], top, down_H, across_W)
+def _argmax_rows(prob_BChw: Array, down_H: Taps, across_W: Taps, winner_BHW: Bytes) -> None:
+    C, (B, H, W), real = prob_BChw.shape[1], winner_BHW.shape, prob_BChw.dtype
+    for task in numba.prange(B * H):
+        b, y = task // H, task % H
+        prob_CW, largest_W = np.empty((C, W), real), np.empty(W, real)
+        winner_W = np.empty(W, np.int32)
+        resize_row(prob_CW, prob_BChw[b], y, down_H, across_W)
+        find_winners(winner_W, largest_W, prob_CW)
+        winner_BHW[b, y] = winner_W
 
 
 @compiled
-def _write_winners(
-    winner_RW: Bytes, prob_Chw: Array, top: int, down_H: Taps, across_W: Taps
+def new_tables(C: int, N: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+    """(Q, P) zeros, in which what is no class has a row and a column; scratch for N pixels."""
+    return np.zeros((TABLES, (C + 1) ** 2), np.uint32), np.empty(N, np.uint16)
+
+
+@compiled
+def tally(
+    table_QP: NDArray[np.uint32], pair_N: NDArray[np.uint16], guess_N: Bytes, label_N: Bytes, C: int
 ) -> None:
-    """The winners of rows `top` and following of one image."""
-    (C, _, w), W = prob_Chw.shape, winner_RW.shape[1]
-    ring_2Cw, held_2 = np.empty((2, C, w), prob_Chw.dtype), np.full(2, -1)
-    row_Cw, wide_CW = np.empty((C, w), prob_Chw.dtype), np.empty((C, W), prob_Chw.dtype)
-    largest_W, winner_W = np.empty(W, prob_Chw.dtype), np.empty(W, np.int32)
-    for y in range(len(winner_RW)):
-        first, second = down_H.first[top + y], down_H.second[top + y]
-        for row in (first, second):
-            # Neighbouring rows differ in parity, so that neither takes the other's place.
-            if held_2[row % 2] != row:
-                held_2[row % 2] = row
-                _copy(ring_2Cw[row % 2], prob_Chw[:, row])
-        above, below = ring_2Cw[first % 2].ravel(), ring_2Cw[second % 2].ravel()
-        mix(row_Cw.ravel(), above, below, down_H.part[top + y])
-        if w == W:
-            find_winners(winner_W, largest_W, row_Cw)
-        else:
-            widen(wide_CW, row_Cw, across_W)
-            find_winners(winner_W, largest_W, wide_CW)
-        winner_RW[y] = winner_W
+    """Count pairs; `pair_N` is scratch of at least as many pixels."""
+    side, beyond = np.uint16(C + 1), np.uint8(C)
+    for i in range(len(label_N)):
+        truth, guess = min(label_N[i], beyond), min(guess_N[i], beyond)
+        pair_N[i] = np.uint16(truth) * side + np.uint16(guess)
+    even = len(label_N) // 4 * 4
+    for i in range(0, even, 4):
+        table_QP[0, pair_N[i]] += 1
+        table_QP[1, pair_N[i + 1]] += 1
+        table_QP[2, pair_N[i + 2]] += 1
+        table_QP[3, pair_N[i + 3]] += 1
+    for i in range(even, len(label_N)):
+        table_QP[0, pair_N[i]] += 1
 
 
 @compiled
-def _copy(row_Cw: Array, source_Cw: Array) -> None:
-    """In the order in which the classes of a pixel usually lie, side by side."""
-    C, w = row_Cw.shape
-    for x in range(w):
-        for c in range(C):
-            row_Cw[c, x] = source_Cw[c, x]
+def add_up(count_CC: Array, table_QP: NDArray[np.uint32]) -> None:
+    """The counts of classes; what was no class is left out."""
+    C = len(count_CC)
+    count_CC[:] = table_QP.sum(axis=0).reshape((C + 1, C + 1))[:C, :C]

@@ -11,41 +11,34 @@ J tasks, n the pixels of a row whose winner is not settled.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from kernels.confusion.cpu import TABLES, add_up, new_tables, tally
 from kernels.confusion.cpu_envelope import walk
-from kernels.confusion.cpu_rows import TABLES, add_up, mix, new_tables, tally
-from kernels.cpu import Array, Bytes, Integers, Taps, compiled, find_winners, parallel, taps, widen
+from kernels.cpu import Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
 from kernels.threads import cpu_threads
 
 STRIP = 32
 """Rows of labels a task: enough that adding up the notes of 64 candidates costs little."""
 
 
-class Models(NamedTuple):
-    """Where each model's probabilities are and how they are resized, an element or row for each."""
+class Frame(NamedTuple):
+    """One image: probabilities of all models at one size, and labels."""
 
-    start_M: Integers
-    hw_M2: Integers
-    above_MH: NDArray[np.uint32]
-    below_MH: NDArray[np.uint32]
-    down_MH: Array
-    left_MW: NDArray[np.uint32]
-    right_MW: NDArray[np.uint32]
-    across_MW: Array
+    prob_MChw: Array
+    label_HW: Bytes
 
 
 class Line(NamedTuple):
     """Candidates of two models in the order of the second one's share, and the two outermost."""
 
     share_K: Array
-    order_K: Integers
+    order_K: Array
     end_2M: Array
 
 
@@ -59,43 +52,53 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
         label_BHW: contiguous uint8; values from C on do not count.
     """
     (K, M), C, weight = weight_KM.shape, prob_MBChw[0].shape[1], weight_KM.numpy()
-    models = _models([(p.shape[2], p.shape[3]) for p in prob_MBChw], label_BHW, C, weight.dtype)
     total_K = weight.sum(axis=1)
     # What is said above does not hold for weights that are negative or all 0.
     proper = bool((weight >= 0).all() and (total_K > 0).all())
     count_KCC = np.zeros((K, C, C), np.int64)
     for b, label_HW in enumerate(label_BHW.numpy()):
-        parts = [prob_BChw[b].detach().to(weight_KM.dtype).flatten() for prob_BChw in prob_MBChw]
-        prob = torch.cat(parts).numpy()
+        probs = [prob_BChw[b].detach().to(weight_KM.dtype).numpy() for prob_BChw in prob_MBChw]
+        if len({prob_Chw.shape for prob_Chw in probs}) > 1:
+            probs = [_resized(prob_Chw, label_HW.shape) for prob_Chw in probs]
+        frame = Frame(np.stack(probs), label_HW)
+        down_H, across_W = _taps(label_HW.shape, frame.prob_MChw)
         count_JKCC = np.empty((-(-len(label_HW) // STRIP), K, C, C), np.int64)
         if M == 2 and proper:
             share_K = weight[:, 1] / total_K
             order_K = np.argsort(share_K, kind="stable")
             line = Line(share_K[order_K], order_K, weight[order_K[[0, -1]]])
-            _count_segments(prob, models, line, label_HW, count_JKCC)
+            _count_segments(frame, down_H, across_W, line, count_JKCC)
         else:
-            _count_each(prob, models, weight, proper and K > M, label_HW, count_JKCC)
+            _count_each(frame, down_H, across_W, weight, proper and K > M, count_JKCC)
         count_KCC += count_JKCC.sum(axis=0)
     return torch.from_numpy(count_KCC)
 
 
-def _models(
-    hw_M: Sequence[tuple[int, int]], label_BHW: Tensor, classes: int, dtype: np.dtype[Any]
-) -> Models:
-    _, H, W = label_BHW.shape
-    hw_M2 = np.array(hw_M, np.int64)
-    size_M = classes * hw_M2.prod(axis=1)
-    down, across = zip(*((taps(H, h, dtype), taps(W, w, dtype)) for h, w in hw_M), strict=True)
-    # Numba takes no tuple of tuples into a parallel loop.
-    rows = [np.stack(part_M) for along in (down, across) for part_M in zip(*along, strict=True)]
-    return Models(np.cumsum(size_M) - size_M, hw_M2, *rows)
+def _taps(size_hw: tuple[int, ...], prob: Array) -> tuple[Taps, Taps]:
+    down_H, across_W = (
+        taps(size, side, prob.dtype) for size, side in zip(size_hw, prob.shape[-2:], strict=True)
+    )
+    return down_H, across_W
+
+
+def _resized(prob_Chw: Array, size_hw: tuple[int, ...]) -> Array:
+    """Resizing these values once more, to the same size, changes none of them."""
+    out_HCW = np.empty((size_hw[0], len(prob_Chw), size_hw[1]), prob_Chw.dtype)
+    _resize_rows(out_HCW, np.ascontiguousarray(prob_Chw), *_taps(size_hw, prob_Chw))
+    return out_HCW.swapaxes(0, 1)
+
+
+@parallel
+def _resize_rows(out_HCW: Array, prob_Chw: Array, down_H: Taps, across_W: Taps) -> None:
+    for y in numba.prange(len(out_HCW)):
+        resize_row(out_HCW[y], prob_Chw, y, down_H, across_W)
 
 
 @parallel
 def _count_segments(
-    prob: Array, models: Models, line: Line, label_HW: Bytes, count_JKCC: Integers
+    frame: Frame, down_H: Taps, across_W: Taps, line: Line, count_JKCC: Array
 ) -> None:
-    tasks, K, C, _ = count_JKCC.shape
+    (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
     H, W = label_HW.shape
     for task in numba.prange(tasks):
         note_CCK, (table_QP, pair_W) = np.zeros((C, C, K), np.int32), new_tables(C, W)
@@ -104,7 +107,8 @@ def _count_segments(
         first_W, last_W = np.empty(W, np.int32), np.empty(W, np.int32)
         start_CC = np.empty((C, C), np.int64)
         for y in range(task * STRIP, min(task * STRIP + STRIP, H)):
-            _resize_row(prob_2CW, prob, models, y)
+            for m in range(2):
+                resize_row(prob_2CW[m], prob[m], y, down_H, across_W)
             _blend(blend_CW, prob_2CW, line.end_2M[0])
             find_winners(first_W, largest_W, blend_CW)
             tally(table_QP, pair_W, first_W.astype(np.uint8), label_HW[y], C)
@@ -118,22 +122,9 @@ def _count_segments(
                 truth_n, first_n, last_n = label_HW[y][at_n], first_W[at_n], last_W[at_n]
                 walk(note_CCK, line.share_K, prob_2Cn, truth_n, first_n, last_n)
         add_up(start_CC, table_QP)
-        _run_up(count_JKCC[task], line.order_K, start_CC, note_CCK)
-
-
-@compiled
-def _resize_row(prob_MCW: Array, prob: Array, models: Models, y: int) -> None:
-    """Row `y` of every model at the labels' size."""
-    C, first, second = prob_MCW.shape[1], models.above_MH, models.below_MH
-    for m in range(len(prob_MCW)):
-        h, w = models.hw_M2[m]
-        row_Cw = np.empty((C, w), prob.dtype)
-        for c in range(C):
-            plane = models.start_M[m] + c * h * w
-            above, below = plane + first[m, y] * w, plane + second[m, y] * w
-            mix(row_Cw[c], prob[above : above + w], prob[below : below + w], models.down_MH[m, y])
-        across_W = Taps(models.left_MW[m], models.right_MW[m], models.across_MW[m])
-        widen(prob_MCW[m], row_Cw, across_W)
+        for k in range(K):
+            start_CC[:] += note_CCK[:, :, k]
+            count_JKCC[task, line.order_K[k]] = start_CC
 
 
 @compiled
@@ -146,30 +137,12 @@ def _blend(blend_CW: Array, prob_MCW: Array, weight_M: Array) -> None:
                 blend_CW[c, x] += weight_M[m] * prob_MCW[m, c, x]
 
 
-@compiled
-def _run_up(
-    count_KCC: Integers, order_K: Integers, start_CC: Integers, note_CCK: NDArray[np.int32]
-) -> None:
-    C = len(start_CC)
-    for truth in range(C):
-        for guess in range(C):
-            total = start_CC[truth, guess]
-            for k in range(len(order_K)):
-                total += note_CCK[truth, guess, k]
-                count_KCC[order_K[k], truth, guess] = total
-
-
 @parallel
 def _count_each(
-    prob: Array,
-    models: Models,
-    weight_KM: Array,
-    settle: bool,
-    label_HW: Bytes,
-    count_JKCC: Integers,
+    frame: Frame, down_H: Taps, across_W: Taps, weight_KM: Array, settle: bool, count_JKCC: Array
 ) -> None:
     """Blend with every candidate, but if `settle` only where the models disagree."""
-    tasks, K, C, _ = count_JKCC.shape
+    (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
     M = weight_KM.shape[1]
     H, W = label_HW.shape
     for task in numba.prange(tasks):
@@ -179,7 +152,8 @@ def _count_each(
         largest_W = np.empty(W, prob.dtype)
         first_W, other_W = np.empty(W, np.int32), np.empty(W, np.int32)
         for y in range(task * STRIP, min(task * STRIP + STRIP, H)):
-            _resize_row(prob_MCW, prob, models, y)
+            for m in range(M):
+                resize_row(prob_MCW[m], prob[m], y, down_H, across_W)
             open_W = label_HW[y] < C
             if settle:
                 open_W[:] = False

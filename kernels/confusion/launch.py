@@ -1,6 +1,6 @@
 """How the Triton kernels of this folder are launched: tiles, grids and constants.
 
-Axes: as in op.py.
+Axes: see reference.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.gpu import power_of_two
+from kernels.gpu import Specialisation, power_of_two, specialise
 
-WARPS = 4
+LAUNCH = {"num_warps": 4}
 PIXELS = 4096
 """Pixels of a tile of `count_pairs`: 32 a thread, two loads of 128 bits."""
 
@@ -25,29 +25,6 @@ PROGRAMS_PER_PROCESSOR = 4
 """Programs that take turns on a multiprocessor while others wait for memory."""
 
 
-def specialisations() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], int]]:
-    """What the engine launches: (kernel, signature, constants, warps) for each machine code.
-
-    Its probabilities lie as `tta_accumulate.zero_total` makes them, the classes of a pixel side by
-    side: a stride of 1, which Triton makes a constant. Stores hold float16.
-    """
-    from kernels.confusion import triton
-
-    classes = 13
-    counts = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
-    yield triton.count_pairs, counts, _pair_constants(classes), WARPS
-    for resized in (True, False):
-        for kernel in (triton.count_winners, triton.write_winners):
-            constants = {**_winner_constants(classes, resized), "prob_c": 1}
-            if kernel is triton.write_winners:
-                del constants["P"]
-            yield kernel, _signature(kernel, constants, prob="*fp32"), constants, WARPS
-    for models in (2, 3):
-        constants = _blend_constants(classes, [(240, 320)] * models)
-        signature = _signature(triton.count_blends, constants, prob="*fp16", weight_KM="*fp32")
-        yield triton.count_blends, signature, constants, WARPS
-
-
 def count(prediction_N: Tensor, label_N: Tensor, classes: int) -> Tensor:
     """(C, C) of contiguous uint8 (N,)."""
     from kernels.confusion.triton import count_pairs
@@ -56,7 +33,7 @@ def count(prediction_N: Tensor, label_N: Tensor, classes: int) -> Tensor:
     count_CC = label_N.new_zeros((classes, classes), dtype=torch.int64)
     constants = _pair_constants(classes)
     programs = _programs(label_N.device, -(-n // constants["L"]))
-    count_pairs[(programs, 1)](prediction_N, label_N, count_CC, n, **constants, num_warps=WARPS)
+    count_pairs[(programs, 1)](prediction_N, label_N, count_CC, n, **constants, **LAUNCH)
     return count_CC
 
 
@@ -69,7 +46,7 @@ def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
     del constants["P"]
     sizes = (H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
     grid = (B * H * -(-W // constants["L"]),)
-    write_winners[grid](prob_BChw, winner_BHW, *sizes, **constants, num_warps=WARPS)
+    write_winners[grid](prob_BChw, winner_BHW, *sizes, **constants, **LAUNCH)
 
 
 def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
@@ -82,7 +59,7 @@ def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     constants = _winner_constants(classes, prob_BChw.shape[2:] != (H, W))
     sizes = (B, H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
     grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
-    count_winners[grid](prob_BChw, label_BHW, count_CC, *sizes, **constants, num_warps=WARPS)
+    count_winners[grid](prob_BChw, label_BHW, count_CC, *sizes, **constants, **LAUNCH)
     return count_CC
 
 
@@ -99,15 +76,33 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
     prob = torch.cat([prob_BChw.flatten() for prob_BChw in prob_MBChw])
     inputs = (prob, weight_KM.contiguous(), settle.to(torch.uint8), label_BHW)
     grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
-    kernel[grid](*inputs, settled_CC, count_KCC, B, H, W, K, **constants, num_warps=WARPS)
+    kernel[grid](*inputs, settled_CC, count_KCC, B, H, W, K, **constants, **LAUNCH)
     return count_KCC + settled_CC
 
 
-def _signature(kernel: Any, constants: dict[str, Any], **pointers: str) -> dict[str, str]:
-    others = {"settle": "*u8", "label_BHW": "*u8", "winner_BHW": "*u8"}
-    others |= dict.fromkeys(("count_P", "count_KP", "settled_P"), "*i64")
-    types = {**others, **pointers}
-    return {name: types.get(name, "i32") for name in kernel.arg_names if name not in constants}
+def specialisations() -> Iterator[Specialisation]:
+    """Yield every way the engine calls them.
+
+    Its probabilities lie as `tta_accumulate.zero_total` makes them, the classes of a pixel side by
+    side: a stride of 1, which Triton makes a constant. Stores hold float16.
+    """
+    from kernels.confusion import triton
+
+    classes = 13
+    types = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
+    yield specialise(triton.count_pairs, types, _pair_constants(classes), LAUNCH)
+    types = dict.fromkeys(("settle", "label_BHW", "winner_BHW"), "*u8")
+    types |= dict.fromkeys(("count_P", "count_KP", "settled_P"), "*i64")
+    for resized in (True, False):
+        for kernel in (triton.count_winners, triton.write_winners):
+            constants = {**_winner_constants(classes, resized), "prob_c": 1}
+            if kernel is triton.write_winners:
+                del constants["P"]
+            yield specialise(kernel, {"prob": "*fp32", **types}, constants, LAUNCH)
+    types |= {"prob": "*fp16", "weight_KM": "*fp32"}
+    for models in (2, 3):
+        constants = _blend_constants(classes, [(240, 320)] * models)
+        yield specialise(triton.count_blends, types, constants, LAUNCH)
 
 
 def _pair_constants(classes: int) -> dict[str, Any]:

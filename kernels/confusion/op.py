@@ -1,7 +1,6 @@
 """Confusion counting as operations of PyTorch: Numba on the CPU, Triton on CUDA.
 
-Axes: B batch, C class, H W pixels of the labels, h w pixels of the probabilities, K candidates,
-M models.
+Axes: see reference.py.
 """
 
 from collections.abc import Sequence
@@ -12,24 +11,12 @@ from torch import Tensor
 from kernels.confusion import cpu, cpu_blend, launch, reference
 from kernels.gpu import uses_triton
 
-specialisations = launch.specialisations
-
 
 def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Count (truth, prediction) pairs: rows are the truth, columns the prediction.
-
-    Args:
-        prediction: integer tensor of any shape on the CPU or CUDA, uint8 for speed; values beyond
-            0 .. classes-1 do not count.
-        label: integer tensor of the same shape and device; values beyond 0 .. classes-1 do not
-            count, so 255 = ignore.
-        classes: number of classes C, 1 .. 255.
-
-    Returns:
-        (C, C) int64 on the device of the inputs; the host does not wait for it.
+    """`reference.confusion`, on the CPU or CUDA; fastest for uint8.
 
     Raises:
-        ValueError: the shapes differ, or there are too many classes or none.
+        ValueError: as the reference.
     """
     reference.check_confusion(prediction, label, classes)
     count_CC: Tensor = _confusion(prediction, label, classes)
@@ -37,18 +24,10 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
 
 
 def resized_argmax(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
-    """The class of largest probability after bilinear resizing.
-
-    Args:
-        prob_BChw: (B, C, h, w), floating, any layout, on the CPU or CUDA, C <= 255; finite; need
-            not be normalised.
-        size_hw: height and width of the result, pixels.
-
-    Returns:
-        (B, *size_hw) uint8; the first of equal classes.
+    """`reference.resized_argmax` of finite probabilities, on the CPU or CUDA.
 
     Raises:
-        ValueError: not four axes, no pixel to read, or too many classes.
+        ValueError: as the reference.
     """
     reference.check_prob(prob_BChw, size_hw)
     winner_BHW: Tensor = _argmax(prob_BChw, list(size_hw))
@@ -56,20 +35,12 @@ def resized_argmax(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
 
 
 def probability_confusion(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
-    """Confusion of the argmax of probabilities, resized bilinearly to the labels' size.
+    """`reference.probability_confusion` of finite probabilities, on the CPU or CUDA.
 
     The resized probabilities are not stored; on the CPU their argmax is, a byte a pixel.
 
-    Args:
-        prob_BChw: (B, C, h, w), floating, any layout, on the CPU or CUDA, C <= 255; finite; need
-            not be normalised.
-        label_BHW: (B, H, W) uint8 or int64, 0 .. C-1 or 255 = ignore.
-
-    Returns:
-        (C, C) int64 on the device of the inputs; the host does not wait for it.
-
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: as the reference.
     """
     reference.check_prob_and_label(prob_BChw, label_BHW)
     count_CC: Tensor = _argmax_confusion(prob_BChw, label_BHW)
@@ -77,24 +48,13 @@ def probability_confusion(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
 
 
 def blend_confusion(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Tensor) -> Tensor:
-    """Confusion of K blends of M models: the argmax over c of sum_m w_km p_mc.
+    """`reference.blend_confusion` of finite probabilities, on the CPU or CUDA.
 
-    Each model's probabilities are resized bilinearly to the labels' size, read once for all
-    candidates. On CUDA they are first copied into one tensor.
-
-    Args:
-        prob_MBChw: M tensors (B, C, h, w), floating, any layout, on the CPU or CUDA, C <= 255; of
-            one dtype; finite; h and w may differ from model to model.
-        weight_KM: (K, M) floating; usually on the simplex, but any finite weights will do, at more
-            cost if some are negative.
-        label_BHW: (B, H, W) uint8 or int64, 0 .. C-1 or 255 = ignore.
-
-    Returns:
-        (K, C, C) int64 on the device of the inputs; the host does not wait for it. Where two
-        classes are within rounding of one another, either may have won.
+    They are read once for all candidates; on CUDA they are first copied into one tensor. Negative
+    weights cost more. Where two classes are within rounding of one another, either may have won.
 
     Raises:
-        ValueError: the shapes or dtypes do not fit together.
+        ValueError: as the reference.
     """
     reference.check_blend(prob_MBChw, weight_KM, label_BHW)
     count_KCC: Tensor = _blend_confusion(list(prob_MBChw), weight_KM, label_BHW)

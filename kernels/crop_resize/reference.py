@@ -189,9 +189,8 @@ def _check_frames(frames: Frames) -> None:
 
 
 def _positions(start: float, length: float, count: int, device: torch.device) -> Tensor:
-    return start + (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (
-        length / count
-    )
+    centre_n = torch.arange(count, dtype=torch.float64, device=device) + 0.5
+    return start + centre_n * (length / count)
 
 
 def _inside(position_n: Tensor, side: int) -> Tensor:

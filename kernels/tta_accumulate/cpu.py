@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.cpu import ONE, Array, Taps, compiled, exp, parallel, taps, widen
+from kernels.cpu import ONE, Array, Taps, compiled, exp, parallel, resize_row, taps
 from kernels.threads import cpu_threads
 from kernels.tta_accumulate.reference import View
 
@@ -67,14 +67,13 @@ def _add_strips(
 ) -> None:
     total_TBHP, inverse_T = total
     T, B, H, P = total_TBHP.shape
-    _, C, _, w = logits_BChw.shape
+    C = logits_BChw.shape[1]
     strips = (H + STRIP - 1) // STRIP
     for task in numba.prange(B * strips):
         b, top = task // strips, task % strips * STRIP
         # Two rows of the view at a time are resized down to the output's, in a scratch that stays
         # in the cache: a whole view of probabilities, T C X V floats, is never in memory.
         ring_2TP, held_2 = np.empty((2, T, P), np.float32), np.full(2, -1)
-        cells_Cw = np.empty((C, w), np.float32)
         logits_CX = np.empty((C, len(right_X.part)), np.float32)
         prob_CX, sum_X = np.empty_like(logits_CX), np.empty_like(right_X.part)
         for y in range(top, min(top + STRIP, H)):
@@ -83,8 +82,7 @@ def _add_strips(
                 # Neighbouring rows differ in parity, so that neither takes the other's place.
                 if held_2[row % 2] != row:
                     held_2[row % 2] = row
-                    _mix_cells(cells_Cw, logits_BChw[b], row, down_V)
-                    widen(logits_CX, cells_Cw, right_X)
+                    resize_row(logits_CX, logits_BChw[b], row, down_V, right_X)
                     # Subtracted once for all temperatures: the largest of z is the largest of z /
                     # T.
                     _subtract_largest(logits_CX, sum_X)
@@ -94,16 +92,6 @@ def _add_strips(
             upper_TP, lower_TP = ring_2TP[first % 2], ring_2TP[second % 2]
             for t in range(T):
                 _add_mean(total_TBHP[t, b, y], upper_TP[t], lower_TP[t], part)
-
-
-@compiled
-def _mix_cells(cells_Cw: Array, logits_Chw: Array, row: int, down_V: Taps) -> None:
-    """The row of logits at height `row` of the view, still at the cells' width."""
-    C, w = cells_Cw.shape
-    above, below, part = down_V.first[row], down_V.second[row], down_V.part[row]
-    for c in range(C):
-        for x in range(w):
-            cells_Cw[c, x] = (ONE - part) * logits_Chw[c, above, x] + part * logits_Chw[c, below, x]
 
 
 @compiled

@@ -2,15 +2,10 @@
 
     python tests/kernels/lowering.py FOLDER...       (from the root, without TRITON_INTERPRET)
 
-prints one JSON list: for each kernel that `kernels/FOLDER/op.py` launches, at each specialisation
-and architecture, its registers, the bytes spilled from them, shared memory and global accesses.
-`specialisations()` there yields (kernel, signature, constexprs, launch), all that decides the
-machine code:
-
-    signature    argument -> type, as Triton's ahead-of-time compiler writes it: "*fp32", "i32";
-                 ":16" behind it where the launch guarantees a multiple of 16 (pointers: in bytes)
-    constexprs   argument -> value
-    launch       num_warps, or a dict of launch options that holds it
+prints one JSON list: for each kernel that `kernels/FOLDER/launch.py` launches, at each of its
+specialisations and architecture, its registers, the bytes spilled from them, shared memory and
+global accesses.
+`specialisations()` there yields all that decides the machine code (`kernels.gpu.Specialisation`).
 """
 
 import contextlib
@@ -27,6 +22,8 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from kernels.gpu import Specialisation
 
 ARCHITECTURES = (80, 90, 100)
 WARP = 32
@@ -52,13 +49,12 @@ def main(folders: list[str]) -> None:
         json.dump(list(pool.map(_lower, *zip(*todo, strict=True))), sys.stdout)
 
 
-def _specialisations(folder: str) -> list[tuple[Any, dict[str, str], dict[str, Any], Any]]:
-    return list(importlib.import_module(f"kernels.{folder}.op").specialisations())
+def _specialisations(folder: str) -> list[Specialisation]:
+    return list(importlib.import_module(f"kernels.{folder}.launch").specialisations())
 
 
 def _lower(folder: str, number: int, arch: int) -> dict[str, Any]:
-    kernel, signature, constexprs, launch = _specialisations(folder)[number]
-    options = launch if isinstance(launch, dict) else {"num_warps": launch}
+    kernel, signature, constexprs, options = _specialisations(folder)[number]
     given = set(signature) | set(constexprs)
     assert given == set(kernel.arg_names), f"{kernel.__name__}: {given ^ set(kernel.arg_names)}"
     hints = {name: int(hint) for name, type_ in signature.items() for hint in type_.split(":")[1:]}

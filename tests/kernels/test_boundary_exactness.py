@@ -50,9 +50,9 @@ def evaluate(
     Triton's programs are made so small (3 columns, 2 rows of cells) that few pixels need many.
     """
     op, device = operation("boundary_ce", fused), device_of(fused)
-    monkeypatch.setattr(op, "THREADS", 4)
-    monkeypatch.setattr(op, "FEWEST_LANES", 4)
-    monkeypatch.setattr(op, "STRIP", 2)
+    monkeypatch.setattr(op.launch, "THREADS", 4)
+    monkeypatch.setattr(op.launch, "FEWEST_LANES", 4)
+    monkeypatch.setattr(op.launch, "STRIP", 2)
 
     def evaluate(logits: Tensor, label: Tensor, **options: bool) -> tuple[Tensor, Tensor]:
         before = torch.are_deterministic_algorithms_enabled()

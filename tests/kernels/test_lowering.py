@@ -55,7 +55,7 @@ def lowered() -> list[dict[str, Any]]:
 def records(request: pytest.FixtureRequest, lowered: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The kernels of one folder."""
     found = [record for record in lowered if record["folder"] == request.param]
-    assert found, f"kernels/{request.param}/op.py launches no Triton kernel"
+    assert found, f"kernels/{request.param}/launch.py launches no Triton kernel"
     return found
 
 

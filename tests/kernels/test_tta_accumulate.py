@@ -74,7 +74,7 @@ def accumulate(
     """
     module, device = operation("tta_accumulate", backend), device_of(backend)
     if backend != "reference":
-        monkeypatch.setattr(module, "TILE", 64)
+        monkeypatch.setattr(module.launch, "TILE", 64)
     return lambda *arguments, **options: accumulate_with(module, device, *arguments, **options)
 
 
