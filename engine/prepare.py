@@ -65,7 +65,7 @@ def _check(root: Path, data: DataConfig, runtime: RuntimeConfig, *, need_depth: 
     """Read every file anew, print a summary and remember what was found."""
     from rich.console import Console
 
-    from engine.frames.check import cache_folder
+    from engine.frames.cache import cache_folder
     from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
     from engine.runtime.progress import track_total
 

@@ -17,7 +17,7 @@ from benchmarks.plain.model import DepthFpn
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import confusion
 from engine.config import Config
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.model.network import input_normalisation
 
 Frames = Sequence[tuple[Array, Array, Array]]

@@ -16,7 +16,7 @@ from benchmarks.plain.optim import StateAverage, schedule
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.selection import mean_iou
 from engine.config import Config
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 
 class Stepper:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.figures import Facts
 from benchmarks.rows.job import Job, pixels
 from benchmarks.sides import Prepared
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 
 def ours(job: Job) -> Prepared:

@@ -157,21 +157,6 @@ def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
     return Draws.from_table(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
 
 
-def sample_positions(
-    draws: Draws, crop_hw: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where each row and column of a crop samples its frame, before the mirroring.
-
-    Returns:
-        (B, H) rows and (B, W) columns, ascending; pixel i of the frame covers [i, i + 1).
-    """
-    height, width = crop_hw
-    top, left, box_height, box_width = (draws.box[:, [side]] for side in range(4))
-    rows = top + (np.arange(height) + 0.5) * (box_height / height)
-    columns = left + (np.arange(width) + 0.5) * (box_width / width)
-    return rows, columns
-
-
 def _box(
     config: DataConfig,
     hw: NDArray[np.int64],

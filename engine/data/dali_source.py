@@ -26,13 +26,11 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from engine import nyuv2
-from engine.data.augment import Draws, sample_positions
-from engine.data.batch import RawCrops, finish
-from engine.data.inputs import InputSpec
+from engine.data.augment import Draws
+from engine.data.file_source import FileSource, RawCrops, finish, sample_positions
 from engine.data.sources import Batch
-from engine.frames.decode import read_label, read_whole
-from engine.frames.listing import Sample
-from engine.frames.png import PngHeader
+from engine.frames.decode import Sample, read_label, read_whole
+from kernels.png import PngHeader
 
 _PREFETCH = 2
 """Batches that DALI prepares ahead of use."""
@@ -42,14 +40,8 @@ _Feed = Iterator[tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class DaliSource:
-    """See `engine.data.sources.Source`; arguments as of `make_source`."""
-
-    samples: Sequence[Sample]
-    crop_hw: tuple[int, int]
-    spec: InputSpec
-    device: torch.device
-    workers: int
+class DaliSource(FileSource):
+    """See `engine.data.sources.Source`."""
 
     @property
     def _kinds(self) -> tuple[str, ...]:

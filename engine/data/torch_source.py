@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import nyuv2
-from engine.data.augment import Draws, sample_positions
-from engine.data.batch import RawCrops, finish
-from engine.data.inputs import InputSpec
+from engine.data.augment import Draws
+from engine.data.file_source import FileSource, RawCrops, finish, sample_positions
 from engine.data.sources import Batch
-from engine.frames.decode import read_whole
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample, read_whole
 
 _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""
@@ -31,14 +29,8 @@ _Crop = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
-class TorchSource:
-    """See `engine.data.sources.Source`; arguments as of `make_source`."""
-
-    samples: Sequence[Sample]
-    crop_hw: tuple[int, int]
-    spec: InputSpec
-    device: torch.device
-    workers: int
+class TorchSource(FileSource):
+    """See `engine.data.sources.Source`."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         """See `Source.batches`."""

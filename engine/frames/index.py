@@ -16,10 +16,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.cache import FrameKeeper, keeping
-from engine.frames.check import CheckMemory, FrameReport, check_frame
-from engine.frames.decode import Frame, in_order
-from engine.frames.listing import Fault, FrameFiles, Sample, list_dataset, list_frames, read_scenes
+from engine.frames.cache import CheckMemory, FrameKeeper, keeping
+from engine.frames.decode import (
+    KINDS,
+    Fault,
+    Frame,
+    FrameFiles,
+    FrameReport,
+    Sample,
+    check_frame,
+    in_order,
+)
 
 __all__ = ["CheckMemory", "Fault", "Sample"]  # with what is defined here
 
@@ -101,8 +108,14 @@ def load_dataset(
         expected = "a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
-    scenes = read_scenes(root / "scenes.csv", faults)
-    train, test = list_dataset(root, spec.need_depth, faults)
+    scenes: dict[str, str] = {}
+    if (root / "scenes.csv").exists():
+        from engine.frames.scenes import read_scenes
+
+        scenes = read_scenes(root / "scenes.csv", faults)
+    train = _list_split(root, "train", ("image", "depth", "label"), spec, faults)
+    has_test = (root / "test").is_dir()
+    test = _list_split(root, "test", ("image", "depth"), spec, faults) if has_test else []
     frames = [*train, *test]
     small = [list(spec.classes).index(name) for name in spec.small_classes]
     check = partial(check_frame, root, classes=len(spec.classes), small=small)
@@ -150,13 +163,78 @@ def load_frames(
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
-    frames = list_frames(root, folders, faults, strays=True)
+    frames = _list_frames(root, folders, faults, strays=True)
     check = partial(check_frame, root, classes=0, small=())
     reports: dict[FrameFiles, FrameReport] = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
     return _split(frames, reports, {}).samples
+
+
+def _list_split(
+    root: Path, name: str, kinds: Sequence[str], spec: DatasetSpec, faults: list[Fault]
+) -> list[FrameFiles]:
+    folders = {kind: root / name / kind for kind in kinds}
+    if not spec.need_depth and not folders["depth"].is_dir():
+        del folders["depth"]
+    return _list_frames(root, folders, faults)
+
+
+def _list_frames(
+    root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
+) -> list[FrameFiles]:
+    """The frames of some folders, by kind, sorted by stem; a missing partner is a fault.
+
+    Files of other types are passed over with `strays`, and otherwise faults. Names in `faults`,
+    which is extended, are relative to `root`.
+    """
+    listed: dict[str, dict[str, Path]] = {}
+    for kind, folder in folders.items():
+        listed[kind] = _list_folder(root, folder, kind, faults, strays)
+    frames = []
+    for stem in sorted(set().union(*listed.values())):
+        files = FrameFiles(stem, *(listed.get(kind, {}).get(stem) for kind in KINDS))
+        partner = next(iter(files.present.values())).relative_to(root).as_posix()
+        for kind, folder in folders.items():
+            # An empty folder is one fault by itself, not one for every frame.
+            if listed[kind] and kind not in files.present:
+                name = f"{folder.relative_to(root).as_posix()}/{stem}"
+                file = name + "|".join(KINDS[kind].suffixes)
+                faults.append(Fault(file, "no such file", f"the {kind} of {partner}"))
+        frames.append(files)
+    return frames
+
+
+def _list_folder(
+    root: Path, folder: Path, kind: str, faults: list[Fault], strays: bool
+) -> dict[str, Path]:
+    """The files of one folder by stem."""
+    name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
+    endings = " or ".join(suffixes)
+    if not folder.is_dir():
+        faults.append(Fault(name, "no such folder", f"a folder of {endings} files"))
+        return {}
+    found: dict[str, Path] = {}
+    faults_before = len(faults)
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue  # Finder and file-sharing services leave such files.
+        file = f"{name}/{path.name}"
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            if not strays:
+                ending = f"a file ending in {path.suffix or path.name!r}"
+                what = "a folder" if path.is_dir() else ending
+                faults.append(Fault(file, what, f"only {endings} files"))
+        elif path.stem in found:
+            other = found[path.stem].name
+            faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
+        else:
+            found[path.stem] = path
+    if not found and len(faults) == faults_before:
+        what = "no such file in it" if strays else "an empty folder"
+        faults.append(Fault(name, what, f"a folder of {endings} files"))
+    return found
 
 
 def _read(

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from engine.frames.decode import read_depth, read_label
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample, read_depth, read_label
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of, worst_frames
 from engine.report.contact_sheet import contact_sheet
 from engine.report.frame_errors import FrameErrors, count_frame

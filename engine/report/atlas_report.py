@@ -10,7 +10,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.report.frame_errors import FrameErrors
 from engine.report.regions import DEPTHS, EDGE_REACH_PX, EDGES, SIZES
 from engine.rundir import Record

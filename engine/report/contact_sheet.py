@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from engine.frames.decode import read_frame
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample, read_frame
 from engine.nyuv2 import PALETTE
 
 TILE_HW = (180, 240)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.folds import contiguous_blocks
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.rundir import Record
 
 FRAMES_PER_BLOCK = 20

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from engine.config import Config
 from engine.data.folds import Folds
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.runtime.progress import track
 from engine.views.predictor import Predictor
 from engine.views.store import FoldState, ProbStoreWriter, StoreLayout

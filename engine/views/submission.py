@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.rundir import Record, RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
 from engine.views.store import ResumableArray

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from engine.data.inputs import InputSpec, Normalisation, network_input
+from engine.data.file_source import network_input
+from engine.data.inputs import InputSpec, Normalisation
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
 RGB, RGBD = (InputSpec(channels, NORMALISATION) for channels in (3, 4))

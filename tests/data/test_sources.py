@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.data.augment import Draws
 from engine.data.sources import Batch, Source
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 Kind = Literal["dali", "resident", "torch"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.report.atlas import MaskOf, complete_atlas, count_frames, write_atlas
 from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
 from engine.report.atlas_tables import atlas_tables

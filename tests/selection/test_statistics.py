@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 import engine.selection.statistics
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.selection.groups import group_of
 from engine.selection.statistics import (
     FEWEST_GROUPS,

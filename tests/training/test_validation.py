@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from engine.data.inputs import network_input
+from engine.data.file_source import network_input
 from engine.frames.decode import read_image, read_label
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.checkpoint import EpochLine, epoch_row, read_metrics
@@ -76,7 +76,7 @@ def test_validation_takes_the_frames_that_training_holds(
     def read(*_: object, **__: object) -> None:
         raise AssertionError("a file is read again")
 
-    monkeypatch.setattr("engine.data.whole_frames.read_frame", read)
+    monkeypatch.setattr("engine.data.sources.read_frame", read)
     train_fold(task, POLICY)
     scores = [line.miou for line in read_metrics(task.run.metrics(1), 2)]
     assert all(score is not None and 0 < score <= 1 for score in scores)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from engine.data.augment import Draws
-from engine.data.batch import RawCrops, finish
+from engine.data.file_source import RawCrops, finish
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import Batch
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
 RGB, RGBD = (InputSpec(channels, NORMALISATION) for channels in (3, 4))

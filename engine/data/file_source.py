@@ -1,0 +1,184 @@
+"""What the sources that decode files for each batch share; which of them runs.
+
+The resident source has all of this in one kernel, `kernels.crop_resize`.
+
+B: rows of a batch. C: channels. H W: pixels of the crop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine import nyuv2
+from engine.data.augment import Draws
+from engine.data.inputs import InputSpec
+from engine.data.sources import Batch, Source
+from engine.frames.decode import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """What a source that decodes files works on; arguments as of `make_source`."""
+
+    samples: Sequence[Sample]
+    crop_hw: tuple[int, int]
+    spec: InputSpec
+    device: torch.device
+    workers: int
+
+
+def choose_file_source(kind: str, why: str) -> tuple[str, str]:
+    """Which source runs, and why, where `resident` does not; see `choose_source`."""
+    missing = "" if kind == "torch" else _dali_fault()
+    if kind == "auto" and missing:
+        return "torch", f"{why}; DALI cannot be imported: {missing}"
+    if missing:
+        raise RuntimeError(
+            f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
+            "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
+        )
+    return ("dali", f"{why}; DALI is installed") if kind == "auto" else (kind, why)
+
+
+def make_file_source(
+    kind: str,
+    samples: Sequence[Sample],
+    crop_hw: tuple[int, int],
+    spec: InputSpec,
+    device: torch.device,
+    workers: int,
+) -> Source:
+    """The source of a kind that `choose_file_source` returns."""
+    if kind == "torch":
+        from engine.data.torch_source import TorchSource
+
+        return TorchSource(samples, crop_hw, spec, device, workers)
+    from engine.data.dali_source import DaliSource
+
+    return DaliSource(samples, crop_hw, spec, device, workers)
+
+
+class RawCrops(NamedTuple):
+    """What a source has cut out of its frames, mirrored already, on the target device."""
+
+    image_BCHW: Tensor
+    """(B, 3, H, W) float32 in 0..255."""
+    depth_BHW: Tensor | None
+    """(B, H, W) float32 metres, 0 = missing; None = all missing."""
+    label_BHW: Tensor | None
+    """(B, H, W) uint8; None = all ignored."""
+
+
+def finish(crops: RawCrops, draws: Draws, samples: Sequence[Sample], spec: InputSpec) -> Batch:
+    """Turn resampled crops into a batch: light, fill outside the frame, normalise.
+
+    A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
+    network's input is 0 in every channel, the depth missing and the label 255, whatever the
+    crops hold.
+
+    Args:
+        crops: as resampled.
+        draws: B rows that they were made by.
+        samples: of the whole split; their sizes say what is outside.
+        spec: of the network's input.
+
+    Returns:
+        The batch, in new tensors: the crops may be overwritten afterwards.
+    """
+    image_BCHW, depth_BHW, label_BHW = crops
+    device, hw = image_BCHW.device, (image_BCHW.shape[2], image_BCHW.shape[3])
+    inside_BHW = _inside(draws, samples, hw).to(device, non_blocking=True)
+    if depth_BHW is None:
+        depth_BHW = torch.zeros((len(draws), *hw), device=device)
+    if label_BHW is None:
+        label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
+    gain_B111, shift_B111 = (
+        torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
+        for numbers in (draws.gain, 255 * draws.shift)
+    )
+    lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
+    depth_BHW = torch.where(inside_BHW, depth_BHW, 0.0)
+    input_BCHW = spec.complete(network_input(lit_BCHW, depth_BHW, spec), depth_BHW)
+    return Batch(
+        torch.where(inside_BHW[:, None], input_BCHW, 0.0).contiguous(
+            memory_format=torch.channels_last
+        ),
+        depth_BHW,
+        torch.where(inside_BHW, label_BHW, nyuv2.IGNORE_INDEX),
+        draws.index,
+    )
+
+
+def sample_positions(
+    draws: Draws, crop_hw: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where each row and column of a crop samples its frame, before the mirroring.
+
+    Returns:
+        (B, H) rows and (B, W) columns, ascending; pixel i of the frame covers [i, i + 1).
+    """
+    height, width = crop_hw
+    top, left, box_height, box_width = (draws.box[:, [side]] for side in range(4))
+    rows = top + (np.arange(height) + 0.5) * (box_height / height)
+    columns = left + (np.arange(width) + 0.5) * (box_width / width)
+    return rows, columns
+
+
+def network_input(image_BCHW: Tensor, depth_BHW: Tensor | None, spec: InputSpec) -> Tensor:
+    """Normalise RGB and, for four channels, append the inverse depth.
+
+    With d the depth clipped to [near, far] = [0.71, 10] m, the fourth channel is
+    (1/d - 1/far) / (1/near - 1/far): 1 near, 0 far; a missing depth is 0 as well.
+
+    Args:
+        image_BCHW: (B, 3, H, W) float32 in 0..255.
+        depth_BHW: (B, H, W) float32 metres, 0 = missing; may be None for three channels.
+        spec: of the network.
+
+    Returns:
+        (B, C, H, W) float32, channels-last, on the image's device; no host synchronisation.
+
+    Raises:
+        ValueError: four channels come without depth.
+    """
+    # Filled on the device one by one: torch.tensor(...).to(device) would stop the host.
+    mean, std = spec.normalisation.mean, spec.normalisation.std
+    channels = [
+        image_BCHW[:, channel] * (1.0 / deviation) + -offset / deviation
+        for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
+    ]
+    if spec.has_depth:
+        if depth_BHW is None:
+            raise ValueError("4 input channels need depth, got none; give depth maps or use 3")
+        channels.append(_inverse_depth(depth_BHW, *spec.depth_range_m))
+    return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
+
+
+def _inside(draws: Draws, samples: Sequence[Sample], crop_hw: tuple[int, int]) -> Tensor:
+    """(B, H, W) bool on the CPU, mirrored as the crops are."""
+    hw = np.array([samples[sample].hw for sample in draws.index]).reshape(-1, 2)
+    rows, columns = sample_positions(draws, crop_hw)
+    in_rows = (rows >= 0) & (rows < hw[:, :1])
+    in_columns = (columns >= 0) & (columns < hw[:, 1:])
+    in_columns[draws.flip] = in_columns[draws.flip, ::-1]
+    return torch.from_numpy(in_rows[:, :, None] & in_columns[:, None, :])
+
+
+def _inverse_depth(depth_BHW: Tensor, near_m: float, far_m: float) -> Tensor:
+    far, near = 1 / far_m, 1 / near_m
+    inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
+    return torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0)
+
+
+def _dali_fault() -> str:
+    """Why DALI cannot be imported; empty if it can."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+        return str(error)
+    return ""
