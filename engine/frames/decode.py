@@ -34,9 +34,11 @@ DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 MAX_SMALL_PIXELS = 256
 """Kept small-class pixels of a frame: enough to centre crops on, a few MB over a whole dataset."""
 
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+"""What every JPEG begins with; of a PNG, see `PngHeader`."""
+
 _AHEAD = 16  # frames whose files are asked for before they are needed
-_JPEG_SIGNATURE, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 # What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -176,12 +178,11 @@ def check_frame(
             report.digests.append((names[kind], hashlib.sha256(content).hexdigest()))
     # The image sets the size; where it cannot be read, depth and label still check each other.
     sizes = {kind: (part.shape[0], part.shape[1]) for kind, part in pixels.items()}
-    first, report.hw = next(iter(sizes.items()), ("", (0, 0)))
-    for kind, hw in sizes.items():
-        if hw != report.hw:
-            found, expected = (f"{w} x {h} pixels" for h, w in (hw, report.hw))
-            expected = f"{expected}, the size of {names[first]}"
-            report.faults.append(Fault(names[kind], found, expected))
+    report.hw = next(iter(sizes.values()), (0, 0))
+    if any(hw != report.hw for hw in sizes.values()):
+        from engine.frames.faults import size_faults
+
+        report.faults += size_faults(names, sizes)
     if "depth" in pixels:
         report.missing_depth = float(np.mean(pixels["depth"] == 0))
     if "label" in pixels:
@@ -236,24 +237,20 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
     Raises:
         UnfitError: the content is damaged, or of another kind.
     """
-    if not content:
-        raise UnfitError("an empty file (0 bytes)")
     header = PngHeader.of(content)
-    if header is None and not content.startswith(_JPEG_SIGNATURE):
-        raise UnfitError(f"a file that is neither PNG nor JPEG (it starts with {content[:8]!r})")
-    encoding, end = ("PNG", _PNG_END) if header else ("JPEG", _JPEG_END)
     try:
         pixels, mode = _decode(content)
     except _BROKEN as error:
-        raise UnfitError(f"a broken or truncated {encoding} ({error})") from error
+        from engine.frames.faults import unreadable
+
+        raise UnfitError(unreadable(content, error)) from error
     # Pillow's modes hide the bit depth (a 16-bit RGB PNG opens as 8-bit), so the header says it.
     found = header.kind if header else f"8-bit {'grey' if mode == 'L' else mode} JPEG"
-    if found not in kind.found:
-        raise UnfitError(f"{'an' if found.startswith('8') else 'a'} {found}")
-    if not content.endswith(end):
-        after = len(content) - content.rfind(end) - len(end)
-        what = f"{after} bytes after the end of the picture" if end in content else "no end marker"
-        raise UnfitError(what)
+    end = _PNG_END if header else _JPEG_END
+    if found not in kind.found or not content.endswith(end):
+        from engine.frames.faults import unfit
+
+        raise UnfitError(unfit(content, found, kind, end))
     return pixels
 
 
@@ -333,11 +330,10 @@ def _count(
     name: str, label: NDArray[Any], classes: int, small: Sequence[int], report: FrameReport
 ) -> None:
     counts = np.bincount(label.ravel(), minlength=256)
-    strays = [value for value in np.flatnonzero(counts) if classes <= value != IGNORE_INDEX]
-    if strays:
-        shown = ", ".join(str(value) for value in strays[:5]) + (", ..." if strays[5:] else "")
-        found = f"label {shown} in {int(counts[strays].sum())} pixels"
-        report.faults.append(Fault(name, found, f"0..{classes - 1} or {IGNORE_INDEX}"))
+    if counts[classes:IGNORE_INDEX].any():
+        from engine.frames.faults import label_fault
+
+        report.faults.append(label_fault(name, counts, classes))
     report.class_pixels = counts[:classes].tolist()
     report.ignored_pixels = int(counts[IGNORE_INDEX])
     # Of each class an equal quota, spread evenly over its pixels in raster order.

@@ -189,52 +189,25 @@ def _list_frames(
     Files of other types are passed over with `strays`, and otherwise faults. Names in `faults`,
     which is extended, are relative to `root`.
     """
-    listed: dict[str, dict[str, Path]] = {}
+    paths_of: dict[str, dict[str, Path]] = {}
+    entries = 0
     for kind, folder in folders.items():
-        listed[kind] = _list_folder(root, folder, kind, faults, strays)
-    frames = []
-    for stem in sorted(set().union(*listed.values())):
-        files = FrameFiles(stem, *(listed.get(kind, {}).get(stem) for kind in KINDS))
-        partner = next(iter(files.present.values())).relative_to(root).as_posix()
-        for kind, folder in folders.items():
-            # An empty folder is one fault by itself, not one for every frame.
-            if listed[kind] and kind not in files.present:
-                name = f"{folder.relative_to(root).as_posix()}/{stem}"
-                file = name + "|".join(KINDS[kind].suffixes)
-                faults.append(Fault(file, "no such file", f"the {kind} of {partner}"))
-        frames.append(files)
+        # Finder and file-sharing services leave files that begin with a dot.
+        there = folder.iterdir() if folder.is_dir() else ()
+        paths = sorted(path for path in there if not path.name.startswith("."))
+        suffixes, entries = KINDS[kind].suffixes, entries + len(paths)
+        fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+        paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
+    frames = [
+        FrameFiles(stem, *(paths_of.get(kind, {}).get(stem) for kind in KINDS))
+        for stem in sorted(set().union(*paths_of.values()))
+    ]
+    taken = sum(map(len, paths_of.values()))
+    if not frames or not taken == entries == len(frames) * len(folders):
+        from engine.frames.faults import listing_faults
+
+        faults += listing_faults(root, folders, frames, strays=strays)
     return frames
-
-
-def _list_folder(
-    root: Path, folder: Path, kind: str, faults: list[Fault], strays: bool
-) -> dict[str, Path]:
-    """The files of one folder by stem."""
-    name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
-    endings = " or ".join(suffixes)
-    if not folder.is_dir():
-        faults.append(Fault(name, "no such folder", f"a folder of {endings} files"))
-        return {}
-    found: dict[str, Path] = {}
-    faults_before = len(faults)
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue  # Finder and file-sharing services leave such files.
-        file = f"{name}/{path.name}"
-        if path.suffix.lower() not in suffixes or not path.is_file():
-            if not strays:
-                ending = f"a file ending in {path.suffix or path.name!r}"
-                what = "a folder" if path.is_dir() else ending
-                faults.append(Fault(file, what, f"only {endings} files"))
-        elif path.stem in found:
-            other = found[path.stem].name
-            faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
-        else:
-            found[path.stem] = path
-    if not found and len(faults) == faults_before:
-        what = "no such file in it" if strays else "an empty folder"
-        faults.append(Fault(name, what, f"a folder of {endings} files"))
-    return found
 
 
 def _read(
