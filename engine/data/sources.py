@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
@@ -25,8 +26,8 @@ from torch import Tensor
 from engine.config import RuntimeConfig
 from engine.data.augment import Draws
 from engine.data.inputs import CropResize, InputSpec, crop_frames
-from engine.frames.cache import GIB, cache_folder, frame_bytes, open_frames
-from engine.frames.decode import Frame, Sample, in_order, read_frame
+from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
+from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import total_bytes
 from kernels.crop_resize import Frames
@@ -163,6 +164,17 @@ class ResidentFrames:
     position: dict[Sample, int]
     """Where each sample is among the N."""
 
+    @classmethod
+    def on(
+        cls, device: torch.device, frames: Frames, samples: Sequence[Sample]
+    ) -> "ResidentFrames":
+        """Put the frames of samples, which are on the CPU, on a device."""
+        offset_N = frames.offset_N.numpy()
+        if device.type != "cpu":
+            parts = (None if part is None else part.to(device) for part in frames)
+            frames = Frames(*parts)  # type: ignore[arg-type]
+        return cls(frames, offset_N, {sample: number for number, sample in enumerate(samples)})
+
 
 def open_resident(
     samples: Sequence[Sample], device: torch.device, folder: Path, workers: int
@@ -179,10 +191,7 @@ def open_resident(
         RuntimeError: a file cannot be read, or there is no room for the frames.
     """
     frames = open_frames(samples, folder, workers, memory=_memory_limit(torch.device("cpu"), 0.0))
-    offset_N = frames.offset_N.numpy()
-    if device.type != "cpu":
-        frames = Frames(*(None if part is None else part.to(device) for part in frames))  # type: ignore[arg-type]
-    return ResidentFrames(frames, offset_N, {sample: n for n, sample in enumerate(samples)})
+    return ResidentFrames.on(device, frames, samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,18 +258,23 @@ class FrameReader:
             RuntimeError: a file cannot be read; the message names it.
             KeyError: `resident` does not hold a sample.
         """
-        groups = equal_size_groups(samples, self.batch_size, start)
-        if self.resident is not None:
-            for first, end in groups:
-                yield self._take(self.resident, samples[first:end], first, label)
-            return
-
-        def read(sample: Sample) -> Frame:
-            return read_frame(sample if self.depth else replace(sample, depth=None), label=label)
-
-        with closing(in_order(read, samples[start:], self.workers)) as frames:
-            for first, end in groups:
-                yield _stack(first, list(islice(frames, end - first)), self.device)
+        depth = self.depth and all(sample.depth is not None for sample in samples)
+        asked = [
+            replace(
+                sample,
+                depth=sample.depth if depth else None,
+                label=sample.label if label else None,
+            )
+            for sample in samples
+        ]
+        work = in_order(partial(read_frame, label=True), asked[start:], self.workers)
+        with closing(work) as decoded:  # nothing is, before the first frame is taken
+            for first, end in equal_size_groups(samples, self.batch_size, start):
+                held = self.resident
+                if held is None:
+                    frames = Layout(asked[first:end]).hold(islice(decoded, end - first))
+                    held = ResidentFrames.on(self.device, frames, samples[first:end])
+                yield self._take(held, samples[first:end], first, label)
 
     def _take(
         self, resident: ResidentFrames, taken: Sequence[Sample], first: int, label: bool
@@ -286,24 +300,6 @@ def equal_size_groups(
         for run in (list(numbers) for _, numbers in sizes)
         for first in run[::batch_size]
     ]
-
-
-def _stack(first: int, frames: Sequence[Frame], device: torch.device) -> FrameBatch:
-    def stacked(maps: Sequence[NDArray[np.generic] | None]) -> Tensor | None:
-        present = [torch.from_numpy(part) for part in maps if part is not None]
-        return torch.stack(present).to(device) if len(present) == len(frames) else None
-
-    image_BHW3, depth_BHW, label_BHW = (stacked(maps) for maps in zip(*frames, strict=True))
-    assert image_BHW3 is not None
-    batch, height, width = image_BHW3.shape[:3]
-    buffers = Frames(
-        image_BHW3.view(-1, 3),
-        None if depth_BHW is None else depth_BHW.view(-1),
-        None if label_BHW is None else label_BHW.view(-1),
-        torch.arange(batch, device=device) * (height * width),
-        torch.tensor([[height, width]]).expand(batch, 2).contiguous().to(device),
-    )
-    return FrameBatch(first, (height, width), buffers, np.arange(batch), label_BHW)
 
 
 def _memory_limit(device: torch.device, memory_gib: float) -> int:

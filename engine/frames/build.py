@@ -1,9 +1,8 @@
 """Decoded frames where no check left them in the cache: made there, or for this run in memory."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Generator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 from engine.frames.cache import GIB, Layout, append_frame, check_room, part_folder
@@ -24,7 +23,9 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
             if fault := layout.fault(place):
                 check_room(folder, size)
                 _log.info("decoded frames: making %s (%.1f GiB): %s", place, size / GIB, fault)
-                _decode_all(layout, workers, partial(append_frame, part))
+                with closing(_decoded(layout, workers)) as decoded:
+                    for frame in decoded:
+                        append_frame(part, frame)
                 layout.finish(part)
     except OSError as error:
         _log.warning("decoded frames cannot be kept on disk: %s", error)
@@ -35,24 +36,13 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
                 "or 'torch'"
             ) from error
         _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size / GIB)
-        return _decode_to_memory(layout, workers)
+        return layout.hold(_decoded(layout, workers))
     return layout.map(place)
 
 
-def _decode_to_memory(layout: Layout, workers: int) -> Frames:
-    buffers = {kind: bytearray() for kind in layout.sizes}
-
-    def put(frame: Frame) -> None:
-        for kind, content in frame.contents().items():
-            buffers[kind] += content.data
-
-    _decode_all(layout, workers, put)
-    return layout.frames(buffers)
-
-
-def _decode_all(layout: Layout, workers: int, put: Callable[[Frame], None]) -> None:
+def _decoded(layout: Layout, workers: int) -> Generator[Frame]:
     work = in_order(read_whole, layout.samples, workers)
     with closing(work) as frames, track("decoding frames", len(layout.samples)) as advance:
         for frame in frames:
-            put(frame)
+            yield frame
             advance(1)

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -218,6 +218,14 @@ class Layout:
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
             mapped.madvise(mmap.MADV_WILLNEED)
             buffers[kind] = mapped
+        return self.frames(buffers)
+
+    def hold(self, decoded: Iterable[Frame]) -> Frames:
+        """The frames in memory, as they are decoded."""
+        buffers = {kind: bytearray() for kind in self.sizes}
+        for frame in decoded:
+            for kind, content in frame.contents().items():
+                buffers[kind] += content.data
         return self.frames(buffers)
 
     def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> Frames:
