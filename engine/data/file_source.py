@@ -7,7 +7,6 @@ B: rows of a batch. C: channels. H W: pixels of the crop.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +29,62 @@ class FileSource:
     spec: InputSpec
     device: torch.device
     workers: int
+
+    def finish(
+        self,
+        draws: Draws,
+        image_BCHW: Tensor,
+        depth_BHW: Tensor | None,
+        label_BHW: Tensor | None,
+    ) -> Batch:
+        """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
+
+        A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
+        network's input is 0 in every channel, the depth missing and the label 255, whatever the
+        crops hold.
+
+        Args:
+            draws: B rows that the crops were made by.
+            image_BCHW: (B, 3, H, W) float32 in 0..255, on the source's device as the others.
+            depth_BHW: (B, H, W) uint16 millimetres, 0 = missing; None = all missing.
+            label_BHW: (B, H, W) uint8; None = all ignored.
+
+        Returns:
+            The batch, in new tensors: the crops may be overwritten afterwards.
+        """
+        device, spec = self.device, self.spec
+        in_rows_BH, in_columns_BW = self.inside(draws)
+        in_columns_BW[draws.flip] = in_columns_BW[draws.flip, ::-1]
+        inside = torch.from_numpy(in_rows_BH[:, :, None] & in_columns_BW[:, None, :])
+        inside_BHW = inside.to(device, non_blocking=True)
+        metres_BHW = torch.zeros(inside_BHW.shape, device=device)
+        if depth_BHW is not None:
+            # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
+            units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
+            metres_BHW = torch.where(inside_BHW, depth_BHW.float() / units, 0.0)
+        if label_BHW is None:
+            label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
+        gain_B111, shift_B111 = (
+            torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
+            for numbers in (draws.gain, 255 * draws.shift)
+        )
+        lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
+        input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
+        return Batch(
+            torch.where(inside_BHW[:, None], input_BCHW, 0.0).contiguous(
+                memory_format=torch.channels_last
+            ),
+            metres_BHW,
+            torch.where(inside_BHW, label_BHW, nyuv2.IGNORE_INDEX),
+            draws.index,
+        )
+
+    def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""
+        hw_B2 = np.array([self.samples[sample].hw for sample in draws.index]).reshape(-1, 2)
+        rows_BH, columns_BW = sample_positions(draws, self.crop_hw)
+        in_rows_BH = (rows_BH >= 0) & (rows_BH < hw_B2[:, :1])
+        return in_rows_BH, (columns_BW >= 0) & (columns_BW < hw_B2[:, 1:])
 
 
 def choose_file_source(kind: str, why: str) -> tuple[str, str]:
@@ -63,57 +118,6 @@ def make_file_source(
     return DaliSource(samples, crop_hw, spec, device, workers)
 
 
-class RawCrops(NamedTuple):
-    """What a source has cut out of its frames, mirrored already, on the target device."""
-
-    image_BCHW: Tensor
-    """(B, 3, H, W) float32 in 0..255."""
-    depth_BHW: Tensor | None
-    """(B, H, W) float32 metres, 0 = missing; None = all missing."""
-    label_BHW: Tensor | None
-    """(B, H, W) uint8; None = all ignored."""
-
-
-def finish(crops: RawCrops, draws: Draws, samples: Sequence[Sample], spec: InputSpec) -> Batch:
-    """Turn resampled crops into a batch: light, fill outside the frame, normalise.
-
-    A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
-    network's input is 0 in every channel, the depth missing and the label 255, whatever the
-    crops hold.
-
-    Args:
-        crops: as resampled.
-        draws: B rows that they were made by.
-        samples: of the whole split; their sizes say what is outside.
-        spec: of the network's input.
-
-    Returns:
-        The batch, in new tensors: the crops may be overwritten afterwards.
-    """
-    image_BCHW, depth_BHW, label_BHW = crops
-    device, hw = image_BCHW.device, (image_BCHW.shape[2], image_BCHW.shape[3])
-    inside_BHW = _inside(draws, samples, hw).to(device, non_blocking=True)
-    if depth_BHW is None:
-        depth_BHW = torch.zeros((len(draws), *hw), device=device)
-    if label_BHW is None:
-        label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
-    gain_B111, shift_B111 = (
-        torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
-        for numbers in (draws.gain, 255 * draws.shift)
-    )
-    lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
-    depth_BHW = torch.where(inside_BHW, depth_BHW, 0.0)
-    input_BCHW = spec.complete(network_input(lit_BCHW, depth_BHW, spec), depth_BHW)
-    return Batch(
-        torch.where(inside_BHW[:, None], input_BCHW, 0.0).contiguous(
-            memory_format=torch.channels_last
-        ),
-        depth_BHW,
-        torch.where(inside_BHW, label_BHW, nyuv2.IGNORE_INDEX),
-        draws.index,
-    )
-
-
 def sample_positions(
     draws: Draws, crop_hw: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -129,7 +133,7 @@ def sample_positions(
     return rows, columns
 
 
-def network_input(image_BCHW: Tensor, depth_BHW: Tensor | None, spec: InputSpec) -> Tensor:
+def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Tensor:
     """Normalise RGB and, for four channels, append the inverse depth.
 
     With d the depth clipped to [near, far] = [0.71, 10] m, the fourth channel is
@@ -137,14 +141,11 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor | None, spec: InputSpec)
 
     Args:
         image_BCHW: (B, 3, H, W) float32 in 0..255.
-        depth_BHW: (B, H, W) float32 metres, 0 = missing; may be None for three channels.
+        depth_BHW: (B, H, W) float32 metres, 0 = missing.
         spec: of the network.
 
     Returns:
         (B, C, H, W) float32, channels-last, on the image's device; no host synchronisation.
-
-    Raises:
-        ValueError: four channels come without depth.
     """
     # Filled on the device one by one: torch.tensor(...).to(device) would stop the host.
     mean, std = spec.normalisation.mean, spec.normalisation.std
@@ -153,20 +154,8 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor | None, spec: InputSpec)
         for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
     ]
     if spec.has_depth:
-        if depth_BHW is None:
-            raise ValueError("4 input channels need depth, got none; give depth maps or use 3")
         channels.append(_inverse_depth(depth_BHW, *spec.depth_range_m))
     return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
-
-
-def _inside(draws: Draws, samples: Sequence[Sample], crop_hw: tuple[int, int]) -> Tensor:
-    """(B, H, W) bool on the CPU, mirrored as the crops are."""
-    hw = np.array([samples[sample].hw for sample in draws.index]).reshape(-1, 2)
-    rows, columns = sample_positions(draws, crop_hw)
-    in_rows = (rows >= 0) & (rows < hw[:, :1])
-    in_columns = (columns >= 0) & (columns < hw[:, 1:])
-    in_columns[draws.flip] = in_columns[draws.flip, ::-1]
-    return torch.from_numpy(in_rows[:, :, None] & in_columns[:, None, :])
 
 
 def _inverse_depth(depth_BHW: Tensor, near_m: float, far_m: float) -> Tensor:

@@ -57,7 +57,7 @@ def test_validation_scores_one_view_at_the_labels_own_size(make_task: MakeTask) 
         # The frames are 48 x 64; a view's sides are multiples of 32.
         view = F.interpolate(image_1CHW, (32, 64), mode="bilinear")
         with torch.inference_mode():
-            view = network_input(view, None, fold.spec)
+            view = network_input(view, torch.zeros(1, 32, 64), fold.spec)
             logits = fold.learner.ema.network(view).logits_BChw
         wide = F.interpolate(logits, (32, 64), mode="bilinear", align_corners=True)
         prob = F.interpolate(wide.softmax(1), (48, 64), mode="bilinear")
