@@ -34,45 +34,44 @@ _NUMBERS_PER_ROW = 10
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
+    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows.
 
-    index: NDArray[np.int64]
-    """(B,) position of the sample in its split."""
-    box: NDArray[np.float64]
-    """(B, 4) top, left, height, width in pixels of the frame; may reach outside it."""
-    flip: NDArray[np.bool_]
-    """(B,) mirrored left to right."""
-    gain: NDArray[np.float32]
-    """(B,) contrast: image' = clip(gain * image + 255 * shift, 0, 255)."""
-    shift: NDArray[np.float32]
-    """(B,) brightness, share of full scale."""
+    Raises:
+        ValueError: the table has another shape.
+    """
+
+    table_B8: NDArray[np.float64]
+    """(B, 8) in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
 
     def __post_init__(self) -> None:
-        rows = len(self.index)
-        for name in ("box", "flip", "gain", "shift"):
-            shape, needed = getattr(self, name).shape, (rows, 4) if name == "box" else (rows,)
-            if shape != needed:
-                raise ValueError(
-                    f"draws of {rows} samples need {name} of shape {needed}, got {shape}"
-                )
+        if self.table_B8.shape[1:] != (8,):
+            raise ValueError(f"draws are a table of shape (B, 8), got {self.table_B8.shape}")
 
-    @classmethod
-    def from_table(cls, table_B8: NDArray[np.float64]) -> "Draws":
-        """The draws of a `table`."""
-        index, box, flip, gain, shift = np.split(table_B8, [1, 5, 6, 7], axis=1)
-        light = gain[:, 0].astype(np.float32), shift[:, 0].astype(np.float32)
-        return cls(index[:, 0].astype(np.int64), box, flip[:, 0] != 0, *light)
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """(B,) position of the sample in its split."""
+        return self.table_B8[:, 0].astype(np.int64)
 
-    def table(self) -> NDArray[np.float64]:
-        """(B, 8): all columns in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
-        light = self.flip, self.gain, self.shift
-        return np.column_stack([self.index, self.box, *light]).astype(np.float64)
+    @property
+    def box(self) -> NDArray[np.float64]:
+        """(B, 4) top, left, height, width in pixels of the frame; may reach outside it."""
+        return self.table_B8[:, 1:5]
+
+    @property
+    def flip(self) -> NDArray[np.bool_]:
+        """(B,) mirrored left to right."""
+        return self.table_B8[:, 5] != 0
+
+    @property
+    def light(self) -> NDArray[np.float32]:
+        """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
+        return self.table_B8[:, 6:].astype(np.float32)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.table_B8)
 
     def __getitem__(self, rows: slice) -> "Draws":
-        return Draws.from_table(self.table()[rows])
+        return Draws(self.table_B8[rows])
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -138,8 +137,10 @@ def draw(
         if u[7] < config.jitter_p:
             gain += config.contrast * (2 * u[8] - 1)
             shift += config.brightness * (2 * u[9] - 1)
-        table[row] = sample, *box, u[6] < config.flip_p, gain, shift
-    return Draws.from_table(table)
+        # Every source computes the light in float32.
+        light = np.float32(gain), np.float32(shift)
+        table[row] = sample, *box, u[6] < config.flip_p, *light
+    return Draws(table)
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
@@ -154,7 +155,7 @@ def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
         two pixels, sources may choose either for depth and label.
     """
     zero = np.zeros(len(index))
-    return Draws.from_table(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
+    return Draws(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
 
 
 def _box(

@@ -66,7 +66,7 @@ class FileSource:
             label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
         gain_B111, shift_B111 = (
             torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
-            for numbers in (draws.gain, 255 * draws.shift)
+            for numbers in (draws.light[:, 0], 255 * draws.light[:, 1])
         )
         lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
         input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)

@@ -119,7 +119,7 @@ def crop_frames(
         raise ValueError(
             f"samples must be in [0, {count}), got {draws.index.min()}..{draws.index.max()}"
         )
-    draw_B8 = torch.from_numpy(draws.table())
+    draw_B8 = torch.from_numpy(draws.table_B8)
     if device.type == "cuda":  # from pinned memory the copy does not stop the host
         draw_B8 = draw_B8.pin_memory()
     encoding = Encoding(rgb.mean, rgb.std, spec.depth_range_m, spec.channels)

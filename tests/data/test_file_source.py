@@ -18,13 +18,7 @@ SAMPLES = [Sample("frame", Path("a.png"), None, None, (4, 6), None)]
 
 
 def draws_of(box: list[float], *, flip: bool = False, gain: float = 1, shift: float = 0) -> Draws:
-    return Draws(
-        np.array([0]),
-        np.array([box]),
-        np.array([flip]),
-        np.array([gain], dtype=np.float32),
-        np.array([shift], dtype=np.float32),
-    )
+    return Draws(np.array([[0, *box, flip, np.float32(gain), np.float32(shift)]]))
 
 
 def source_of(side: int, spec: InputSpec) -> FileSource:

@@ -33,14 +33,8 @@ TOLERANCE = {"dali": 2.0, "resident": 0.02}
 
 
 def plain(index: list[int], box: list[list[float]], flip: list[bool]) -> Draws:
-    rows = len(index)
-    return Draws(
-        np.array(index),
-        np.array(box, dtype=np.float64),
-        np.array(flip),
-        np.ones(rows, dtype=np.float32),
-        np.zeros(rows, dtype=np.float32),
-    )
+    light = np.tile([1.0, 0.0], (len(index), 1))
+    return Draws(np.column_stack([index, box, flip, light]))
 
 
 def assert_same(a: Batch, b: Batch, tolerance: float) -> None:
