@@ -60,7 +60,8 @@ class Draws:
     @property
     def flip(self) -> NDArray[np.bool_]:
         """(B,) mirrored left to right."""
-        return self.table_B8[:, 5] != 0
+        flip: NDArray[np.bool_] = self.table_B8[:, 5] != 0
+        return flip
 
     @property
     def light(self) -> NDArray[np.float32]:
@@ -75,15 +76,9 @@ class Draws:
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order in which an epoch visits the samples `index`: a permutation of it.
+    """The order in which an epoch, from 0, visits the (N,) samples `index`: a permutation of it.
 
-    Args:
-        seed: of the run, 0 <= seed < 2**128.
-        epoch: from 0.
-        index: (N,) int64 samples of the fold's training set.
-
-    Returns:
-        (N,) int64, the same samples; depends on nothing but the arguments.
+    Depends on nothing but the arguments; 0 <= seed < 2**128.
     """
     keys = _philox(seed, epoch, 0, _ORDER_STREAM).random_raw(len(index))
     return index[np.argsort(keys, kind="stable")]
@@ -144,15 +139,10 @@ def draw(
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
-    """Draws that show each sample of `index` whole and as it is.
+    """Draws that show each sample of `index` whole and as it is; arguments as of `draw`.
 
-    Args:
-        index: (B,) int64 samples, each within [0, N).
-        hw: (N, 2) int64 height and width of every frame of the split.
-
-    Returns:
-        B rows. Their boxes are the frames, off the grid of `draw`: where a position falls between
-        two pixels, sources may choose either for depth and label.
+    Their boxes are the frames, off the grid of `draw`: where a position falls between two pixels,
+    sources may choose either for depth and label.
     """
     zero = np.zeros(len(index))
     return Draws(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))

@@ -104,12 +104,8 @@ def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int6
 
     A cut moves to a gap in the numbering where there is one within half a block: rooms stay whole.
 
-    Args:
-        samples: N frames, sorted by stem.
-        blocks: number of blocks, 1 .. N.
-
     Returns:
-        (N,) the block, 0 .. blocks - 1, of each frame; none is empty.
+        (N,) the block, 0 .. blocks - 1, of each frame; none is empty for up to N blocks.
     """
     # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
     keys = [(*(_number(sample.stem) or (sample.stem, -1)), sample.stem) for sample in samples]

@@ -179,16 +179,9 @@ class ResidentFrames:
 def open_resident(
     samples: Sequence[Sample], device: torch.device, folder: Path, workers: int
 ) -> ResidentFrames:
-    """Decode the samples, or map them from the cache, and put them on the device.
+    """Map decoded samples from the cache, or decode them, and put them on the device.
 
-    Args:
-        samples: a split; all with depth or none, all with labels or none.
-        device: where they stay.
-        folder: of the cache, see `engine.frames.cache`.
-        workers: decoding threads.
-
-    Raises:
-        RuntimeError: a file cannot be read, or there is no room for the frames.
+    Arguments and errors are those of `open_frames`.
     """
     frames = open_frames(samples, folder, workers, memory=_memory_limit(torch.device("cpu"), 0.0))
     return ResidentFrames.on(device, frames, samples)
