@@ -19,7 +19,7 @@ from engine.config import ROOMS, Config, data_root
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import choose_source, resident_limit
 from engine.formats import FORMAT
-from engine.frames.check import cache_folder
+from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source

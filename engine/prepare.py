@@ -55,7 +55,7 @@ def _check(options: argparse.Namespace) -> None:
     """Read every file anew, print a summary and remember what was found."""
     from rich.console import Console
 
-    from engine.frames.check import cache_folder
+    from engine.frames.cache import cache_folder
     from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total

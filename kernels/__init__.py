@@ -1,10 +1,11 @@
-"""Fused operations on tensors; each folder stands alone and nothing here imports the engine.
+"""Fused operations on arrays; each folder stands alone and nothing here imports the engine.
 
     boundary_ce/      stride-4 logits -> boundary-aware cross entropy at label resolution
     tta_accumulate/   one view's logits -> its share of the probabilities, at every temperature
     confusion/        label and prediction -> int64 confusion matrix
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
+    png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
     cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
     gpu.py            what the launches of their GPU forms share

@@ -13,7 +13,7 @@ from engine.config import DataConfig, RuntimeConfig
 from engine.data.augment import Draws, draw, epoch_order
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import Source, make_source
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.runtime.device import DevicePolicy, choose_operations
 
 CROP_HW = (32, 64)

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.plain.recipe import Recipe
 from engine.config import Config
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
 

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.figures import Facts
 from benchmarks.sides import Prepared
 from benchmarks.subset import Job, pixels
-from engine.frames.listing import KINDS, Sample
+from engine.frames.decode import KINDS, Sample
 
 
 def decoding(job: Job) -> Prepared:

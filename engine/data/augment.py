@@ -34,57 +34,51 @@ _NUMBERS_PER_ROW = 10
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
+    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows.
 
-    index: NDArray[np.int64]
-    """(B,) position of the sample in its split."""
-    box: NDArray[np.float64]
-    """(B, 4) top, left, height, width in pixels of the frame; may reach outside it."""
-    flip: NDArray[np.bool_]
-    """(B,) mirrored left to right."""
-    gain: NDArray[np.float32]
-    """(B,) contrast: image' = clip(gain * image + 255 * shift, 0, 255)."""
-    shift: NDArray[np.float32]
-    """(B,) brightness, share of full scale."""
+    Raises:
+        ValueError: the table has another shape.
+    """
+
+    table_B8: NDArray[np.float64]
+    """(B, 8) in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
 
     def __post_init__(self) -> None:
-        rows = len(self.index)
-        for name in ("box", "flip", "gain", "shift"):
-            shape, needed = getattr(self, name).shape, (rows, 4) if name == "box" else (rows,)
-            if shape != needed:
-                raise ValueError(
-                    f"draws of {rows} samples need {name} of shape {needed}, got {shape}"
-                )
+        if self.table_B8.shape[1:] != (8,):
+            raise ValueError(f"draws are a table of shape (B, 8), got {self.table_B8.shape}")
 
-    @classmethod
-    def from_table(cls, table_B8: NDArray[np.float64]) -> "Draws":
-        """The draws of a `table`."""
-        index, box, flip, gain, shift = np.split(table_B8, [1, 5, 6, 7], axis=1)
-        light = gain[:, 0].astype(np.float32), shift[:, 0].astype(np.float32)
-        return cls(index[:, 0].astype(np.int64), box, flip[:, 0] != 0, *light)
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """(B,) position of the sample in its split."""
+        return self.table_B8[:, 0].astype(np.int64)
 
-    def table(self) -> NDArray[np.float64]:
-        """(B, 8): all columns in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
-        light = self.flip, self.gain, self.shift
-        return np.column_stack([self.index, self.box, *light]).astype(np.float64)
+    @property
+    def box(self) -> NDArray[np.float64]:
+        """(B, 4) top, left, height, width in pixels of the frame; may reach outside it."""
+        return self.table_B8[:, 1:5]
+
+    @property
+    def flip(self) -> NDArray[np.bool_]:
+        """(B,) mirrored left to right."""
+        flip: NDArray[np.bool_] = self.table_B8[:, 5] != 0
+        return flip
+
+    @property
+    def light(self) -> NDArray[np.float32]:
+        """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
+        return self.table_B8[:, 6:].astype(np.float32)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.table_B8)
 
     def __getitem__(self, rows: slice) -> "Draws":
-        return Draws.from_table(self.table()[rows])
+        return Draws(self.table_B8[rows])
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order in which an epoch visits the samples `index`: a permutation of it.
+    """The order in which an epoch, from 0, visits the (N,) samples `index`: a permutation of it.
 
-    Args:
-        seed: of the run, 0 <= seed < 2**128.
-        epoch: from 0.
-        index: (N,) int64 samples of the fold's training set.
-
-    Returns:
-        (N,) int64, the same samples; depends on nothing but the arguments.
+    Depends on nothing but the arguments; 0 <= seed < 2**128.
     """
     keys = _philox(seed, epoch, 0, _ORDER_STREAM).random_raw(len(index))
     return index[np.argsort(keys, kind="stable")]
@@ -138,38 +132,20 @@ def draw(
         if u[7] < config.jitter_p:
             gain += config.contrast * (2 * u[8] - 1)
             shift += config.brightness * (2 * u[9] - 1)
-        table[row] = sample, *box, u[6] < config.flip_p, gain, shift
-    return Draws.from_table(table)
+        # Every source computes the light in float32.
+        light = np.float32(gain), np.float32(shift)
+        table[row] = sample, *box, u[6] < config.flip_p, *light
+    return Draws(table)
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
-    """Draws that show each sample of `index` whole and as it is.
+    """Draws that show each sample of `index` whole and as it is; arguments as of `draw`.
 
-    Args:
-        index: (B,) int64 samples, each within [0, N).
-        hw: (N, 2) int64 height and width of every frame of the split.
-
-    Returns:
-        B rows. Their boxes are the frames, off the grid of `draw`: where a position falls between
-        two pixels, sources may choose either for depth and label.
+    Their boxes are the frames, off the grid of `draw`: where a position falls between two pixels,
+    sources may choose either for depth and label.
     """
     zero = np.zeros(len(index))
-    return Draws.from_table(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
-
-
-def sample_positions(
-    draws: Draws, crop_hw: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where each row and column of a crop samples its frame, before the mirroring.
-
-    Returns:
-        (B, H) rows and (B, W) columns, ascending; pixel i of the frame covers [i, i + 1).
-    """
-    height, width = crop_hw
-    top, left, box_height, box_width = (draws.box[:, [side]] for side in range(4))
-    rows = top + (np.arange(height) + 0.5) * (box_height / height)
-    columns = left + (np.arange(width) + 0.5) * (box_width / width)
-    return rows, columns
+    return Draws(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
 
 
 def _box(

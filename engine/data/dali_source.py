@@ -22,34 +22,24 @@ import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
-from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from engine import nyuv2
-from engine.data.augment import Draws, sample_positions
-from engine.data.batch import RawCrops, finish
-from engine.data.inputs import InputSpec
+from engine.data.augment import Draws
+from engine.data.file_source import FileSource
 from engine.data.sources import Batch
-from engine.frames.decode import read_label, read_whole
-from engine.frames.listing import Sample
-from engine.frames.png import PngHeader
+from engine.frames.decode import Sample, read_label, read_whole
+from kernels.png import PngHeader
 
 _PREFETCH = 2
 """Batches that DALI prepares ahead of use."""
 
 _Feed = Iterator[tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]]
-"""For each batch: the files of every kind, B each, then what `_windows` returns."""
+"""For each batch: the files of every kind, B each, then what `DaliSource._windows` returns."""
 
 
 @dataclass(frozen=True, eq=False)
-class DaliSource:
-    """See `engine.data.sources.Source`; arguments as of `make_source`."""
-
-    samples: Sequence[Sample]
-    crop_hw: tuple[int, int]
-    spec: InputSpec
-    device: torch.device
-    workers: int
+class DaliSource(FileSource):
+    """See `engine.data.sources.Source`."""
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -73,7 +63,7 @@ class DaliSource:
                     return
                 except (OSError, RuntimeError) as error:
                     raise self._blame(fed, error) from error
-                yield self._finish(outputs, fed.popleft())
+                yield self._batch(outputs, fed.popleft())
 
     def _feed(
         self, draws: Iterable[Draws], rows_max: int, pool: ThreadPoolExecutor, fed: deque[Draws]
@@ -88,7 +78,37 @@ class DaliSource:
             fed.append(rows)
             samples = [self.samples[sample] for sample in rows.index]
             files = [list(pool.map(partial(_encoded, kind), samples)) for kind in self._kinds]
-            yield (*files, *_windows(rows, samples, self.crop_hw))
+            yield (*files, *self._windows(rows))
+
+    def _windows(self, draws: Draws) -> tuple[NDArray[Any], ...]:
+        """The part of each crop whose sample positions lie inside the frame.
+
+        DALI must not see a region that leaves the frame: its nearest-neighbour resampling on the
+        CPU reads past the end of a row there (DALI 2.4: pixels of the next row, or a crash).
+
+        Returns:
+            Four arrays (B, 2), vertical first: where the region starts and ends in the frame
+            (float32 pixels; mirrored if the end comes first), size of the window (float32), and
+            where the crop starts relative to the window (int32, <= 0).
+
+        Raises:
+            ValueError: a box does not touch its frame.
+        """
+        inside, crop_hw = self.inside(draws), self.crop_hw
+        first_B2 = np.stack([axis.argmax(axis=1) for axis in inside], axis=1)
+        size_B2 = np.stack([axis.sum(axis=1) for axis in inside], axis=1)
+        if not size_B2.all():
+            row = int(np.flatnonzero(~size_B2.all(axis=1))[0])
+            stem = self.samples[draws.index[row]].stem
+            raise ValueError(f"box {draws.box[row]} does not touch sample {stem}")
+        step_B2 = draws.box[:, 2:] / crop_hw
+        start_B2 = draws.box[:, :2] + first_B2 * step_B2
+        end_B2 = start_B2 + size_B2 * step_B2
+        flip = draws.flip
+        start_B2[flip, 1], end_B2[flip, 1] = end_B2[flip, 1], start_B2[flip, 1]
+        first_B2[flip, 1] = crop_hw[1] - size_B2[flip, 1] - first_B2[flip, 1]
+        window = (part.astype(np.float32) for part in (start_B2, end_B2, size_B2))
+        return (*window, -first_B2.astype(np.int32))
 
     def _pipeline(self, feed: _Feed, rows_max: int) -> Any:
         on_gpu = self.device.type == "cuda"
@@ -105,15 +125,12 @@ class DaliSource:
         pipeline.build()
         return pipeline
 
-    def _finish(self, outputs: Sequence[Any], rows: Draws) -> Batch:
-        tensors = [from_dlpack(output.as_tensor()) for output in outputs]
+    def _batch(self, outputs: Sequence[Any], rows: Draws) -> Batch:
+        tensors = (from_dlpack(output.as_tensor()) for output in outputs)
         crops = dict(zip(self._kinds, tensors, strict=True))
-        raw = RawCrops(
-            crops["image"].permute(0, 3, 1, 2),
-            _metres(crops["depth"][..., 0]) if "depth" in crops else None,
-            crops["label"][..., 0] if "label" in crops else None,
-        )
-        return finish(raw, rows, self.samples, self.spec)
+        maps = (crops.get(kind) for kind in ("depth", "label"))
+        maps_BHW = (None if crop is None else crop[..., 0] for crop in maps)
+        return self.finish(rows, crops["image"].permute(0, 3, 1, 2), *maps_BHW)
 
     def _blame(self, fed: Iterable[Draws], error: Exception) -> RuntimeError:
         """Find the sample at fault: the messages of DALI do not name it."""
@@ -166,45 +183,11 @@ def _crop_files(
     return tuple(crops)
 
 
-def _windows(
-    draws: Draws, samples: Sequence[Sample], crop_hw: tuple[int, int]
-) -> tuple[NDArray[Any], ...]:
-    """The part of each crop whose sample positions lie inside the frame.
-
-    DALI must not see a region that leaves the frame: its nearest-neighbour resampling on the CPU
-    reads past the end of a row there (DALI 2.4: pixels of the next row, or a crash).
-
-    Returns:
-        Four arrays (B, 2), vertical first: where the region starts and ends in the frame (float32
-        pixels; mirrored if the end comes first), size of the window (float32), and where the crop
-        starts relative to the window (int32, <= 0).
-
-    Raises:
-        ValueError: a box does not touch its frame.
-    """
-    hw_B2 = np.array([sample.hw for sample in samples])
-    positions = sample_positions(draws, crop_hw)
-    inside = [(positions[axis] >= 0) & (positions[axis] < hw_B2[:, [axis]]) for axis in (0, 1)]
-    first_B2 = np.stack([inside[axis].argmax(axis=1) for axis in (0, 1)], axis=1)
-    size_B2 = np.stack([inside[axis].sum(axis=1) for axis in (0, 1)], axis=1)
-    if not size_B2.all():
-        row = int(np.flatnonzero(~size_B2.all(axis=1))[0])
-        raise ValueError(f"box {draws.box[row]} does not touch sample {samples[row].stem}")
-    step_B2 = draws.box[:, 2:] / crop_hw
-    start_B2 = draws.box[:, :2] + first_B2 * step_B2
-    end_B2 = start_B2 + size_B2 * step_B2
-    flip = draws.flip
-    start_B2[flip, 1], end_B2[flip, 1] = end_B2[flip, 1], start_B2[flip, 1]
-    first_B2[flip, 1] = crop_hw[1] - size_B2[flip, 1] - first_B2[flip, 1]
-    window = (part.astype(np.float32) for part in (start_B2, end_B2, size_B2))
-    return (*window, -first_B2.astype(np.int32))
-
-
 def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
     """A sample's file as DALI reads it right: labels as grey, not indexed colour, PNG.
 
     DALI turns a palette into the colours it stands for and so loses the classes. Maps must have the
-    size that the window was made for: see `_windows` why that matters.
+    size that the window was made for: see `DaliSource._windows` why that matters.
     """
     path, hw = sample.present[kind], sample.hw
     content = path.read_bytes()
@@ -216,10 +199,3 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
         Image.fromarray(read_label(sample)).save(stream, "png", compress_level=1)
         content = stream.getvalue()
     return np.frombuffer(content, dtype=np.uint8)
-
-
-def _metres(depth_mm: Tensor) -> Tensor:
-    # CUDA multiplies by the reciprocal of a Python number, which may be one bit off; by a tensor
-    # it divides, as the reference does.
-    units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=depth_mm.device)
-    return depth_mm.float() / units

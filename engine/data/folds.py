@@ -7,14 +7,13 @@ N: training frames, in stem order.
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.rundir import Record
 
 KINDS = ("random", "blocked", "scene")
@@ -88,12 +87,13 @@ def make_folds(
         raise ValueError(f"data.folds must be at least 2, got {folds}")
     if len(samples) < folds:
         raise ValueError(f"{len(samples)} frames cannot fill {folds} folds; lower data.folds")
-    if kind == "random":
-        fold_of = _random(len(samples), folds, seed)
-    elif kind == "blocked":
+    if kind == "blocked":
         fold_of = _blocked(samples, folds, blocks_per_fold)
-    elif kind == "scene":
-        fold_of = _by_scene(samples, folds)
+    elif kind in KINDS:
+        from engine.data.other_folds import at_random, by_scene
+
+        random = kind == "random"
+        fold_of = at_random(len(samples), folds, seed) if random else by_scene(samples, folds)
     else:
         raise ValueError(f"data.fold_kind must be one of {', '.join(KINDS)}, got {kind!r}")
     return Folds(kind, fold_of, _leakage(samples, fold_of))
@@ -104,12 +104,8 @@ def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int6
 
     A cut moves to a gap in the numbering where there is one within half a block: rooms stay whole.
 
-    Args:
-        samples: N frames, sorted by stem.
-        blocks: number of blocks, 1 .. N.
-
     Returns:
-        (N,) the block, 0 .. blocks - 1, of each frame; none is empty.
+        (N,) the block, 0 .. blocks - 1, of each frame; none is empty for up to N blocks.
     """
     # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
     keys = [(*(_number(sample.stem) or (sample.stem, -1)), sample.stem) for sample in samples]
@@ -154,16 +150,6 @@ def _leakage(samples: Sequence[Sample], fold_of: NDArray[np.int64]) -> float:
     return sum(leaks) / len(samples)
 
 
-def _random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
-    # The legacy generator, because the published experiments' folds came from scikit-learn's.
-    order = np.arange(count)
-    np.random.RandomState(seed).shuffle(order)
-    fold_of = np.empty(count, np.int64)
-    for fold, validated in enumerate(np.array_split(order, folds)):
-        fold_of[validated] = fold
-    return fold_of
-
-
 def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDArray[np.int64]:
     blocks = folds * blocks_per_fold
     if len(samples) < blocks:
@@ -196,24 +182,3 @@ def _cuts(count: int, blocks: int, gaps: Sequence[int]) -> list[int]:
         near = [gap for gap in gaps if abs(gap - even) <= size / 2 and lowest <= gap <= highest]
         cuts.append(min(near, key=lambda gap: abs(gap - even), default=max(even, lowest)))
     return cuts
-
-
-def _by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
-    lost = [sample.stem for sample in samples if sample.scene is None]
-    if len(lost) == len(samples):
-        raise ValueError("no frame has a scene: add scenes.csv, or use data.fold_kind blocked")
-    if lost:
-        raise ValueError(
-            f"scenes.csv names no scene for {len(lost)} of {len(samples)} training frames, such "
-            f"as {', '.join(lost[:3])}; add them, or use data.fold_kind blocked"
-        )
-    size = Counter(str(sample.scene) for sample in samples)
-    if len(size) < folds:
-        raise ValueError(f"{len(size)} scenes cannot fill {folds} folds; lower data.folds")
-    fold_of: dict[str, int] = {}
-    filled = [0] * folds
-    # The largest scene first, each to the fold that is emptiest then.
-    for scene in sorted(size, key=lambda name: (-size[name], name)):
-        fold_of[scene] = filled.index(min(filled))
-        filled[fold_of[scene]] += size[scene]
-    return np.array([fold_of[str(sample.scene)] for sample in samples], np.int64)

@@ -13,23 +13,26 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.config import ModelConfig
+from engine.data.augment import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
+from kernels.crop_resize import Crops, Encoding, Frames
+
+CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
+"""`kernels.crop_resize.crop_resize`, or its reference."""
 
 
 @dataclass(frozen=True)
 class Normalisation:
     """The affine map that an encoder was pretrained with: (x - mean) / std, x in 0..255.
 
-    Attributes:
-        mean: mean of R, G, B in units of 0..255.
-        std: standard deviation of R, G, B in units of 0..255, positive.
-
     Raises:
         ValueError: a deviation is not positive.
     """
 
     mean: tuple[float, float, float]
+    """Of R, G, B, in units of 0..255."""
     std: tuple[float, float, float]
+    """Likewise; positive."""
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
@@ -39,11 +42,7 @@ class Normalisation:
 def read_normalisation(path: Path) -> Normalisation | None:
     """What the weights in a file of `engine.train` were trained with.
 
-    Args:
-        path: any file.
-
-    Returns:
-        The normalisation; None if the file is not there, not ours, or does not say.
+    None if the file is not there, not ours, or does not say.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -66,19 +65,15 @@ DERIVED: dict[str, tuple[Derived, ...]] = {"rgb": (), "rgbd": ()}
 class InputSpec:
     """The input of a network.
 
-    Attributes:
-        channels: 3 (RGB), or 4 with inverse depth; `derived` come behind them.
-        normalisation: of the RGB channels.
-        depth_range_m: nearest and farthest depth that the fourth channel tells apart, metres.
-        derived: further channels.
-
     Raises:
         ValueError: there are neither 3 nor 4 channels.
     """
 
     channels: int
+    """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
     normalisation: Normalisation
     depth_range_m: tuple[float, float] = (DEPTH_MIN_M, DEPTH_MAX_M)
+    """Nearest and farthest depth that the fourth channel tells apart, metres."""
     derived: tuple[Derived, ...] = ()
 
     def __post_init__(self) -> None:
@@ -104,37 +99,29 @@ class InputSpec:
         return torch.cat([image_BCHW, *more], 1).contiguous(memory_format=torch.channels_last)
 
 
-def network_input(image_BCHW: Tensor, depth_BHW: Tensor | None, spec: InputSpec) -> Tensor:
-    """Normalise RGB and, for four channels, append the inverse depth.
-
-    With d the depth clipped to [near, far] = [0.71, 10] m, the fourth channel is
-    (1/d - 1/far) / (1/near - 1/far): 1 near, 0 far; a missing depth is 0 as well.
+def crop_frames(
+    frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
+) -> Crops:
+    """Float32 crops of frames, on their device; does not wait for it.
 
     Args:
-        image_BCHW: (B, 3, H, W) float32 in 0..255.
-        depth_BHW: (B, H, W) float32 metres, 0 = missing; may be None for three channels.
-        spec: of the network.
-
-    Returns:
-        (B, C, H, W) float32, channels-last, on the image's device; no host synchronisation.
+        frames: on any device.
+        draws: B rows; `Draws.index` counts in `frames`.
+        crop_hw: size of the crops, pixels.
+        spec: of the network's input.
+        crop: the operation.
 
     Raises:
-        ValueError: four channels come without depth.
+        ValueError: four channels without depth, or a sample out of range.
     """
-    # Filled on the device one by one: torch.tensor(...).to(device) would stop the host.
-    mean, std = spec.normalisation.mean, spec.normalisation.std
-    channels = [
-        image_BCHW[:, channel] * (1.0 / deviation) + -offset / deviation
-        for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
-    ]
-    if spec.has_depth:
-        if depth_BHW is None:
-            raise ValueError("4 input channels need depth, got none; give depth maps or use 3")
-        channels.append(_inverse_depth(depth_BHW, *spec.depth_range_m))
-    return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
-
-
-def _inverse_depth(depth_BHW: Tensor, near_m: float, far_m: float) -> Tensor:
-    far, near = 1 / far_m, 1 / near_m
-    inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
-    return torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0)
+    count, device, rgb = len(frames.offset_N), frames.image_P3.device, spec.normalisation
+    if len(draws) and not 0 <= draws.index.min() <= draws.index.max() < count:
+        raise ValueError(
+            f"samples must be in [0, {count}), got {draws.index.min()}..{draws.index.max()}"
+        )
+    draw_B8 = torch.from_numpy(draws.table_B8)
+    if device.type == "cuda":  # from pinned memory the copy does not stop the host
+        draw_B8 = draw_B8.pin_memory()
+    encoding = Encoding(rgb.mean, rgb.std, spec.depth_range_m, spec.channels)
+    crops = crop(frames, draw_B8.to(device, non_blocking=True), crop_hw, encoding)
+    return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))

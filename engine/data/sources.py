@@ -1,17 +1,21 @@
-"""Draws and frames to batches: what a source is, and which one runs.
+"""Frames in batches: crops by draws to train on, whole frames in order to look at.
 
-`resident` keeps decoded frames on the device and crops them by a fused operation; `dali` lets
-NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For the same draws all give
-the same labels and depths, and images within rounding.
+Of the sources of crops `resident` keeps decoded frames on the device and crops them by a fused
+operation; `dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For
+the same draws all give the same labels and depths, and images within rounding.
 
-B: rows of a batch. C: channels. H W: pixels of the crop.
+B: rows of a batch. C: channels. H W: pixels of a crop, or of a frame. N: frames of a split.
 """
 
 import functools
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,18 +25,12 @@ from torch import Tensor
 
 from engine.config import RuntimeConfig
 from engine.data.augment import Draws
-from engine.data.inputs import InputSpec
-from engine.data.resident import (
-    CropResize,
-    ResidentFrames,
-    crop_frames,
-    memory_limit,
-    misfit,
-    open_resident,
-)
-from engine.frames.check import cache_folder
-from engine.frames.listing import Sample
+from engine.data.inputs import CropResize, InputSpec, crop_frames
+from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
+from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy
+from engine.runtime.environment import total_bytes
+from kernels.crop_resize import Frames
 
 _log = logging.getLogger(__name__)
 
@@ -78,26 +76,6 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class ResidentSource:
-    """Crops of frames that stay on the device; see `Source`, other arguments as of `make_source`.
-
-    Batches are made when they are asked for. On a GPU that is a kernel launch, which the host does
-    not wait for; on a CPU another thread would only take cores from the network.
-    """
-
-    resident: ResidentFrames
-    crop_hw: tuple[int, int]
-    spec: InputSpec
-    crop: CropResize
-
-    def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
-        """See `Source.batches`."""
-        frames = self.resident.frames
-        for rows in draws:
-            yield Batch(*crop_frames(frames, rows, self.crop_hw, self.spec, self.crop), rows.index)
-
-
 def make_source(
     samples: Sequence[Sample],
     crop_hw: tuple[int, int],
@@ -121,54 +99,6 @@ def make_source(
         RuntimeError: `dali` is asked for and cannot be imported, or `resident` cannot read a file
             or has no room.
     """
-    _check(samples, spec)
-    device, workers = policy.device, runtime.workers
-    chosen, why = choose_source(runtime, samples, device)
-    _announce(chosen, why, str(device), workers)
-    if chosen == "resident":
-        resident = open_resident(samples, device, cache_folder(runtime.cache), workers)
-        return ResidentSource(resident, crop_hw, spec, policy.operations.crop_resize)
-    if chosen == "torch":
-        from engine.data.torch_source import TorchSource
-
-        return TorchSource(samples, crop_hw, spec, device, workers)
-    from engine.data.dali_source import DaliSource
-
-    return DaliSource(samples, crop_hw, spec, device, workers)
-
-
-def resident_limit(runtime: RuntimeConfig, device: torch.device) -> int:
-    """Bytes of decoded frames that `make_source` would keep on the device; 0 if it decodes anew."""
-    if runtime.source == "auto":
-        return memory_limit(device, runtime.memory_gib)
-    return sys.maxsize if runtime.source == "resident" else 0
-
-
-def choose_source(
-    runtime: RuntimeConfig, samples: Sequence[Sample], device: torch.device
-) -> tuple[str, str]:
-    """Which source runs, and why.
-
-    Raises:
-        RuntimeError: `dali` is asked for and cannot be imported.
-    """
-    kind = runtime.source
-    if kind == "dali" and (missing := _dali_fault()):
-        raise RuntimeError(
-            f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
-            "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
-        )
-    if kind != "auto":
-        return kind, "as configured"
-    too_large = misfit(samples, device, runtime.memory_gib)
-    if too_large is None:
-        return "resident", "the decoded frames fit"
-    if missing := _dali_fault():
-        return "torch", f"{too_large}; DALI cannot be imported: {missing}"
-    return "dali", f"{too_large}; DALI is installed"
-
-
-def _check(samples: Sequence[Sample], spec: InputSpec) -> None:
     for name in ("depth", "label"):
         have = sum(getattr(sample, name) is not None for sample in samples)
         if have not in (0, len(samples)):
@@ -179,15 +109,202 @@ def _check(samples: Sequence[Sample], spec: InputSpec) -> None:
         raise ValueError(
             "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
         )
+    device, workers = policy.device, runtime.workers
+    chosen, why = choose_source(runtime, samples, device)
+    _announce(chosen, why, str(device), workers)
+    if chosen == "resident":
+        resident = open_resident(samples, device, cache_folder(runtime.cache), workers)
+        return ResidentSource(resident, crop_hw, spec, policy.operations.crop_resize)
+    from engine.data.file_source import make_file_source
+
+    return make_file_source(chosen, samples, crop_hw, spec, device, workers)
 
 
-def _dali_fault() -> str:
-    """Why DALI cannot be imported; empty if it can."""
-    try:
-        import nvidia.dali  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
-        return str(error)
-    return ""
+def choose_source(
+    runtime: RuntimeConfig, samples: Sequence[Sample], device: torch.device
+) -> tuple[str, str]:
+    """Which source runs, and why.
+
+    `auto` does not depend on what else is running, so that a run goes on with the source that it
+    began with: see `_memory_limit`.
+
+    Raises:
+        RuntimeError: `dali` is asked for and cannot be imported.
+    """
+    kind, why = runtime.source, "as configured"
+    if kind == "auto":
+        need, limit = frame_bytes(samples), _memory_limit(device, runtime.memory_gib)
+        if need <= limit:
+            return "resident", "the decoded frames fit"
+        share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
+        if runtime.memory_gib:
+            share = "runtime.memory_gib"
+        why = f"{need / GIB:.1f} GiB of decoded frames exceed {limit / GIB:.1f} GiB, {share}"
+    if kind == "resident":
+        return kind, why
+    from engine.data.file_source import choose_file_source
+
+    return choose_file_source(kind, why)
+
+
+def resident_limit(runtime: RuntimeConfig, device: torch.device) -> int:
+    """Bytes of decoded frames that `make_source` would keep on the device; 0 if it decodes anew."""
+    if runtime.source == "auto":
+        return _memory_limit(device, runtime.memory_gib)
+    return sys.maxsize if runtime.source == "resident" else 0
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentFrames:
+    """The N decoded frames of a split, on one device."""
+
+    frames: Frames
+    offset_N: NDArray[np.int64]
+    """(N,) first pixel of each, also on the host."""
+    position: dict[Sample, int]
+    """Where each sample is among the N."""
+
+    @classmethod
+    def on(
+        cls, device: torch.device, frames: Frames, samples: Sequence[Sample]
+    ) -> "ResidentFrames":
+        """Put the frames of samples, which are on the CPU, on a device."""
+        offset_N = frames.offset_N.numpy()
+        if device.type != "cpu":
+            parts = (None if part is None else part.to(device) for part in frames)
+            frames = Frames(*parts)  # type: ignore[arg-type]
+        return cls(frames, offset_N, {sample: number for number, sample in enumerate(samples)})
+
+
+def open_resident(
+    samples: Sequence[Sample], device: torch.device, folder: Path, workers: int
+) -> ResidentFrames:
+    """Map decoded samples from the cache, or decode them, and put them on the device.
+
+    Arguments and errors are those of `open_frames`.
+    """
+    frames = open_frames(samples, folder, workers, memory=_memory_limit(torch.device("cpu"), 0.0))
+    return ResidentFrames.on(device, frames, samples)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentSource:
+    """Crops of frames that stay on the device; see `Source`, other arguments as of `make_source`.
+
+    Batches are made when they are asked for. On a GPU that is a kernel launch, which the host does
+    not wait for; on a CPU another thread would only take cores from the network.
+    """
+
+    resident: ResidentFrames
+    crop_hw: tuple[int, int]
+    spec: InputSpec
+    crop: CropResize
+
+    def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
+        """See `Source.batches`."""
+        frames = self.resident.frames
+        for rows in draws:
+            yield Batch(*crop_frames(frames, rows, self.crop_hw, self.spec, self.crop), rows.index)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """Whole frames of one size, as decoded."""
+
+    first: int
+    """Position of the first frame in the sequence that was asked for."""
+    hw: tuple[int, int]
+    """Height and width of the frames, pixels."""
+    frames: Frames
+    """Buffers that hold them, and perhaps others."""
+    index: NDArray[np.int64]
+    """(B,) which frames of the buffers they are."""
+    label_BHW: Tensor | None
+    """(B, H, W) uint8, 255 = ignore; None without labels."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """How whole frames are read."""
+
+    device: torch.device
+    """Where the batches go."""
+    batch_size: int
+    """Frames a batch at most."""
+    depth: bool
+    """Whether the depth maps are taken too."""
+    workers: int
+    """Decoding threads."""
+    resident: ResidentFrames | None = None
+    """Decoded frames that hold all that will be asked for, on `device`; without them the files are
+    decoded, ahead of use."""
+
+    def batches(
+        self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
+    ) -> Iterator[FrameBatch]:
+        """Take `samples[start:]` in order, in batches of equal frame size, perhaps with labels.
+
+        Raises:
+            RuntimeError: a file cannot be read; the message names it.
+            KeyError: `resident` does not hold a sample.
+        """
+        depth = self.depth and all(sample.depth is not None for sample in samples)
+        asked = [
+            replace(
+                sample,
+                depth=sample.depth if depth else None,
+                label=sample.label if label else None,
+            )
+            for sample in samples
+        ]
+        work = in_order(partial(read_frame, label=True), asked[start:], self.workers)
+        with closing(work) as decoded:  # nothing is, before the first frame is taken
+            for first, end in equal_size_groups(samples, self.batch_size, start):
+                held = self.resident
+                if held is None:
+                    frames = Layout(asked[first:end]).hold(islice(decoded, end - first))
+                    held = ResidentFrames.on(self.device, frames, samples[first:end])
+                yield self._take(held, samples[first:end], first, label)
+
+    def _take(
+        self, resident: ResidentFrames, taken: Sequence[Sample], first: int, label: bool
+    ) -> FrameBatch:
+        """A batch that stays where it is; only its labels are brought together."""
+        index = np.array([resident.position[sample] for sample in taken], np.int64)
+        frames = resident.frames if self.depth else resident.frames._replace(depth_P=None)
+        (height, width), label_BHW = taken[0].hw, None
+        if label and frames.label_P is not None:
+            starts = resident.offset_N[index].tolist()
+            labels_P = [frames.label_P[start : start + height * width] for start in starts]
+            label_BHW = torch.stack(labels_P).view(-1, height, width)
+        return FrameBatch(first, (height, width), frames, index, label_BHW)
+
+
+def equal_size_groups(
+    samples: Sequence[Sample], batch_size: int, start: int = 0
+) -> list[tuple[int, int]]:
+    """(first, end) ranges of at most `batch_size` consecutive samples of one frame size."""
+    sizes = groupby(range(start, len(samples)), lambda number: samples[number].hw)
+    return [
+        (first, min(first + batch_size, run[-1] + 1))
+        for run in (list(numbers) for _, numbers in sizes)
+        for first in run[::batch_size]
+    ]
+
+
+def _memory_limit(device: torch.device, memory_gib: float) -> int:
+    """Bytes of decoded frames that may stay on a device: `memory_gib` if given.
+
+    By default half of a CPU's memory, because the rest of the engine needs some and pages of a
+    mapping that does not fit are read again each epoch; a quarter of a GPU's, which the network
+    needs.
+    """
+    if memory_gib:
+        return int(memory_gib * GIB)
+    return total_bytes(device) // (4 if device.type == "cuda" else 2)
 
 
 @functools.cache

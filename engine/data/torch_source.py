@@ -14,31 +14,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import nyuv2
-from engine.data.augment import Draws, sample_positions
-from engine.data.batch import RawCrops, finish
-from engine.data.inputs import InputSpec
+from engine.data.augment import Draws
+from engine.data.file_source import FileSource, sample_positions
 from engine.data.sources import Batch
-from engine.frames.decode import read_whole
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample, read_whole
 
 _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""
 
 
 _Crop = tuple[Tensor, Tensor | None, Tensor | None]
-"""(3, H, W) image, (H, W) depth in metres and label of one row."""
+"""(3, H, W) image, (H, W) depth in millimetres and label of one row."""
 
 
 @dataclass(frozen=True, eq=False)
-class TorchSource:
-    """See `engine.data.sources.Source`; arguments as of `make_source`."""
-
-    samples: Sequence[Sample]
-    crop_hw: tuple[int, int]
-    spec: InputSpec
-    device: torch.device
-    workers: int
+class TorchSource(FileSource):
+    """See `engine.data.sources.Source`."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         """See `Source.batches`."""
@@ -64,9 +55,9 @@ class TorchSource:
 
     def _assemble(self, rows: Draws, futures: list[Future[_Crop]]) -> Batch:
         crops = zip(*(future.result() for future in futures), strict=True)
-        image_BCHW, depth_BHW, label_BHW = (self._stack(parts) for parts in crops)
+        image_BCHW, *maps = (self._stack(parts) for parts in crops)
         assert image_BCHW is not None
-        return finish(RawCrops(image_BCHW, depth_BHW, label_BHW), rows, self.samples, self.spec)
+        return self.finish(rows, image_BCHW, *maps)
 
     def _stack(self, crops: Sequence[Tensor | None]) -> Tensor | None:
         present = [crop for crop in crops if crop is not None]
@@ -84,8 +75,6 @@ def _crop(sample: Sample, rows_H: NDArray[np.float64], columns_W: NDArray[np.flo
         None if map_YX is None else _nearest(torch.from_numpy(map_YX), rows_H, columns_W)
         for map_YX in (frame.depth_HW, frame.label_HW)
     )
-    if depth_HW is not None:
-        depth_HW = depth_HW.to(torch.float32) / nyuv2.MILLIMETRES_PER_METRE
     image_CYX = torch.from_numpy(frame.image_HW3).permute(2, 0, 1)
     return _bilinear(image_CYX, rows_H, columns_W), depth_HW, label_HW
 

@@ -1,9 +1,11 @@
-"""Frames decoded once: buffers in a cache folder, memory-mapped by every run that follows.
+"""What runs leave one another in the cache folder: decoded frames, and what was found in files.
 
     CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind
+    CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
-The key is a hash of what the frames' files hold, so a changed dataset is another cache and a moved
-one the same. The folder appears whole or not at all: written beside its place, synced, renamed.
+Decoded frames are memory-mapped. Their key is a hash of what the frames' files hold, so a changed
+dataset is another cache and a moved one the same; the folder appears whole or not at all: written
+beside its place, synced, renamed. A report is found by its dataset folder and what it depends on.
 N: frames.
 """
 
@@ -13,18 +15,19 @@ import logging
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
-from engine.frames.decode import DECODERS, Frame, in_order, read_whole
-from engine.frames.listing import FrameFiles, Sample
-from engine.rundir import Record, sync_folder
-from engine.runtime.progress import track
+from engine.frames.decode import DECODERS, Frame, FrameFiles, FrameReport, Sample
+from engine.rundir import Record, sync_folder, whole_file
 from kernels.crop_resize import Frames
 
 _log = logging.getLogger(__name__)
@@ -33,11 +36,86 @@ _log_once = cache(_log.info)  # however many folds open the same frames
 FORMAT = 1
 """Changes whenever the buffers hold something else for the same files."""
 
+VERSION = 1
+"""Changes whenever the check finds something else in the same files."""
+
 PIXEL_BYTES = {"image": 3, "depth": 2, "label": 1}
 """By kind, as a `Frame` holds it."""
 
-_GIB = 1 << 30
+TICK_NS = 2_000_000_000
+"""Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
+
+GIB = 1 << 30
+"""Bytes in a GiB, which messages count in."""
+
 _MANIFEST = "manifest.json"
+_REPORTS = TypeAdapter(dict[str, FrameReport])
+
+
+def cache_folder(configured: str = "") -> Path:
+    """Where `runtime.cache` says, or where this platform keeps what can be made again."""
+    if configured:
+        return Path(configured).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "roomsmith"
+    # https://specifications.freedesktop.org/basedir-spec/latest/
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    return base / "roomsmith"
+
+
+@dataclass(frozen=True)
+class CheckMemory:
+    """Where what was checked is remembered and decoded frames are kept."""
+
+    folder: Path | None = None
+    """See `cache_folder`; None remembers nothing."""
+    anew: bool = False
+    """Read every file, whatever is remembered of it."""
+    frame_bytes: int = 0
+    """Training frames that have to be read are kept decoded if all have at most so many bytes."""
+
+    def recall(self, root: Path, frames: Sequence[FrameFiles], key: str) -> "Remembered":
+        """What is known of a dataset's files; `key` is all that reports depend on besides them."""
+        if self.folder is None:
+            return Remembered(None, {}, {})
+        what = repr((VERSION, DECODERS, str(root.resolve()), key)).encode()
+        file = self.folder / f"checked-{hashlib.sha256(what).hexdigest()[:32]}.json"
+        states = {files: _state(files) for files in frames}
+        known = {} if self.anew else _load(file)
+        reports = {files: known[state] for files, state in states.items() if state in known}
+        return Remembered(file, states, reports)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What is known of the frames of one dataset."""
+
+    file: Path | None
+    states: dict[FrameFiles, str]
+    reports: dict[FrameFiles, FrameReport]
+    """Of frames whose files did not change; whoever reads the others adds theirs."""
+
+    def save(self) -> None:
+        """Write the reports without a fault; the log says if that fails."""
+        if self.file is None:
+            return
+        sound = {
+            self.states[files]: report
+            for files, report in self.reports.items()
+            if self.states[files] and not report.faults
+        }
+        content = _REPORTS.dump_json(sound)
+        try:
+            with whole_file(self.file) as temporary:
+                temporary.write_bytes(_digest(content) + b"\n" + content)
+        except OSError as error:
+            _log.info("what was checked cannot be remembered: %s", error)
+
+
+def frame_bytes(samples: Sequence[Sample]) -> int:
+    """Bytes of the decoded frames."""
+    return sum(Layout(samples).sizes.values())
 
 
 def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:
@@ -45,7 +123,7 @@ def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: i
 
     Args:
         samples: all with depth or none, all with labels or none.
-        folder: of the cache; created; see `engine.frames.check.cache_folder`.
+        folder: see `cache_folder`; created.
         workers: decoding threads.
         memory: bytes that frames may take, for this run only, where the cache cannot be written (no
             room, no permission); the log says why.
@@ -57,38 +135,16 @@ def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: i
     Raises:
         RuntimeError: a file cannot be read, or the frames fit neither on the disk nor in memory.
     """
-    layout, size_gib = Layout(samples), frame_bytes(samples) / _GIB
-    if not size_gib:
+    layout = Layout(samples)
+    if not samples:
         return layout.frames({})
     place = layout.place(folder)
-    if layout.fault(place) is None:
-        _log_once("decoded frames: mapped from %s", place)
-        return layout.map(place)
-    try:
-        # One process builds at a time; another that wants the same frames waits and finds them.
-        with _part_folder(folder) as part:
-            # Asked again under the lock: the other process may have made them meanwhile.
-            if fault := layout.fault(place):
-                _check_room(folder, size_gib)
-                _log.info("decoded frames: making %s (%.1f GiB): %s", place, size_gib, fault)
-                _decode_all(samples, workers, partial(_append, part))
-                _finish(part, layout)
-    except OSError as error:
-        _log.warning("decoded frames cannot be kept on disk: %s", error)
-        if size_gib * _GIB > memory:
-            raise RuntimeError(
-                f"{size_gib:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
-                "into memory; set runtime.cache to a folder with room, or runtime.source to 'dali' "
-                "or 'torch'"
-            ) from error
-        _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size_gib)
-        return _decode_to_memory(layout, workers)
+    if layout.fault(place) is not None:
+        from engine.frames.build import build_frames
+
+        return build_frames(layout, place, workers, memory)
+    _log_once("decoded frames: mapped from %s", place)
     return layout.map(place)
-
-
-def frame_bytes(samples: Sequence[Sample]) -> int:
-    """Bytes of the decoded frames."""
-    return sum(Layout(samples).sizes.values())
 
 
 class BufferManifest(Record):
@@ -118,7 +174,7 @@ class Layout:
         """What the buffers' folder names, with a hash of the files' content and the decoders."""
         total = hashlib.sha256(f"{FORMAT} {DECODERS} {tuple(self.sizes)}".encode())
         for sample in self.samples:
-            total.update(_digest(sample).encode())
+            total.update((sample.digest or _read_digest(sample)).encode())
         return BufferManifest(key=total.hexdigest(), frames=len(self.samples), bytes=self.sizes)
 
     def place(self, folder: Path) -> Path:
@@ -138,6 +194,21 @@ class Layout:
         torn = [kind for kind, size in self.sizes.items() if found[kind] != size]
         return f"it is torn: {torn[0]} has {found[torn[0]]} bytes" if torn else None
 
+    def finish(self, part: Path) -> None:
+        """Put whole buffers into place beside `part`, which holds them, unless they are there."""
+        place = self.place(part.parent)
+        if self.fault(place) is None:
+            return
+        for path in part.iterdir():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        # Contents first, then the manifest, then the name: whatever a power cut leaves behind is
+        # either whole or under a name that nobody looks for.
+        self.manifest.write(part / _MANIFEST)
+        shutil.rmtree(place, ignore_errors=True)
+        part.replace(place)
+        sync_folder(place.parent)
+
     def map(self, place: Path) -> Frames:
         """The frames in buffers without a fault."""
         buffers = {}
@@ -147,6 +218,14 @@ class Layout:
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
             mapped.madvise(mmap.MADV_WILLNEED)
             buffers[kind] = mapped
+        return self.frames(buffers)
+
+    def hold(self, decoded: Iterable[Frame]) -> Frames:
+        """The frames in memory, as they are decoded."""
+        buffers = {kind: bytearray() for kind in self.sizes}
+        for frame in decoded:
+            for kind, content in frame.contents().items():
+                buffers[kind] += content.data
         return self.frames(buffers)
 
     def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> Frames:
@@ -177,17 +256,17 @@ class FrameKeeper:
         with self._giving_up():
             size = sum(part.nbytes for part in frame if part is not None)
             need = size * (len(self.frames) - self._put)  # if the others are as large as this one
-            _check_room(self._part, need / _GIB)
+            check_room(self._part, need)
             if need > self._limit:
                 raise OSError("they are too many to stay in memory")
-            _append(self._part, frame)
+            append_frame(self._part, frame)
             self._limit, self._put = self._limit - size, self._put + 1
 
     def keep(self, samples: Sequence[Sample]) -> None:
         """Put what was taken where `open_frames` looks for these samples, made of the frames."""
         if self.frames:
             with self._giving_up():
-                _finish(self._part, Layout(samples))
+                Layout(samples).finish(self._part)
 
     @contextmanager
     def _giving_up(self) -> Iterator[None]:
@@ -208,14 +287,18 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
         keeper = FrameKeeper()
         if folder is not None and limit:
             with suppress(OSError):  # `open_frames` says what is wrong with the folder
-                part = stack.enter_context(_part_folder(folder, wait=False))
+                part = stack.enter_context(part_folder(folder, wait=False))
                 keeper = FrameKeeper(frozenset(frames), part, limit)
         yield keeper
 
 
 @contextmanager
-def _part_folder(folder: Path, wait: bool = True) -> Iterator[Path]:
-    """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile."""
+def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
+    """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile.
+
+    Raises:
+        OSError: the cache cannot be written, or another process holds it and it is not waited for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
         try:
@@ -234,8 +317,8 @@ def _part_folder(folder: Path, wait: bool = True) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _append(part: Path, frame: Frame) -> None:
-    """Add a frame to the buffers; an OSError is the disk's."""
+def append_frame(part: Path, frame: Frame) -> None:
+    """Add a frame to the buffers in a folder; an OSError is the disk's."""
     for kind, content in frame.contents().items():
         with (part / kind).open("ab", buffering=0) as stream:
             descriptor, left = stream.fileno(), content.data
@@ -249,51 +332,47 @@ def _append(part: Path, frame: Frame) -> None:
                 os.posix_fadvise(descriptor, start, content.nbytes, os.POSIX_FADV_DONTNEED)
 
 
-def _finish(part: Path, layout: Layout) -> None:
-    """Put whole buffers into place in their cache, unless it has them."""
-    place = layout.place(part.parent)
-    if layout.fault(place) is None:
-        return
-    for path in part.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    # Contents first, then the manifest, then the name: whatever a power cut leaves behind is either
-    # whole or under a name that nobody looks for.
-    layout.manifest.write(part / _MANIFEST)
-    shutil.rmtree(place, ignore_errors=True)
-    part.replace(place)
-    sync_folder(place.parent)
-
-
-def _check_room(folder: Path, need_gib: float) -> None:
-    free_gib = shutil.disk_usage(folder).free / _GIB
+def check_room(folder: Path, need: int) -> None:
+    """Raise an OSError unless the disk has `need` bytes free, and some to spare."""
+    need_gib, free_gib = need / GIB, shutil.disk_usage(folder).free / GIB
     if need_gib + 1 > free_gib:
         needed = f"{need_gib:.1f} GiB and 1 GiB to spare are needed"
         raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
 
 
-def _decode_to_memory(layout: Layout, workers: int) -> Frames:
-    buffers = {kind: bytearray() for kind in layout.sizes}
-
-    def put(frame: Frame) -> None:
-        for kind, content in frame.contents().items():
-            buffers[kind] += content.data
-
-    _decode_all(layout.samples, workers, put)
-    return layout.frames(buffers)
-
-
-def _decode_all(samples: Sequence[Sample], workers: int, put: Callable[[Frame], None]) -> None:
-    work = in_order(read_whole, samples, workers)
-    with closing(work) as frames, track("decoding frames", len(samples)) as advance:
-        for frame in frames:
-            put(frame)
-            advance(1)
-
-
-def _digest(sample: Sample) -> str:
-    """The sample's digest, read from its files where the check did not."""
-    if sample.digest:
-        return sample.digest
+def _read_digest(sample: Sample) -> str:
+    """As the check makes it, where nobody did."""
     digests = (hashlib.sha256(path.read_bytes()).digest() for path in sample.present.values())
     return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _state(files: FrameFiles) -> str:
+    """Names, sizes, times and inodes of a frame's files: while they last, so does the content.
+
+    Empty if a file was written so lately that another write within the same tick of the clock would
+    leave the same times (https://git-scm.com/docs/racy-git), or cannot be looked at.
+    """
+    parts, settled_ns = [], time.time_ns() - TICK_NS
+    for path in files.present.values():
+        try:
+            found = path.stat()
+        except OSError:
+            return ""  # whoever reads the file says what is wrong with it
+        if max(found.st_mtime_ns, found.st_ctime_ns) >= settled_ns:
+            return ""
+        numbers = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+        parts.append(f"{path.parent.name}/{path.name} {numbers}")
+    return "; ".join(parts)
+
+
+def _load(file: Path) -> dict[str, FrameReport]:
+    """What `save` wrote; nothing if it is not there or damaged."""
+    try:
+        digest, _, content = file.read_bytes().partition(b"\n")
+        return _REPORTS.validate_json(content) if digest == _digest(content) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

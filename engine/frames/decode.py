@@ -1,19 +1,21 @@
-"""One frame from its files, whole and unchanged.
+"""One frame from its files: decoded whole and unchanged, judged, counted.
 
-PNGs of one channel are decoded by `engine.frames.png` and JPEGs, whose head Pillow has looked at,
-by simplejpeg: quicker than Pillow and with the same pixels. Where they cannot vouch for a file,
-Pillow decodes it or says what is wrong with it.
+PNGs of one channel are decoded by `kernels.png` and JPEGs, whose head Pillow has looked at, by
+simplejpeg: quicker than Pillow and with the same pixels. Where they cannot vouch for a file, Pillow
+decodes it or says what is wrong with it.
 
-H W: pixels of the frame.
+H W: pixels of the frame. C: number of classes. K: number of kept small-class pixels.
 """
 
+import hashlib
 import io
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,41 +25,171 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.frames.listing import KINDS, FileKind, FrameFiles, Sample
-from engine.frames.png import PngHeader, decode_png
+from engine.nyuv2 import IGNORE_INDEX
+from kernels.png import PngHeader, decode_png
 
 DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 """What decodes JPEGs; another release may round in its own way."""
 
+MAX_SMALL_PIXELS = 256
+"""Kept small-class pixels of a frame: enough to centre crops on, a few MB over a whole dataset."""
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+"""What every JPEG begins with; of a PNG, see `PngHeader`."""
+
 _AHEAD = 16  # frames whose files are asked for before they are needed
-_JPEG_SIGNATURE, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 # What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
-_Files = TypeVar("_Files", bound=FrameFiles)
-_Result = TypeVar("_Result")
+
+class FileKind(NamedTuple):
+    """What a file of a frame must be."""
+
+    suffixes: tuple[str, ...]
+    expected: str
+    found: tuple[str, ...]
+    """The encodings that are what is expected."""
+
+
+KINDS = {
+    "image": FileKind(
+        (".jpg", ".jpeg", ".png"), "an 8-bit RGB JPEG or PNG", ("8-bit RGB JPEG", "8-bit RGB PNG")
+    ),
+    "depth": FileKind(
+        (".png",), "a 16-bit grey PNG (millimetres, 0 = missing)", ("16-bit grey PNG",)
+    ),
+    "label": FileKind(
+        (".png",),
+        f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)",
+        ("8-bit grey PNG", "8-bit indexed PNG"),
+    ),
+}
+"""The files of a frame, in the order of `Frame`."""
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """The files of one stem; any of them may be absent."""
+
+    stem: str
+    image: Path | None
+    depth: Path | None
+    label: Path | None
+
+    @property
+    def present(self) -> dict[str, Path]:
+        """Those that are there, by kind."""
+        return {kind: path for kind in KINDS if (path := getattr(self, kind)) is not None}
+
+
+@dataclass(frozen=True)
+class Sample(FrameFiles):
+    """One frame on disk that was found sound."""
+
+    image: Path
+    hw: tuple[int, int]
+    """Height and width of its files, pixels (as stored: EXIF rotation is ignored)."""
+    scene: str | None
+    """From scenes.csv; None where that has no line for the stem."""
+    digest: str = ""
+    """SHA-256 over the content of its files; empty where nobody has read them all."""
+
+
+class Frame(NamedTuple):
+    """The decoded files of one sample."""
+
+    image_HW3: NDArray[np.uint8]
+    """RGB."""
+    depth_HW: NDArray[np.uint16] | None
+    """Millimetres, 0 = missing; None if the sample has no depth file."""
+    label_HW: NDArray[np.uint8] | None
+    """255 = ignore; None if not asked for or without a file."""
+
+    def contents(self) -> dict[str, NDArray[np.uint8]]:
+        """The bytes of its parts by kind."""
+        parts = zip(KINDS, self, strict=True)
+        return {kind: part.reshape(-1).view(np.uint8) for kind, part in parts if part is not None}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a dataset."""
+
+    file: str
+    """Path relative to the dataset's root."""
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: found {self.found}; expected {self.expected}"
+
+
+@dataclass
+class FrameReport:
+    """What one frame holds, in types that a file can keep; meaningful while `faults` is empty."""
+
+    hw: tuple[int, int] = (0, 0)
+    digests: list[tuple[str, str]] = field(default_factory=list)
+    """Relative name and SHA-256, in hexadecimal, of every file."""
+    class_pixels: list[int] = field(default_factory=list)
+    """C counts of labelled pixels; empty without a label."""
+    ignored_pixels: int = 0
+    missing_depth: float | None = None
+    """Share of pixels without depth, 0..1; None without a depth map."""
+    small_pixels: list[int] = field(default_factory=list)
+    """2 K numbers: row and column of one pixel of the small classes after another."""
+    faults: list[Fault] = field(default_factory=list)
 
 
 class UnfitError(Exception):
     """What was found in a file instead of what is needed."""
 
 
-class Frame(NamedTuple):
-    """The decoded files of one sample, in the order of `KINDS`."""
+_Files = TypeVar("_Files", bound=FrameFiles)
+_Result = TypeVar("_Result")
 
-    image_HW3: NDArray[np.uint8]
-    """(H, W, 3) RGB."""
-    depth_HW: NDArray[np.uint16] | None
-    """(H, W) millimetres, 0 = missing; None if the sample has no depth file."""
-    label_HW: NDArray[np.uint8] | None
-    """(H, W), 255 = ignore; None if not asked for or without a file."""
 
-    def contents(self) -> dict[str, NDArray[np.uint8]]:
-        """The bytes of its parts by kind."""
-        parts = zip(KINDS, self, strict=True)
-        return {kind: part.reshape(-1).view(np.uint8) for kind, part in parts if part is not None}
+def check_frame(
+    root: Path, files: FrameFiles, classes: int, small: Sequence[int]
+) -> tuple[FrameReport, Frame | None]:
+    """Decode every file of a frame; every fault is found, none hides another.
+
+    Args:
+        root: dataset folder, which names in faults and digests are relative to.
+        files: what exists of the frame.
+        classes: labels must be below it or `IGNORE_INDEX`.
+        small: class indices whose pixels are kept for class-aware crops.
+
+    Returns:
+        What was found, and the decoded frame; None where it has faults or no image.
+    """
+    report = FrameReport()
+    names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
+    pixels: dict[str, NDArray[Any]] = {}
+    for kind, path in files.present.items():
+        try:
+            content = path.read_bytes()
+            pixels[kind] = decode(content, KINDS[kind])
+        except (OSError, UnfitError) as error:
+            report.faults.append(Fault(names[kind], _fault_of(error), KINDS[kind].expected))
+        else:
+            report.digests.append((names[kind], hashlib.sha256(content).hexdigest()))
+    # The image sets the size; where it cannot be read, depth and label still check each other.
+    sizes = {kind: (part.shape[0], part.shape[1]) for kind, part in pixels.items()}
+    report.hw = next(iter(sizes.values()), (0, 0))
+    if any(hw != report.hw for hw in sizes.values()):
+        from engine.frames.faults import size_faults
+
+        report.faults += size_faults(names, sizes)
+    if "depth" in pixels:
+        report.missing_depth = float(np.mean(pixels["depth"] == 0))
+    if "label" in pixels:
+        _count(names["label"], pixels["label"], classes, small, report)
+    if "image" not in pixels or report.faults:
+        return report, None
+    return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
 
 
 def read_frame(sample: Sample, *, label: bool = False) -> Frame:
@@ -105,32 +237,21 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
     Raises:
         UnfitError: the content is damaged, or of another kind.
     """
-    if not content:
-        raise UnfitError("an empty file (0 bytes)")
     header = PngHeader.of(content)
-    if header is None and not content.startswith(_JPEG_SIGNATURE):
-        raise UnfitError(f"a file that is neither PNG nor JPEG (it starts with {content[:8]!r})")
-    encoding, end = ("PNG", _PNG_END) if header else ("JPEG", _JPEG_END)
     try:
         pixels, mode = _decode(content)
     except _BROKEN as error:
-        raise UnfitError(f"a broken or truncated {encoding} ({error})") from error
+        from engine.frames.faults import unreadable
+
+        raise UnfitError(unreadable(content, error)) from error
     # Pillow's modes hide the bit depth (a 16-bit RGB PNG opens as 8-bit), so the header says it.
     found = header.kind if header else f"8-bit {'grey' if mode == 'L' else mode} JPEG"
-    if found not in kind.found:
-        raise UnfitError(f"{'an' if found.startswith('8') else 'a'} {found}")
-    if not content.endswith(end):
-        after = len(content) - content.rfind(end) - len(end)
-        what = f"{after} bytes after the end of the picture" if end in content else "no end marker"
-        raise UnfitError(what)
+    end = _PNG_END if header else _JPEG_END
+    if found not in kind.found or not content.endswith(end):
+        from engine.frames.faults import unfit
+
+        raise UnfitError(unfit(content, found, kind, end))
     return pixels
-
-
-def fault_of(error: OSError | UnfitError) -> str:
-    """What was found, in words, where a file could not be read or decoded."""
-    if isinstance(error, UnfitError):
-        return str(error)
-    return f"a file that cannot be read ({error.strerror})"
 
 
 def in_order(
@@ -194,7 +315,32 @@ def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
     except FileNotFoundError:
         raise
     except (OSError, UnfitError) as error:
-        needed = f"{kind.expected} of {hw[1]} x {hw[0]} pixels"
-        found = fault_of(error)
+        needed, found = f"{kind.expected} of {hw[1]} x {hw[0]} pixels", _fault_of(error)
         raise RuntimeError(f"{path}: found {found}; expected {needed}; restore the file") from error
     return pixels
+
+
+def _fault_of(error: OSError | UnfitError) -> str:
+    if isinstance(error, UnfitError):
+        return str(error)
+    return f"a file that cannot be read ({error.strerror})"
+
+
+def _count(
+    name: str, label: NDArray[Any], classes: int, small: Sequence[int], report: FrameReport
+) -> None:
+    counts = np.bincount(label.ravel(), minlength=256)
+    if counts[classes:IGNORE_INDEX].any():
+        from engine.frames.faults import label_fault
+
+        report.faults.append(label_fault(name, counts, classes))
+    report.class_pixels = counts[:classes].tolist()
+    report.ignored_pixels = int(counts[IGNORE_INDEX])
+    # Of each class an equal quota, spread evenly over its pixels in raster order.
+    quota = MAX_SMALL_PIXELS // max(1, len(small))
+    for index in small:
+        places = np.flatnonzero(label == index) if counts[index] else np.zeros(0, np.int64)
+        if len(places) > quota:
+            places = places[(2 * np.arange(quota) + 1) * len(places) // (2 * quota)]
+        rows_columns = np.stack(np.divmod(places, label.shape[1]), axis=1)
+        report.small_pixels += rows_columns.ravel().tolist()

@@ -16,10 +16,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.cache import FrameKeeper, keeping
-from engine.frames.check import CheckMemory, FrameReport, check_frame
-from engine.frames.decode import Frame, in_order
-from engine.frames.listing import Fault, FrameFiles, Sample, list_dataset, list_frames, read_scenes
+from engine.frames.cache import CheckMemory, FrameKeeper, keeping
+from engine.frames.decode import (
+    KINDS,
+    Fault,
+    Frame,
+    FrameFiles,
+    FrameReport,
+    Sample,
+    check_frame,
+    in_order,
+)
 
 __all__ = ["CheckMemory", "Fault", "Sample"]  # with what is defined here
 
@@ -101,8 +108,14 @@ def load_dataset(
         expected = "a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
-    scenes = read_scenes(root / "scenes.csv", faults)
-    train, test = list_dataset(root, spec.need_depth, faults)
+    scenes: dict[str, str] = {}
+    if (root / "scenes.csv").exists():
+        from engine.frames.scenes import read_scenes
+
+        scenes = read_scenes(root / "scenes.csv", faults)
+    train = _list_split(root, "train", ("image", "depth", "label"), spec, faults)
+    has_test = (root / "test").is_dir()
+    test = _list_split(root, "test", ("image", "depth"), spec, faults) if has_test else []
     frames = [*train, *test]
     small = [list(spec.classes).index(name) for name in spec.small_classes]
     check = partial(check_frame, root, classes=len(spec.classes), small=small)
@@ -150,13 +163,51 @@ def load_frames(
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
-    frames = list_frames(root, folders, faults, strays=True)
+    frames = _list_frames(root, folders, faults, strays=True)
     check = partial(check_frame, root, classes=0, small=())
     reports: dict[FrameFiles, FrameReport] = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
     return _split(frames, reports, {}).samples
+
+
+def _list_split(
+    root: Path, name: str, kinds: Sequence[str], spec: DatasetSpec, faults: list[Fault]
+) -> list[FrameFiles]:
+    folders = {kind: root / name / kind for kind in kinds}
+    if not spec.need_depth and not folders["depth"].is_dir():
+        del folders["depth"]
+    return _list_frames(root, folders, faults)
+
+
+def _list_frames(
+    root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
+) -> list[FrameFiles]:
+    """The frames of some folders, by kind, sorted by stem; a missing partner is a fault.
+
+    Files of other types are passed over with `strays`, and otherwise faults. Names in `faults`,
+    which is extended, are relative to `root`.
+    """
+    paths_of: dict[str, dict[str, Path]] = {}
+    entries = 0
+    for kind, folder in folders.items():
+        # Finder and file-sharing services leave files that begin with a dot.
+        there = folder.iterdir() if folder.is_dir() else ()
+        paths = sorted(path for path in there if not path.name.startswith("."))
+        suffixes, entries = KINDS[kind].suffixes, entries + len(paths)
+        fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+        paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
+    frames = [
+        FrameFiles(stem, *(paths_of.get(kind, {}).get(stem) for kind in KINDS))
+        for stem in sorted(set().union(*paths_of.values()))
+    ]
+    taken = sum(map(len, paths_of.values()))
+    if not frames or not taken == entries == len(frames) * len(folders):
+        from engine.frames.faults import listing_faults
+
+        faults += listing_faults(root, folders, frames, strays=strays)
+    return frames
 
 
 def _read(

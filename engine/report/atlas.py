@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from engine.frames.decode import read_depth, read_image, read_label
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample, read_depth, read_image, read_label
 from engine.nyuv2 import IGNORE_INDEX, PALETTE
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of, worst_frames
 from engine.report.frame_errors import FrameErrors, count_frame

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.report.frame_errors import DEPTHS, EDGE_REACH_PX, EDGES, SIZES, FrameErrors
 from engine.rundir import Record
 from engine.selection.scores import Figure, Groups, Scores, by_class, group_of

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.report.atlas import MaskOf, complete_atlas
 from engine.report.atlas_report import AtlasFrames
 from engine.report.summary import Summary

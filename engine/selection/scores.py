@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from engine.data.folds import contiguous_blocks
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.rundir import Record
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from engine.config import Config
 from engine.data.augment import Draws, draw, epoch_order
 from engine.data.inputs import InputSpec
-from engine.data.sources import ResidentSource, Source, make_source
-from engine.data.whole_frames import FrameReader
+from engine.data.sources import FrameReader, ResidentSource, Source, make_source
 from engine.frames.index import Dataset
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.views.predictor import Predictor
 
 

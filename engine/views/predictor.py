@@ -21,10 +21,9 @@ from torch import Tensor
 
 from engine.config import Config, InferenceConfig
 from engine.data.augment import whole_frame_draws
-from engine.data.inputs import InputSpec, read_normalisation
-from engine.data.resident import CropResize, crop_frames
-from engine.data.whole_frames import FrameBatch, FrameReader
-from engine.frames.listing import Sample
+from engine.data.inputs import CropResize, InputSpec, crop_frames, read_normalisation
+from engine.data.sources import FrameBatch, FrameReader
+from engine.frames.decode import Sample
 from engine.model.encoder import STRIDES
 from engine.model.network import Network, Prediction, build_network, input_normalisation
 from engine.model.state import load_state, read_state

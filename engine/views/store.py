@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from engine.config import Config
 from engine.data.folds import Folds
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.rundir import Record, RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
 

@@ -14,8 +14,8 @@ from PIL import Image
 from benchmarks.subset import with_section
 from engine.config import Config
 from engine.data.inputs import InputSpec
-from engine.data.whole_frames import FrameReader
-from engine.frames.listing import Sample
+from engine.data.sources import FrameReader
+from engine.frames.decode import Sample
 from engine.model.network import Network, build_network, input_normalisation
 from engine.runtime.device import set_up_device
 from engine.views.predictor import FoldNetwork

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.config import DataConfig
-from engine.data.augment import Draws, draw, epoch_order, sample_positions, whole_frame_draws
+from engine.data.augment import Draws, draw, epoch_order, whole_frame_draws
+from engine.data.file_source import sample_positions
 
 SIDES = st.integers(33, 5000)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -37,8 +38,7 @@ def one(config: DataConfig, hw: NDArray[np.int64], seed: int, pixel: list[int] |
 
 
 def assert_equal(a: Draws, b: Draws) -> None:
-    for name in ("index", "box", "flip", "gain", "shift"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    np.testing.assert_array_equal(a.table_B8, b.table_B8)
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,7 +135,7 @@ def test_the_numbers_are_those_of_the_first_release() -> None:
         small_pixels=[np.array([[400, 10], [30, 500]], np.int32)] * 8,
     )
     np.testing.assert_array_equal(draws.box, [FROZEN_BOX])
-    assert (bool(draws.flip[0]), float(draws.gain[0]), float(draws.shift[0])) == FROZEN_LIGHT
+    assert (bool(draws.flip[0]), *draws.light[0].tolist()) == FROZEN_LIGHT
     np.testing.assert_array_equal(epoch_order(42, 3, np.arange(8)), FROZEN_ORDER)
 
 
@@ -154,14 +154,14 @@ def test_probabilities_and_limits_are_those_of_the_config() -> None:
     for share, expected in (
         ((scale != 1).mean(), 0.3),
         (draws.flip.mean(), 0.25),
-        ((draws.gain != 1).mean(), 0.7),
-        ((draws.shift != 0).mean(), 0.7),
+        ((draws.light[:, 0] != 1).mean(), 0.7),
+        ((draws.light[:, 1] != 0).mean(), 0.7),
     ):
         assert abs(share - expected) < 4 * (expected * (1 - expected) / n) ** 0.5
     for values, low, high in (
         (scale, 0.8, 1.2),
-        (draws.gain, 0.8, 1.2),
-        (draws.shift, -0.2, 0.2),
+        (draws.light[:, 0], 0.8, 1.2),
+        (draws.light[:, 1], -0.2, 0.2),
     ):
         assert low - 1e-3 <= values.min() < low + 0.01
         assert high - 0.01 < values.max() <= high + 1e-3
@@ -176,7 +176,7 @@ def test_without_augmentation_and_with_crop_equal_to_input_the_box_is_the_frame(
     draws = one(config, np.array([[192, 256]]), 0, None)
     np.testing.assert_allclose(draws.box, [[0, 0, 192, 256]], atol=1e-3)
     assert not draws.flip[0]
-    assert (draws.gain[0], draws.shift[0]) == (1, 0)
+    assert (*draws.light[0],) == (1, 0)
 
 
 @settings(max_examples=30, deadline=None)
@@ -200,14 +200,13 @@ def test_whole_frame_draws_show_the_frame_as_it_is() -> None:
     np.testing.assert_allclose(rows[0], np.arange(50) + 0.5)
     np.testing.assert_allclose(columns[0], np.arange(60) + 0.5)
     assert not draws.flip.any()
-    assert (draws.gain == 1).all()
-    assert (draws.shift == 0).all()
+    assert (draws.light == [1, 0]).all()
 
 
-def test_draws_refuse_columns_of_different_length() -> None:
+def test_draws_refuse_a_table_of_other_columns() -> None:
     draws = whole_frame_draws(np.array([0, 0]), np.array([[10, 20]]))
-    with pytest.raises(ValueError, match=r"need flip of shape \(2,\), got \(1,\)"):
-        Draws(draws.index, draws.box, draws.flip[:1], draws.gain, draws.shift)
+    with pytest.raises(ValueError, match=r"a table of shape \(B, 8\), got \(2, 7\)"):
+        Draws(draws.table_B8[:, :7])
 
 
 @pytest.mark.parametrize("sample", [-1, 1])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.folds import FoldsFile, make_folds, neighbours
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 
 def frames(stems: list[str], scenes: list[str] | None = None) -> list[Sample]:

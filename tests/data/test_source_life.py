@@ -19,7 +19,7 @@ from PIL import Image
 
 from engine.data.augment import Draws
 from engine.data.sources import ResidentSource, Source
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 Kind = Literal["dali", "resident", "torch"]
 
@@ -157,7 +157,7 @@ def test_auto_keeps_frames_that_fit_and_says_so(
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.data.resident.total_bytes", lambda device: 200_000)
+    monkeypatch.setattr("engine.data.sources.total_bytes", lambda device: 200_000)
 
 
 @has_dali

@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.data.augment import Draws
 from engine.data.sources import Batch, Source
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 Kind = Literal["dali", "resident", "torch"]
 
@@ -33,14 +33,8 @@ TOLERANCE = {"dali": 2.0, "resident": 0.02}
 
 
 def plain(index: list[int], box: list[list[float]], flip: list[bool]) -> Draws:
-    rows = len(index)
-    return Draws(
-        np.array(index),
-        np.array(box, dtype=np.float64),
-        np.array(flip),
-        np.ones(rows, dtype=np.float32),
-        np.zeros(rows, dtype=np.float32),
-    )
+    light = np.tile([1.0, 0.0], (len(index), 1))
+    return Draws(np.column_stack([index, box, flip, light]))
 
 
 def assert_same(a: Batch, b: Batch, tolerance: float) -> None:

@@ -9,9 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.data.resident import ResidentFrames, open_resident
-from engine.data.whole_frames import FrameBatch, FrameReader, equal_size_groups
-from engine.frames.listing import Sample
+from engine.data.sources import (
+    FrameBatch,
+    FrameReader,
+    ResidentFrames,
+    equal_size_groups,
+    open_resident,
+)
+from engine.frames.decode import Sample
 
 CPU = torch.device("cpu")
 SMALL, LARGE = (8, 12), (16, 12)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.frames import check as frame_check
+from engine.frames import decode as frame_decode
 from engine.frames.index import CheckMemory
 
 TRAIN, TEST = 5, 2
@@ -51,7 +51,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def check(root: Path, files: Any, **options: Any) -> Any:
         stems.append(files.stem)
-        return frame_check.check_frame(root, files, **options)
+        return frame_decode.check_frame(root, files, **options)
 
     monkeypatch.setattr("engine.frames.index.check_frame", check)
     return stems

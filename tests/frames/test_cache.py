@@ -20,11 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.frames import cache as resident_cache
-from engine.frames.cache import frame_bytes, open_frames
-from engine.frames.check import cache_folder
-from engine.frames.decode import Frame, read_frame
-from engine.frames.listing import Sample
+from engine.frames import build
+from engine.frames.cache import cache_folder, frame_bytes, open_frames
+from engine.frames.decode import Frame, Sample, read_frame
 from kernels.crop_resize import Frames
 
 PLENTY = 1 << 30
@@ -58,7 +56,7 @@ def no_decoding() -> Iterator[None]:
         raise AssertionError("a frame is decoded again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resident_cache, "read_whole", decode)
+        patch.setattr(build, "read_whole", decode)
         yield
 
 
@@ -154,7 +152,7 @@ def test_an_interrupt_ends_the_threads_and_leaves_no_cache(
             raise KeyboardInterrupt
         return read_frame(sample, label=True)
 
-    monkeypatch.setattr(resident_cache, "read_whole", decode)
+    monkeypatch.setattr(build, "read_whole", decode)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         open_frames(png * 20, tmp_path, 1, PLENTY)
@@ -166,15 +164,16 @@ def test_an_interrupt_ends_the_threads_and_leaves_no_cache(
 KILLED = """
 import os, pickle, sys
 from pathlib import Path
-from engine.frames import cache as resident_cache
+from engine.frames import build
+from engine.frames.cache import open_frames
 samples, folder, after = pickle.loads(sys.stdin.buffer.read())
-decode, count = resident_cache.read_whole, iter(range(1000))
+decode, count = build.read_whole, iter(range(1000))
 def read_whole(sample):
     if next(count) == after:
         os.kill(os.getpid(), 9)
     return decode(sample)
-resident_cache.read_whole = read_whole
-resident_cache.open_frames(samples, folder, 1, 0)
+build.read_whole = read_whole
+open_frames(samples, folder, 1, 0)
 """
 
 

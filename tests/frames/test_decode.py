@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import decode
-from engine.frames.decode import read_ahead, read_frame
-from engine.frames.listing import KINDS, FileKind, Sample
+from engine.frames.decode import KINDS, FileKind, Sample, read_ahead, read_frame
 
 HW = (6, 9)
 

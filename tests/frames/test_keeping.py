@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine import nyuv2
-from engine.frames import cache
+from engine.frames import build
 from engine.frames.cache import frame_bytes, open_frames
 from engine.frames.index import CheckMemory, Dataset, DatasetError, DatasetSpec, load_dataset
 
@@ -52,7 +52,7 @@ def test_the_pass_that_checks_also_makes_the_cache(
     assert made.name == other.name
     for file in other.iterdir():
         assert (made / file.name).read_bytes() == file.read_bytes()
-    monkeypatch.setattr(cache, "read_whole", None)
+    monkeypatch.setattr(build, "read_whole", None)
     open_frames(samples, keeping.folder, 1, 0)
 
 
@@ -66,7 +66,7 @@ def test_a_changed_frame_makes_another_cache_in_one_pass(
     samples = load(root, keeping).train.samples
     assert read == ["0", "1", "2", "3", "4"]
     assert names(keeping.folder) == [".lock", "checked", "frames", "frames"]
-    monkeypatch.setattr(cache, "read_whole", None)
+    monkeypatch.setattr(build, "read_whole", None)
     open_frames(samples, keeping.folder, 1, 0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine import nyuv2
-from engine.frames import check
+from engine.frames import cache
 from engine.frames.index import CheckMemory, Dataset, DatasetError, DatasetSpec, load_dataset
 
 SPEC = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True)
@@ -110,7 +110,7 @@ def test_changed_content_of_the_same_size_and_time_is_found(
     assert_equal(load(root, memory), before)
 
 
-@pytest.mark.parametrize(("age_ns", "expected"), [(0, ["3"]), (check.TICK_NS + 1, [])])
+@pytest.mark.parametrize(("age_ns", "expected"), [(0, ["3"]), (cache.TICK_NS + 1, [])])
 def test_a_file_written_just_before_its_check_is_not_trusted(
     root: Path,
     memory: CheckMemory,

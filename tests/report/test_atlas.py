@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 from engine.report.atlas import MaskOf, complete_atlas, count_frames
 from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
 from engine.report.frame_errors import DEPTHS, EDGES, SIZES, depth_bins, object_sizes, on_boundary

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from engine.data.inputs import network_input
+from engine.data.file_source import network_input
 from engine.frames.decode import read_image, read_label
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.checkpoint import EpochLine, epoch_row, read_metrics
@@ -57,7 +57,7 @@ def test_validation_scores_one_view_at_the_labels_own_size(make_task: MakeTask) 
         # The frames are 48 x 64; a view's sides are multiples of 32.
         view = F.interpolate(image_1CHW, (32, 64), mode="bilinear")
         with torch.inference_mode():
-            view = network_input(view, None, fold.spec)
+            view = network_input(view, torch.zeros(1, 32, 64), fold.spec)
             logits = fold.learner.ema.network(view).logits_BChw
         wide = F.interpolate(logits, (32, 64), mode="bilinear", align_corners=True)
         prob = F.interpolate(wide.softmax(1), (48, 64), mode="bilinear")
@@ -76,7 +76,7 @@ def test_validation_takes_the_frames_that_training_holds(
     def read(*_: object, **__: object) -> None:
         raise AssertionError("a file is read again")
 
-    monkeypatch.setattr("engine.data.whole_frames.read_frame", read)
+    monkeypatch.setattr("engine.data.sources.read_frame", read)
     train_fold(task, POLICY)
     scores = [line.miou for line in read_metrics(task.run.metrics(1), 2)]
     assert all(score is not None and 0 < score <= 1 for score in scores)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.config import InferenceConfig
 from engine.data.inputs import InputSpec, Normalisation
-from engine.data.whole_frames import FrameBatch, FrameReader
-from engine.frames.listing import Sample
+from engine.data.sources import FrameBatch, FrameReader
+from engine.frames.decode import Sample
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor, view_hw, view_input

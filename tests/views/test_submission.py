@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.config import Config
 from engine.data.inputs import InputSpec, Normalisation
-from engine.data.whole_frames import FrameReader
+from engine.data.sources import FrameReader
 from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
 from engine.model.network import Prediction
 from engine.rundir import RunDir

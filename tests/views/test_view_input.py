@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from engine.data.inputs import InputSpec, Normalisation
-from engine.data.resident import open_resident
-from engine.data.whole_frames import FrameReader
-from engine.frames.listing import Sample
+from engine.data.sources import FrameReader, open_resident
+from engine.frames.decode import Sample
 from engine.views.predictor import view_hw, view_input
 from kernels.crop_resize import crop_resize
 

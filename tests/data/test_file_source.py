@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from engine.data.augment import Draws
-from engine.data.batch import RawCrops, finish
+from engine.data.file_source import FileSource
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import Batch
-from engine.frames.listing import Sample
+from engine.frames.decode import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
 RGB, RGBD = (InputSpec(channels, NORMALISATION) for channels in (3, 4))
@@ -18,25 +18,23 @@ SAMPLES = [Sample("frame", Path("a.png"), None, None, (4, 6), None)]
 
 
 def draws_of(box: list[float], *, flip: bool = False, gain: float = 1, shift: float = 0) -> Draws:
-    return Draws(
-        np.array([0]),
-        np.array([box]),
-        np.array([flip]),
-        np.array([gain], dtype=np.float32),
-        np.array([shift], dtype=np.float32),
-    )
+    return Draws(np.array([[0, *box, flip, np.float32(gain), np.float32(shift)]]))
+
+
+def source_of(side: int, spec: InputSpec) -> FileSource:
+    return FileSource(SAMPLES, (side, side), spec, torch.device("cpu"), workers=1)
 
 
 def finished(
     draws: Draws, image: float = 50.0, spec: InputSpec = RGBD
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Constant crops of 4 x 4 pixels from a frame of 4 x 6."""
-    crops = RawCrops(
+    batch = source_of(4, spec).finish(
+        draws,
         torch.full((1, 3, 4, 4), image),
-        torch.full((1, 4, 4), 2.0),
+        torch.full((1, 4, 4), 2000, dtype=torch.uint16),
         torch.full((1, 4, 4), 5, dtype=torch.uint8),
     )
-    batch = finish(crops, draws, SAMPLES, spec)
     assert batch.image_BCHW.is_contiguous(memory_format=torch.channels_last)
     return batch.image_BCHW[0], batch.depth_BHW[0], batch.label_BHW[0]
 
@@ -63,8 +61,8 @@ def test_light_is_applied_in_0_to_255_and_clipped_there() -> None:
 
 
 def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
-    crops = RawCrops(torch.zeros(1, 3, 2, 2), None, None)
-    batch = finish(crops, draws_of([0, 0, 2, 2]), SAMPLES, RGB)
+    image = torch.zeros(1, 3, 2, 2)
+    batch = source_of(2, RGB).finish(draws_of([0, 0, 2, 2]), image, None, None)
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)

@@ -1,0 +1,173 @@
+"""What the sources that decode files for each batch share; which of them runs.
+
+The resident source has all of this in one kernel, `kernels.crop_resize`.
+
+B: rows of a batch. C: channels. H W: pixels of the crop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine import nyuv2
+from engine.data.augment import Draws
+from engine.data.inputs import InputSpec
+from engine.data.sources import Batch, Source
+from engine.frames.decode import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """What a source that decodes files works on; arguments as of `make_source`."""
+
+    samples: Sequence[Sample]
+    crop_hw: tuple[int, int]
+    spec: InputSpec
+    device: torch.device
+    workers: int
+
+    def finish(
+        self,
+        draws: Draws,
+        image_BCHW: Tensor,
+        depth_BHW: Tensor | None,
+        label_BHW: Tensor | None,
+    ) -> Batch:
+        """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
+
+        A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
+        network's input is 0 in every channel, the depth missing and the label 255, whatever the
+        crops hold.
+
+        Args:
+            draws: B rows that the crops were made by.
+            image_BCHW: (B, 3, H, W) float32 in 0..255, on the source's device as the others.
+            depth_BHW: (B, H, W) uint16 millimetres, 0 = missing; None = all missing.
+            label_BHW: (B, H, W) uint8; None = all ignored.
+
+        Returns:
+            The batch, in new tensors: the crops may be overwritten afterwards.
+        """
+        device, spec = self.device, self.spec
+        in_rows_BH, in_columns_BW = self.inside(draws)
+        in_columns_BW[draws.flip] = in_columns_BW[draws.flip, ::-1]
+        inside = torch.from_numpy(in_rows_BH[:, :, None] & in_columns_BW[:, None, :])
+        inside_BHW = inside.to(device, non_blocking=True)
+        metres_BHW = torch.zeros(inside_BHW.shape, device=device)
+        if depth_BHW is not None:
+            # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
+            units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
+            metres_BHW = torch.where(inside_BHW, depth_BHW.float() / units, 0.0)
+        if label_BHW is None:
+            label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
+        gain_B111, shift_B111 = (
+            torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
+            for numbers in (draws.light[:, 0], 255 * draws.light[:, 1])
+        )
+        lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
+        input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
+        return Batch(
+            torch.where(inside_BHW[:, None], input_BCHW, 0.0).contiguous(
+                memory_format=torch.channels_last
+            ),
+            metres_BHW,
+            torch.where(inside_BHW, label_BHW, nyuv2.IGNORE_INDEX),
+            draws.index,
+        )
+
+    def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""
+        hw_B2 = np.array([self.samples[sample].hw for sample in draws.index]).reshape(-1, 2)
+        rows_BH, columns_BW = sample_positions(draws, self.crop_hw)
+        in_rows_BH = (rows_BH >= 0) & (rows_BH < hw_B2[:, :1])
+        return in_rows_BH, (columns_BW >= 0) & (columns_BW < hw_B2[:, 1:])
+
+
+def choose_file_source(kind: str, why: str) -> tuple[str, str]:
+    """Which source runs, and why, where `resident` does not; see `choose_source`."""
+    missing = "" if kind == "torch" else _dali_fault()
+    if kind == "auto" and missing:
+        return "torch", f"{why}; DALI cannot be imported: {missing}"
+    if missing:
+        raise RuntimeError(
+            f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
+            "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
+        )
+    return ("dali", f"{why}; DALI is installed") if kind == "auto" else (kind, why)
+
+
+def make_file_source(
+    kind: str,
+    samples: Sequence[Sample],
+    crop_hw: tuple[int, int],
+    spec: InputSpec,
+    device: torch.device,
+    workers: int,
+) -> Source:
+    """The source of a kind that `choose_file_source` returns."""
+    if kind == "torch":
+        from engine.data.torch_source import TorchSource
+
+        return TorchSource(samples, crop_hw, spec, device, workers)
+    from engine.data.dali_source import DaliSource
+
+    return DaliSource(samples, crop_hw, spec, device, workers)
+
+
+def sample_positions(
+    draws: Draws, crop_hw: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where each row and column of a crop samples its frame, before the mirroring.
+
+    Returns:
+        (B, H) rows and (B, W) columns, ascending; pixel i of the frame covers [i, i + 1).
+    """
+    height, width = crop_hw
+    top, left, box_height, box_width = (draws.box[:, [side]] for side in range(4))
+    rows = top + (np.arange(height) + 0.5) * (box_height / height)
+    columns = left + (np.arange(width) + 0.5) * (box_width / width)
+    return rows, columns
+
+
+def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Tensor:
+    """Normalise RGB and, for four channels, append the inverse depth.
+
+    With d the depth clipped to [near, far] = [0.71, 10] m, the fourth channel is
+    (1/d - 1/far) / (1/near - 1/far): 1 near, 0 far; a missing depth is 0 as well.
+
+    Args:
+        image_BCHW: (B, 3, H, W) float32 in 0..255.
+        depth_BHW: (B, H, W) float32 metres, 0 = missing.
+        spec: of the network.
+
+    Returns:
+        (B, C, H, W) float32, channels-last, on the image's device; no host synchronisation.
+    """
+    # Filled on the device one by one: torch.tensor(...).to(device) would stop the host.
+    mean, std = spec.normalisation.mean, spec.normalisation.std
+    channels = [
+        image_BCHW[:, channel] * (1.0 / deviation) + -offset / deviation
+        for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
+    ]
+    if spec.has_depth:
+        channels.append(_inverse_depth(depth_BHW, *spec.depth_range_m))
+    return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
+
+
+def _inverse_depth(depth_BHW: Tensor, near_m: float, far_m: float) -> Tensor:
+    far, near = 1 / far_m, 1 / near_m
+    inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
+    return torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0)
+
+
+def _dali_fault() -> str:
+    """Why DALI cannot be imported; empty if it can."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+        return str(error)
+    return ""

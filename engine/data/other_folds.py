@@ -1,0 +1,46 @@
+"""Folds that are not blocked: drawn at random, or made of whole scenes. N: training frames."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.frames.decode import Sample
+
+
+def at_random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
+    """(N,) the fold that each of `count` frames validates: scikit-learn's shuffled `KFold`."""
+    # The legacy generator, because the published experiments' folds came from scikit-learn's.
+    order = np.arange(count)
+    np.random.RandomState(seed).shuffle(order)
+    fold_of = np.empty(count, np.int64)
+    for fold, validated in enumerate(np.array_split(order, folds)):
+        fold_of[validated] = fold
+    return fold_of
+
+
+def by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
+    """(N,) the fold that each frame validates: that of its scene.
+
+    Raises:
+        ValueError: a frame has no scene, or there are fewer scenes than folds.
+    """
+    lost = [sample.stem for sample in samples if sample.scene is None]
+    if len(lost) == len(samples):
+        raise ValueError("no frame has a scene: add scenes.csv, or use data.fold_kind blocked")
+    if lost:
+        raise ValueError(
+            f"scenes.csv names no scene for {len(lost)} of {len(samples)} training frames, such "
+            f"as {', '.join(lost[:3])}; add them, or use data.fold_kind blocked"
+        )
+    size = Counter(str(sample.scene) for sample in samples)
+    if len(size) < folds:
+        raise ValueError(f"{len(size)} scenes cannot fill {folds} folds; lower data.folds")
+    fold_of: dict[str, int] = {}
+    filled = [0] * folds
+    # The largest scene first, each to the fold that is emptiest then.
+    for scene in sorted(size, key=lambda name: (-size[name], name)):
+        fold_of[scene] = filled.index(min(filled))
+        filled[fold_of[scene]] += size[scene]
+    return np.array([fold_of[str(sample.scene)] for sample in samples], np.int64)

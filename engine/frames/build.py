@@ -1,0 +1,48 @@
+"""Decoded frames where no check left them in the cache: made there, or for this run in memory."""
+
+import logging
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+from engine.frames.cache import GIB, Layout, append_frame, check_room, part_folder
+from engine.frames.decode import Frame, in_order, read_whole
+from engine.runtime.progress import track
+from kernels.crop_resize import Frames
+
+_log = logging.getLogger(__name__)
+
+
+def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Frames:
+    """Decode the frames into the cache folder `place`; see `engine.frames.cache.open_frames`."""
+    folder, size = place.parent, sum(layout.sizes.values())
+    try:
+        # One process builds at a time; another that wants the same frames waits and finds them.
+        with part_folder(folder, wait=True) as part:
+            # Asked again under the lock: the other process may have made them meanwhile.
+            if fault := layout.fault(place):
+                check_room(folder, size)
+                _log.info("decoded frames: making %s (%.1f GiB): %s", place, size / GIB, fault)
+                with closing(_decoded(layout, workers)) as decoded:
+                    for frame in decoded:
+                        append_frame(part, frame)
+                layout.finish(part)
+    except OSError as error:
+        _log.warning("decoded frames cannot be kept on disk: %s", error)
+        if size > memory:
+            raise RuntimeError(
+                f"{size / GIB:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
+                "into memory; set runtime.cache to a folder with room, or runtime.source to 'dali' "
+                "or 'torch'"
+            ) from error
+        _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size / GIB)
+        return layout.hold(_decoded(layout, workers))
+    return layout.map(place)
+
+
+def _decoded(layout: Layout, workers: int) -> Generator[Frame]:
+    work = in_order(read_whole, layout.samples, workers)
+    with closing(work) as frames, track("decoding frames", len(layout.samples)) as advance:
+        for frame in frames:
+            yield frame
+            advance(1)

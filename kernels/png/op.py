@@ -1,0 +1,73 @@
+"""PNGs of one channel, 8 or 16 bits deep, which hold depth maps and labels.
+
+A row of a PNG holds what a filter left of it. General libraries undo the filters of one and two
+bytes a pixel a byte at a time, which takes most of their time: see `benchmarks.throughput --rows
+decode`. H: rows.
+"""
+
+import deflate
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.png import cpu
+from kernels.png.reference import SIGNATURE, PngHeader
+
+_START = SIGNATURE + b"\0\0\0\x0dIHDR"
+_RESTORED = ("8-bit grey PNG", "8-bit indexed PNG", "16-bit grey PNG")
+
+_MOST_BYTES = 1 << 26  # Pillow warns of or refuses pictures and texts that are larger than that
+# Chunks that do not change what Pillow makes of a file, and the lengths that it does not mind.
+_LENGTHS = {b"IHDR": (13, 13), b"gAMA": (4, 4), b"pHYs": (9, 9), b"sRGB": (1, 1), b"cHRM": (32, 32)}
+_LENGTHS |= {b"PLTE": (0, 768), b"tIME": (7, 7), b"IEND": (0, 0)}
+_LENGTHS |= dict.fromkeys((b"IDAT", b"tEXt"), (0, _MOST_BYTES))
+
+
+def decode_png(content: bytes) -> NDArray[np.generic] | None:
+    """Decode a PNG of one channel as `reference.decode_png` does, or leave it to that.
+
+    Returns:
+        (H, W) uint8 or uint16; None for anything but such a file, whole, with right checksums.
+    """
+    header = PngHeader.of(content)
+    if header is None or header.start != _START or any(header.methods) or 0 in header.hw:
+        return None
+    size = header.height * (1 + header.width * header.bits // 8)
+    if header.kind not in _RESTORED or max(size, len(content)) >= _MOST_BYTES:
+        return None
+    try:
+        filtered = np.frombuffer(deflate.zlib_decompress(_data(content), size), np.uint8)
+    except deflate.DeflateError:
+        return None
+    # Every row begins with the number of its filter, so they stand one stride apart.
+    filters = filtered[:: size // header.height]
+    # Too few bytes, too many, or a filter that PNG does not have: Pillow shall say what is wrong.
+    if len(filtered) != size or filters.max() > cpu.LAST_FILTER:
+        return None
+    pixels_HW = np.empty(header.hw, np.uint8 if header.bits == 8 else np.uint16)
+    cpu.undo_filters(filtered.reshape(header.height, -1), pixels_HW)
+    return pixels_HW
+
+
+def _data(content: bytes) -> bytes:
+    """What the data chunks hold; empty where Pillow may see a chunk otherwise."""
+    view, parts = memoryview(content), list[memoryview]()
+    start, before, name = len(SIGNATURE), b"", b""
+    while name != b"IEND":
+        length = int.from_bytes(view[start : start + 4], "big")
+        # A chunk: four bytes of length, four of name, the data, and a CRC over name and data.
+        before, name = name, bytes(view[start + 4 : start + 8])
+        data, end = start + 8, start + 8 + length
+        least, most = _LENGTHS.get(name, (1, 0))
+        if not least <= length <= most or end + 4 > len(content):
+            return b""
+        if deflate.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return b""
+        if name == b"IHDR" and before:
+            return b""  # a second header
+        if name == b"IDAT":
+            # PNG has the data chunks follow each other.
+            if parts and before != b"IDAT":
+                return b""
+            parts.append(view[data:end])
+        start = end + 4
+    return b"".join(parts)
