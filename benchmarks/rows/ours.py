@@ -58,7 +58,7 @@ def train_step(job: Job) -> Prepared:
     image = image.contiguous(memory_format=torch.channels_last)
     batch = Batch(image, depth, label, np.arange(len(image)))
     clock, numbers = PhaseClock(device), count()
-    fold.step.clock = clock
+    clock.attach(fold.step)
 
     def step() -> Facts:
         clock.start()

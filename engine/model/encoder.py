@@ -9,14 +9,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from engine.model.dilation import dilated
+from engine.model.adapted import dilated, with_drop_path
 from engine.model.refusals import INSTEAD, Create, unknown_encoder
 
 STRIDES = (4, 8, 16, 32)
-"""Strides of an encoder's features in pixels of the input, those that the decoders' sources read.
-
-A feature has its stride of these, or the encoder's output stride if that is less.
-"""
+"""Strides of an encoder's features in pixels, or its output stride where that is less."""
 
 
 class Encoder(nn.Module):
@@ -25,14 +22,8 @@ class Encoder(nn.Module):
     Attributes:
         channels: width of each feature, in the order of `STRIDES`.
 
-    Args:
-        name: a timm model name, with or without a pretrained tag.
-        drop_path: rate of stochastic depth in the deepest block, in [0, 1).
-        output_stride: of the last feature. At 16 the last stage keeps the size of the stage
-            before it, and its convolutions are dilated instead; the weights have the same shapes.
-
     Raises:
-        ValueError: as `extractor`; or it cannot be dilated, or has no stochastic depth, as asked.
+        ValueError: as `extractor`, or it cannot have the `drop_path` or `output_stride`.
     """
 
     def __init__(
@@ -43,15 +34,8 @@ class Encoder(nn.Module):
         if output_stride != STRIDES[-1]:
             create = dilated(name, create, [min(stride, output_stride) for stride in STRIDES])
         if drop_path:
-            create = partial(create, drop_path_rate=drop_path)
-        try:
-            model = create(in_chans=in_channels)
-        except TypeError as error:
-            if not drop_path or "drop_path_rate" not in str(error):
-                raise
-            raise ValueError(
-                f"encoder {name!r} has no stochastic depth; set model.drop_path to 0"
-            ) from error
+            create = with_drop_path(name, create, drop_path)
+        model = create(in_chans=in_channels)
         self.model: nn.Module = model
         self.channels: tuple[int, ...] = tuple(model.feature_info.channels())
         # Swin and a few others return NHWC, and say so.
@@ -65,10 +49,8 @@ class Encoder(nn.Module):
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Features (B, channels[i], H / s, W / s), s of `STRIDES`; H and W multiples of 32."""
         features: list[Tensor] = self.model(image_BCHW)
-        if self._returns_nhwc:
-            # A view: permuted, an NHWC tensor is a channels-last NCHW tensor.
-            return [feature.permute(0, 3, 1, 2) for feature in features]
-        return features
+        # A view: permuted, an NHWC tensor is a channels-last NCHW tensor.
+        return [f.permute(0, 3, 1, 2) for f in features] if self._returns_nhwc else features
 
 
 def extractor(name: str) -> Create:

@@ -20,9 +20,9 @@ _GROUPS = 32
 class FpnDecoder(nn.Module):
     """Four encoder features to one map, returned as two parts that need not be added up.
 
-    smp upsamples each level to stride 4, adds them and applies dropout. Upsampling is linear, so
-    the levels are added at stride 8, and the caller applies its (linear, pixelwise) head to both
-    parts before the last upsampling: few channels are upsampled instead of many, equal results.
+    smp upsamples each level to stride 4, adds them and applies dropout: `upsample(coarse) + fine`.
+    Upsampling is linear, so the levels are added at stride 8, and the caller applies its (linear,
+    pixelwise) head to both parts before it: few channels are upsampled instead of many.
 
     Each GroupNorm reads a convolution, which inductor runs as a kernel of its own. Keep it so: an
     upsampling that a GroupNorm reads directly is fused into its reduction and made 6 times slower
@@ -31,12 +31,9 @@ class FpnDecoder(nn.Module):
     Attributes:
         output_stride: that the encoder's last feature is to have.
         xavier_heads: whether heads start as smp initialises an FPN's; else as PyTorch makes them.
-        out_channels: width of the output.
 
     Args:
         widths: of the features at strides 4, 8, 16, 32.
-        config: the pyramid's width, the output's (a multiple of 32), and the probability that an
-            output channel is dropped in training.
     """
 
     output_stride = 32
@@ -55,10 +52,7 @@ class FpnDecoder(nn.Module):
         self.apply(_initialise)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features to `coarse` (B, C, h / 2, w / 2) and `fine` (B, C, h, w), dropout applied.
-
-        smp's output is `upsample(coarse) + fine`.
-        """
+        """`coarse` (B, C, h / 2, w / 2) and `fine` (B, C, h, w), dropout applied."""
         c2, c3, c4, c5 = features
         s5, s4, s3, s2 = self.seg_blocks
         p5 = self.p5(c5)
@@ -90,7 +84,7 @@ class _TopDown(nn.Module):
 
 
 class _Level(nn.Module):
-    """Blocks with an upsampling between each and the next; the one after the last is left out."""
+    """Blocks with an upsampling between each and the next."""
 
     def __init__(self, in_channels: int, out_channels: int, n_blocks: int) -> None:
         super().__init__()

@@ -4,13 +4,14 @@ Shapes: B batch, C classes, H W pixels of the input, h w cells of stride 4 (H / 
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
@@ -41,23 +42,14 @@ class Prediction(NamedTuple):
 
 
 class Network(nn.Module):
-    """Encoder, decoder, segmentation head and depth head.
+    """Encoder, decoder and two heads of random weights; a ValueError says what is unfit.
 
     Parameter names are those of `segmentation_models_pytorch.FPN` or `.DeepLabV3Plus` with a `tu-`
     encoder, plus `depth_head.*`.
-
-    Attributes:
-        align_corners: how smp upsamples these logits to the input's size (bilinear).
-
-    Args:
-        config: encoder, decoder and their widths; weights are random, see `build_network`.
-        classes: number of classes, at least 1.
-
-    Raises:
-        ValueError: the encoder is unknown or unfit.
     """
 
     align_corners = True
+    """How smp upsamples these logits to the input's size (bilinear)."""
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
@@ -68,10 +60,9 @@ class Network(nn.Module):
         self.depth_head = _Head(self.decoder.out_channels, 1, kind.xavier_heads)
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
-        """Predict at stride 4; H and W that are no multiples of 32 are a ValueError.
+        """Predict from normalised channels; H and W that are no multiples of 32 are a ValueError.
 
-        Args:
-            image_BCHW: (B, 3 or 4, H, W) normalised; channels-last is fastest.
+        Memory that is channels-last is the fastest.
         """
         height, width = image_BCHW.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
@@ -83,16 +74,10 @@ class Network(nn.Module):
 
 
 def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = True) -> Network:
-    """Build the network that `config` describes, channels-last, on the CPU.
+    """Build the network that `config` describes, channels-last, on the CPU; raises as its parts.
 
-    Args:
-        config: the model section.
-        classes: number of classes, at least 1.
-        initial_weights: load what `config.weights` names; False leaves random weights, for a
-            caller that loads others next (no hub, package or file is needed then).
-
-    Raises:
-        ValueError: as `Network`; the others and this as `load_weights`.
+    Without `initial_weights` they are random, not what `config.weights` names, for a caller that
+    loads others next: no hub, package or file is needed then.
     """
     network = Network(config, classes)
     if initial_weights and config.weights == "none":
@@ -102,11 +87,21 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
     return network.to(memory_format=torch.channels_last)
 
 
+def load_best(network: Network, path: Path) -> None:
+    """Load a file that `save_best` wrote, or one of smp's in its place; raises as `load_state`."""
+    try:
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, OSError, SafetensorError):
+        # Not as we wrote it: read with more care, which takes smp's or says what is wrong.
+        from engine.model.state import load_state, read_state
+
+        load_state(network, read_state(path), str(path))
+
+
 def input_normalisation(config: ModelConfig) -> Normalisation:
     """Mean and deviation of the RGB input, 0..255, that the encoder's weights were trained with.
 
-    A package and a file of `engine.train` say so themselves; of folds the first is asked. For other
-    weights it is what timm's were trained with.
+    A package and a file of `engine.train` say so themselves; for others it is what timm's have.
     """
     check_name(config.encoder)
     if config.weights.startswith(PACKAGE_PREFIX):
@@ -115,7 +110,8 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
         return said
     pretrained = timm.get_pretrained_cfg(config.encoder)
     assert pretrained is not None
-    return Normalisation(mean=_scaled(pretrained.mean), std=_scaled(pretrained.std))
+    mean, std = ([value * _PIXEL_MAX for value in of] for of in (pretrained.mean, pretrained.std))
+    return Normalisation(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
 class _Head(nn.ModuleList):
@@ -137,8 +133,3 @@ class _Head(nn.ModuleList):
         # The bias belongs to the sum, so it is added once, with the fine part.
         out: Tensor = conv(fine)
         return out if coarse is None else out + upsample(F.conv2d(coarse, conv.weight))
-
-
-def _scaled(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (value * _PIXEL_MAX for value in values)
-    return red, green, blue

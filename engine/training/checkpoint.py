@@ -1,4 +1,4 @@
-"""The exact state of a fold in training (`last.pt`), its best average, and its epoch lines."""
+"""What a fold leaves: its exact state (`last.pt`), its best average, and a line an epoch."""
 
 import json
 import pickle
@@ -48,18 +48,6 @@ class Checkpoint:
     position: Position
     content: dict[str, Any]
 
-    def restore(self, learner: Learner) -> None:
-        """Copy the state into the living objects, which keep their device and memory format."""
-        learner.network.load_state_dict(self.content["network"])
-        learner.ema.network.load_state_dict(self.content["ema"])
-        learner.sums.sums.copy_(self.content["sums"])
-        optimizer = learner.optimizer
-        rates = [group["lr"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(self.content["optimizer"])
-        # Set anew at every step; a tensor that a recorded step reads has to stay the one it is.
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
 
 def save_last(path: Path, config_hash: str, position: Position, learner: Learner) -> None:
     """Write everything that training continues from, whole or not at all."""
@@ -76,11 +64,7 @@ def save_last(path: Path, config_hash: str, position: Position, learner: Learner
 
 
 def load_last(path: Path, config_hash: str) -> Checkpoint | None:
-    """What `save_last` wrote; None if the fold was never saved.
-
-    Raises:
-        RuntimeError: the file is damaged or belongs to another config.
-    """
+    """What `save_last` wrote, or None; a damaged or another config's file is a RuntimeError."""
     if not path.exists():
         return None
     try:
@@ -130,14 +114,8 @@ def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:
 
 
 def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
-    """The first `epochs` lines: those of epochs that the checkpoint has behind it.
-
-    Raises:
-        ValueError: a line is damaged; the message names the file.
-    """
-    if not epochs:
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()[:epochs]
+    """The first `epochs` lines; a damaged one is a ValueError that names the file."""
+    lines = path.read_text(encoding="utf-8").splitlines()[:epochs] if epochs else []
     return [EpochLine.parse(line, path) for line in lines]
 
 

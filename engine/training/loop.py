@@ -21,12 +21,14 @@ from engine.runtime.progress import track
 from engine.training import checkpoint
 from engine.training.checkpoint import BestNote, EpochLine, Position, epoch_row
 from engine.training.step import (
+    Ema,
     EpochSums,
     Learner,
     TrainingLoss,
     TrainStep,
     class_weights,
     learning_rate,
+    make_optimizer,
     step_seed,
 )
 from engine.views.predictor import FoldNetwork, Predictor
@@ -37,13 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: which samples, where to, under which identity.
-
-    Attributes:
-        training: (n,) int64 positions in `dataset.train.samples` to train on.
-        validation: (m,) int64 positions to validate on.
-        config_hash: what the checkpoint must have been made from to be continued.
-    """
+    """One fold to train: on which positions in `dataset.train.samples`, where to, as what."""
 
     config: Config
     dataset: Dataset
@@ -52,6 +48,7 @@ class FoldTask:
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
     config_hash: str
+    """What a checkpoint must have been made from to be continued."""
 
     @property
     def batch_size(self) -> int:
@@ -67,11 +64,8 @@ class FoldTask:
 def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
     """Train the fold to its last epoch, continuing from `last.pt` if there is one.
 
-    What it writes of the fold, `metrics.jsonl`, `last.pt` and `best.safetensors`, depends only on
-    the task, not on where an earlier call was stopped.
-
-    Raises:
-        RuntimeError: a loss or gradient is not finite, or a file cannot be read.
+    What it writes depends only on the task, not on where an earlier call was stopped. A loss or
+    gradient that is not finite, or a file that cannot be read, is a RuntimeError.
     """
     FoldTraining(task, policy).run()
 
@@ -82,21 +76,21 @@ class FoldTraining:
     def __init__(self, task: FoldTask, policy: DevicePolicy) -> None:
         self.task, self.policy, self.config = task, policy, task.config
         training, classes = self.config.training, self.config.data.classes
+        self.position, self.metrics = Position(), list[EpochLine]()
         saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
         # The generator's state is in no checkpoint: whatever draws is seeded anew by what it is
         # for. Here the new layers, at step -1; in each step its dropout; in each epoch its order.
         torch.manual_seed(step_seed(training.seed, task.fold, -1))
         model = self.config.model.of_fold(task.fold)
         network = build_network(model, len(classes), initial_weights=saved is None)
-        network.to(policy.device).to(memory_format=torch.channels_last)
-        self.learner = Learner.of(network, training)
-        self.position = Position()
+        network.to(policy.device).train()
+        ema = Ema(network, training.ema_decay, warmup=training.ema_warmup)
+        optimizer = make_optimizer(network, training)
+        self.learner = Learner(network, ema, optimizer, EpochSums(policy.device))
         if saved is not None:
-            saved.restore(self.learner)
-            self.position = saved.position
-            at = self.position.epoch + 1, self.position.step
-            _log.info("fold %d continues at epoch %d, step %d", task.fold, *at)
-        network.train()
+            from engine.training.starts import resume
+
+            resume(self, saved)
         weights_C = class_weights(training, classes, policy.device)
         loss = TrainingLoss(training, weights_C, policy.operations)
         self.step = TrainStep(self.learner, loss, policy, task.fold)
@@ -107,12 +101,13 @@ class FoldTraining:
         average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
         predictor = Predictor([average], inference, len(classes), policy, reader)
         self.predictor = predictor.single_view()
-        self.metrics = checkpoint.read_metrics(task.run.metrics(task.fold), self.position.epoch)
 
     def run(self) -> None:
         """Train to the last epoch."""
         if not self.config.training.epochs:
-            self._adopt()
+            from engine.training.starts import adopt
+
+            adopt(self)
             return
         source = self.open_source()
         while self.position.epoch < self.config.training.epochs:
@@ -129,25 +124,24 @@ class FoldTraining:
             self.predictor = replace(self.predictor, reader=reader)
         return source
 
-    def draws(self, order: NDArray[np.int64], epoch: int, first: int) -> Iterator[Draws]:
+    def draws(self, epoch: int, first: int) -> Iterator[Draws]:
         """How each sample of an epoch's batches is cropped, from step `first` on."""
         split = self.task.dataset.train
         hw = np.array([sample.hw for sample in split.samples], dtype=np.int64)
-        for step in range(first, self.task.steps_per_epoch):
+        for index in self._batches(epoch)[first:]:
             yield draw(
                 self.config.data,
                 seed=self.config.training.seed,
                 epoch=epoch,
-                index=self._batch(order, step),
+                index=index,
                 hw=hw,
                 small_pixels=split.small_pixels,
             )
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Score the average on the validation frames; keep it if no epoch was better.
+        """`miou` and `pixel_acc` of the average on the validation frames; kept if it is the best.
 
-        Returns:
-            `miou` and `pixel_acc` of single-view predictions, at the labels' own resolution.
+        By single views, at the labels' own resolution.
         """
         task, samples = self.task, self.task.dataset.train.samples
         count_CC = self.predictor.confusion([samples[i] for i in task.validation])
@@ -164,30 +158,38 @@ class FoldTraining:
         last = self.task.run.last(self.task.fold)
         checkpoint.save_last(last, self.task.config_hash, self.position, self.learner)
 
+    def close_epoch(self, line: EpochLine) -> None:
+        """Write its line to `metrics.jsonl`, and go on to the next."""
+        # The line before the checkpoint: killed between the two, the epoch's last steps are
+        # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
+        self.metrics.append(line)
+        checkpoint.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
+        self.position = Position(line.epoch)
+        self.learner.sums = EpochSums(self.policy.device)
+        self.save()
+
     def _train_epoch(self, source: Source) -> None:
         task, position, runtime = self.task, self.position, self.config.runtime
         training, steps = self.config.training, task.steps_per_epoch
-        order = epoch_order(training.seed, position.epoch, task.training)
         before_s, start_s = position.elapsed_s, time.monotonic()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
-        batches = source.batches(self.draws(order, position.epoch, position.step))
+        batches = source.batches(self.draws(position.epoch, position.step))
         with track(title, steps, position.step) as advance:
             for batch in batches:
                 number = position.epoch * steps + position.step
-                lr = learning_rate(training, number, steps)
-                self.step(batch, lr, position.step, number)
+                self.step(batch, learning_rate(training, number, steps), position.step, number)
                 position.step += 1
                 position.elapsed_s = before_s + time.monotonic() - start_s
                 logs = (number + 1) % runtime.log_every == 0
                 # The end of an epoch saves by itself.
                 saves = (number + 1) % runtime.save_every == 0 and position.step < steps
                 if logs or saves:
-                    self._check_finite(order)
+                    self._check_finite()
                 advance(1, f"loss {self.learner.sums.means().loss:.3f}" if logs else "")
                 if saves:
                     self.save()
-        self._check_finite(order)
+        self._check_finite()
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
@@ -203,46 +205,24 @@ class FoldTraining:
             train_s=round(position.elapsed_s, 3),
             validation_s=round(time.monotonic() - start_s, 3),
         )
-        # The line before the checkpoint: killed between the two, the epoch's last steps are
-        # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
-        self._write_line(line)
-        self.position = Position(done)
-        self.learner.sums = EpochSums(self.policy.device)
-        self.save()
+        self.close_epoch(line)
         _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
 
-    def _adopt(self) -> None:
-        """Make the starting weights the fold's, validated as after an epoch of training."""
-        start_s, fold = time.monotonic(), self.task.fold
-        scores = self.validate(0)
-        spent_s = round(time.monotonic() - start_s, 3)
-        self._write_line(EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s))
-        self.save()
-        _log.warning(
-            "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
-            "they were trained on those frames cannot be told here",
-            fold,
-            self.config.model.of_fold(fold).weights,
-            scores["miou"],
-        )
+    def _batches(self, epoch: int) -> NDArray[np.int64]:
+        """(steps, batch) positions of the samples of an epoch."""
+        steps, size = self.task.steps_per_epoch, self.task.batch_size
+        order = epoch_order(self.config.training.seed, epoch, self.task.training)
+        return order[: steps * size].reshape(steps, size)
 
-    def _write_line(self, line: EpochLine) -> None:
-        self.metrics.append(line)
-        checkpoint.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
-
-    def _batch(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-        """The samples of a step."""
-        return order[step * self.task.batch_size : (step + 1) * self.task.batch_size]
-
-    def _check_finite(self, order: NDArray[np.int64]) -> None:
+    def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""
         step = int(self.learner.sums.first_bad_step)
         if step < 0:
             return
-        samples = self.task.dataset.train.samples
-        stems = ", ".join(samples[i].stem for i in self._batch(order, step))
+        samples, epoch = self.task.dataset.train.samples, self.position.epoch
+        stems = ", ".join(samples[i].stem for i in self._batches(epoch)[step])
         raise RuntimeError(
-            f"fold {self.task.fold}, epoch {self.position.epoch + 1}, step {step + 1}: the loss "
+            f"fold {self.task.fold}, epoch {epoch + 1}, step {step + 1}: the loss "
             f"or its gradient is not finite; samples {stems}. Nothing bad was saved: --resume "
             "starts before it. A lower training.lr or training.clip_norm = 1 usually helps"
         )

@@ -1,10 +1,14 @@
 """Where the time of a training step goes, by marks between its parts."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine.model.network import Prediction
+from engine.training.step import TrainStep
 
 
 class PhaseClock:
@@ -34,8 +38,30 @@ class PhaseClock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now_s - self._last_s
         self._last_s = now_s
 
-    def watch(self, prediction: Prediction) -> None:
-        """End the forward pass here, and the loss where gradients reach the prediction."""
-        self.mark("forward")
-        for part in prediction:
-            part.register_hook(lambda _: self.mark("loss"))  # type: ignore[no-untyped-call]
+    def attach(self, step: TrainStep) -> None:
+        """Let every call of `step` mark its phases; what it computes stays the same."""
+        forward, average, replays = step.forward, step.learner.ema, step.policy.replay
+
+        def marked(act: Callable[..., Any], phase: str) -> Callable[..., Any]:
+            def call(*inputs: Any) -> Any:
+                self.mark("other")
+                done = act(*inputs)
+                self.mark(phase)
+                return done
+
+            return call
+
+        def marked_forward(image_BCHW: Tensor) -> Prediction:
+            prediction = forward(image_BCHW)
+            self.mark("forward")
+            for part in prediction:
+                part.register_hook(lambda _: self.mark("loss"))  # type: ignore[no-untyped-call]
+            return prediction
+
+        step.update = marked(step.update, "replay" if replays else "other")
+        average.update = marked(average.update, "average")  # type: ignore[method-assign]
+        # Within a replay no clock can be read.
+        if not replays:
+            step.forward = marked_forward
+            step.learner.optimizer.register_step_pre_hook(lambda *_: self.mark("backward"))
+            step.learner.optimizer.register_step_post_hook(lambda *_: self.mark("optimizer"))

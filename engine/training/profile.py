@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from engine.data.augment import epoch_order
 from engine.rundir import Record, RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
@@ -82,10 +81,9 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     batches = (
         batch
         for epoch in range(-(-total // task.steps_per_epoch))
-        for order in [epoch_order(training.seed, epoch, task.training)]
-        for batch in source.batches(fold.draws(order, epoch, 0))
+        for batch in source.batches(fold.draws(epoch, 0))
     )
-    fold.step.clock = clock
+    clock.attach(fold.step)
     taken: list[dict[str, float]] = []
     trace = torch.profiler.profile()
     with track("profile", total) as advance:
@@ -95,8 +93,8 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
             clock.start()
             batch = next(batches)
             clock.mark("data wait")
-            lr = learning_rate(training, number, task.steps_per_epoch)
-            fold.step(batch, lr, number, number)
+            rate = learning_rate(training, number, task.steps_per_epoch)
+            fold.step(batch, rate, number, number)
             clock.mark("other")
             taken.append(clock.seconds)
             advance(1)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from engine.config import TrainingConfig
 from engine.data.sources import Batch
@@ -22,7 +23,6 @@ from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from engine.runtime.device import DevicePolicy, Operations
 from engine.runtime.graphs import Replayed
 from engine.training.accumulate import WHOLE, Shares, accumulated
-from engine.training.phases import PhaseClock
 
 
 class Losses(NamedTuple):
@@ -62,10 +62,9 @@ def class_weights(config: TrainingConfig, classes: Sequence[str], device: torch.
 
 
 def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
-    """Mean |upsampled prediction - (d - 0.71) / 9.29| over pixels whose depth is known.
+    """Mean |upsampled prediction - (d - 0.71) / 9.29| over the pixels of known depth d, float32.
 
-    The prediction is normalised depth, upsampled as the logits are; `depth_m_BHW` is float32
-    metres, 0 = missing. A float32 scalar; 0, with gradient 0, if no depth is known.
+    `depth_m_BHW` is metres, 0 = missing; where all is, the result and its gradient are 0.
     """
     predicted_BHW = F.interpolate(
         depth_Bhw[:, None].to(torch.float32),
@@ -81,11 +80,9 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over every parameter, in torch's fused form (one pass over the weights).
-
-    On a GPU its learning rate and step counts are tensors there, as a recorded step needs them.
-    """
+    """AdamW over every parameter, in torch's fused form (one pass over the weights)."""
     device = next(network.parameters()).device
+    # There its learning rate and step counts are tensors, as a recorded step needs them.
     on_gpu = device.type == "cuda"
     return torch.optim.AdamW(
         network.parameters(),
@@ -106,29 +103,27 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of global step `step`, counted from 0 over the whole fold.
+    """Learning rate of step `step`, counted from 0 over the whole fold.
 
     `cosine_epoch` holds lr (1 + cos(pi e / E)) / 2 through epoch e, as the reports do.
-    `warmup_cosine` rises linearly over the first `warmup` share of the steps, then falls by a
-    cosine to 0 at the last step.
+    `warmup_cosine` rises linearly over the first `warmup` of the steps, then falls by a cosine.
     """
     if config.schedule == "cosine_epoch":
-        epoch = step // steps_per_epoch
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * epoch / config.epochs))
-    steps = config.epochs * steps_per_epoch
-    warmup_steps = round(config.warmup * steps)
-    if step < warmup_steps:
-        return config.lr * (step + 1) / warmup_steps
-    share = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return config.lr * 0.5 * (1.0 + math.cos(math.pi * share))
+        angle = math.pi * (step // steps_per_epoch) / config.epochs
+    else:
+        steps = config.epochs * steps_per_epoch
+        warmup_steps = round(config.warmup * steps)
+        if step < warmup_steps:
+            return config.lr * (step + 1) / warmup_steps
+        angle = math.pi * ((step - warmup_steps) / max(steps - warmup_steps, 1))
+    return config.lr * 0.5 * (1.0 + math.cos(angle))
 
 
 class Ema:
     """Keeps `network`, a copy in evaluation mode whose weights follow the trained ones.
 
-    Floating parameters and buffers are averaged, integer buffers copied. With `warmup` the decay
-    of update t (from 0) is min(decay, (1 + t) / (10 + t)), so that a short run does not average
-    its random start (Tan and Le 2019's TensorFlow recipe uses the same form).
+    With `warmup` the decay of update t (from 0) is min(decay, (1 + t) / (10 + t)), so that a short
+    run does not average its random start (as Tan and Le 2019's TensorFlow recipe).
     """
 
     def __init__(self, network: nn.Module, decay: float, *, warmup: bool) -> None:
@@ -139,7 +134,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the present weights after global step `step` (from 0)."""
+        """Move the average towards the present weights after step `step` of the fold, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         torch._foreach_lerp_(self._averaged, self._trained, 1.0 - decay)
         if self._counters:
@@ -147,7 +142,7 @@ class Ema:
 
 
 def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Floating parameters and buffers, and the others; copies of a network list them alike."""
+    """Floating parameters and buffers, which are averaged, and the others, which are copied."""
     tensors = [*(p.detach() for p in network.parameters()), *network.buffers()]
     return (
         [tensor for tensor in tensors if tensor.is_floating_point()],
@@ -176,7 +171,7 @@ class EpochSums:
         self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, losses: Tensor, gradient_norm: Tensor, step: int) -> None:
-        """Add the (3,) losses of `step`."""
+        """Add the (3,) losses of a step of the epoch."""
         self.sums[:3] += losses
         self.sums[3] += 1
         # Noted on the device and asked for rarely: a question at every step would make the host
@@ -200,20 +195,9 @@ class Learner:
     optimizer: torch.optim.Optimizer
     sums: EpochSums
 
-    @classmethod
-    def of(cls, network: Network, config: TrainingConfig) -> "Learner":
-        """A network before its first step; it is on its device already."""
-        ema = Ema(network, config.ema_decay, warmup=config.ema_warmup)
-        optimizer = make_optimizer(network, config)
-        return cls(network, ema, optimizer, EpochSums(next(network.parameters()).device))
-
 
 class TrainStep:
-    """Applies batches to a learner.
-
-    Attributes:
-        clock: told where the phases of a step end; None outside of a profile.
-    """
+    """Applies batches to a learner."""
 
     def __init__(
         self, learner: Learner, loss: TrainingLoss, policy: DevicePolicy, fold: int
@@ -226,22 +210,14 @@ class TrainStep:
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
         self.update = Replayed(self._update) if policy.replay else self._update
-        self.clock: PhaseClock | None = None
 
     def __call__(self, batch: Batch, lr: float, step: int, global_step: int) -> None:
-        """Train on a batch that is on the policy's device, at learning rate `lr`.
-
-        The position in the epoch, `step`, is for the report of a fault; that in the fold,
-        `global_step`, seeds dropout. Both count from 0.
-        """
+        """Train on a batch on the device; `step` of the epoch is the `global_step` of the fold."""
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
         set_learning_rate(self.learner.optimizer, lr)
-        self._mark("other")
         losses, gradient_norm = self.update(batch.image_BCHW, batch.depth_BHW, batch.label_BHW)
-        self._mark("replay" if self.policy.replay else "other")
         self.learner.ema.update(global_step)
-        self._mark("average")
         self.learner.sums.add(losses, gradient_norm, step)
 
     def _update(
@@ -257,13 +233,10 @@ class TrainStep:
             losses = accumulated(batch, config, self._backward)
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        gradient_norm = nn.utils.get_total_norm(gradients, foreach=True)
+        gradient_norm = get_total_norm(gradients, foreach=True)
         if config.clip_norm:
-            clip = nn.utils.clip_grads_with_norm_
-            clip(self.parameters, config.clip_norm, gradient_norm, foreach=True)
-        self._mark("backward", recorded=True)
+            clip_grads_with_norm_(self.parameters, config.clip_norm, gradient_norm, foreach=True)
         optimizer.step()
-        self._mark("optimizer", recorded=True)
         optimizer.zero_grad(set_to_none=True)
         return losses, gradient_norm
 
@@ -271,16 +244,9 @@ class TrainStep:
         """Add the gradient of a part's loss; returns its (3,) losses."""
         with self.policy.autocast():
             prediction = self.forward(part.image_BCHW)
-        if self.clock is not None and not self.policy.replay:
-            self.clock.watch(prediction)
         losses = self.loss(prediction, part, shares)
         losses.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack(losses).detach()
-
-    def _mark(self, phase: str, *, recorded: bool = False) -> None:
-        """Tell the clock, if there is one; within a replay no clock can be read."""
-        if self.clock is not None and not (recorded and self.policy.replay):
-            self.clock.mark(phase)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:

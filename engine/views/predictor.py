@@ -25,8 +25,7 @@ from engine.data.inputs import CropResize, InputSpec, crop_frames, read_normalis
 from engine.data.sources import FrameBatch, FrameReader
 from engine.frames.decode import Sample
 from engine.model.encoder import STRIDES
-from engine.model.network import Network, Prediction, build_network, input_normalisation
-from engine.model.state import load_state, read_state
+from engine.model.network import Network, Prediction, build_network, input_normalisation, load_best
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import frames_a_pass, pass_pixels
@@ -198,7 +197,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     try:
-        load_state(network, read_state(path), str(path))
+        load_best(network, path)
     except (ValueError, RuntimeError) as error:
         raise RuntimeError(
             f"{path} does not hold the weights of this config's network: {error}"

@@ -21,6 +21,7 @@ from engine.training.checkpoint import (
     save_last,
     write_metrics,
 )
+from engine.training.starts import restore
 from engine.training.step import Ema, EpochSums, Learner, make_optimizer
 
 NORMALISATION = Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
@@ -73,7 +74,7 @@ def test_a_restored_state_goes_on_exactly_as_the_saved_one(tiny_config: Config, 
     saved = load_last(last, "hash")
     assert saved is not None
     assert saved.position == Position(5, 7, 1.5)
-    saved.restore(theirs)
+    restore(saved, theirs)
     assert theirs.sums.sums.tolist() == [0, 1, 2, 3]
     for continued in (ours, theirs):
         train(continued, range(3, 6))
@@ -90,7 +91,7 @@ def test_going_on_after_a_load_leaves_the_file_as_it_was(tiny_config: Config, la
     before = last.read_bytes()
     saved = load_last(last, "hash")
     assert saved is not None
-    saved.restore(learner)
+    restore(saved, learner)
     train(learner, range(2, 4))
     assert last.read_bytes() == before
 

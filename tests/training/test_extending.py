@@ -96,7 +96,7 @@ def test_an_input_channel_is_a_function_and_its_name(
     runtime = {"source": source, "cache": str(tmp_path / "cache")}
     task = make_task(training={"epochs": 1}, model={"input": "near"}, runtime=runtime)
     fold = FoldTraining(task, POLICY)
-    batch = next(fold.open_source().batches(fold.draws(task.training, 0, 0)))
+    batch = next(fold.open_source().batches(fold.draws(0, 0)))
     assert batch.image_BCHW.shape[1] == 5
     near_BHW = (batch.depth_BHW > 0) & (batch.depth_BHW < 2)
     assert 0 < near_BHW.float().mean() < 1

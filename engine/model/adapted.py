@@ -1,7 +1,8 @@
-"""Encoders whose last stages are dilated instead of strided, as DeepLabV3+ reads them."""
+"""Encoders made otherwise than timm has them: dilated, or with stochastic depth."""
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -11,6 +12,9 @@ from engine.model.refusals import INSTEAD, Create
 
 def dilated(name: str, create: Create, strides: Sequence[int]) -> Create:
     """What `create` creates, with features at `strides`, the last of which is the output stride.
+
+    At 16, as DeepLabV3+ reads it, the last stage keeps the size of the stage before it, and its
+    convolutions are dilated instead; the weights have the same shapes.
 
     Raises:
         ValueError: the encoder `name` cannot trade stride for dilation.
@@ -30,3 +34,22 @@ def dilated(name: str, create: Create, strides: Sequence[int]) -> Create:
             f"{INSTEAD}"
         )
     return create
+
+
+def with_drop_path(name: str, create: Create, rate: float) -> Create:
+    """What `create` creates, its blocks left out at random in training, the deepest at `rate`.
+
+    A ValueError tells, when it is created, that the encoder `name` has no stochastic depth.
+    """
+
+    def created(in_chans: int) -> Any:
+        try:
+            return create(in_chans=in_chans, drop_path_rate=rate)
+        except TypeError as error:
+            if "drop_path_rate" not in str(error):
+                raise
+            raise ValueError(
+                f"encoder {name!r} has no stochastic depth; set model.drop_path to 0"
+            ) from error
+
+    return created

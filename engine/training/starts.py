@@ -1,0 +1,46 @@
+"""Folds that do not start at a first step: stopped before, or with weights to take as they are."""
+
+import logging
+import time
+
+from engine.training.checkpoint import Checkpoint, EpochLine, read_metrics
+from engine.training.loop import FoldTraining
+from engine.training.step import Learner
+
+_log = logging.getLogger(__name__)
+
+
+def restore(saved: Checkpoint, learner: Learner) -> None:
+    """Copy the state into the living objects, which keep their device and memory format."""
+    learner.network.load_state_dict(saved.content["network"])
+    learner.ema.network.load_state_dict(saved.content["ema"])
+    learner.sums.sums.copy_(saved.content["sums"])
+    optimizer = learner.optimizer
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved.content["optimizer"])
+    # Set anew at every step; a tensor that a recorded step reads has to stay the one it is.
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def resume(fold: FoldTraining, saved: Checkpoint) -> None:
+    """Bring a fold to where it was saved; a damaged line of its metrics is a ValueError."""
+    restore(saved, fold.learner)
+    fold.position = at = saved.position
+    fold.metrics = read_metrics(fold.task.run.metrics(fold.task.fold), at.epoch)
+    _log.info("fold %d continues at epoch %d, step %d", fold.task.fold, at.epoch + 1, at.step)
+
+
+def adopt(fold: FoldTraining) -> None:
+    """Make the starting weights the fold's, validated as after an epoch of training."""
+    start_s, number = time.monotonic(), fold.task.fold
+    scores = fold.validate(0)
+    spent_s = round(time.monotonic() - start_s, 3)
+    fold.close_epoch(EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s))
+    _log.warning(
+        "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
+        "they were trained on those frames cannot be told here",
+        number,
+        fold.config.model.of_fold(number).weights,
+        scores["miou"],
+    )
