@@ -1,7 +1,4 @@
-"""Encoder: any timm network that has features at strides 4, 8, 16 and 32.
-
-Shapes: B batch, H W pixels of the input.
-"""
+"""Encoder: any timm network that has features at strides 4, 8, 16 and 32."""
 
 from functools import partial
 

@@ -60,10 +60,7 @@ class Network(nn.Module):
         self.depth_head = _Head(self.decoder.out_channels, 1, kind.xavier_heads)
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
-        """Predict from normalised channels; H and W that are no multiples of 32 are a ValueError.
-
-        Memory that is channels-last is the fastest.
-        """
+        """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError."""
         height, width = image_BCHW.shape[-2:]
         if height % STRIDES[-1] or width % STRIDES[-1]:
             raise ValueError(

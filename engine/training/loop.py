@@ -139,10 +139,7 @@ class FoldTraining:
             )
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """`miou` and `pixel_acc` of the average on the validation frames; kept if it is the best.
-
-        By single views, at the labels' own resolution.
-        """
+        """The average's `miou` and `pixel_acc`, by one view at the labels' size; keeps the best."""
         task, samples = self.task, self.task.dataset.train.samples
         count_CC = self.predictor.confusion([samples[i] for i in task.validation])
         miou = mean_iou(count_CC)

@@ -159,15 +159,12 @@ class MeanLosses(NamedTuple):
 
 
 class EpochSums:
-    """Sums over the steps of an epoch, on the device until someone asks.
-
-    Attributes:
-        sums: (4,) float64: total, segmentation and depth loss, and the number of steps.
-        first_bad_step: () int64, the first whose loss or gradient was not finite, or -1.
-    """
+    """Sums over the steps of an epoch, on the device until someone asks."""
 
     def __init__(self, device: torch.device) -> None:
+        # Total, segmentation and depth loss, and the number of steps.
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        # The first whose loss or gradient was not finite, or -1.
         self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
     def add(self, losses: Tensor, gradient_norm: Tensor, step: int) -> None:
