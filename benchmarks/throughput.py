@@ -136,7 +136,7 @@ def _settings(options: argparse.Namespace, config: Config) -> Figures:
         "device": config.runtime.device,
         "frames": options.frames,
         "runs": [run.name for run in options.runs or ()],
-        "experiment": identity(config, ("data", "model", "training", "inference"))[:16],
+        "experiment": identity(config, sections=("data", "model", "training", "inference"))[:16],
     }
 
 
