@@ -41,10 +41,8 @@ def check_ready(*libraries: str, gpu: bool = False) -> None:
     Raises:
         ConfigError: something is not there.
     """
-    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
-        raise ConfigError(
-            f"{', '.join(missing)} cannot be imported; pip install 'roomsmith[bench]'"
-        )
+    if names := [name for name in libraries if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"{', '.join(names)} cannot be imported; pip install 'roomsmith[bench]'")
     if gpu:
         import torch
 

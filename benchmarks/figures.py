@@ -4,7 +4,7 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ Rates = Mapping[str, float]
 Peaks = Mapping[str, Mapping[str, float]]
 """MiB of memory by side, and by its key in the JSON, such as `peak_extra_mib`."""
 
-_Result = TypeVar("_Result")
+Figures = dict[str, Any]
+"""A part of the published JSON."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Facts:
     middles: tuple[list[int | list[int]], ...] = ()
 
 
-@dataclass(frozen=True)
-class Called:
+class Called(NamedTuple):
     """One timed call.
 
     Attributes:
@@ -57,8 +57,7 @@ class Called:
     gpu_mib: float = 0.0
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What an operation cannot do without: the floor of any implementation.
 
     Attributes:
@@ -74,34 +73,32 @@ class Work:
         return max(self.bytes / rates["copy_bytes_s"], self.flops / rates["gemm_flop_s"])
 
 
+Turns = Mapping[str, Sequence[Called]]
+"""Calls by side, one a round."""
+
+
 def say(words: str) -> None:
     """Tell the user what is going on, beside the figures."""
     print(words, file=sys.stderr, flush=True)
 
 
-def check_alike(
-    name: str, check: Callable[[_Result, _Result], None], ours: _Result, theirs: _Result
-) -> None:
-    """Compare two results.
+def check_alike(name: str, check: Callable[[], None]) -> None:
+    """Compare our result and a rival's.
 
     Args:
         name: of what is measured and of the rival, for the message.
-        check: raises AssertionError if its two arguments do not match.
-        ours: our result.
-        theirs: the rival's.
+        check: raises AssertionError if they do not match.
 
     Raises:
         RuntimeError: they do not match.
     """
     try:
-        check(ours, theirs)
+        check()
     except AssertionError as error:
         raise RuntimeError(f"a result is wrong, so it was not timed: {name}: {error}") from error
 
 
-def take_turns(
-    name: str, calls: Mapping[str, Callable[[], Called]], rounds: int
-) -> dict[str, list[Called]]:
+def take_turns(name: str, calls: Mapping[str, Callable[[], Called]], rounds: int) -> Turns:
     """Call every side once a round, in alternating order; the calls by the sides' names.
 
     Args:
@@ -118,14 +115,12 @@ def take_turns(
     return made
 
 
-def rows_of(
-    name: str, calls: Mapping[str, Sequence[Called]], mib: Peaks, work: Work, rates: Rates
-) -> list[dict[str, Any]]:
+def rows_of(name: str, calls: Turns, mib: Peaks, work: Work, rates: Rates) -> list[Figures]:
     """A row of the published JSON for each rival; ratio = rival / ours, round by round.
 
     Args:
         name: of what was measured.
-        calls: by side, ours among them; one a round.
+        calls: ours among them.
         mib: peak memory.
         work: what no side can do without.
         rates: of the machine.
@@ -139,8 +134,7 @@ def rows_of(
             **_compare(ours_s, [called.seconds for called in theirs]),
             **{key: round(peak, 1) for key, peak in mib[OURS].items()},
             **{f"rival_{key}": round(peak, 1) for key, peak in mib[rival].items()},
-            "bytes": work.bytes,
-            "flops": work.flops,
+            **work._asdict(),
             "floor_s": floor_s,
             "share_of_floor": floor_s / statistics.median(ours_s),
             **_facts_of(ours, theirs),
@@ -150,7 +144,7 @@ def rows_of(
     ]
 
 
-def _compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> dict[str, Any]:
+def _compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> Figures:
     """Medians, quartiles, and the ratio rival / ours, round by round."""
     # A phase may take no time at all on one side.
     ratios = [theirs / max(ours, 1e-9) for ours, theirs in zip(ours_s, theirs_s, strict=True)]
@@ -164,24 +158,19 @@ def _compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> dict[str, An
     }
 
 
-def _quartiles(values: Sequence[float]) -> list[float]:
-    quartiles: list[float] = np.quantile(values, (0.25, 0.75)).tolist()
-    return quartiles
+def _quartiles(values: Sequence[float]) -> Any:
+    return np.quantile(values, (0.25, 0.75)).tolist()
 
 
-def _facts_of(ours: Sequence[Called], theirs: Sequence[Called]) -> dict[str, Any]:
+def _facts_of(ours: Sequence[Called], theirs: Sequence[Called]) -> Figures:
     """What the sides said of their results, as it is published."""
     first, rival = ours[0].facts, theirs[0].facts
-    found: dict[str, Any] = {"frames": first.frames} if first.frames else {}
+    found: Figures = {"frames": first.frames} if first.frames else {}
     if first.mious:
         found |= {"miou": max(first.mious), "rival_miou": max(rival.mious)}
     # A recorded step of ours has fewer phases.
     common = [phase for phase in first.phases if phase in rival.phases]
     if common:
-        found["phases"] = {
-            phase: _compare(
-                *([called.facts.phases[phase] for called in side] for side in (ours, theirs))
-            )
-            for phase in common
-        }
+        sides = [[called.facts.phases for called in side] for side in (ours, theirs)]
+        found["phases"] = {p: _compare(*([s[p] for s in side] for side in sides)) for p in common}
     return found

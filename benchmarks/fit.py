@@ -1,7 +1,7 @@
 """How a cost grows with its work: seconds = startup + constant * work ** exponent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -12,8 +12,7 @@ _FEWEST_FOR_STARTUP = 4
 _EXPONENTS = np.arange(0.0, 3.0001, 0.005)
 
 
-@dataclass(frozen=True)
-class PowerLaw:
+class PowerLaw(NamedTuple):
     """A fitted cost.
 
     Attributes:
@@ -64,4 +63,4 @@ def fit_power_law(work: Sequence[float], seconds: Sequence[float]) -> PowerLaw:
     _, exponent, constant_s, startup_s = min(tried)
     law = PowerLaw(exponent, constant_s, startup_s, 0.0)
     worst = max(abs(law.seconds(a) / b - 1) for a, b in zip(x, y, strict=True))
-    return PowerLaw(exponent, constant_s, startup_s, float(worst))
+    return law._replace(worst=float(worst))

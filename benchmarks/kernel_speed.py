@@ -4,9 +4,6 @@ That is the eager PyTorch chain, torch.compile of its reference and the library 
 in one run. A side whose result is wrong is not timed. About twelve minutes on two cores.
 """
 
-import importlib
-from typing import Any
-
 from benchmarks import command
 from engine.command import run_main
 
@@ -27,21 +24,22 @@ def main() -> int:
     command.check_ready("albumentations", "cv2", "sklearn", "torchmetrics", gpu=options.gpu)
     import torch
 
-    from benchmarks.figures import rows_of, say
+    from benchmarks.cases import CASES
+    from benchmarks.figures import Figures, Rates, rows_of, say
     from benchmarks.report import print_rows
     from benchmarks.timing import extra_memory, machine_rates, time_case
 
     device = torch.device("cuda" if options.gpu else "cpu")
-    rates: dict[int, dict[str, float]] = {}
+    rates: dict[int, Rates] = {}
     timed = []
     for operation in options.operations or OPERATIONS:
-        case = importlib.import_module(f"benchmarks.cases.{operation}").case(device)
+        case = CASES[operation](device)
         if case.threads not in rates:
             say(f"measuring the machine on {case.threads} threads")
             rates[case.threads] = machine_rates(case.threads, device.type, tensor_cores=False)
         timed.append((case, time_case(case, options.rounds)))
     say("measuring memory")
-    rows: list[dict[str, Any]] = []
+    rows: list[Figures] = []
     for case, calls in timed:
         rows += rows_of(case.name, calls, extra_memory(case), case.work, rates[case.threads])
     print_rows(rows)

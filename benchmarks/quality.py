@@ -77,9 +77,8 @@ def _ours(subset: "Subset", folder: Path) -> Sequence[float]:
 
 def _plain(subset: "Subset", folder: Path) -> Sequence[float]:
     """Train and score by the recipe: mIoU by temperature."""
-    from benchmarks.plain.inference import load_best, out_of_fold
     from benchmarks.plain.recipe import Recipe
-    from benchmarks.plain.training import train_fold
+    from benchmarks.plain.run import load_best, out_of_fold, train_fold
 
     config, best = subset.config, folder / "best0.pt"
     # What a user may do to be faster changes no result; softmax of one pass gives the same too.

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.figures import OURS
 from benchmarks.fit import PowerLaw
+from engine.report.tables import Row, table
 from engine.rundir import whole_file
 
 _TOO_SHORT_S = 1e-4
@@ -27,51 +27,44 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Print a table of rows of the JSON: a line a row and rival, phases below theirs."""
     if not rows:
         return
-    table = _table(
-        "ratio = rival / ours, median of the rounds; floor: share of our time that this machine's "
-        "copy or matrix product would need for the same bytes or operations; MiB: peak beyond what "
-        "was there before, mapped files apart",
-        *("work", "frames", "ours", "floor", "rival", "rival's", "ratio", "quartiles"),
-        *("MiB, ours", "rival's", "mIoU, ours", "rival's"),
-    )
+    lines: list[Row] = []
     for row in rows:
-        table.add_row(
-            row["name"],
-            str(row.get("frames", "")),
-            _seconds(row["median_s"]),
-            f"{row['share_of_floor']:.0%}",
-            row["rival"],
-            _seconds(row["rival_median_s"]),
-            f"{row['ratio']:.2f}",
-            "{:.2f} .. {:.2f}".format(*row["quartiles"]),
-            *_mib(row),
-            *(f"{row[key]:.4f}" if key in row else "" for key in ("miou", "rival_miou")),
-        )
+        ours = _seconds(row["median_s"]), f"{row['share_of_floor']:.0%}"
+        rival = _seconds(row["rival_median_s"]), f"{row['ratio']:.2f}"
+        quartiles = "{:.2f} .. {:.2f}".format(*row["quartiles"])
+        scores = row.get("miou", ""), row.get("rival_miou", "")
+        name = row["name"], row["rival"], row.get("frames", "")
+        lines.append((*name, *ours, *rival, quartiles, *_mib(row), *scores))
         for phase, figures in row.get("phases", {}).items():
             ours_s, rival_s = figures["median_s"], figures["rival_median_s"]
             share = f"{ours_s / row['median_s']:.0%} of it"
             ratio = f"{figures['ratio']:.2f}" if ours_s > _TOO_SHORT_S else ""
-            table.add_row(f"  {phase}", "", _seconds(ours_s), share, "", _seconds(rival_s), ratio)
-    _print(table)
+            lines.append((f"  {phase}", "", "", _seconds(ours_s), share, _seconds(rival_s), ratio))
+    times = "work", "rival", "frames", "ours", "floor", "rival's", "ratio", "quartiles"
+    _print(
+        "ratio = rival / ours, median of the rounds; floor: share of our time that this machine's "
+        "copy or matrix product would need for the same bytes or operations; MiB: peak beyond what "
+        "was there before, mapped files apart",
+        (*times, "MiB, ours", "rival's", "mIoU, ours", "rival's"),
+        lines,
+    )
 
 
 def print_curves(curves: Sequence[dict[str, Any]]) -> None:
     """Print a table of the costs against work: the points, and the fitted laws below them."""
     for curve in curves:
         fits, unit = (curve["fit"], curve["rival_fit"]), curve["unit"]
-        table = _table(
-            f"{curve['row']} against {unit}, rival: {curve['rival']}",
-            *(unit, "ours", "rival's", "ratio", "MiB, ours", "rival's"),
-        )
+        lines: list[Row] = []
         for point in curve["points"]:
             ours_s, rival_s = point["median_s"], point["rival_median_s"]
             times = _seconds(ours_s), _seconds(rival_s), f"{rival_s / ours_s:.2f}"
-            table.add_row(str(point["work"]), *times, *_mib(point))
+            lines.append((point["work"], *times, *_mib(point)))
         for title, key in (("exponent", "exponent"), ("off by at most", "worst")):
-            table.add_row(title, *(f"{fit[key]:.3f}" for fit in fits))
+            lines.append((title, *(f"{fit[key]:.3f}" for fit in fits)))
         for title, key in (("one unit", "constant_s"), ("start-up", "startup_s")):
-            table.add_row(title, *(_seconds(fit[key]) for fit in fits))
-        _print(table)
+            lines.append((title, *(_seconds(fit[key]) for fit in fits)))
+        title = f"{curve['row']} against {unit}, rival: {curve['rival']}"
+        _print(title, (unit, "ours", "rival's", "ratio", "MiB, ours", "rival's"), lines, text=0)
 
 
 def draw_curves(curves: Sequence[dict[str, Any]], path: Path) -> None:
@@ -121,12 +114,6 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("work", "rival") else "right")
-    return table
-
-
-def _print(table: Table) -> None:
-    Console(width=None if Console().is_terminal else _LOG_WIDTH).print(table)
+def _print(title: str, columns: Sequence[str], lines: Sequence[Row], text: int = 2) -> None:
+    made = table(title, columns, lines, text=text)
+    Console(width=None if Console().is_terminal else _LOG_WIDTH).print(made)

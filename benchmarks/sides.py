@@ -11,14 +11,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,8 +42,7 @@ _LEFT_ALONE = 20
 _MIB = 1024
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What a side does over and over.
 
     Attributes:
@@ -56,7 +54,11 @@ class Prepared:
     reset: Callable[[], object] = bool
 
 
-class Side:
+Prepare = Callable[..., Prepared]
+"""A function of a module, called in a process of its own."""
+
+
+class Side(contextlib.AbstractContextManager["Side"]):
     """A process that prepares itself by `prepare(*arguments)` and then runs when told to.
 
     Attributes:
@@ -65,15 +67,13 @@ class Side:
             the bare process; of the GPU, what all calls did.
     """
 
-    def __init__(
-        self, name: str, threads: int, prepare: Callable[..., Prepared], *arguments: Any
-    ) -> None:
+    def __init__(self, name: str, threads: int, prepare: Prepare, *arguments: Any) -> None:
         """Start the process, prepare it and call it once.
 
         Args:
             name: for messages.
             threads: of PyTorch in the new process.
-            prepare: a function of a module, called in the new process.
+            prepare: called in the new process.
             *arguments: of `prepare`, picklable.
 
         Raises:
@@ -92,16 +92,15 @@ class Side:
         try:
             pid: int = self._answer()
             before = tree_memory(pid)
-            with PeakMemory(pid) as memory:
-                self.first = self._ask(prepare)
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(self._ask, prepare)
+                peak = peak_memory(pid, asked)
+                self.first = asked.result()
         except BaseException:
             self.close()
             raise
-        own, mapped = np.maximum(0, np.subtract(memory.peak, before)).tolist()
+        own, mapped = np.maximum(0, np.subtract(peak, before)).tolist()
         self.mib = {"peak_extra_mib": own, "peak_mapped_mib": mapped, **self.mib}
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -123,7 +122,7 @@ class Side:
             self._process.terminate()
             self._process.join()
 
-    def _ask(self, order: Callable[..., Prepared] | bool) -> Called:
+    def _ask(self, order: Prepare | bool) -> Called:
         self._pipe.send(order)
         called: Called = self._answer()
         if called.gpu_mib:
@@ -174,30 +173,16 @@ def tree_memory(pid: int) -> TreeMemory:
     return TreeMemory(own_kib / _MIB, mapped_kib / _MIB)
 
 
-class PeakMemory:
-    """Within a `with` block, follows a process tree's memory; afterwards `peak` holds the most."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak = TreeMemory(0.0, 0.0)
-        self._pid, self._stop = pid, threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="memory")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        last, took_s = False, 0.0
-        while not last:
-            last = self._stop.wait(max(_EVERY_S, _LEFT_ALONE * took_s))
-            start_s = time.perf_counter()
-            now = tree_memory(self._pid)
-            took_s = time.perf_counter() - start_s
-            self.peak = TreeMemory(*map(max, self.peak, now))
+def peak_memory(pid: int, work: Future[Any]) -> TreeMemory:
+    """The most that a process tree holds until a work is over; it is looked at once at least."""
+    peak, over, took_s = TreeMemory(0.0, 0.0), False, 0.0
+    while not over:
+        over = bool(wait([work], max(_EVERY_S, _LEFT_ALONE * took_s)).done)
+        start_s = time.perf_counter()
+        now = tree_memory(pid)
+        took_s = time.perf_counter() - start_s
+        peak = TreeMemory(*map(max, peak, now))
+    return peak
 
 
 def _serve(pipe: Connection, threads: int, arguments: tuple[Any, ...]) -> None:

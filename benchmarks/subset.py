@@ -63,7 +63,7 @@ class Job(Subset):
     """One measurement.
 
     Attributes:
-        networks: folder of `benchmarks.rows.shared.networks`.
+        networks: folder of `benchmarks.rows.ours.networks`.
         shared: folder of what else was made for both sides.
         folder: a side's own, empty.
         models: how many runs are blended.

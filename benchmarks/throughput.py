@@ -7,11 +7,13 @@ full = ConvNeXt-Base at 576 x 768. Any field of the config can be set, above all
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import command
+from benchmarks.figures import Figures, say
 from engine.cli import ConfigError, parse_command_line
 from engine.command import run_main
 from engine.config import Config
@@ -29,11 +31,8 @@ CURVES = ("frames", "crops", "runs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure and report; returns the exit code."""
     options, config = _parse(arguments)
-    command.check_ready(
-        *("cv2", "albumentations", "matplotlib", "segmentation_models_pytorch"), gpu=options.gpu
-    )
-    from benchmarks.figures import say
-    from benchmarks.gate import fallen, read_earlier
+    libraries = "cv2", "albumentations", "matplotlib", "segmentation_models_pytorch"
+    command.check_ready(*libraries, gpu=options.gpu)
     from engine.views.store import open_store
 
     for run in options.runs or ():
@@ -44,11 +43,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _settings(options, config)
     # Before anything is measured: a wrong file is to be known now, not in an hour.
     earlier = read_earlier(options.gate, settings) if options.gate else None
-    rows = _measure_and_report(options, config, settings)
+    rows = _report(options, config, settings)
     lines = [] if earlier is None else fallen(earlier, rows)
     if earlier is not None:
         say("\n".join(["gate: a ratio fell", *lines]) if lines else "gate: no ratio fell")
     return 1 if lines else 0
+
+
+def read_earlier(path: Path, settings: Mapping[str, Any]) -> list[Figures]:
+    """The rows of an earlier `--json` file.
+
+    Args:
+        path: the file.
+        settings: of this benchmark; the earlier one must have measured the same thing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file, or was measured with other settings.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON: {error}; give a file that --json wrote"
+        ) from error
+    rows = content.get("rows") if isinstance(content, dict) else None
+    needed = {"name", "rival", "ratio", "quartiles"}
+    if not isinstance(rows, list) or not all(needed <= set(row) for row in rows):
+        raise ValueError(f"{path} holds no rows of a benchmark; give a file that --json wrote")
+    earlier = content.get("settings", {})
+    other = {key for key in settings if earlier.get(key) != settings[key]}
+    if other:
+        told = "; ".join(f"{key} {earlier.get(key)!r}, now {settings[key]!r}" for key in other)
+        raise ValueError(f"{path} was measured with {told}; ratios can only be held to the same")
+    return rows
+
+
+def fallen(earlier: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for every row whose ratio fell by more than the spread of the two measurements.
+
+    The spread is the larger of their interquartile ranges.
+
+    Raises:
+        ValueError: they have no row in common, so that nothing was compared.
+    """
+    before = {(row["name"], row["rival"]): row for row in earlier}
+    common = [row for row in now if (row["name"], row["rival"]) in before]
+    if not common:
+        raise ValueError("the earlier file and this run have no row in common; choose other --rows")
+    lines = []
+    for row in common:
+        old = before[row["name"], row["rival"]]
+        spread = max(high - low for low, high in (old["quartiles"], row["quartiles"]))
+        if old["ratio"] - row["ratio"] > spread:
+            lines.append(
+                f"{row['name']} against {row['rival']}: ratio {row['ratio']:.2f}, "
+                f"was {old['ratio']:.2f}, spread {spread:.2f}"
+            )
+    return lines
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -75,29 +127,25 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
     return options, command.load_size(options.size, flags, "cuda" if options.gpu else "cpu")
 
 
-def _settings(options: argparse.Namespace, config: Config) -> dict[str, Any]:
+def _settings(options: argparse.Namespace, config: Config) -> Figures:
     """What a later run has to share for its ratios to be comparable."""
     from engine.rundir import identity
 
-    experiment = identity(config, sections=("data", "model", "training", "inference"))
     return {
         "size": options.size,
         "device": config.runtime.device,
         "frames": options.frames,
         "runs": [run.name for run in options.runs or ()],
-        "experiment": experiment[:16],
+        "experiment": identity(config, sections=("data", "model", "training", "inference"))[:16],
     }
 
 
-def _measure_and_report(
-    options: argparse.Namespace, config: Config, settings: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _report(options: argparse.Namespace, config: Config, settings: Figures) -> list[Figures]:
     """Measure, write and print what was asked for; returns the JSON's rows."""
     import tempfile
 
     import torch
 
-    from benchmarks.figures import say
     from benchmarks.measure import Bench
     from benchmarks.report import draw_curves, print_curves, print_rows
     from benchmarks.timing import machine_rates
@@ -106,7 +154,7 @@ def _measure_and_report(
     threads = config.runtime.threads or torch.get_num_threads()
     rates = machine_rates(threads, config.runtime.device)
     machine = {**command.describe_machine(), "rates": rates}
-    content: dict[str, Any] = {"machine": machine, "settings": settings, "rows": [], "curves": []}
+    content: Figures = {"machine": machine, "settings": settings, "rows": [], "curves": []}
     with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:
         bench = Bench(config, Path(folder), rates, tuple(options.runs or ()))
         for kind, found in _measured(bench, options):
@@ -121,11 +169,9 @@ def _measure_and_report(
     return list(content["rows"])
 
 
-def _measured(
-    bench: "Bench", options: argparse.Namespace
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _measured(bench: "Bench", options: argparse.Namespace) -> Iterator[tuple[str, list[Figures]]]:
     """Yield the JSON of each row, then of each curve, with "rows" or "curves", where it belongs."""
-    from benchmarks.rows.catalogue import rows
+    from benchmarks.measure import rows
 
     known = rows(bench.config.runtime.device)
     for name in options.rows:
@@ -134,7 +180,7 @@ def _measured(
         if not rivals:
             raise ConfigError(f"--rivals: {name!r} has only {', '.join(map(repr, row.rivals))}")
         job = bench.job(row, options.frames or row.frames)
-        yield "rows", bench.measure(name, row, job, rivals, options.rounds or row.rounds)
+        yield "rows", bench.measure(row, job, rivals, options.rounds or row.rounds)
     for name in options.curves:
         yield "curves", [bench.measure_curve(name, options.rounds, options.frames)]
 

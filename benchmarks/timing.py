@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import torch
 
-from benchmarks.figures import OURS, Called, Work, check_alike, say, take_turns
+from benchmarks.figures import OURS, Called, Peaks, Rates, Turns, Work, check_alike, say, take_turns
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt: man 3 mallopt."""
@@ -61,7 +61,7 @@ class Case:
     threads: int = field(default_factory=torch.get_num_threads)
 
 
-def time_case(case: Case, rounds: int) -> dict[str, list[Called]]:
+def time_case(case: Case, rounds: int) -> Turns:
     """Check every rival's result against ours, then time them in turns: the calls by side.
 
     Args:
@@ -77,7 +77,7 @@ def time_case(case: Case, rounds: int) -> dict[str, list[Called]]:
         for rival, call in case.sides.items():
             if rival != OURS:
                 # The first call of a compiled rival compiles it, which is not timed.
-                check_alike(f"{case.name}, ours and {rival}", case.check, expected, call())
+                check_alike(f"{case.name}, ours and {rival}", partial(case.check, expected, call()))
         del expected
         # What lives now need not be walked before each run, which would leave the caches cold.
         gc.collect()
@@ -87,7 +87,7 @@ def time_case(case: Case, rounds: int) -> dict[str, list[Called]]:
         return take_turns(case.name, calls, rounds)
 
 
-def extra_memory(case: Case) -> dict[str, dict[str, float]]:
+def extra_memory(case: Case) -> Peaks:
     """By side the peak extra memory of one call, in MiB: resident, or of the GPU's.
 
     To be called after all timing: it makes the allocator hand freed memory back at once, which
@@ -102,9 +102,7 @@ def extra_memory(case: Case) -> dict[str, dict[str, float]]:
         return {side: {"peak_extra_mib": peak_mib(call)} for side, call in case.sides.items()}
 
 
-def machine_rates(
-    threads: int, device: str = "cpu", *, tensor_cores: bool = True
-) -> dict[str, float]:
+def machine_rates(threads: int, device: str = "cpu", *, tensor_cores: bool = True) -> Rates:
     """Both rates of a device: bytes a second of a copy, operations a second of a product.
 
     Args:

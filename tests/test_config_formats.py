@@ -21,7 +21,7 @@ from engine.resume import check_same_experiment, recorded_runtime
 from engine.rundir import RunDir, load_run, run_format
 from engine.runtime.environment import Environment, describe_environment
 from engine.runtime.recorded import RecordedRuntime
-from engine.selection.members import open_members
+from engine.selection.blend_search import open_members
 from tests.fixtures.make import processor
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"

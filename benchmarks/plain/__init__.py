@@ -4,8 +4,8 @@
     data.py        OpenCV decodes, albumentations augments, a DataLoader's workers run it
     model.py       segmentation_models_pytorch's FPN and a head for depth
     loss.py        cross-entropy on full-resolution logits, L1 on depth
-    training.py    a run: folds, AdamW, schedule, epochs, validation, an average of the state dict
-    inference.py   views by cv2.resize, out-of-fold probabilities, temperature, submission, blend
+    run.py         folds, AdamW, schedule, validation, an average of the state dict; then views by
+                   cv2.resize, out-of-fold probabilities, temperature, submission, blend
     selection.py   numpy.bincount, mIoU, blend weights by a grid and by SLSQP
 
 It reads the engine's config and is told which frames belong to which fold, so that both sides

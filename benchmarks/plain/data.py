@@ -40,16 +40,10 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         self.mean = tuple(round(value) for value in normalisation.mean)
         mean, std = (np.divide(x, 255).tolist() for x in (normalisation.mean, normalisation.std))
         compose = partial(A.Compose, additional_targets={"depth": "mask"})
-        self.resize = compose(
-            [A.Resize(*data.input_hw), A.RandomScale(data.scale_limit, p=data.scale_p)]
-        )
-        self.light = compose(
-            [
-                A.HorizontalFlip(p=data.flip_p),
-                A.RandomBrightnessContrast(data.brightness, data.contrast, p=data.jitter_p),
-                A.Normalize(mean, std),
-            ]
-        )
+        rescale = A.RandomScale(data.scale_limit, p=data.scale_p)
+        self.resize = compose([A.Resize(*data.input_hw), rescale])
+        jitter = A.RandomBrightnessContrast(data.brightness, data.contrast, p=data.jitter_p)
+        self.light = compose([A.HorizontalFlip(p=data.flip_p), jitter, A.Normalize(mean, std)])
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
@@ -65,7 +59,7 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         sample = self.samples[index]
         parts = {"image": read_image(sample), "mask": read_label(sample)}
         parts = self.light(**self._crop(**self.resize(**parts, depth=read_depth(sample))))
-        image_hwC = with_depth(parts["image"], parts["depth"]) if self.rgbd else parts["image"]
+        image_hwC = add_depth(parts["image"], parts["depth"]) if self.rgbd else parts["image"]
         return (
             torch.from_numpy(np.ascontiguousarray(image_hwC.transpose(2, 0, 1))),
             torch.from_numpy(parts["depth"].astype(np.float32) / 1000),
@@ -154,7 +148,7 @@ def read_label(sample: Sample) -> Array:
     return label_HW
 
 
-def with_depth(image_hw3: Array, depth_mm_hw: Array) -> Array:
+def add_depth(image_hw3: Array, depth_mm_hw: Array) -> Array:
     """The normalised image and inverse depth in 0..1 as a fourth channel, 0 where missing."""
     depth_m_hw = np.clip(depth_mm_hw.astype(np.float32) / 1000, DEPTH_MIN_M, DEPTH_MAX_M)
     near, far = 1 / DEPTH_MIN_M, 1 / DEPTH_MAX_M

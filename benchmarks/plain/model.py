@@ -13,6 +13,9 @@ from benchmarks.plain.recipe import Recipe
 from engine.config import Config, ModelConfig
 from engine.model.weights import load_weights
 
+State = Mapping[str, Tensor]
+"""Weights by name."""
+
 
 class DepthFpn(nn.Module):
     """smp's FPN and a depth head on its decoder; both are upsampled to the input's size."""
@@ -34,9 +37,8 @@ class DepthFpn(nn.Module):
         )
         self.encoder, self.decoder = fpn.encoder, fpn.decoder
         self.segmentation_head = fpn.segmentation_head
-        self.depth_head = smp.base.SegmentationHead(
-            config.segmentation_channels, 1, kernel_size=1, upsampling=4
-        )
+        width = config.segmentation_channels
+        self.depth_head = smp.base.SegmentationHead(width, 1, kernel_size=1, upsampling=4)
         smp.base.initialization.initialize_head(self.depth_head)
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,9 +47,7 @@ class DepthFpn(nn.Module):
         return self.segmentation_head(decoded), self.depth_head(decoded)[:, 0]
 
 
-def build_model(
-    config: Config, recipe: Recipe, state: Mapping[str, Tensor] | None = None
-) -> DepthFpn:
+def build_model(config: Config, recipe: Recipe, state: State | None = None) -> DepthFpn:
     """A network on the recipe's device, in its memory format.
 
     Args:

@@ -1,12 +1,11 @@
 """The ways in which users of these libraries differ."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """A variant of the plain recipe; the default is the published one.
 
     Attributes:

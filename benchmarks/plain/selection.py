@@ -21,7 +21,13 @@ GRID = 101
 Stores = Sequence[NDArray[np.floating[Any]]]
 """M arrays (N, C, h, w) of probabilities."""
 
-Labels = Sequence[NDArray[np.uint8]]
+Mask = NDArray[np.uint8]
+"""Classes (H, W), 255 = ignore."""
+
+Counts = NDArray[np.int64]
+"""Pixels by truth and prediction."""
+
+Labels = Sequence[Mask]
 """N labels (H, W), 255 = ignore."""
 
 
@@ -31,9 +37,7 @@ def resized(map_HWC: NDArray[Any], hw: Sequence[int]) -> NDArray[Any]:
     return out_HWC
 
 
-def confusion(
-    prediction_HW: NDArray[np.uint8], label_HW: NDArray[np.uint8], classes: int
-) -> NDArray[np.int64]:
+def confusion(prediction_HW: Mask, label_HW: Mask, classes: int) -> Counts:
     """(C, C) counts, rows = truth; ignored pixels do not count."""
     valid_HW = label_HW != IGNORE_INDEX
     pair_N = label_HW[valid_HW].astype(np.int64) * classes + prediction_HW[valid_HW]
@@ -47,9 +51,7 @@ def mean_iou(count_CC: NDArray[np.int64]) -> float:
     return float((hit_C[union_C > 0] / union_C[union_C > 0]).mean()) if union_C.any() else 0.0
 
 
-def blend_counts(
-    stores_M: Stores, labels_N: Labels, weights_KM: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def blend_counts(stores_M: Stores, labels_N: Labels, weights_KM: NDArray[np.float64]) -> Counts:
     """(K, C, C) counts of the blends by each row of weights; every map is upsampled once."""
     classes = stores_M[0].shape[1]
     count_KCC = np.zeros((len(weights_KM), classes, classes), np.int64)

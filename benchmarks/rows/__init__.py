@@ -1,9 +1,8 @@
-"""What `benchmarks.throughput` times.
+"""What `benchmarks.throughput` times; `benchmarks.measure` lists the rows, their sides and checks.
 
-    catalogue.py         every row, its sides, its checks
-    ours.py plain.py     the engine's sides, the recipe's
+    ours.py plain.py     the engine's sides, and what both start from; the recipe's
     light.py             all sides of the rows that need no network
-    shared.py work.py    what sides start from, and what none can do without
+    work.py              what no side can do without
 
 Each side of a row is a function that is called in a process of its own, prepares what is not timed
 and returns what is (`benchmarks.sides.Prepared`). No side's module imports another side's

@@ -78,8 +78,7 @@ def blending(job: Job) -> Prepared:
 
     stores_M, labels_N = job.stores(), job.labels()
     M, C = len(stores_M), stores_M[0].shape[1]
-    ends_2M = np.array([[1 / (M - 1)] * (M - 1) + [0], [0] * (M - 1) + [1]])
-    end_2MC = np.stack([shared(end_M, C) for end_M in ends_2M])
+    end_2MC = shared(np.array([[1 / (M - 1)] * (M - 1) + [0], [0] * (M - 1) + [1]]), C)
     frames_N = np.arange(len(labels_N))
 
     def search() -> Facts:

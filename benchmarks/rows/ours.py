@@ -1,6 +1,7 @@
-"""The engine's side of every row, and its parts as other benchmarks use them.
+"""The engine's side of every row, what both sides start from, and parts for other benchmarks.
 
-All that benchmarks ask of the engine's insides is here; none of the recipe's libraries is imported.
+What both start from is made once, outside of every timing. All that benchmarks ask of the engine's
+insides is here; none of the recipe's libraries is imported.
 """
 
 import shutil
@@ -12,14 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.figures import Facts
 from benchmarks.rows.light import first_epoch
+from benchmarks.scene import smooth_probabilities
 from benchmarks.sides import Prepared
-from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, reseeded, with_section
+from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, evenly, reseeded, with_section
 from engine import blend, train
 from engine.data.augment import draw, epoch_order
+from engine.data.folds import Folds
 from engine.data.inputs import InputSpec
 from engine.data.sources import Batch, Source, make_source
 from engine.experiment import Experiment
@@ -31,8 +36,15 @@ from engine.training.loop import FoldTraining
 from engine.training.phases import PhaseClock
 from engine.training.step import EpochSums, learning_rate
 from engine.views.predictor import Predictor, open_predictor
-from engine.views.store import ProbStoreWriter, oof_layout, predict_fold
+from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.metrics import mean_iou
+
+NETWORKS = 2
+"""Trained from other seeds, as the runs of a blend are."""
+
+_EPOCHS = 2
+_PIXELS = 160 * 192 * 256
+"""Of an epoch's crops: enough for maps with large regions of few classes, in about a minute."""
 
 _KEY = "benchmark"
 """In the place of every hash: nothing that a benchmark leaves is continued by another."""
@@ -123,6 +135,48 @@ def chain(job: Job) -> Prepared:
     return Prepared(whole, lambda: _remove(job.folder))
 
 
+def batch(job: Job) -> None:
+    """`start.safetensors`, weights of a new network, and `batch.safetensors`, one real batch."""
+    run = experiment(job, job.shared)
+    weights = begin(run).learner.network.state_dict()
+    made = first_batch(run)
+    parts = {"image": made.image_BCHW, "depth": made.depth_BHW, "label": made.label_BHW}
+    job.shared.mkdir(parents=True, exist_ok=True)
+    for name, tensors in (("start", weights), ("batch", parts)):
+        whole = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(whole, job.shared / f"{name}.safetensors")
+
+
+def networks(job: Job) -> None:
+    """Train `NETWORKS` folds for a moment, in run folders below `job.networks`."""
+    crop_hw, batch_size = job.config.data.crop_hw, job.config.training.batch_size
+    frames = max(batch_size, _PIXELS // (crop_hw[0] * crop_hw[1]))
+    short = with_section(job.config, "training", epochs=_EPOCHS, validate_every=_EPOCHS)
+    for number in range(NETWORKS):
+        config = reseeded(short, number)
+        run = experiment(replace(job, config=config), job.network(number))
+        if not run.dir.best(0).exists():
+            train_fold(run, evenly(job.folds.training(0).tolist(), frames))
+
+
+def stores(job: Job) -> None:
+    """`prob{m}.npy`, float16 (N, C, h, w): one for each of `job.models` runs, on all frames.
+
+    The first two are those of `job.runs` or, without them, predictions of the two networks by one
+    view, which agree on few pixels: the hardest case. The others are mixtures of these, each with
+    its own smooth disturbance.
+    """
+    job.shared.mkdir(parents=True, exist_ok=True)
+    if job.runs:
+        predicted = [_stored(job, run) for run in job.runs]
+    else:
+        networks(job)
+        predicted = [_predicted(job, number) for number in range(NETWORKS)]
+    for number in range(job.models):
+        store = predicted[number] if number < NETWORKS else _disturbed(predicted, number)
+        np.save(job.store(number), store)
+
+
 def experiment(subset: Subset, folder: Path) -> Experiment:
     """The frames as the engine's experiment, its run folder and frame cache below `folder`."""
     config = with_section(subset.config, "runtime", cache=str(folder / "cache"))
@@ -182,12 +236,11 @@ def _source(run: Experiment) -> Source:
 def _batches(run: Experiment, source: Source, epoch: int) -> Iterator[Batch]:
     """The whole batches of an epoch on all training frames."""
     split, seed = run.dataset.train, run.config.training.seed
+    small = split.small_pixels
     hw_N2 = np.array([sample.hw for sample in split.samples], dtype=np.int64)
     size = min(run.config.training.batch_size, len(hw_N2))
     order_N = epoch_order(seed, epoch, np.arange(len(hw_N2)))
-    drawn = partial(
-        draw, run.config.data, seed=seed, epoch=epoch, hw=hw_N2, small_pixels=split.small_pixels
-    )
+    drawn = partial(draw, run.config.data, seed=seed, epoch=epoch, hw=hw_N2, small_pixels=small)
     steps = range(0, len(hw_N2) - size + 1, size)
     return source.batches(drawn(index=order_N[first : first + size]) for first in steps)
 
@@ -203,3 +256,40 @@ def _epochs(run: Experiment) -> Prepared:
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stored(job: Job, run: Path) -> NDArray[np.float16]:
+    """What a finished run predicted of the frames."""
+    store = open_store(run / "oof")
+    if store.manifest.classes != job.config.data.classes:
+        raise ValueError(
+            f"{run} has other classes: {list(store.manifest.classes)}; "
+            f"use a run of the benchmark's: {list(job.config.data.classes)}"
+        )
+    position = {stem: n for n, stem in enumerate(store.manifest.stems)}
+    missing = [s.stem for s in job.dataset.train.samples if s.stem not in position]
+    if missing:
+        raise ValueError(f"{run} does not hold frame {missing[0]}; use runs of the same dataset")
+    chosen = [position[sample.stem] for sample in job.dataset.train.samples]
+    return np.array(store.prob_NChw[chosen])
+
+
+def _predicted(job: Job, number: int) -> NDArray[np.float16]:
+    """Prediction of a network by one view, at half the base size, of all frames."""
+    config = with_section(job.config, "inference", scales=[1.0], flip=False, temperatures=[1.0])
+    everything = Folds("one", np.zeros_like(job.folds.fold_of), 0.0)
+    trained = experiment(job, job.network(number))
+    run = experiment(replace(job, config=config, folds=everything), job.shared / str(number))
+    by_one_view = replace(load(trained), inference=config.inference)
+    out_of_fold(run, by_one_view)
+    return np.array(open_store(run.dir.oof).prob_NChw)
+
+
+def _disturbed(predicted: list[NDArray[np.float16]], number: int) -> NDArray[np.float16]:
+    frames, classes, height, width = predicted[0].shape
+    share = number / (number + 3)
+    mixed = share * predicted[0].astype(np.float32) + (1 - share) * predicted[1]
+    # The noise is made at whole sixteenths, and cut to the maps' size.
+    padded = (frames, classes, -(-height // 16) * 16, -(-width // 16) * 16)
+    noise = smooth_probabilities(padded, seed=number).numpy()[..., :height, :width]
+    return (0.7 * mixed + 0.3 * noise).astype(np.float16)

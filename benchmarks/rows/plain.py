@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.figures import Facts
-from benchmarks.plain import inference, training
 from benchmarks.plain.data import crop_loader
 from benchmarks.plain.model import build_model
 from benchmarks.plain.recipe import Recipe
+from benchmarks.plain.run import Predictor, Stepper, blend, out_of_fold, run, train_fold
 from benchmarks.plain.selection import mean_iou
 from benchmarks.rows.light import first_epoch
 from benchmarks.sides import Prepared
@@ -35,7 +35,7 @@ def train_step(job: Job, recipe: Recipe) -> Prepared:
 
     clock = PhaseClock(torch.device(recipe.device))
     model = build_model(job.config, recipe, job.start())
-    stepper = training.Stepper(model, job.config, recipe, STEPS_PER_EPOCH)
+    stepper = Stepper(model, job.config, recipe, STEPS_PER_EPOCH)
     stepper.mark = clock.mark
     image, depth, label = job.batch()
 
@@ -53,7 +53,7 @@ def epoch(job: Job, recipe: Recipe) -> Prepared:
     best = job.folder / "best0.pt"
 
     def train() -> Facts:
-        training.train_fold(job.config, job.training, job.validation, 0, best, recipe)
+        train_fold(job.config, job.training, job.validation, 0, best, recipe)
         return Facts(len(job.dataset.train.samples))
 
     return Prepared(train, lambda: best.unlink(missing_ok=True))
@@ -76,8 +76,8 @@ def oof(job: Job, recipe: Recipe) -> Prepared:
     fold = [(_trained(job, recipe), job.folds.validation(0))]
 
     def predict() -> Facts:
-        run = inference.out_of_fold(job.config, job.dataset, job.folder, fold)
-        return Facts(len(job.validation), mious=run.miou_T, pixels=run.pixels)
+        found = out_of_fold(job.config, job.dataset, job.folder, fold)
+        return Facts(len(job.validation), mious=found.miou_T, pixels=found.pixels)
 
     return Prepared(predict)
 
@@ -89,15 +89,15 @@ def chain(job: Job, recipe: Recipe) -> Prepared:
         runs = []
         for number in range(2):
             config, folder = reseeded(job.config, number), job.folder / str(number)
-            runs.append(training.run(config, job.dataset, job.folds, folder, recipe))
-        _, miou = inference.blend(runs, job.dataset, job.folder / "submission.npy", recipe)
-        singles = tuple(max(run.miou_T) for run in runs)
+            runs.append(run(config, job.dataset, job.folds, folder, recipe))
+        _, miou = blend(runs, job.dataset, job.folder / "submission.npy", recipe)
+        singles = tuple(max(one.miou_T) for one in runs)
         return Facts(len(job.dataset.train.samples), mious=(miou,), singles=singles)
 
     return Prepared(whole, lambda: shutil.rmtree(job.folder, ignore_errors=True))
 
 
-def _trained(job: Job, recipe: Recipe) -> inference.Predictor:
-    """A network of `benchmarks.rows.shared.networks`: same tensors, smp's code."""
+def _trained(job: Job, recipe: Recipe) -> Predictor:
+    """A network of `benchmarks.rows.ours.networks`: same tensors, smp's code."""
     state = load_file(job.network(0) / "run" / "fold0" / "best.safetensors")
-    return inference.Predictor(build_model(job.config, recipe, state).eval(), job.config, recipe)
+    return Predictor(build_model(job.config, recipe, state).eval(), job.config, recipe)

@@ -17,8 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from engine.frames.decode import Sample, read_depth, read_image, read_label
 from engine.nyuv2 import IGNORE_INDEX, PALETTE
-from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of, worst_frames
-from engine.report.frame_errors import FrameErrors, count_frame
+from engine.report.atlas_report import Atlas, AtlasFrames, FrameErrors, atlas_of, count_frame
 from engine.rundir import RunDir, whole_file
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
@@ -26,6 +25,8 @@ from engine.runtime.progress import track
 MaskOf = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 """Gives the predicted classes, (H, W) uint8, of the sample at a position, at the size asked for."""
 
+OpenMasks = Callable[[], MaskOf]
+"""Opens the predictions where they are needed."""
 
 TILE_HW = (180, 240)
 """Box that a picture is fitted into: NYU Depth v2's shape; a sheet of 12 frames is 1440 wide."""
@@ -37,9 +38,7 @@ COLUMNS = 2
 """Number of frames side by side: each is three tiles wide, so two fill a screen."""
 
 
-def complete_atlas(
-    run: RunDir, key: str, frames: AtlasFrames, open_masks: Callable[[], MaskOf]
-) -> Atlas:
+def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenMasks) -> Atlas:
     """The atlas that stands in the run folder if it is of what `key` stands for, else a new one.
 
     A new one is `frames.npy` (N, C, C) uint32, `worst.png` and, last, `atlas.json`.
@@ -55,15 +54,16 @@ def complete_atlas(
         if found.key == key:
             return found
     mask_of, start_s = open_masks(), time.monotonic()
-    count_NCC, total = count_frames(frames.samples, len(frames.classes), mask_of)
+    count_NCC, total = count_frames(frames, mask_of)
     with whole_file(run.frame_counts) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
-    worst = worst_frames(frames, count_NCC)
+    atlas = atlas_of(frames, count_NCC, total, key)
     place = {sample.stem: n for n, sample in enumerate(frames.samples)}
-    sheet = contact_sheet(frames.samples, [place[frame.stem] for frame in worst], mask_of)
+    worst = [place[frame.stem] for frame in atlas.worst_frames]
+    sheet = contact_sheet(frames.samples, worst, mask_of)
     with whole_file(run.worst_frames) as temporary:
         sheet.save(temporary, format="PNG")
-    atlas = atlas_of(frames, total, worst, key, round(time.monotonic() - start_s, 3))
+    atlas = atlas.model_copy(update={"elapsed_s": round(time.monotonic() - start_s, 3)})
     atlas.write(run.atlas)
     return atlas
 
@@ -80,10 +80,8 @@ def stored_masks(
     """
 
     def masks(index: int, hw: tuple[int, int]) -> NDArray[np.uint8]:
-        prob_M1Chw = [
-            torch.from_numpy(np.array(prob_NChw[index : index + 1])).to(policy.device).float()
-            for prob_NChw in prob_MNChw
-        ]
+        stored = (torch.from_numpy(np.array(prob[index : index + 1])) for prob in prob_MNChw)
+        prob_M1Chw = [prob_1Chw.to(policy.device).float() for prob_1Chw in stored]
         if len({prob_1Chw.shape for prob_1Chw in prob_M1Chw}) > 1:
             # Maps of different sizes meet at the frame's.
             prob_M1Chw = [F.interpolate(prob_1Chw, hw, mode="bilinear") for prob_1Chw in prob_M1Chw]
@@ -96,10 +94,9 @@ def stored_masks(
     return masks
 
 
-def count_frames(
-    samples: Sequence[Sample], classes: int, mask_of: MaskOf
-) -> tuple[NDArray[np.uint32], FrameErrors]:
+def count_frames(frames: AtlasFrames, mask_of: MaskOf) -> tuple[NDArray[np.uint32], FrameErrors]:
     """The confusion matrix of each frame, (N, C, C), and the errors of all frames together."""
+    samples, classes = frames.samples, len(frames.classes)
     count_NCC = np.zeros((len(samples), classes, classes), np.uint32)
     # A frame without labels counts nothing.
     nothing_HW = np.full((1, 1), IGNORE_INDEX, np.uint8)

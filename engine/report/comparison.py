@@ -12,7 +12,7 @@ from rich.table import Table
 from engine.cli import ConfigError
 from engine.data.folds import FoldsFile
 from engine.report.atlas_report import Atlas
-from engine.report.tables import Cell, table
+from engine.report.tables import Cell, Row, table
 from engine.rundir import RunDir
 from engine.selection.statistics import Difference, paired_bootstrap
 from kernels.metrics import class_iou, mean_iou
@@ -38,7 +38,7 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
     found = paired_bootstrap(*counts, groups.by_frame, resamples=resamples, seed=seed)
     totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
     ious = (class_iou(count_CC).tolist() for count_CC in totals)
-    rows: list[tuple[Cell, ...]] = [("mIoU", *map(mean_iou, totals), *_cells(found.miou)), ()]
+    rows: list[Row] = [("mIoU", *map(mean_iou, totals), *_cells(found.miou)), ()]
     for *row, difference in zip(a.atlas.classes, *ious, found.by_class, strict=True):
         rows.append((*row, *_cells(difference)))
     return table(

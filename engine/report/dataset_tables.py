@@ -13,11 +13,8 @@ from engine.frames.index import Dataset
 def dataset_tables(root: Path, dataset: Dataset, config: DataConfig) -> list[Table]:
     """Frames by split, pixels by class and folds by kind; `config` says what classes and folds."""
     kinds = {kind: _folds(dataset, kind, config) for kind in KINDS}
-    return [
-        _frame_table(root, dataset),
-        _class_table(dataset, config.classes, kinds[config.fold_kind]),
-        _fold_table(kinds),
-    ]
+    classes = _class_table(dataset, config.classes, kinds[config.fold_kind])
+    return [_frame_table(root, dataset), classes, _fold_table(kinds)]
 
 
 def _folds(dataset: Dataset, kind: str, config: DataConfig) -> Folds | str:
@@ -34,10 +31,8 @@ def _frame_table(root: Path, dataset: Dataset) -> Table:
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         samples = split.samples
         sizes = Counter(sample.hw for sample in samples)
-        shown = [
-            f"{h} x {w}" + (f" ({n})" if len(sizes) > 1 else "")
-            for (h, w), n in sizes.most_common(5)
-        ]
+        most = sizes.most_common(5)
+        shown = [f"{h} x {w}" + (f" ({n})" if len(sizes) > 1 else "") for (h, w), n in most]
         if len(sizes) > len(shown):
             shown.append(f"and {len(sizes) - len(shown)} more sizes")
         scenes = len({sample.scene for sample in samples} - {None})

@@ -1,10 +1,10 @@
 """The end of a run and of a blend: submission, error atlas, summary."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.frames.decode import Sample
-from engine.report.atlas import MaskOf, complete_atlas
+from engine.report.atlas import OpenMasks, complete_atlas
 from engine.report.atlas_report import AtlasFrames
 from engine.report.summary import Summary
 from engine.rundir import RunDir
@@ -24,7 +24,7 @@ def finish(
     run: RunDir,
     summary: Summary,
     frames: AtlasFrames,
-    open_masks: Callable[[], MaskOf],
+    open_masks: OpenMasks,
     test: SubmissionFrames | None,
 ) -> None:
     """Write submission and atlas, unless they stand, then the summary.

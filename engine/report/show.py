@@ -8,7 +8,7 @@ from rich.table import Table
 
 from engine.report.atlas_report import Atlas, PartErrors
 from engine.report.summary import Summary
-from engine.report.tables import Cell, shown, table
+from engine.report.tables import Cell, Row, shown, table
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
 from engine.selection.scores import TemperatureChoice
@@ -52,7 +52,7 @@ def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Tab
 def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:
     """Members and blend, classes and seconds."""
     leakage, runs = f"{blend.leakage:.1%}", [member.run for member in blend.members]
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
     for run in blend.members:
         weight = "by class" if isinstance(run.weight, dict) else run.weight
         rows.append((run.run, run.miou, run.pixel_acc, f"{run.temperature:g}", weight, leakage))

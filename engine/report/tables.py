@@ -9,15 +9,17 @@ Cell = str | float | None
 """Text as it is; a score with four decimals, a whole number without; "-" for None and NaN."""
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text: int = 1
-) -> Table:
+Row = Sequence[Cell]
+"""An empty one draws a line."""
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Row], *, text: int = 1) -> Table:
     """A titled table; a caption, if it is given one, stands left.
 
     Args:
         title: above it, on the left.
         columns: their names.
-        rows: their cells; an empty row draws a line.
+        rows: their cells.
         text: the first so many columns hold words and stand left, the others numbers.
     """
     # A name that is too long goes on in the next line; rich would cut it.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, MILLIMETRES_PER_METRE
 from engine.rooms.scene import UNLABELLED, Box, Camera, Scene
-from engine.rooms.texture import GLOW, PATTERNS, Floats, paint
+from engine.rooms.texture import GLOW, PATTERNS, Floats, Numbers, Table, paint
 
 _FIELD_OF_VIEW = 1.1
 """Horizontal, radians: about that of the NYUv2 sensor (57 degrees), a little wider."""
@@ -59,16 +59,14 @@ def render(
     return image, depth, _labels(table["label"][surface], table["item"][surface])
 
 
-def _table(scene: Scene) -> NDArray[np.void]:
-    """Return place, look and class of each surface, to be gathered by pixel."""
+def _table(scene: Scene) -> Table:
+    """Return place, look and class of each surface."""
     width, depth, height = scene.size
     middle = (width / 2, depth / 2, height / 2)
     # The room itself is a box six times over. The walls are one thing, by their class: no
     # unlabelled line runs down a corner of the room.
-    boxes = [
-        Box(middle, middle, label, look, item=-1 - _LABEL[label])
-        for label, look in zip(_SHELL, scene.shell, strict=True)
-    ]
+    looks = zip(_SHELL, scene.shell, strict=True)
+    boxes = [Box(middle, middle, label, look, item=-1 - _LABEL[label]) for label, look in looks]
     boxes += scene.boxes
     rows = []
     for box in boxes:
@@ -104,9 +102,7 @@ def _axes(camera: Camera) -> Floats:
     return np.array([axis, (sin_yaw, -cos_yaw, 0.0), up], np.float32)
 
 
-def _cast(
-    table: NDArray[np.void], camera: Camera, size: Floats, rays: Floats
-) -> tuple[Floats, NDArray[np.int32]]:
+def _cast(table: Table, camera: Camera, size: Floats, rays: Floats) -> tuple[Floats, Numbers]:
     """Return depth (H, W) and the surface hit: 0..5 the shell, 6.. the boxes in order."""
     origin = np.array(camera.position, np.float32)
     outward = np.where(rays > 0, size[:, None, None], np.float32(0)) - origin[:, None, None]
@@ -138,7 +134,7 @@ def _turn(vectors: Floats, cos: Floats | np.float32, sin: Floats | np.float32) -
     return np.stack([cos * x + sin * y, cos * y - sin * x, z])
 
 
-def _windows(table: NDArray[np.void], camera: Camera, hw: tuple[int, ...]) -> list[list[int]]:
+def _windows(table: Table, camera: Camera, hw: tuple[int, ...]) -> list[list[int]]:
     """Return top, bottom, left and right of what each surface can cover in the view.
 
     Casting no rays outside these windows is most of the speed.
@@ -162,9 +158,7 @@ def _windows(table: NDArray[np.void], camera: Camera, hw: tuple[int, ...]) -> li
     return bounds
 
 
-def _on_surface(
-    table: NDArray[np.void], points: Floats, surface: NDArray[np.int32]
-) -> tuple[Floats, Floats]:
+def _on_surface(table: Table, points: Floats, surface: Numbers) -> tuple[Floats, Floats]:
     """Return normals (3, P), and (4, P): u and v on the face and half its sizes."""
     cos, sin = table["cos"][surface], table["sin"][surface]
     local = _turn(points - table["centre"][surface].T, cos, sin)

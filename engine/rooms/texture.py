@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 Floats = NDArray[Any]
 """float32 throughout."""
 
+Table = NDArray[np.void]
+"""Looks and places of surfaces, to be gathered by pixel."""
+
+Numbers = NDArray[np.int32]
+"""Surfaces by pixel."""
+
 
 class _Spot:
     """Pixels of one pattern: where they are on their faces, and the looks of their surfaces."""
 
-    def __init__(self, table: NDArray[np.void], surface: NDArray[np.int32], where: Floats) -> None:
+    def __init__(self, table: Table, surface: Numbers, where: Floats) -> None:
         self.u, self.v, self.half_u, self.half_v = where
         self.colour, self.second = table["colour"][surface].T, table["second"][surface].T
         self.scale, self.seed = table["scale"][surface], surface.astype(np.uint32)
@@ -45,7 +51,7 @@ class _Spot:
         return _hash(row, np.broadcast_to(np.float32(column), row.shape), self.seed)
 
 
-def paint(table: NDArray[np.void], surface: NDArray[np.int32], where: Floats) -> Floats:
+def paint(table: Table, surface: Numbers, where: Floats) -> Floats:
     """Colour every pixel.
 
     Args:

@@ -8,10 +8,9 @@ Axes: M models, C class, F folds, K systems; 2 the ends of a line.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +39,7 @@ MOST_CLASS_WEIGHT = 2.0
 """The most that a class of a run may weigh: twice what it does in that run alone."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(NamedTuple):
     """What was found.
 
     Attributes:
@@ -110,13 +108,9 @@ def maximise_plainly(pixels: OofPixels) -> PlainSearch:
         weight_1MC = shared(weight_M, pixels.classes)[None]
         return mean_iou(frame_confusions(pixels, np.stack([weight_1MC] * pixels.folds)).sum(1)[0])
 
-    weight_M, found = _slsqp(lambda weight_M: -miou(weight_M), pixels.models)
-    return PlainSearch(
-        weights=weight_M.tolist(),
-        miou=miou(weight_M),
-        evaluations=found.nfev + 1,
-        message=found.message,
-    )
+    best_M, found = _slsqp(lambda weight_M: -miou(weight_M), pixels.models)
+    passes, said = found.nfev + 1, found.message
+    return PlainSearch(weights=best_M.tolist(), miou=miou(best_M), evaluations=passes, message=said)
 
 
 def soft_miou(weight_M: Array, total_2MC: Array, truth_C: NDArray[np.int64]) -> tuple[float, Array]:
@@ -154,13 +148,10 @@ def maximise_soft(total_2MC: Array, truth_C: NDArray[np.int64]) -> Array:
 def _slsqp(
     negative: Callable[[Array], Any], models: int, *, jac: bool = False
 ) -> tuple[Array, OptimizeResult]:
+    start_M, ends = np.full(models, 1 / models), [(0.0, 1.0)] * models
+    unit_sum = {"type": "eq", "fun": lambda weight_M: weight_M.sum() - 1, "jac": np.ones_like}
     found = minimize(
-        negative,
-        np.full(models, 1 / models),
-        jac=jac or None,
-        method="SLSQP",
-        bounds=[(0.0, 1.0)] * models,
-        constraints={"type": "eq", "fun": lambda weight_M: weight_M.sum() - 1, "jac": np.ones_like},
+        negative, start_M, jac=jac or None, method="SLSQP", bounds=ends, constraints=unit_sum
     )
     weight_M = np.clip(found.x, 0, 1)
     return weight_M / weight_M.sum(), found

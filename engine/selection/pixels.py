@@ -81,10 +81,8 @@ class OofPixels:
     def probabilities(self, frame: int) -> list[NDArray[np.float32]]:
         """M arrays (C, h, w) of one frame."""
         # Torch converts half precision by vector instructions, NumPy bit by bit.
-        return [
-            torch.from_numpy(np.array(prob_NChw[frame])).float().numpy()
-            for prob_NChw in self.prob_MNChw
-        ]
+        half_MChw = (torch.from_numpy(np.array(store[frame])) for store in self.prob_MNChw)
+        return [half_Chw.float().numpy() for half_Chw in half_MChw]
 
     def sweep(self, end_2MC: Array, name: str) -> Iterator[tuple[int, Crossings]]:
         """Yield (fold, crossings) of every frame along a line of weights."""

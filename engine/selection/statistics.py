@@ -68,12 +68,7 @@ class Differences(NamedTuple):
 
 
 def paired_bootstrap(
-    count_a_NCC: Counts,
-    count_b_NCC: Counts,
-    group_N: Counts,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    a_NCC: Counts, b_NCC: Counts, group_N: Counts, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Differences:
     """The differences in mIoU and IoU of two systems, a minus b, and how far chance explains them.
 
@@ -88,8 +83,8 @@ def paired_bootstrap(
     interval ends at 0.
 
     Args:
-        count_a_NCC: (N, C, C) pixels of each frame, truth by prediction, of system a.
-        count_b_NCC: of system b, on the same labels.
+        a_NCC: (N, C, C) pixels of each frame, truth by prediction, of system a.
+        b_NCC: of system b, on the same labels.
         group_N: (N,) group of each frame.
         resamples: number of resamples R, at least 100.
         seed: of the draws; the same arguments give the same result.
@@ -101,7 +96,7 @@ def paired_bootstrap(
         ValueError: the shapes do not fit together, the systems were counted on other labels, or
             there are too few resamples.
     """
-    margin_GSKC = _margins(count_a_NCC, count_b_NCC, group_N, resamples)
+    margin_GSKC = _margins(a_NCC, b_NCC, group_N, resamples)
     # mIoU is a function of three sums a class (hits, truth, predicted), and sums are linear: the
     # resamples are one matrix product of how often each group was drawn with the groups' sums.
     iou_SC = _iou(margin_GSKC.sum(axis=0))

@@ -26,7 +26,7 @@ predictions that come and go, wrong ones that come and go.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,7 @@ MOST_CROSSINGS = 1 << 22
 """Number of crossings that are listed and sorted at most: they take about 100 MiB."""
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """The best stretch of a curve.
 
     Attributes:
@@ -66,8 +65,7 @@ class Peak:
         return middle if middle < self.high else self.low
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(NamedTuple):
     """The curve along a line.
 
     Attributes:

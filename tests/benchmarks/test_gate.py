@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate import fallen, read_earlier
+from benchmarks.throughput import fallen, read_earlier
 
 _SETTINGS = {"size": "lite", "frames": None}
 

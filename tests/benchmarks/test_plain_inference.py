@@ -24,9 +24,9 @@ from engine.views.predictor import Predictor as EnginePredictor
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 
 from benchmarks.plain.data import read_frames
-from benchmarks.plain.inference import Predictor
 from benchmarks.plain.model import DepthFpn
 from benchmarks.plain.recipe import Recipe
+from benchmarks.plain.run import Predictor
 
 _HW = (64, 96)
 _KINDS = ("image", "depth", "label")

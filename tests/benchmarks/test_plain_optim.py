@@ -11,7 +11,7 @@ from engine.training.step import Ema, learning_rate
 
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 
-from benchmarks.plain.training import StateAverage, schedule
+from benchmarks.plain.run import StateAverage, schedule
 
 
 @pytest.mark.parametrize("kind", ["cosine_epoch", "warmup_cosine"])

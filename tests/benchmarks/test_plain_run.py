@@ -10,9 +10,8 @@ from benchmarks.subset import Subset, with_section
 
 pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
 
-from benchmarks.plain.inference import blend, load_best
 from benchmarks.plain.recipe import Recipe
-from benchmarks.plain.training import run, train_fold
+from benchmarks.plain.run import blend, load_best, run, train_fold
 
 _RECIPE = Recipe(workers=0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.rows import shared
+from benchmarks.rows import ours
 from benchmarks.subset import Job, Subset
 from benchmarks.throughput import main
 from engine.cli import ConfigError
@@ -36,7 +36,7 @@ def test_the_stores_of_runs_are_taken_frame_by_frame(tiny_subset: Subset, tmp_pa
     # A run on more frames, in another order.
     first, second = (finished(run, ("extra", *stems[::-1]), classes) for run in runs)
     job = job_of(tiny_subset, tmp_path, *runs)
-    shared.stores(job)
+    ours.stores(job)
     np.testing.assert_array_equal(np.load(job.store(0)), first[:0:-1])
     np.testing.assert_array_equal(np.load(job.store(1)), second[:0:-1])
     assert np.load(job.store(2)).shape == (12, 13, 8, 12)
@@ -49,9 +49,9 @@ def test_a_run_of_other_frames_or_classes_is_refused(tiny_subset: Subset, tmp_pa
     finished(tmp_path / "few", stems[1:], classes)
     finished(tmp_path / "other", stems, classes[::-1])
     with pytest.raises(ValueError, match=f"few does not hold frame {stems[0]}"):
-        shared.stores(job_of(tiny_subset, tmp_path, tmp_path / "few"))
+        ours.stores(job_of(tiny_subset, tmp_path, tmp_path / "few"))
     with pytest.raises(ValueError, match="other has other classes"):
-        shared.stores(job_of(tiny_subset, tmp_path, tmp_path / "other"))
+        ours.stores(job_of(tiny_subset, tmp_path, tmp_path / "other"))
 
 
 def test_a_run_without_a_store_is_named_before_anything_is_measured(tmp_path: Path) -> None:

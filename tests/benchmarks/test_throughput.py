@@ -55,7 +55,7 @@ def tiny_job(tiny_subset: Subset, tmp_path_factory: pytest.TempPathFactory) -> J
 @pytest.mark.parametrize("name", ROWS)
 def test_both_sides_of_a_row_agree(name: str, tiny_job: Job) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
-    from benchmarks.rows.catalogue import rows
+    from benchmarks.measure import rows
 
     # Forked from a test that has run threads already, a worker might hang.
     row = rows("cpu", workers=0)[name]
@@ -82,7 +82,7 @@ def test_both_sides_of_a_row_agree(name: str, tiny_job: Job) -> None:
 def test_the_command_knows_every_row_and_curve() -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
-    from benchmarks.rows.catalogue import rows
+    from benchmarks.measure import rows
 
     assert tuple(rows("cpu")) == tuple(rows("cuda")) == ROWS
     assert tuple(measure.CURVES) == CURVES
@@ -166,14 +166,14 @@ def test_a_curve_measures_its_points_and_fits_both_sides(
 ) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
-    from benchmarks.rows.catalogue import Row
+    from benchmarks.measure import Row
 
     jobs: list[Job] = []
 
-    def measured(_bench: Any, title: str, _row: Row, job: Job, *_: Any) -> list[dict[str, Any]]:
+    def measured(_bench: Any, row: Row, job: Job, *_: Any) -> list[dict[str, Any]]:
         """Ours costs as many seconds as there was work, the rival three times that."""
         jobs.append(job)
-        amount = float(title.rpartition(", ")[2].split(maxsplit=1)[0])
+        amount = float(row.name.rpartition(", ")[2].split(maxsplit=1)[0])
         return [_STAGE | {"median_s": amount, "rival_median_s": 3 * amount}]
 
     monkeypatch.setattr(measure.Bench, "measure", measured)

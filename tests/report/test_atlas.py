@@ -14,8 +14,18 @@ from rich.console import Console
 
 from engine.frames.decode import Sample
 from engine.report.atlas import MaskOf, complete_atlas, count_frames
-from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
-from engine.report.frame_errors import DEPTHS, EDGES, SIZES, depth_bins, object_sizes, on_boundary
+from engine.report.atlas_report import (
+    DEPTHS,
+    EDGES,
+    SIZES,
+    TOP_CONFUSIONS,
+    WORST_FRAMES,
+    Atlas,
+    AtlasFrames,
+    depth_bins,
+    object_sizes,
+    on_boundary,
+)
 from engine.report.show import atlas_tables
 from engine.rundir import RunDir
 from kernels.metrics import class_iou, mean_iou
@@ -295,5 +305,5 @@ def test_one_frame_is_asked_for_at_a_time_and_at_its_own_size(make_samples: Make
         mask: NDArray[np.uint8] = masks[index]
         return mask
 
-    count_frames(make_samples(labels), 4, predict)
+    count_frames(AtlasFrames(make_samples(labels), (), ("",) * 4), predict)
     assert asked == list(enumerate(SIZES_HW))

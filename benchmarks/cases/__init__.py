@@ -1,1 +1,0 @@
-"""What `benchmarks.kernel_speed` times: one file per operation."""
