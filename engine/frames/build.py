@@ -1,12 +1,13 @@
 """Decoded frames where no check left them in the cache: made there, or for this run in memory."""
 
 import logging
+import shutil
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from engine.frames.cache import GIB, Layout, append_frame, check_room, part_folder
-from engine.frames.decode import Frame, in_order, read_whole
+from engine.frames.cache import GIB, Layout, append_frame, part_folder
+from engine.frames.decode import Frame, Sample, in_order, read_frame
 from engine.runtime.progress import track
 from kernels.crop_resize import Frames
 
@@ -21,7 +22,7 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
         with part_folder(folder, wait=True) as part:
             # Asked again under the lock: the other process may have made them meanwhile.
             if fault := layout.fault(place):
-                check_room(folder, size)
+                _check_room(folder, size)
                 _log.info("decoded frames: making %s (%.1f GiB): %s", place, size / GIB, fault)
                 with closing(_decoded(layout, workers)) as decoded:
                     for frame in decoded:
@@ -38,6 +39,22 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
         _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size / GIB)
         return layout.hold(_decoded(layout, workers))
     return layout.map(place)
+
+
+def _check_room(folder: Path, need: int) -> None:
+    """Raise an OSError unless the disk has `need` bytes free, and some to spare."""
+    need_gib, free_gib = need / GIB, shutil.disk_usage(folder).free / GIB
+    if need_gib + 1 > free_gib:
+        needed = f"{need_gib:.1f} GiB and 1 GiB to spare are needed"
+        raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
+
+
+def read_whole(sample: Sample) -> Frame:
+    """Decode a sample; any fault is a RuntimeError that names its stem."""
+    try:
+        return read_frame(sample)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
 
 
 def _decoded(layout: Layout, workers: int) -> Generator[Frame]:

@@ -7,9 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.decode import JPEG_SIGNATURE, KINDS, Fault, FileKind, FrameFiles
+from engine.frames.decode import KINDS, Fault, FileKind, FrameFiles, UnfitError
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader
+
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be trained on; `str()` names every fault."""
+
+    def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(sorted(faults, key=lambda fault: (fault.file, fault.found)))
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        super().__init__("\n  ".join([f"{count} in {root}:", *map(str, self.faults)]))
+
+
+def words(error: OSError | UnfitError) -> str:
+    """What was found in place of a file."""
+    if isinstance(error, UnfitError):
+        return str(error)
+    return f"a file that cannot be read ({error.strerror})"
 
 
 def unreadable(content: bytes, error: Exception) -> str:
@@ -17,7 +35,7 @@ def unreadable(content: bytes, error: Exception) -> str:
     if not content:
         return "an empty file (0 bytes)"
     is_png = PngHeader.of(content) is not None
-    if not is_png and not content.startswith(JPEG_SIGNATURE):
+    if not is_png and not content.startswith(_JPEG_SIGNATURE):
         return f"a file that is neither PNG nor JPEG (it starts with {content[:8]!r})"
     return f"a broken or truncated {'PNG' if is_png else 'JPEG'} ({error})"
 
