@@ -22,7 +22,10 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
         with part_folder(folder, wait=True) as part:
             # Asked again under the lock: the other process may have made them meanwhile.
             if fault := layout.fault(place):
-                _check_room(folder, size)
+                size_gib, free_gib = size / GIB, shutil.disk_usage(folder).free / GIB
+                if size_gib + 1 > free_gib:
+                    needed = f"{size_gib:.1f} GiB and 1 GiB to spare are needed"
+                    raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
                 _log.info("decoded frames: making %s (%.1f GiB): %s", place, size / GIB, fault)
                 with closing(_decoded(layout, workers)) as decoded:
                     for frame in decoded:
@@ -39,14 +42,6 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
         _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size / GIB)
         return layout.hold(_decoded(layout, workers))
     return layout.map(place)
-
-
-def _check_room(folder: Path, need: int) -> None:
-    """Raise an OSError unless the disk has `need` bytes free, and some to spare."""
-    need_gib, free_gib = need / GIB, shutil.disk_usage(folder).free / GIB
-    if need_gib + 1 > free_gib:
-        needed = f"{need_gib:.1f} GiB and 1 GiB to spare are needed"
-        raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
 
 
 def read_whole(sample: Sample) -> Frame:

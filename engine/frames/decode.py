@@ -208,9 +208,16 @@ def read_label(sample: Sample) -> NDArray[np.uint8]:
 
 def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
     """The pixels of a file, indices where it has a palette; UnfitError if it is not of the kind."""
-    header = PngHeader.of(content)
+    header, mode = PngHeader.of(content), ""
     try:
-        pixels, mode = _decode(content)
+        pixels: NDArray[Any] | None = decode_png(content)
+        if pixels is None:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+                mode = opened.mode
+                if mode == "RGB" and header is None:
+                    pixels = _decode_jpeg(content, opened.size)
+                if pixels is None:
+                    pixels = np.array(opened)  # a copy: torch refuses read-only memory
     except _BROKEN as error:
         from engine.frames.faults import unreadable
 
@@ -251,18 +258,6 @@ def read_ahead(files: FrameFiles) -> None:
     for path in files.present.values() if hasattr(os, "posix_fadvise") else ():
         with suppress(OSError), path.open("rb", buffering=0) as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
-
-def _decode(content: bytes) -> tuple[NDArray[Any], str]:
-    """The pixels, and Pillow's mode for those of a JPEG."""
-    pixels: NDArray[Any] | None = decode_png(content)
-    if pixels is not None:
-        return pixels, ""
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
-        if opened.mode == "RGB" and opened.format != "PNG":
-            pixels = _decode_jpeg(content, opened.size)
-        # A copy: torch refuses read-only memory.
-        return np.array(opened) if pixels is None else pixels, opened.mode
 
 
 def _decode_jpeg(content: bytes, size: tuple[int, int]) -> NDArray[Any] | None:

@@ -117,7 +117,7 @@ def test_the_confusion_counts_every_labelled_pixel_at_the_labels_own_size(
     small = replace(case, config=case.config.model_copy(update={"inference": inference}))
     state = small.predict(0, small.writer(tmp_path))
     reports = case.dataset.train.reports
-    labelled = sum(np.array(reports[n].class_pixels) for n in case.folds.validation(0))
+    labelled = np.sum([reports[n].class_pixels for n in case.folds.validation(0)], axis=0)
     for count_CC in state.counts():
         assert count_CC.sum(axis=1).tolist() == labelled.tolist()
 
