@@ -17,16 +17,17 @@ _log = logging.getLogger(__name__)
 def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Frames:
     """Decode the frames into the cache folder `place`; see `engine.frames.cache.open_frames`."""
     folder, size = place.parent, sum(layout.sizes.values())
+    size_gib = size / GIB
     try:
         # One process builds at a time; another that wants the same frames waits and finds them.
         with part_folder(folder, wait=True) as part:
             # Asked again under the lock: the other process may have made them meanwhile.
             if fault := layout.fault(place):
-                size_gib, free_gib = size / GIB, shutil.disk_usage(folder).free / GIB
+                free_gib = shutil.disk_usage(folder).free / GIB
                 if size_gib + 1 > free_gib:
                     needed = f"{size_gib:.1f} GiB and 1 GiB to spare are needed"
                     raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
-                _log.info("decoded frames: making %s (%.1f GiB): %s", place, size / GIB, fault)
+                _log.info("decoded frames: making %s (%.1f GiB): %s", place, size_gib, fault)
                 with closing(_decoded(layout, workers)) as decoded:
                     for frame in decoded:
                         append_frame(part, frame)
@@ -35,11 +36,11 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
         _log.warning("decoded frames cannot be kept on disk: %s", error)
         if size > memory:
             raise RuntimeError(
-                f"{size / GIB:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
+                f"{size_gib:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
                 "into memory; set runtime.cache to a folder with room, or runtime.source to 'dali' "
                 "or 'torch'"
             ) from error
-        _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size / GIB)
+        _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size_gib)
         return layout.hold(_decoded(layout, workers))
     return layout.map(place)
 

@@ -104,10 +104,8 @@ def _folder_faults(
     endings = " or ".join(suffixes)
     if not folder.is_dir():
         return [Fault(name, "no such folder", f"a folder of {endings} files")]
-    for path in sorted(set(folder.iterdir()) - set(taken.values())):
+    for path in sorted(set(folder.glob("[!.]*")) - set(taken.values())):
         file = f"{name}/{path.name}"
-        if path.name.startswith("."):
-            continue
         if path.suffix.lower() in suffixes and path.is_file():
             other = taken[path.stem].name
             faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))

@@ -156,8 +156,7 @@ def _list_frames(
     entries = 0
     for kind, folder in folders.items():
         # Finder and file-sharing services leave files that begin with a dot.
-        there = folder.iterdir() if folder.is_dir() else ()
-        paths = sorted(path for path in there if not path.name.startswith("."))
+        paths = sorted(folder.glob("[!.]*"))
         suffixes, entries = KINDS[kind].suffixes, entries + len(paths)
         fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
         paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
