@@ -82,11 +82,7 @@ def listing_faults(
     for kind, folder in folders.items():
         name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
         taken = {files.stem: files.present[kind] for files in frames if kind in files.present}
-        of_folder = _folder_faults(name, folder, kind, taken, strays)
-        if not taken and not of_folder:
-            what = "no such file in it" if strays else "an empty folder"
-            of_folder = [Fault(name, what, f"a folder of {' or '.join(suffixes)} files")]
-        faults += of_folder
+        faults += _folder_faults(name, folder, kind, taken, strays)
         # An empty folder is one fault by itself, not one for every frame.
         for files in frames if taken else ():
             if files.stem not in taken:
@@ -99,11 +95,12 @@ def listing_faults(
 def _folder_faults(
     name: str, folder: Path, kind: str, taken: Mapping[str, Path], strays: bool
 ) -> list[Fault]:
-    """What is in one folder besides the files that were taken, by stem."""
+    """What is in one folder besides the files that were taken, by stem, or that nothing is."""
     suffixes, faults = KINDS[kind].suffixes, []
     endings = " or ".join(suffixes)
+    needed = f"a folder of {endings} files"
     if not folder.is_dir():
-        return [Fault(name, "no such folder", f"a folder of {endings} files")]
+        return [Fault(name, "no such folder", needed)]
     for path in sorted(set(folder.glob("[!.]*")) - set(taken.values())):
         file = f"{name}/{path.name}"
         if path.suffix.lower() in suffixes and path.is_file():
@@ -113,4 +110,6 @@ def _folder_faults(
             ending = f"a file ending in {path.suffix or path.name!r}"
             what = "a folder" if path.is_dir() else ending
             faults.append(Fault(file, what, f"only {endings} files"))
+    if not taken and not faults:
+        faults.append(Fault(name, "no such file in it" if strays else "an empty folder", needed))
     return faults
