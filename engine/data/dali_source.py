@@ -27,7 +27,8 @@ from torch.utils.dlpack import from_dlpack
 from engine.data.augment import Draws
 from engine.data.file_source import FileSource
 from engine.data.sources import Batch
-from engine.frames.decode import Sample, read_label, read_whole
+from engine.frames.build import read_whole
+from engine.frames.decode import Sample, read_label
 from kernels.png import PngHeader
 
 _PREFETCH = 2

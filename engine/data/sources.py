@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
@@ -260,7 +259,7 @@ class FrameReader:
             )
             for sample in samples
         ]
-        work = in_order(partial(read_frame, label=True), asked[start:], self.workers)
+        work = in_order(read_frame, asked[start:], self.workers)
         with closing(work) as decoded:  # nothing is, before the first frame is taken
             for first, end in equal_size_groups(samples, self.batch_size, start):
                 held = self.resident

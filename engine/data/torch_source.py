@@ -17,7 +17,8 @@ from torch import Tensor
 from engine.data.augment import Draws
 from engine.data.file_source import FileSource, sample_positions
 from engine.data.sources import Batch
-from engine.frames.decode import Sample, read_whole
+from engine.frames.build import read_whole
+from engine.frames.decode import Sample
 
 _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""

@@ -1,12 +1,13 @@
 """Decoded frames where no check left them in the cache: made there, or for this run in memory."""
 
 import logging
+import shutil
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from engine.frames.cache import GIB, Layout, append_frame, check_room, part_folder
-from engine.frames.decode import Frame, in_order, read_whole
+from engine.frames.cache import GIB, Layout, append_frame, part_folder
+from engine.frames.decode import Frame, Sample, in_order, read_frame
 from engine.runtime.progress import track
 from kernels.crop_resize import Frames
 
@@ -16,13 +17,17 @@ _log = logging.getLogger(__name__)
 def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Frames:
     """Decode the frames into the cache folder `place`; see `engine.frames.cache.open_frames`."""
     folder, size = place.parent, sum(layout.sizes.values())
+    size_gib = size / GIB
     try:
         # One process builds at a time; another that wants the same frames waits and finds them.
         with part_folder(folder, wait=True) as part:
             # Asked again under the lock: the other process may have made them meanwhile.
             if fault := layout.fault(place):
-                check_room(folder, size)
-                _log.info("decoded frames: making %s (%.1f GiB): %s", place, size / GIB, fault)
+                free_gib = shutil.disk_usage(folder).free / GIB
+                if size_gib + 1 > free_gib:
+                    needed = f"{size_gib:.1f} GiB and 1 GiB to spare are needed"
+                    raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
+                _log.info("decoded frames: making %s (%.1f GiB): %s", place, size_gib, fault)
                 with closing(_decoded(layout, workers)) as decoded:
                     for frame in decoded:
                         append_frame(part, frame)
@@ -31,13 +36,21 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
         _log.warning("decoded frames cannot be kept on disk: %s", error)
         if size > memory:
             raise RuntimeError(
-                f"{size / GIB:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
+                f"{size_gib:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
                 "into memory; set runtime.cache to a folder with room, or runtime.source to 'dali' "
                 "or 'torch'"
             ) from error
-        _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size / GIB)
+        _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size_gib)
         return layout.hold(_decoded(layout, workers))
     return layout.map(place)
+
+
+def read_whole(sample: Sample) -> Frame:
+    """Decode a sample; any fault is a RuntimeError that names its stem."""
+    try:
+        return read_frame(sample)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
 
 
 def _decoded(layout: Layout, workers: int) -> Generator[Frame]:

@@ -6,12 +6,12 @@
 Decoded frames are memory-mapped. Their key is a hash of what the frames' files hold, so a changed
 dataset is another cache and a moved one the same; the folder appears whole or not at all: written
 beside its place, synced, renamed. A report is found by its dataset folder and what it depends on.
-N: frames.
 """
 
 import fcntl
 import hashlib
 import logging
+import math
 import mmap
 import os
 import shutil
@@ -26,21 +26,15 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from engine.frames.decode import DECODERS, Frame, FrameFiles, FrameReport, Sample
+from engine.frames.decode import DECODERS, KINDS, Frame, FrameFiles, FrameReport, Sample
 from engine.rundir import Record, sync_folder, whole_file
 from kernels.crop_resize import Frames
 
 _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
-FORMAT = 1
-"""Changes whenever the buffers hold something else for the same files."""
-
-VERSION = 1
-"""Changes whenever the check finds something else in the same files."""
-
-PIXEL_BYTES = {"image": 3, "depth": 2, "label": 1}
-"""By kind, as a `Frame` holds it."""
+# They change whenever the same files make other buffers, and another report.
+_FORMAT, _VERSION = 1, 1
 
 TICK_NS = 2_000_000_000
 """Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
@@ -59,9 +53,8 @@ def cache_folder(configured: str = "") -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "roomsmith"
     # https://specifications.freedesktop.org/basedir-spec/latest/
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    return base / "roomsmith"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "roomsmith"
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class CheckMemory:
         """What is known of a dataset's files; `key` is all that reports depend on besides them."""
         if self.folder is None:
             return Remembered(None, {}, {})
-        what = repr((VERSION, DECODERS, str(root.resolve()), key)).encode()
+        what = repr((_VERSION, DECODERS, str(root.resolve()), key)).encode()
         file = self.folder / f"checked-{hashlib.sha256(what).hexdigest()[:32]}.json"
         states = {files: _state(files) for files in frames}
         known = {} if self.anew else _load(file)
@@ -100,11 +93,8 @@ class Remembered:
         """Write the reports without a fault; the log says if that fails."""
         if self.file is None:
             return
-        sound = {
-            self.states[files]: report
-            for files, report in self.reports.items()
-            if self.states[files] and not report.faults
-        }
+        reports = ((self.states[files], report) for files, report in self.reports.items())
+        sound = {state: report for state, report in reports if state and not report.faults}
         content = _REPORTS.dump_json(sound)
         try:
             with whole_file(self.file) as temporary:
@@ -121,16 +111,8 @@ def frame_bytes(samples: Sequence[Sample]) -> int:
 def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:
     """The decoded frames of `samples`, on the CPU; decodes them unless the cache has them.
 
-    Args:
-        samples: all with depth or none, all with labels or none.
-        folder: see `cache_folder`; created.
-        workers: decoding threads.
-        memory: bytes that frames may take, for this run only, where the cache cannot be written (no
-            room, no permission); the log says why.
-
-    Returns:
-        Buffers in the samples' order; pages of the cache are read when first touched and given back
-        when memory is short.
+    Pages of the cache `folder` are read when first touched and given back when memory is short.
+    Where it cannot be written, `memory` is how many bytes frames may take for this run only.
 
     Raises:
         RuntimeError: a file cannot be read, or the frames fit neither on the disk nor in memory.
@@ -160,19 +142,18 @@ class Layout:
     """What lies where in the buffers of some samples, and what the buffers are made from."""
 
     samples: Sequence[Sample]
-    """All with depth or none, all with labels or none."""
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of each buffer that there is."""
-        pixels = sum(height * width for height, width in (sample.hw for sample in self.samples))
+        pixels = sum(math.prod(sample.hw) for sample in self.samples)
         kinds = self.samples[0].present if self.samples else ()
-        return {kind: pixels * PIXEL_BYTES[kind] for kind in kinds}
+        return {kind: pixels * KINDS[kind].pixel_bytes for kind in kinds}
 
     @cached_property
     def manifest(self) -> BufferManifest:
         """What the buffers' folder names, with a hash of the files' content and the decoders."""
-        total = hashlib.sha256(f"{FORMAT} {DECODERS} {tuple(self.sizes)}".encode())
+        total = hashlib.sha256(f"{_FORMAT} {DECODERS} {tuple(self.sizes)}".encode())
         for sample in self.samples:
             total.update((sample.digest or _read_digest(sample)).encode())
         return BufferManifest(key=total.hexdigest(), frames=len(self.samples), bytes=self.sizes)
@@ -188,11 +169,12 @@ class Layout:
         try:
             if BufferManifest.read(place / _MANIFEST) != self.manifest:
                 return "its manifest names other frames"
-            found = {kind: (place / kind).stat().st_size for kind in self.sizes}
+            for kind, size in self.sizes.items():
+                if (found := (place / kind).stat().st_size) != size:
+                    return f"it is torn: {kind} has {found} bytes"
         except (OSError, ValueError) as error:
             return f"it is torn: {error}"
-        torn = [kind for kind, size in self.sizes.items() if found[kind] != size]
-        return f"it is torn: {torn[0]} has {found[torn[0]]} bytes" if torn else None
+        return None
 
     def finish(self, part: Path) -> None:
         """Put whole buffers into place beside `part`, which holds them, unless they are there."""
@@ -215,9 +197,8 @@ class Layout:
         for kind in self.sizes:
             with (place / kind).open("rb") as stream:
                 # Copy on write, though nobody writes: torch warns of memory that is read-only.
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-            mapped.madvise(mmap.MADV_WILLNEED)
-            buffers[kind] = mapped
+                buffers[kind] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            buffers[kind].madvise(mmap.MADV_WILLNEED)
         return self.frames(buffers)
 
     def hold(self, decoded: Iterable[Frame]) -> Frames:
@@ -253,12 +234,11 @@ class FrameKeeper:
         """Take the next frame, if it is wanted; None: it has faults."""
         if files not in self.frames or frame is None:
             return
+        size = sum(part.nbytes for part in frame if part is not None)
         with self._giving_up():
-            size = sum(part.nbytes for part in frame if part is not None)
-            need = size * (len(self.frames) - self._put)  # if the others are as large as this one
-            check_room(self._part, need)
-            if need > self._limit:
-                raise OSError("they are too many to stay in memory")
+            # If the others are as large as this one.
+            if size * (len(self.frames) - self._put) > self._limit:
+                raise OSError("they are too many for memory or disk")
             append_frame(self._part, frame)
             self._limit, self._put = self._limit - size, self._put + 1
 
@@ -281,13 +261,15 @@ class FrameKeeper:
 def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> Iterator[FrameKeeper]:
     """Take decoded frames of at most `limit` bytes in all, `put` in order while they are checked.
 
-    None is wanted where the cache `folder` cannot be written, or another process works in it.
+    None is wanted where the cache `folder` cannot be written, or another process works in it; a GiB
+    of the disk is spared.
     """
     with ExitStack() as stack:
         keeper = FrameKeeper()
         if folder is not None and limit:
             with suppress(OSError):  # `open_frames` says what is wrong with the folder
                 part = stack.enter_context(part_folder(folder, wait=False))
+                limit = min(limit, shutil.disk_usage(part).free - GIB)
                 keeper = FrameKeeper(frozenset(frames), part, limit)
         yield keeper
 
@@ -296,8 +278,7 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
 def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile.
 
-    Raises:
-        OSError: the cache cannot be written, or another process holds it and it is not waited for.
+    An OSError says that it cannot be written, or that another process works in it unless `wait`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
@@ -332,14 +313,6 @@ def append_frame(part: Path, frame: Frame) -> None:
                 os.posix_fadvise(descriptor, start, content.nbytes, os.POSIX_FADV_DONTNEED)
 
 
-def check_room(folder: Path, need: int) -> None:
-    """Raise an OSError unless the disk has `need` bytes free, and some to spare."""
-    need_gib, free_gib = need / GIB, shutil.disk_usage(folder).free / GIB
-    if need_gib + 1 > free_gib:
-        needed = f"{need_gib:.1f} GiB and 1 GiB to spare are needed"
-        raise OSError(f"{folder} has {free_gib:.1f} GiB free, {needed}")
-
-
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
     digests = (hashlib.sha256(path.read_bytes()).digest() for path in sample.present.values())
@@ -353,16 +326,16 @@ def _state(files: FrameFiles) -> str:
     leave the same times (https://git-scm.com/docs/racy-git), or cannot be looked at.
     """
     parts, settled_ns = [], time.time_ns() - TICK_NS
-    for path in files.present.values():
-        try:
-            found = path.stat()
-        except OSError:
-            return ""  # whoever reads the file says what is wrong with it
-        if max(found.st_mtime_ns, found.st_ctime_ns) >= settled_ns:
-            return ""
-        numbers = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-        parts.append(f"{path.parent.name}/{path.name} {numbers}")
-    return "; ".join(parts)
+    with suppress(OSError):  # whoever reads the file says what is wrong with it
+        for path in files.present.values():
+            told = path.stat()
+            times = told.st_mtime_ns, told.st_ctime_ns
+            if max(times) >= settled_ns:
+                return ""
+            name = f"{path.parent.name}/{path.name}"
+            parts.append(f"{name} {(told.st_size, *times, told.st_ino)}")
+        return "; ".join(parts)
+    return ""
 
 
 def _load(file: Path) -> dict[str, FrameReport]:

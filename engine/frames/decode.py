@@ -2,9 +2,7 @@
 
 PNGs of one channel are decoded by `kernels.png` and JPEGs, whose head Pillow has looked at, by
 simplejpeg: quicker than Pillow and with the same pixels. Where they cannot vouch for a file, Pillow
-decodes it or says what is wrong with it.
-
-H W: pixels of the frame. C: number of classes. K: number of kept small-class pixels.
+decodes it or says what is wrong. C: classes. K: kept small-class pixels of a frame.
 """
 
 import hashlib
@@ -34,9 +32,6 @@ DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 MAX_SMALL_PIXELS = 256
 """Kept small-class pixels of a frame: enough to centre crops on, a few MB over a whole dataset."""
 
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-"""What every JPEG begins with; of a PNG, see `PngHeader`."""
-
 _AHEAD = 16  # frames whose files are asked for before they are needed
 _JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
@@ -51,20 +46,16 @@ class FileKind(NamedTuple):
     expected: str
     found: tuple[str, ...]
     """The encodings that are what is expected."""
+    pixel_bytes: int
+    """Of a decoded pixel."""
 
 
+_IMAGE, _DEPTH = "an 8-bit RGB JPEG or PNG", "a 16-bit grey PNG (millimetres, 0 = missing)"
+_LABEL = f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
 KINDS = {
-    "image": FileKind(
-        (".jpg", ".jpeg", ".png"), "an 8-bit RGB JPEG or PNG", ("8-bit RGB JPEG", "8-bit RGB PNG")
-    ),
-    "depth": FileKind(
-        (".png",), "a 16-bit grey PNG (millimetres, 0 = missing)", ("16-bit grey PNG",)
-    ),
-    "label": FileKind(
-        (".png",),
-        f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)",
-        ("8-bit grey PNG", "8-bit indexed PNG"),
-    ),
+    "image": FileKind((".jpg", ".jpeg", ".png"), _IMAGE, ("8-bit RGB JPEG", "8-bit RGB PNG"), 3),
+    "depth": FileKind((".png",), _DEPTH, ("16-bit grey PNG",), 2),
+    "label": FileKind((".png",), _LABEL, ("8-bit grey PNG", "8-bit indexed PNG"), 1),
 }
 """The files of a frame, in the order of `Frame`."""
 
@@ -103,9 +94,9 @@ class Frame(NamedTuple):
     image_HW3: NDArray[np.uint8]
     """RGB."""
     depth_HW: NDArray[np.uint16] | None
-    """Millimetres, 0 = missing; None if the sample has no depth file."""
+    """Millimetres, 0 = missing; None without a file."""
     label_HW: NDArray[np.uint8] | None
-    """255 = ignore; None if not asked for or without a file."""
+    """255 = ignore; None without a file."""
 
     def contents(self) -> dict[str, NDArray[np.uint8]]:
         """The bytes of its parts by kind."""
@@ -156,14 +147,8 @@ def check_frame(
 ) -> tuple[FrameReport, Frame | None]:
     """Decode every file of a frame; every fault is found, none hides another.
 
-    Args:
-        root: dataset folder, which names in faults and digests are relative to.
-        files: what exists of the frame.
-        classes: labels must be below it or `IGNORE_INDEX`.
-        small: class indices whose pixels are kept for class-aware crops.
-
-    Returns:
-        What was found, and the decoded frame; None where it has faults or no image.
+    Names in the report are relative to `root`; of the classes `small` pixels are kept for
+    class-aware crops. The decoded frame is None where it has faults or no image.
     """
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
@@ -173,7 +158,9 @@ def check_frame(
             content = path.read_bytes()
             pixels[kind] = decode(content, KINDS[kind])
         except (OSError, UnfitError) as error:
-            report.faults.append(Fault(names[kind], _fault_of(error), KINDS[kind].expected))
+            from engine.frames.faults import words
+
+            report.faults.append(Fault(names[kind], words(error), KINDS[kind].expected))
         else:
             report.digests.append((names[kind], hashlib.sha256(content).hexdigest()))
     # The image sets the size; where it cannot be read, depth and label still check each other.
@@ -192,26 +179,14 @@ def check_frame(
     return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
 
 
-def read_frame(sample: Sample, *, label: bool = False) -> Frame:
-    """Decode a sample's image, its depth if it has any and, on request, its label.
+def read_frame(sample: Sample) -> Frame:
+    """Decode a sample's files; safe to call from several threads.
 
-    EXIF rotation is ignored, as everywhere. Safe to call from several threads.
-
-    Raises:
-        FileNotFoundError: a file is gone; the message names it.
-        RuntimeError: a file is not what `engine.prepare check` lets pass; the message names the
-            file, what was found and what was needed.
+    Raises FileNotFoundError for a file that is gone, and RuntimeError for one that is not what
+    `engine.prepare check` lets pass, with what was found and what was needed.
     """
-    label_HW = read_label(sample) if label and sample.label is not None else None
+    label_HW = None if sample.label is None else read_label(sample)
     return Frame(read_image(sample), read_depth(sample), label_HW)
-
-
-def read_whole(sample: Sample) -> Frame:
-    """Decode all files of a sample; any fault is a RuntimeError that names its stem."""
-    try:
-        return read_frame(sample, label=True)
-    except (OSError, RuntimeError) as error:
-        raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
 
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
@@ -232,14 +207,17 @@ def read_label(sample: Sample) -> NDArray[np.uint8]:
 
 
 def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
-    """The pixels of a file, indices where it has a palette.
-
-    Raises:
-        UnfitError: the content is damaged, or of another kind.
-    """
-    header = PngHeader.of(content)
+    """The pixels of a file, indices where it has a palette; UnfitError if it is not of the kind."""
+    header, mode = PngHeader.of(content), ""
     try:
-        pixels, mode = _decode(content)
+        pixels: NDArray[Any] | None = decode_png(content)
+        if pixels is None:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+                mode = opened.mode
+                if mode == "RGB" and header is None:
+                    pixels = _decode_jpeg(content, opened.size)
+                if pixels is None:
+                    pixels = np.array(opened)  # a copy: torch refuses read-only memory
     except _BROKEN as error:
         from engine.frames.faults import unreadable
 
@@ -257,10 +235,9 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
 def in_order(
     work: Callable[[_Files], _Result], frames: Iterable[_Files], workers: int
 ) -> Generator[_Result]:
-    """What `work` makes of each frame, in order, by threads.
+    """What `work` makes of each frame, in order, by threads, which end when this is closed.
 
-    The system fetches the files of frames to come while others are decoded; a few results wait to
-    be taken. Closing the iterator ends the threads.
+    The system fetches the files of frames to come meanwhile; a few results wait to be taken.
     """
     waiting: deque[Future[_Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -277,34 +254,20 @@ def in_order(
 
 
 def read_ahead(files: FrameFiles) -> None:
-    """Let the system fetch a frame's files from the disk while others are being decoded."""
+    """Let the system fetch a frame's files; whoever reads them says what is wrong with them."""
     for path in files.present.values() if hasattr(os, "posix_fadvise") else ():
-        # Whoever reads a file says what is wrong with it.
         with suppress(OSError), path.open("rb", buffering=0) as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _decode(content: bytes) -> tuple[NDArray[Any], str]:
-    """The pixels, and Pillow's mode for those of a JPEG."""
-    pixels: NDArray[Any] | None = decode_png(content)
-    if pixels is not None:
-        return pixels, ""
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
-        if opened.mode == "RGB" and opened.format != "PNG":
-            pixels = _decode_jpeg(content, opened.size)
-        if pixels is None:
-            pixels = np.array(opened)  # a copy: torch refuses read-only memory
-        return pixels, opened.mode
-
-
 def _decode_jpeg(content: bytes, size: tuple[int, int]) -> NDArray[Any] | None:
     """(H, W, 3); None where something is odd: simplejpeg refuses what libjpeg only warns of."""
-    image_HW3: NDArray[Any] | None = None
     with suppress(ValueError):
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         if (width, height) == size and colours == "YCbCr":
-            image_HW3 = simplejpeg.decode_jpeg(content)
-    return image_HW3
+            image_HW3: NDArray[Any] = simplejpeg.decode_jpeg(content)
+            return image_HW3
+    return None
 
 
 def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
@@ -315,15 +278,11 @@ def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
     except FileNotFoundError:
         raise
     except (OSError, UnfitError) as error:
-        needed, found = f"{kind.expected} of {hw[1]} x {hw[0]} pixels", _fault_of(error)
-        raise RuntimeError(f"{path}: found {found}; expected {needed}; restore the file") from error
+        from engine.frames.faults import words
+
+        needed = f"{kind.expected} of {hw[1]} x {hw[0]} pixels; restore the file"
+        raise RuntimeError(f"{path}: found {words(error)}; expected {needed}") from error
     return pixels
-
-
-def _fault_of(error: OSError | UnfitError) -> str:
-    if isinstance(error, UnfitError):
-        return str(error)
-    return f"a file that cannot be read ({error.strerror})"
 
 
 def _count(

@@ -7,9 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.decode import JPEG_SIGNATURE, KINDS, Fault, FileKind, FrameFiles
+from engine.frames.decode import KINDS, Fault, FileKind, FrameFiles, UnfitError
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader
+
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be trained on; `str()` names every fault."""
+
+    def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(sorted(faults, key=lambda fault: (fault.file, fault.found)))
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        super().__init__("\n  ".join([f"{count} in {root}:", *map(str, self.faults)]))
+
+
+def words(error: OSError | UnfitError) -> str:
+    """What was found in place of a file."""
+    if isinstance(error, UnfitError):
+        return str(error)
+    return f"a file that cannot be read ({error.strerror})"
 
 
 def unreadable(content: bytes, error: Exception) -> str:
@@ -17,7 +35,7 @@ def unreadable(content: bytes, error: Exception) -> str:
     if not content:
         return "an empty file (0 bytes)"
     is_png = PngHeader.of(content) is not None
-    if not is_png and not content.startswith(JPEG_SIGNATURE):
+    if not is_png and not content.startswith(_JPEG_SIGNATURE):
         return f"a file that is neither PNG nor JPEG (it starts with {content[:8]!r})"
     return f"a broken or truncated {'PNG' if is_png else 'JPEG'} ({error})"
 
@@ -64,11 +82,7 @@ def listing_faults(
     for kind, folder in folders.items():
         name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
         taken = {files.stem: files.present[kind] for files in frames if kind in files.present}
-        of_folder = _folder_faults(name, folder, kind, taken, strays)
-        if not taken and not of_folder:
-            what = "no such file in it" if strays else "an empty folder"
-            of_folder = [Fault(name, what, f"a folder of {' or '.join(suffixes)} files")]
-        faults += of_folder
+        faults += _folder_faults(name, folder, kind, taken, strays)
         # An empty folder is one fault by itself, not one for every frame.
         for files in frames if taken else ():
             if files.stem not in taken:
@@ -81,15 +95,14 @@ def listing_faults(
 def _folder_faults(
     name: str, folder: Path, kind: str, taken: Mapping[str, Path], strays: bool
 ) -> list[Fault]:
-    """What is in one folder besides the files that were taken, by stem."""
+    """What is in one folder besides the files that were taken, by stem, or that nothing is."""
     suffixes, faults = KINDS[kind].suffixes, []
     endings = " or ".join(suffixes)
+    needed = f"a folder of {endings} files"
     if not folder.is_dir():
-        return [Fault(name, "no such folder", f"a folder of {endings} files")]
-    for path in sorted(set(folder.iterdir()) - set(taken.values())):
+        return [Fault(name, "no such folder", needed)]
+    for path in sorted(set(folder.glob("[!.]*")) - set(taken.values())):
         file = f"{name}/{path.name}"
-        if path.name.startswith("."):
-            continue
         if path.suffix.lower() in suffixes and path.is_file():
             other = taken[path.stem].name
             faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
@@ -97,4 +110,6 @@ def _folder_faults(
             ending = f"a file ending in {path.suffix or path.name!r}"
             what = "a folder" if path.is_dir() else ending
             faults.append(Fault(file, what, f"only {endings} files"))
+    if not taken and not faults:
+        faults.append(Fault(name, "no such file in it" if strays else "an empty folder", needed))
     return faults

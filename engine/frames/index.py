@@ -1,8 +1,6 @@
 """A dataset folder, listed and checked: every file decoded once at most, all faults named at once.
 
-    ROOT/train/{image,depth,label}  ROOT/test/{image,depth}  [ROOT/scenes.csv]
-
-N: frames of a split. C: classes. K: kept small-class pixels of a frame.
+ROOT/train/{image,depth,label}  ROOT/test/{image,depth}  [ROOT/scenes.csv]
 """
 
 import hashlib
@@ -10,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +25,9 @@ from engine.frames.decode import (
     check_frame,
     in_order,
 )
+from engine.frames.faults import DatasetError
 
-__all__ = ["CheckMemory", "Fault", "Sample"]  # with what is defined here
+__all__ = ["CheckMemory", "DatasetError", "Fault", "Sample"]  # with what is defined here
 
 Progress = Callable[[int, int], None]
 """Is told, from the thread that asked, (frames read, frames to read)."""
@@ -49,18 +48,16 @@ class DatasetSpec:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The frames of `train` or `test`."""
+    """The N frames of `train` or `test`, sorted by stem."""
 
     samples: tuple[Sample, ...]
-    """N samples, sorted by stem."""
-    small_pixels: tuple[NDArray[np.int32], ...]
-    """N arrays (K, 2): row and column of pixels of the small classes; K = 0 without labels."""
-    class_pixels_NC: NDArray[np.int64]
-    """Labelled pixels by class; C = 0 without labels."""
-    ignored_pixels_N: NDArray[np.int64]
-    """Unlabelled pixels."""
-    missing_depth_N: NDArray[np.float64]
-    """Share of pixels without depth, 0..1; NaN: no map."""
+    reports: tuple[FrameReport, ...]
+
+    @cached_property
+    def small_pixels(self) -> list[NDArray[np.int32]]:
+        """N arrays (K, 2): row and column of pixels of the small classes; K = 0 without labels."""
+        pixels = (np.array(report.small_pixels, np.int32) for report in self.reports)
+        return [pixels_K.reshape(-1, 2) for pixels_K in pixels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +66,8 @@ class Dataset:
 
     train: Split
     test: Split
-    has_depth: bool
-    """Every training frame has a depth map."""
     fingerprint: str
     """SHA-256 over the relative name and content of every file."""
-
-
-class DatasetError(ValueError):
-    """A dataset that cannot be trained on; `str()` names every fault."""
-
-    def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(sorted(faults, key=lambda fault: (fault.file, fault.found)))
-        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-        super().__init__("\n  ".join([f"{count} in {root}:", *map(str, self.faults)]))
 
 
 def load_dataset(
@@ -94,15 +80,8 @@ def load_dataset(
 ) -> Dataset:
     """List and check a dataset folder; files are decoded completely, unless they are remembered.
 
-    Args:
-        root: the folder.
-        spec: what it must be.
-        workers: decoding threads; the dataset is the same for any number.
-        progress: not called where nothing has to be read.
-        memory: what is known of the files and where decoded frames go; by default nothing.
-
-    Raises:
-        DatasetError: naming every fault of every file.
+    The dataset is the same for any number of decoding threads, `workers`; by default nothing is
+    remembered and kept. Raises DatasetError, which names every fault of every file.
     """
     if not root.is_dir():
         expected = "a folder with train/image and train/label"
@@ -113,20 +92,25 @@ def load_dataset(
         from engine.frames.scenes import read_scenes
 
         scenes = read_scenes(root / "scenes.csv", faults)
-    train = _list_split(root, "train", ("image", "depth", "label"), spec, faults)
-    has_test = (root / "test").is_dir()
-    test = _list_split(root, "test", ("image", "depth"), spec, faults) if has_test else []
-    frames = [*train, *test]
+    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
+    listed: dict[str, list[FrameFiles]] = {"test": []}
+    for name, kinds in splits.items():
+        if name == "train" or (root / name).is_dir():
+            folders = {kind: root / name / kind for kind in kinds}
+            if not spec.need_depth and not folders["depth"].is_dir():
+                del folders["depth"]
+            listed[name] = _list_frames(root, folders, faults)
+    train, test = listed["train"], listed["test"]
     small = [list(spec.classes).index(name) for name in spec.small_classes]
     check = partial(check_frame, root, classes=len(spec.classes), small=small)
     memory = memory or CheckMemory()
-    remembered = memory.recall(root, frames, f"{len(spec.classes)} {small}")
+    remembered = memory.recall(root, [*train, *test], f"{len(spec.classes)} {small}")
     reports = remembered.reports
-    unread = set(frames) - reports.keys()
+    unread = {*train, *test} - reports.keys()
     # All training frames make one cache: where one has to be read, another cache is due.
     limit = 0 if faults or unread.isdisjoint(train) else memory.frame_bytes
     with keeping(memory.folder, train, limit) as keeper:
-        wanted = [files for files in frames if files in unread or files in keeper.frames]
+        wanted = [files for files in (*train, *test) if files in unread or files in keeper.frames]
         try:
             faults += _read(wanted, check, reports, keeper, workers, progress)
         finally:
@@ -136,29 +120,18 @@ def load_dataset(
             faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
         if faults:
             raise DatasetError(root, faults)
-        dataset = Dataset(
-            train=_split(train, reports, scenes),
-            test=_split(test, reports, scenes),
-            has_depth=all(files.depth is not None for files in train),
-            fingerprint=_fingerprint(root, reports.values()),
-        )
-        keeper.keep(dataset.train.samples)
-    return dataset
+        split = _split(train, reports, scenes)
+        keeper.keep(split.samples)
+    return Dataset(split, _split(test, reports, scenes), _fingerprint(root, reports.values()))
 
 
 def load_frames(
     images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
 ) -> tuple[Sample, ...]:
-    """List and check a folder of images, with or without depth maps: frames to predict.
+    """List and check frames to predict, without labels; raises as `load_dataset`.
 
-    Args:
-        images: folder of JPEG or PNG images; other files in it are passed over.
-        depth: folder of depth maps, one for each image; None for images alone.
-        workers: as for `load_dataset`, which this raises as.
-        progress: as for `load_dataset`.
-
-    Returns:
-        The samples, sorted by stem, without labels.
+    Files that are neither JPEG nor PNG are passed over in both folders; of `depth` each image needs
+    a map.
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
@@ -172,35 +145,24 @@ def load_frames(
     return _split(frames, reports, {}).samples
 
 
-def _list_split(
-    root: Path, name: str, kinds: Sequence[str], spec: DatasetSpec, faults: list[Fault]
-) -> list[FrameFiles]:
-    folders = {kind: root / name / kind for kind in kinds}
-    if not spec.need_depth and not folders["depth"].is_dir():
-        del folders["depth"]
-    return _list_frames(root, folders, faults)
-
-
 def _list_frames(
     root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
 ) -> list[FrameFiles]:
     """The frames of some folders, by kind, sorted by stem; a missing partner is a fault.
 
-    Files of other types are passed over with `strays`, and otherwise faults. Names in `faults`,
-    which is extended, are relative to `root`.
+    Files of other types are passed over with `strays`, and otherwise faults.
     """
     paths_of: dict[str, dict[str, Path]] = {}
     entries = 0
     for kind, folder in folders.items():
         # Finder and file-sharing services leave files that begin with a dot.
-        there = folder.iterdir() if folder.is_dir() else ()
-        paths = sorted(path for path in there if not path.name.startswith("."))
+        paths = sorted(folder.glob("[!.]*"))
         suffixes, entries = KINDS[kind].suffixes, entries + len(paths)
         fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
         paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
+    stems = sorted(set().union(*paths_of.values()))
     frames = [
-        FrameFiles(stem, *(paths_of.get(kind, {}).get(stem) for kind in KINDS))
-        for stem in sorted(set().union(*paths_of.values()))
+        FrameFiles(stem, *(paths_of.get(kind, {}).get(stem) for kind in KINDS)) for stem in stems
     ]
     taken = sum(map(len, paths_of.values()))
     if not frames or not taken == entries == len(frames) * len(folders):
@@ -243,14 +205,7 @@ def _split(
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
         digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
         samples.append(Sample(**vars(files), hw=report.hw, scene=scene, digest=digest))
-    small = (np.array(report.small_pixels, np.int32).reshape(-1, 2) for report in reports)
-    return Split(
-        tuple(samples),
-        tuple(small),
-        np.array([report.class_pixels for report in reports], np.int64),
-        np.array([report.ignored_pixels for report in reports], np.int64),
-        np.array([report.missing_depth for report in reports], np.float64),
-    )
+    return Split(tuple(samples), tuple(reports))
 
 
 def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:

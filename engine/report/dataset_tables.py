@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from engine.config import DataConfig
@@ -36,7 +37,8 @@ def _frame_table(root: Path, dataset: Dataset) -> Table:
         if len(sizes) > len(shown):
             shown.append(f"and {len(sizes) - len(shown)} more sizes")
         scenes = len({sample.scene for sample in samples} - {None})
-        no_depth = _percent(float(split.missing_depth_N.mean())) if samples else "-"
+        missing_N = np.array([report.missing_depth for report in split.reports], np.float64)
+        no_depth = _percent(float(missing_N.mean())) if samples else "-"
         sizes_shown = ", ".join(shown) or "-"
         table.add_row(name, str(len(samples)), str(scenes or "-"), sizes_shown, no_depth)
     table.caption = f"fingerprint {dataset.fingerprint[:16]}"
@@ -44,8 +46,9 @@ def _frame_table(root: Path, dataset: Dataset) -> Table:
 
 
 def _class_table(dataset: Dataset, classes: tuple[str, ...], folds: Folds | str) -> Table:
-    pixels_NC = dataset.train.class_pixels_NC
-    ignored = int(dataset.train.ignored_pixels_N.sum())
+    reports = dataset.train.reports
+    pixels_NC = np.array([report.class_pixels for report in reports], np.int64)
+    ignored = sum(report.ignored_pixels for report in reports)
     labelled = int(pixels_NC.sum())
     table = Table("class", title="labelled training pixels")
     for heading in ("share", "frames", "lowest fold", "highest fold"):

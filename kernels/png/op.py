@@ -2,7 +2,7 @@
 
 A row of a PNG holds what a filter left of it. General libraries undo the filters of one and two
 bytes a pixel a byte at a time, which takes most of their time: see `benchmarks.throughput --rows
-decode`. H: rows.
+decode`.
 """
 
 import deflate
@@ -23,10 +23,9 @@ _LENGTHS |= dict.fromkeys((b"IDAT", b"tEXt"), (0, _MOST_BYTES))
 
 
 def decode_png(content: bytes) -> NDArray[np.generic] | None:
-    """Decode a PNG of one channel as `reference.decode_png` does, or leave it to that.
+    """(H, W) uint8 or uint16 as of `reference.decode_png`; None for what is left to that.
 
-    Returns:
-        (H, W) uint8 or uint16; None for anything but such a file, whole, with right checksums.
+    That is anything but a whole PNG of one channel with right checksums.
     """
     header = PngHeader.of(content)
     if header is None or header.start != _START or any(header.methods) or 0 in header.hw:
@@ -62,12 +61,11 @@ def _data(content: bytes) -> bytes:
             return b""
         if deflate.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return b""
-        if name == b"IHDR" and before:
-            return b""  # a second header
+        # PNG has one header, and data chunks that follow each other.
+        parted = name == b"IDAT" and parts and before != b"IDAT"
+        if parted or (name == b"IHDR" and before):
+            return b""
         if name == b"IDAT":
-            # PNG has the data chunks follow each other.
-            if parts and before != b"IDAT":
-                return b""
             parts.append(view[data:end])
         start = end + 4
     return b"".join(parts)

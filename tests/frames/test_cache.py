@@ -36,7 +36,7 @@ def assert_holds(frames: Frames, samples: list[Sample]) -> None:
     """The buffers are the files' own pixels, one frame behind another."""
     assert frames.hw_N2.tolist() == [list(sample.hw) for sample in samples]
     for sample, first in zip(samples, frames.offset_N.tolist(), strict=True):
-        frame, pixels = read_frame(sample, label=True), sample.hw[0] * sample.hw[1]
+        frame, pixels = read_frame(sample), sample.hw[0] * sample.hw[1]
         own = slice(first, first + pixels)
         np.testing.assert_array_equal(frames.image_P3[own].view(*sample.hw, 3), frame.image_HW3)
         for buffer, part in ((frames.depth_P, frame.depth_HW), (frames.label_P, frame.label_HW)):
@@ -150,7 +150,7 @@ def test_an_interrupt_ends_the_threads_and_leaves_no_cache(
         decoded.append(sample.stem)
         if sample.stem == "2":
             raise KeyboardInterrupt
-        return read_frame(sample, label=True)
+        return read_frame(sample)
 
     monkeypatch.setattr(build, "read_whole", decode)
     before = threading.active_count()

@@ -76,7 +76,6 @@ def test_a_sound_dataset_is_listed_in_stem_order(root: Path) -> None:
     assert samples[1].label == root / "train" / "label" / "000002.png"
     assert samples[0].scene == "room0"
     assert samples[-1].scene == "room3"
-    assert dataset.has_depth
     (test,) = dataset.test.samples
     assert (test.stem, test.label, test.scene) == ("000000", None, None)
     assert test.depth is not None
@@ -87,9 +86,10 @@ def test_the_statistics_count_what_the_files_hold(root: Path) -> None:
     train = load(root).train
     for number in range(len(STEMS)):
         expected = [int((label(number) == index).sum()) for index in range(13)]
-        assert train.class_pixels_NC[number].tolist() == expected
-        assert train.ignored_pixels_N[number] == HW[0]
-    assert train.missing_depth_N == pytest.approx(1 / HW[0])
+        report = train.reports[number]
+        assert report.class_pixels == expected
+        assert report.ignored_pixels == HW[0]
+        assert report.missing_depth == pytest.approx(1 / HW[0])
 
 
 def test_small_pixels_lie_on_small_classes_in_equal_quotas(root: Path) -> None:
@@ -115,7 +115,7 @@ def test_an_indexed_label_counts_by_index_not_by_colour(root: Path) -> None:
     assert indexed.mode == "P"
     indexed.save(root / "train" / "label" / f"{STEMS[0]}.png")
     train = load(root).train
-    assert train.class_pixels_NC[0, 3] == (label(0) == 3).sum()
+    assert train.reports[0].class_pixels[3] == (label(0) == 3).sum()
 
 
 def test_twelve_planted_faults_are_named_in_one_report(root: Path) -> None:
@@ -225,9 +225,8 @@ def test_depth_may_be_absent_unless_it_is_needed(root: Path) -> None:
     shutil.rmtree(root / "train" / "depth")
     assert list(faults(root)) == ["train/depth"]
     dataset = load(root, need_depth=False)
-    assert not dataset.has_depth
     assert all(sample.depth is None for sample in dataset.train.samples)
-    assert np.isnan(dataset.train.missing_depth_N).all()
+    assert {report.missing_depth for report in dataset.train.reports} == {None}
 
 
 def test_depth_that_is_there_must_be_complete_even_if_not_needed(root: Path) -> None:
@@ -293,7 +292,7 @@ def test_a_twelfth_of_the_real_data_passes(nyuv2_root: Path, tmp_path: Path) -> 
     dataset = load(tmp_path, workers=2)
     assert (len(dataset.train.samples), len(dataset.test.samples)) == (67, 55)
     assert {sample.hw for sample in dataset.train.samples} == {(480, 640)}
-    labelled = dataset.train.class_pixels_NC.sum()
+    labelled = sum(sum(report.class_pixels) for report in dataset.train.reports)
     # The whole data set has 17.6 % unlabelled pixels.
     assert 1 - labelled / (67 * 480 * 640) == pytest.approx(0.176, abs=0.03)
     assert all(0 <= len(pixels) <= 255 for pixels in dataset.train.small_pixels)

@@ -45,15 +45,18 @@ def test_rooms_pass_the_check_of_any_dataset(dataset: Dataset) -> None:
 
 
 def test_every_class_occurs_and_none_drowns_the_others(dataset: Dataset) -> None:
-    shares = dataset.train.class_pixels_NC.sum(0)
+    shares = np.sum([report.class_pixels for report in dataset.train.reports], axis=0)
     assert (shares / shares.sum() > 0.003).all()
     assert shares.max() / shares.sum() < 0.6
 
 
 def test_part_of_labels_and_depth_is_missing(dataset: Dataset) -> None:
-    ignored = dataset.train.ignored_pixels_N.sum() / (40 * HW[0] * HW[1])
+    reports = dataset.train.reports
+    ignored = sum(report.ignored_pixels for report in reports) / (40 * HW[0] * HW[1])
     assert 0.02 < ignored < 0.3
-    assert 0.01 < dataset.train.missing_depth_N.mean() < 0.2
+    missing = [report.missing_depth for report in reports if report.missing_depth is not None]
+    assert 0.01 < np.mean(missing) < 0.2
+    assert len(missing) == 40
 
 
 def test_depth_is_in_range_and_in_millimetres(dataset: Dataset) -> None:

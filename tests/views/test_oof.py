@@ -116,7 +116,8 @@ def test_the_confusion_counts_every_labelled_pixel_at_the_labels_own_size(
     inference = case.config.inference.model_copy(update={"base_hw": (32, 32)})
     small = replace(case, config=case.config.model_copy(update={"inference": inference}))
     state = small.predict(0, small.writer(tmp_path))
-    labelled = case.dataset.train.class_pixels_NC[case.folds.validation(0)].sum(axis=0)
+    reports = case.dataset.train.reports
+    labelled = np.sum([reports[n].class_pixels for n in case.folds.validation(0)], axis=0)
     for count_CC in state.counts():
         assert count_CC.sum(axis=1).tolist() == labelled.tolist()
 
