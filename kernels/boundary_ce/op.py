@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels import gpu
 from kernels.boundary_ce import cpu, launch
 from kernels.boundary_ce.reference import EPSILON, Weights, check
-from kernels.gpu import uses_triton
 
 
 def boundary_ce(
@@ -53,7 +53,7 @@ def _sweep(  # noqa: PLR0913 - an operator's schema knows no types of ours
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss; 1 / (sum of weights + epsilon), float64; gradient before that factor, or nothing."""
     x_BChw, slope = _dense_and_slope(logits_BChw, gradient)
-    run = launch.sweep if uses_triton(x_BChw) else cpu.sweep
+    run = launch.sweep if gpu.uses_triton(x_BChw) else cpu.sweep
     weights = Weights(class_weight_C.to(slope.dtype), boundary_weight, ignored_edges)
     numerator, weight = run(x_BChw, slope, label_BHW.contiguous(), weights, align_corners)
     factor = 1 / (weight + EPSILON)

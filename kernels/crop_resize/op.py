@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels import gpu
 from kernels.crop_resize import cpu, launch
 from kernels.crop_resize.reference import Crops, Encoding, Frames, check_arguments, check_samples
-from kernels.gpu import uses_triton
 
 
 def crop_resize(
@@ -52,7 +52,7 @@ def _crop_resize(
     check_samples(draw_B8, len(given.hw_N2))
     outputs = _new_outputs(draw_B8, size_hwC, dtype)
     if len(draw_B8):
-        crop = launch.crop_resize if uses_triton(draw_B8) else cpu.crop_resize
+        crop = launch.crop_resize if gpu.uses_triton(draw_B8) else cpu.crop_resize
         crop(given, draw_B8, numbers, Crops(*outputs))
     return outputs
 
