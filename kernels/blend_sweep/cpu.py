@@ -53,7 +53,7 @@ def crossings(
     R, W = label_RW.shape
     score_22Cw, winner_2w = np.empty((2, 2, C, w)), np.empty((2, w), np.int64)
     held_2, at_W = np.full(2, -1), np.empty(W, np.int64)
-    score_2CW, end_2W, largest_W = np.empty((2, C, W)), np.empty((2, W), np.int64), np.empty(W)
+    score_2CW, end_2W = np.empty((2, C, W)), np.empty((2, W), np.int64)
     share_E, kind_E3 = np.empty(1024), np.empty((1024, 3), np.uint8)
     count_CC, found = np.zeros((C, C), np.int64), 0
     for y in range(R):
@@ -71,7 +71,7 @@ def crossings(
         for end in range(2):
             for c in range(C):
                 _interpolate(score_2CW[end, c], upper[end, c], lower[end, c], part, at_n, across_W)
-            find_winners(end_2W[end, :n], largest_W, score_2CW[end])
+            find_winners(end_2W[end, :n], score_2CW[end])
         if found + n * C > len(share_E):
             more = 2 * (found + n * C) - len(share_E)
             share_E = np.concatenate((share_E, np.empty(more)))
@@ -125,9 +125,9 @@ def _mix_row(
             for m in range(1, M):
                 for x in range(w):
                     score_w[x] += end_2MC[end, m, c] * prob_MChw[m, c, row, x]
-    other_w, largest_w = np.empty(w, np.int64), np.empty(w)
-    find_winners(winner_w, largest_w, score_2Cw[0])
-    find_winners(other_w, largest_w, score_2Cw[1])
+    other_w = np.empty(w, np.int64)
+    find_winners(winner_w, score_2Cw[0])
+    find_winners(other_w, score_2Cw[1])
     for x in range(w):
         winner_w[x] = winner_w[x] if winner_w[x] == other_w[x] else -1
 
@@ -182,20 +182,15 @@ def soft_counts(prob_MChw: Array, label_RW: Bytes, down_R: Taps, across_W: Taps)
     M, C = prob_MChw.shape[:2]
     R, W = label_RW.shape
     above_R, below_R, part_R = down_R
-    at_W, prob_W = np.empty(W, np.int64), np.empty(W)
-    total_2MC = np.zeros((2, M, C))
+    prob_W, total_2MC = np.empty(W), np.zeros((2, M, C))
     for y in range(R):
-        n = 0
-        for x in range(W):
-            if label_RW[y, x] < C:
-                at_W[n] = x
-                n += 1
+        at_n = np.nonzero(label_RW[y] < C)[0]
         for m in range(M):
             for c in range(C):
                 above_w, below_w = prob_MChw[m, c, above_R[y]], prob_MChw[m, c, below_R[y]]
-                _interpolate(prob_W, above_w, below_w, part_R[y], at_W[:n], across_W)
-                for i in range(n):
+                _interpolate(prob_W, above_w, below_w, part_R[y], at_n, across_W)
+                for i in range(len(at_n)):
                     total_2MC[1, m, c] += prob_W[i]
-                    if label_RW[y, at_W[i]] == c:
+                    if label_RW[y, at_n[i]] == c:
                         total_2MC[0, m, c] += prob_W[i]
     return total_2MC

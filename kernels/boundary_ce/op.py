@@ -27,12 +27,9 @@ def boundary_ce(
 ) -> Tensor:
     """`reference.boundary_ce` without storing the upsampled logits; the same bytes every time.
 
-    No gradient flows to the class weights. Logits that are neither channels-last nor contiguous are
-    copied.
-
-    Raises:
-        ValueError: as the reference; and on the CPU, for a label that is neither a class nor 255.
-            On CUDA, where telling would cost a synchronisation, its pixel weighs 0 but counts.
+    Raises as that does. No gradient flows to the class weights. Logits that are neither
+    channels-last nor contiguous are copied. A label that is neither a class nor 255 is a ValueError
+    on the CPU; on CUDA, where telling would cost a synchronisation, its pixel weighs 0 but counts.
     """
     check(logits_BChw, label_BHW, class_weight_C)
     gradient = torch.is_grad_enabled() and logits_BChw.requires_grad
@@ -84,9 +81,8 @@ _sweep.register_autograd(_backward, setup_context=_keep)
 
 def _dense_and_slope(logits_BChw: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
     """The logits in a layout that fills its memory, and room for their gradient in the same."""
-    x_BChw = logits_BChw
-    if not x_BChw.is_contiguous(memory_format=torch.channels_last):
-        x_BChw = x_BChw.contiguous()
+    packed = logits_BChw.is_contiguous(memory_format=torch.channels_last)
+    x_BChw = logits_BChw if packed else logits_BChw.contiguous()
     real = torch.promote_types(x_BChw.dtype, torch.float32)
     slope = torch.empty_like(x_BChw, dtype=real) if gradient else x_BChw.new_empty(0, dtype=real)
     return x_BChw, slope

@@ -28,10 +28,12 @@ STRIP = 32
 
 
 class Frame(NamedTuple):
-    """One image: probabilities of all models at one size, and labels."""
+    """One image: probabilities of all models at one size, labels, and how they meet."""
 
     prob_MChw: Array
     label_HW: Bytes
+    down_H: Taps
+    across_W: Taps
 
 
 class Line(NamedTuple):
@@ -60,25 +62,22 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
         probs = [prob_BChw[b].detach().to(weight_KM.dtype).numpy() for prob_BChw in prob_MBChw]
         if len({prob_Chw.shape for prob_Chw in probs}) > 1:
             probs = [_resized(prob_Chw, label_HW.shape) for prob_Chw in probs]
-        frame = Frame(np.stack(probs), label_HW)
-        down_H, across_W = _taps(label_HW.shape, frame.prob_MChw)
+        frame = Frame(np.stack(probs), label_HW, *_taps(label_HW.shape, probs[0]))
         count_JKCC = np.empty((-(-len(label_HW) // STRIP), K, C, C), np.int64)
         if M == 2 and proper:
             share_K = weight[:, 1] / total_K
             order_K = np.argsort(share_K, kind="stable")
             line = Line(share_K[order_K], order_K, weight[order_K[[0, -1]]])
-            _count_segments(frame, down_H, across_W, line, count_JKCC)
+            _count_segments(frame, line, count_JKCC)
         else:
-            _count_each(frame, down_H, across_W, weight, proper and K > M, count_JKCC)
+            _count_each(frame, weight, proper and K > M, count_JKCC)
         count_KCC += count_JKCC.sum(axis=0)
     return torch.from_numpy(count_KCC)
 
 
 def _taps(size_hw: tuple[int, ...], prob: Array) -> tuple[Taps, Taps]:
-    down_H, across_W = (
-        taps(size, side, prob.dtype) for size, side in zip(size_hw, prob.shape[-2:], strict=True)
-    )
-    return down_H, across_W
+    (H, W), (h, w) = size_hw, prob.shape[-2:]
+    return taps(H, h, prob.dtype), taps(W, w, prob.dtype)
 
 
 def _resized(prob_Chw: Array, size_hw: tuple[int, ...]) -> Array:
@@ -95,28 +94,25 @@ def _resize_rows(out_HCW: Array, prob_Chw: Array, down_H: Taps, across_W: Taps) 
 
 
 @parallel
-def _count_segments(
-    frame: Frame, down_H: Taps, across_W: Taps, line: Line, count_JKCC: Array
-) -> None:
-    (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
+def _count_segments(frame: Frame, line: Line, count_JKCC: Array) -> None:
+    (prob, label_HW, down_H, across_W), (tasks, K, C, _) = frame, count_JKCC.shape
     H, W = label_HW.shape
     for task in numba.prange(tasks):
         note_CCK, (table_QP, pair_W) = np.zeros((C, C, K), np.int32), new_tables(C, W)
         prob_2CW, blend_CW = np.empty((2, C, W), prob.dtype), np.empty((C, W), prob.dtype)
-        largest_W = np.empty(W, prob.dtype)
         first_W, last_W = np.empty(W, np.int32), np.empty(W, np.int32)
         start_CC = np.empty((C, C), np.int64)
         for y in range(task * STRIP, min(task * STRIP + STRIP, H)):
             for m in range(2):
                 resize_row(prob_2CW[m], prob[m], y, down_H, across_W)
             _blend(blend_CW, prob_2CW, line.end_2M[0])
-            find_winners(first_W, largest_W, blend_CW)
+            find_winners(first_W, blend_CW)
             tally(table_QP, pair_W, first_W.astype(np.uint8), label_HW[y], C)
             # Scores are linear in the share: the one that is the largest at both ends is so all the
             # way. Only pixels whose ends differ are walked.
             if K > 1:
                 _blend(blend_CW, prob_2CW, line.end_2M[1])
-                find_winners(last_W, largest_W, blend_CW)
+                find_winners(last_W, blend_CW)
                 at_n = np.nonzero((first_W != last_W) & (label_HW[y] < C))[0]
                 prob_2Cn = prob_2CW[:, :, at_n]
                 truth_n, first_n, last_n = label_HW[y][at_n], first_W[at_n], last_W[at_n]
@@ -138,18 +134,14 @@ def _blend(blend_CW: Array, prob_MCW: Array, weight_M: Array) -> None:
 
 
 @parallel
-def _count_each(
-    frame: Frame, down_H: Taps, across_W: Taps, weight_KM: Array, settle: bool, count_JKCC: Array
-) -> None:
+def _count_each(frame: Frame, weight_KM: Array, settle: bool, count_JKCC: Array) -> None:
     """Blend with every candidate, but if `settle` only where the models disagree."""
-    (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
-    M = weight_KM.shape[1]
-    H, W = label_HW.shape
+    (prob, label_HW, down_H, across_W), (tasks, K, C, _) = frame, count_JKCC.shape
+    (H, W), M = label_HW.shape, weight_KM.shape[1]
     for task in numba.prange(tasks):
         table_QP, pair_W = new_tables(C, W)
         table_KQP = np.zeros((K, TABLES, (C + 1) ** 2), np.uint32)
         prob_MCW = np.empty((M, C, W), prob.dtype)
-        largest_W = np.empty(W, prob.dtype)
         first_W, other_W = np.empty(W, np.int32), np.empty(W, np.int32)
         for y in range(task * STRIP, min(task * STRIP + STRIP, H)):
             for m in range(M):
@@ -157,21 +149,19 @@ def _count_each(
             open_W = label_HW[y] < C
             if settle:
                 open_W[:] = False
-                find_winners(first_W, largest_W, prob_MCW[0])
+                find_winners(first_W, prob_MCW[0])
                 for m in range(1, M):
-                    find_winners(other_W, largest_W, prob_MCW[m])
+                    find_winners(other_W, prob_MCW[m])
                     open_W |= (other_W != first_W) & (label_HW[y] < C)
                 # What all models agree on is counted once, and the rest below for each candidate.
                 settled_W = np.where(open_W, np.uint8(255), label_HW[y])
                 tally(table_QP, pair_W, first_W.astype(np.uint8), settled_W, C)
             at_n = np.nonzero(open_W)[0]
-            n = len(at_n)
-            prob_MCn = prob_MCW[:, :, at_n]
+            prob_MCn, truth_n, n = prob_MCW[:, :, at_n], label_HW[y][at_n], len(at_n)
             blend_Cn = np.empty((C, n), prob.dtype)
-            truth_n = label_HW[y][at_n]
             for k in range(K):
                 _blend(blend_Cn, prob_MCn, weight_KM[k])
-                find_winners(first_W[:n], largest_W, blend_Cn)
+                find_winners(first_W[:n], blend_Cn)
                 tally(table_KQP[k], pair_W, first_W[:n].astype(np.uint8), truth_n, C)
         start_CC = np.empty((C, C), np.int64)
         add_up(start_CC, table_QP)

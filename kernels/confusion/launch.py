@@ -31,7 +31,7 @@ def count(prediction_N: Tensor, label_N: Tensor, classes: int) -> Tensor:
 
     n = len(label_N)
     count_CC = label_N.new_zeros((classes, classes), dtype=torch.int64)
-    constants = pair_constants(classes)
+    constants = {"CLASSES": classes, "L": PIXELS, "P": table(classes)}
     programs = _programs(label_N.device, -(-n // PIXELS))
     count_pairs[(programs, 1)](prediction_N, label_N, count_CC, n, **constants, **LAUNCH)
     return count_CC
@@ -42,7 +42,7 @@ def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
     from kernels.confusion.triton import write_winners
 
     B, H, W = winner_BHW.shape
-    constants = winner_constants(prob_BChw.shape[1], prob_BChw.shape[2:] != (H, W))
+    constants = {"RESIZED": prob_BChw.shape[2:] != (H, W), **tile(prob_BChw.shape[1], 1)}
     sizes = (H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
     grid = (B * H * -(-W // constants["L"]),)
     write_winners[grid](prob_BChw, winner_BHW, *sizes, **constants, **LAUNCH)
@@ -55,8 +55,7 @@ def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     B, H, W = label_BHW.shape
     classes = prob_BChw.shape[1]
     count_CC = label_BHW.new_zeros((classes, classes), dtype=torch.int64)
-    resized = prob_BChw.shape[2:] != (H, W)
-    constants = {**winner_constants(classes, resized), "P": table(classes)}
+    constants = {"RESIZED": prob_BChw.shape[2:] != (H, W), "P": table(classes)} | tile(classes, 1)
     sizes = (B, H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
     grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
     count_winners[grid](prob_BChw, label_BHW, count_CC, *sizes, **constants, **LAUNCH)
@@ -80,23 +79,14 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
     return count_KCC + settled_CC
 
 
-def pair_constants(classes: int) -> dict[str, Any]:
-    """Of `count_pairs`."""
-    return {"CLASSES": classes, "L": PIXELS, "P": table(classes)}
-
-
-def winner_constants(classes: int, resized: bool) -> dict[str, Any]:
-    """Of `write_winners`, and of `count_winners` but for its table."""
-    return {"RESIZED": resized, **_tile(classes, 1)}
-
-
 def blend_constants(classes: int, hw_M: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """Of `count_blends`, in which every model's tile stays in registers: more, smaller tiles."""
     sizes = tuple(side for hw in hw_M for side in hw)
-    return {"SIZES": sizes, **_tile(classes, max(len(hw_M), 2)), "P": table(classes)}
+    return {"SIZES": sizes, **tile(classes, max(len(hw_M), 2)), "P": table(classes)}
 
 
-def _tile(classes: int, models: int) -> dict[str, Any]:
+def tile(classes: int, models: int) -> dict[str, Any]:
+    """What the kernels that read probabilities share."""
     padded = power_of_two(classes)
     pixels = max(TILE // (padded * power_of_two(models)), 1)
     return {"CLASSES": classes, "L": pixels, "C": padded}

@@ -74,12 +74,13 @@ def _confusion() -> Iterator[Specialisation]:
     from kernels.confusion import triton
 
     types = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
-    yield _specialise(triton.count_pairs, types, counting.pair_constants(CLASSES), counting.LAUNCH)
+    table = {"P": counting.table(CLASSES)}
+    constants = {"CLASSES": CLASSES, "L": counting.PIXELS, **table}
+    yield _specialise(triton.count_pairs, types, constants, counting.LAUNCH)
     types = dict.fromkeys(("settle", "label_BHW", "winner_BHW"), "*u8")
     types |= dict.fromkeys(("count_P", "count_KP", "settled_P"), "*i64")
     for resized in (True, False):
-        tile = {**counting.winner_constants(CLASSES, resized), "prob_c": 1}
-        table = {"P": counting.table(CLASSES)}
+        tile = {"RESIZED": resized, **counting.tile(CLASSES, 1), "prob_c": 1}
         for kernel, constants in (
             (triton.count_winners, tile | table),
             (triton.write_winners, tile),
