@@ -28,12 +28,10 @@ STRIP = 32
 
 
 class Frame(NamedTuple):
-    """One image: probabilities of all models at one size, labels, and how they meet."""
+    """One image: probabilities of all models at one size, and labels."""
 
     prob_MChw: Array
     label_HW: Bytes
-    down_H: Taps
-    across_W: Taps
 
 
 class Line(NamedTuple):
@@ -62,15 +60,16 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
         probs = [prob_BChw[b].detach().to(weight_KM.dtype).numpy() for prob_BChw in prob_MBChw]
         if len({prob_Chw.shape for prob_Chw in probs}) > 1:
             probs = [_resized(prob_Chw, label_HW.shape) for prob_Chw in probs]
-        frame = Frame(np.stack(probs), label_HW, *_taps(label_HW.shape, probs[0]))
+        frame = Frame(np.stack(probs), label_HW)
+        down_H, across_W = _taps(label_HW.shape, probs[0])
         count_JKCC = np.empty((-(-len(label_HW) // STRIP), K, C, C), np.int64)
         if M == 2 and proper:
             share_K = weight[:, 1] / total_K
             order_K = np.argsort(share_K, kind="stable")
             line = Line(share_K[order_K], order_K, weight[order_K[[0, -1]]])
-            _count_segments(frame, line, count_JKCC)
+            _count_segments(frame, down_H, across_W, line, count_JKCC)
         else:
-            _count_each(frame, weight, proper and K > M, count_JKCC)
+            _count_each(frame, down_H, across_W, weight, proper and K > M, count_JKCC)
         count_KCC += count_JKCC.sum(axis=0)
     return torch.from_numpy(count_KCC)
 
@@ -94,8 +93,10 @@ def _resize_rows(out_HCW: Array, prob_Chw: Array, down_H: Taps, across_W: Taps) 
 
 
 @parallel
-def _count_segments(frame: Frame, line: Line, count_JKCC: Array) -> None:
-    (prob, label_HW, down_H, across_W), (tasks, K, C, _) = frame, count_JKCC.shape
+def _count_segments(
+    frame: Frame, down_H: Taps, across_W: Taps, line: Line, count_JKCC: Array
+) -> None:
+    (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
     H, W = label_HW.shape
     for task in numba.prange(tasks):
         note_CCK, (table_QP, pair_W) = np.zeros((C, C, K), np.int32), new_tables(C, W)
@@ -134,9 +135,11 @@ def _blend(blend_CW: Array, prob_MCW: Array, weight_M: Array) -> None:
 
 
 @parallel
-def _count_each(frame: Frame, weight_KM: Array, settle: bool, count_JKCC: Array) -> None:
+def _count_each(
+    frame: Frame, down_H: Taps, across_W: Taps, weight_KM: Array, settle: bool, count_JKCC: Array
+) -> None:
     """Blend with every candidate, but if `settle` only where the models disagree."""
-    (prob, label_HW, down_H, across_W), (tasks, K, C, _) = frame, count_JKCC.shape
+    (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
     (H, W), M = label_HW.shape, weight_KM.shape[1]
     for task in numba.prange(tasks):
         table_QP, pair_W = new_tables(C, W)

@@ -48,9 +48,9 @@ def no_counts(label: Tensor, classes: int, *candidates: int) -> Tensor:
     return label.new_zeros((*candidates, classes, classes), dtype=torch.int64)
 
 
-@resized_argmax.register_fake
 def _new_winners(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
     return prob_BChw.new_empty((prob_BChw.shape[0], *size_hw), dtype=torch.uint8)
 
 
+resized_argmax.register_fake(_new_winners)
 probability_confusion.register_fake(lambda prob, label: no_counts(label, prob.shape[1]))

@@ -23,7 +23,6 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     return count(as_classes(prediction).flatten(), as_classes(label).flatten(), classes)
 
 
-@torch.library.custom_op("roomsmith::blend_confusion", mutates_args=())
 def blend_confusion(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Tensor) -> Tensor:
     """`reference.blend_confusion` of finite probabilities, on the CPU or CUDA.
 
@@ -34,6 +33,12 @@ def blend_confusion(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: 
         ValueError: as the reference.
     """
     reference.check_blend(prob_MBChw, weight_KM, label_BHW)
+    count_KCC: Tensor = _blend_confusion(list(prob_MBChw), weight_KM, label_BHW)
+    return count_KCC
+
+
+@torch.library.custom_op("roomsmith::blend_confusion", mutates_args=())
+def _blend_confusion(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Tensor) -> Tensor:
     if not label_BHW.numel() or not len(weight_KM):
         return _no_blends(prob_MBChw, weight_KM, label_BHW)
     real = torch.promote_types(prob_MBChw[0].dtype, torch.float32)
@@ -41,9 +46,9 @@ def blend_confusion(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: 
     return count_blends(prob_MBChw, weight_KM.detach().to(real), as_classes(label_BHW))
 
 
-@blend_confusion.register_fake
 def _no_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Tensor) -> Tensor:
     return no_counts(label_BHW, prob_MBChw[0].shape[1], len(weight_KM))
 
 
+_blend_confusion.register_fake(_no_blends)
 confusion.register_fake(lambda _, label, classes: no_counts(label, classes))
