@@ -96,14 +96,14 @@ def resize_row(out_CW: Array, image_Chw: Array, y: int, down_H: Taps, across_W: 
 
 
 @compiled
-def find_winners(winner_W: Array, value_CW: Array) -> None:
-    """Write the class of the largest value of each pixel, the first of equals.
+def find_winners(winner_W: Array, largest_W: Array, value_CW: Array) -> None:
+    """Write the class of the largest value of each pixel, the first of equals, and that value.
 
     Of longer rows of values only as many pixels are looked at as there are winners to write.
     """
     W = len(winner_W)
     winner_W[:] = 0
-    largest_W = value_CW[0, :W].copy()
+    largest_W[:W] = value_CW[0, :W]
     for c in range(1, value_CW.shape[0]):
         for x in range(W):
             larger = value_CW[c, x] > largest_W[x]

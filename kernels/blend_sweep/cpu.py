@@ -53,7 +53,7 @@ def crossings(
     R, W = label_RW.shape
     score_22Cw, winner_2w = np.empty((2, 2, C, w)), np.empty((2, w), np.int64)
     held_2, at_W = np.full(2, -1), np.empty(W, np.int64)
-    score_2CW, end_2W = np.empty((2, C, W)), np.empty((2, W), np.int64)
+    score_2CW, end_2W, largest_W = np.empty((2, C, W)), np.empty((2, W), np.int64), np.empty(W)
     share_E, kind_E3 = np.empty(1024), np.empty((1024, 3), np.uint8)
     count_CC, found = np.zeros((C, C), np.int64), 0
     for y in range(R):
@@ -71,7 +71,7 @@ def crossings(
         for end in range(2):
             for c in range(C):
                 _interpolate(score_2CW[end, c], upper[end, c], lower[end, c], part, at_n, across_W)
-            find_winners(end_2W[end, :n], score_2CW[end])
+            find_winners(end_2W[end, :n], largest_W, score_2CW[end])
         if found + n * C > len(share_E):
             more = 2 * (found + n * C) - len(share_E)
             share_E = np.concatenate((share_E, np.empty(more)))
@@ -125,9 +125,9 @@ def _mix_row(
             for m in range(1, M):
                 for x in range(w):
                     score_w[x] += end_2MC[end, m, c] * prob_MChw[m, c, row, x]
-    other_w = np.empty(w, np.int64)
-    find_winners(winner_w, score_2Cw[0])
-    find_winners(other_w, score_2Cw[1])
+    other_w, largest_w = np.empty(w, np.int64), np.empty(w)
+    find_winners(winner_w, largest_w, score_2Cw[0])
+    find_winners(other_w, largest_w, score_2Cw[1])
     for x in range(w):
         winner_w[x] = winner_w[x] if winner_w[x] == other_w[x] else -1
 

@@ -67,9 +67,10 @@ def _argmax_rows(prob_BChw: Array, down_H: Taps, across_W: Taps, winner_BHW: Byt
     C, (B, H, W), real = prob_BChw.shape[1], winner_BHW.shape, prob_BChw.dtype
     for task in numba.prange(B * H):
         b, y = task // H, task % H
-        prob_CW, winner_W = np.empty((C, W), real), np.empty(W, np.int32)
+        prob_CW, largest_W = np.empty((C, W), real), np.empty(W, real)
+        winner_W = np.empty(W, np.int32)
         resize_row(prob_CW, prob_BChw[b], y, down_H, across_W)
-        find_winners(winner_W, prob_CW)
+        find_winners(winner_W, largest_W, prob_CW)
         winner_BHW[b, y] = winner_W
 
 

@@ -101,19 +101,20 @@ def _count_segments(
     for task in numba.prange(tasks):
         note_CCK, (table_QP, pair_W) = np.zeros((C, C, K), np.int32), new_tables(C, W)
         prob_2CW, blend_CW = np.empty((2, C, W), prob.dtype), np.empty((C, W), prob.dtype)
+        largest_W = np.empty(W, prob.dtype)
         first_W, last_W = np.empty(W, np.int32), np.empty(W, np.int32)
         start_CC = np.empty((C, C), np.int64)
         for y in range(task * STRIP, min(task * STRIP + STRIP, H)):
             for m in range(2):
                 resize_row(prob_2CW[m], prob[m], y, down_H, across_W)
             _blend(blend_CW, prob_2CW, line.end_2M[0])
-            find_winners(first_W, blend_CW)
+            find_winners(first_W, largest_W, blend_CW)
             tally(table_QP, pair_W, first_W.astype(np.uint8), label_HW[y], C)
             # Scores are linear in the share: the one that is the largest at both ends is so all the
             # way. Only pixels whose ends differ are walked.
             if K > 1:
                 _blend(blend_CW, prob_2CW, line.end_2M[1])
-                find_winners(last_W, blend_CW)
+                find_winners(last_W, largest_W, blend_CW)
                 at_n = np.nonzero((first_W != last_W) & (label_HW[y] < C))[0]
                 prob_2Cn = prob_2CW[:, :, at_n]
                 truth_n, first_n, last_n = label_HW[y][at_n], first_W[at_n], last_W[at_n]
@@ -145,6 +146,7 @@ def _count_each(
         table_QP, pair_W = new_tables(C, W)
         table_KQP = np.zeros((K, TABLES, (C + 1) ** 2), np.uint32)
         prob_MCW = np.empty((M, C, W), prob.dtype)
+        largest_W = np.empty(W, prob.dtype)
         first_W, other_W = np.empty(W, np.int32), np.empty(W, np.int32)
         for y in range(task * STRIP, min(task * STRIP + STRIP, H)):
             for m in range(M):
@@ -152,9 +154,9 @@ def _count_each(
             open_W = label_HW[y] < C
             if settle:
                 open_W[:] = False
-                find_winners(first_W, prob_MCW[0])
+                find_winners(first_W, largest_W, prob_MCW[0])
                 for m in range(1, M):
-                    find_winners(other_W, prob_MCW[m])
+                    find_winners(other_W, largest_W, prob_MCW[m])
                     open_W |= (other_W != first_W) & (label_HW[y] < C)
                 # What all models agree on is counted once, and the rest below for each candidate.
                 settled_W = np.where(open_W, np.uint8(255), label_HW[y])
@@ -164,7 +166,7 @@ def _count_each(
             blend_Cn = np.empty((C, n), prob.dtype)
             for k in range(K):
                 _blend(blend_Cn, prob_MCn, weight_KM[k])
-                find_winners(first_W[:n], blend_Cn)
+                find_winners(first_W[:n], largest_W, blend_Cn)
                 tally(table_KQP[k], pair_W, first_W[:n].astype(np.uint8), truth_n, C)
         start_CC = np.empty((C, C), np.int64)
         add_up(start_CC, table_QP)
