@@ -8,7 +8,7 @@
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
     cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
-    gpu.py            what the launches of their GPU forms share
+    gpu.py            what their GPU forms share
     threads.py        how their CPU forms share threads with one another and with PyTorch
 
 In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests.

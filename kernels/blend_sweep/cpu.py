@@ -182,20 +182,15 @@ def soft_counts(prob_MChw: Array, label_RW: Bytes, down_R: Taps, across_W: Taps)
     M, C = prob_MChw.shape[:2]
     R, W = label_RW.shape
     above_R, below_R, part_R = down_R
-    at_W, prob_W = np.empty(W, np.int64), np.empty(W)
-    total_2MC = np.zeros((2, M, C))
+    prob_W, total_2MC = np.empty(W), np.zeros((2, M, C))
     for y in range(R):
-        n = 0
-        for x in range(W):
-            if label_RW[y, x] < C:
-                at_W[n] = x
-                n += 1
+        at_n = np.nonzero(label_RW[y] < C)[0]
         for m in range(M):
             for c in range(C):
                 above_w, below_w = prob_MChw[m, c, above_R[y]], prob_MChw[m, c, below_R[y]]
-                _interpolate(prob_W, above_w, below_w, part_R[y], at_W[:n], across_W)
-                for i in range(n):
+                _interpolate(prob_W, above_w, below_w, part_R[y], at_n, across_W)
+                for i in range(len(at_n)):
                     total_2MC[1, m, c] += prob_W[i]
-                    if label_RW[y, at_W[i]] == c:
+                    if label_RW[y, at_n[i]] == c:
                         total_2MC[0, m, c] += prob_W[i]
     return total_2MC

@@ -71,10 +71,7 @@ def edge_values(hit_JC: Array, miss_JC: Array, truth_C: Array) -> Doubles:
         miss_JC: (K + 1, C) wrong ones.
         truth_C: (C,) pixels by true class.
     """
-    value_J = np.empty(len(hit_JC))
-    for j in range(len(value_J)):
-        value_J[j] = mean_iou(hit_JC[j], miss_JC[j], truth_C)
-    return value_J
+    return np.array([mean_iou(hit_JC[j], miss_JC[j], truth_C) for j in range(len(hit_JC))])
 
 
 class Bins(NamedTuple):

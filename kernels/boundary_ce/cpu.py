@@ -87,8 +87,8 @@ def sweep(
     if misfits:
         raise ValueError(f"labels must be 0 .. {C - 1} or 255 = ignore")
     weight = (counted - edges) + weights.boundary * edges
-    real = torch.float64
-    return torch.tensor(numerator, dtype=real), torch.tensor(weight, dtype=real)
+    sums_2 = torch.tensor([numerator, weight], dtype=torch.float64)
+    return sums_2[0], sums_2[1]
 
 
 def _grid(cells_hw: tuple[int, int], stride: int, align_corners: bool, dtype: Any) -> Grid:

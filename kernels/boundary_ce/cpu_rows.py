@@ -116,11 +116,8 @@ def weigh(
     """
     label_HW, weight_2L, classes, ignored_edges = targets
     H, W = label_HW.shape
-    above_W, label_W, below_W = (
-        label_HW[max(row - 1, 0)],
-        label_HW[row],
-        label_HW[min(row + 1, H - 1)],
-    )
+    above_W, below_W = label_HW[max(row - 1, 0)], label_HW[min(row + 1, H - 1)]
+    label_W = label_HW[row]
     # An ignored neighbour is the largest label and, one added, the smallest: it wins neither.
     least, most = np.empty(W + 2, np.uint8), np.empty(W + 2, np.uint8)
     other = np.uint8(0 if ignored_edges else IGNORE_INDEX)
@@ -141,9 +138,7 @@ def weigh(
         counted += valid
         edges += valid & (edge_W[x] != 0)
         misfits += valid & (label_W[x] >= classes)
-    count_3[0] += counted
-    count_3[1] += edges
-    count_3[2] += misfits
+    count_3 += np.array((counted, edges, misfits))
     for q in range(W):
         label = label_W[pixel_Q[q]]
         own_Q[q] = label if label < classes else 0

@@ -3,14 +3,13 @@
 Axes: as in op.py.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels.boundary_ce.reference import Weights
-from kernels.gpu import Specialisation, power_of_two, specialise
+from kernels.gpu import power_of_two
 
 THREADS = 128
 LAUNCH = {"num_warps": THREADS // 32, "maxnreg": 128}
@@ -32,7 +31,7 @@ def sweep(
     B, C, h, w = logits_BChw.shape
     packed = C % CLASSES_PER_THREAD == 0 and logits_BChw.stride() == (h * w * C, 1, w * C, C)
     gradient = slope.numel() > 0
-    constants = _constants(C, packed, align_corners, weights.ignored_edges, gradient)
+    constants = tile_constants(C, packed, align_corners, weights.ignored_edges, gradient)
     grid = (-(-w // (constants["LANES"] - 1)), -(-h // STRIP), B)
     numerator = slope.new_empty(grid[0] * grid[1] * B)
     count_2 = slope.new_empty((len(numerator), 2), dtype=torch.int32)
@@ -45,27 +44,10 @@ def sweep(
     return numerator.sum(dtype=torch.float64), counted + (weights.boundary - 1) * edges
 
 
-def specialisations() -> Iterator[Specialisation]:
-    """Yield every way the engine calls it, with 13 classes; and 16, read 128 bits at a time."""
-    from kernels.boundary_ce.triton import boundary_ce_sweep
-
-    arrays = {"gradient": "*fp32:16", "label": "*u8:16", "weight_2C": "*fp32:16"}
-    arrays |= {"numerator": "*fp32:16", "count_2": "*i32:16"}
-    for logits, classes, align_corners, ignored_edges, gradient in (
-        ("*fp32:16", 13, True, False, True),
-        ("*fp32:16", 13, True, False, False),
-        ("*fp32:16", 13, False, True, True),
-        ("*bf16:16", 13, True, False, True),
-        ("*bf16:16", 13, True, True, True),
-        ("*fp32:16", 16, True, False, True),
-    ):
-        constants = _constants(classes, classes == 16, align_corners, ignored_edges, gradient)
-        yield specialise(boundary_ce_sweep, {"logits": logits, **arrays}, constants, LAUNCH)
-
-
-def _constants(
+def tile_constants(
     classes: int, packed: bool, align_corners: bool, ignored_edges: bool, gradient: bool
 ) -> dict[str, Any]:
+    """Of `boundary_ce_sweep`; `packed` only if the classes fill their threads."""
     threads = max(power_of_two(classes), CLASSES_PER_THREAD) // CLASSES_PER_THREAD
     return {
         "C": classes,

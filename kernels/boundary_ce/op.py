@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels import gpu
 from kernels.boundary_ce import cpu, launch
 from kernels.boundary_ce.reference import EPSILON, Weights, check
-from kernels.gpu import uses_triton
 
 
 def boundary_ce(
@@ -27,12 +27,9 @@ def boundary_ce(
 ) -> Tensor:
     """`reference.boundary_ce` without storing the upsampled logits; the same bytes every time.
 
-    No gradient flows to the class weights. Logits that are neither channels-last nor contiguous are
-    copied.
-
-    Raises:
-        ValueError: as the reference; and on the CPU, for a label that is neither a class nor 255.
-            On CUDA, where telling would cost a synchronisation, its pixel weighs 0 but counts.
+    Raises as that does. No gradient flows to the class weights. Logits that are neither
+    channels-last nor contiguous are copied. A label that is neither a class nor 255 is a ValueError
+    on the CPU; on CUDA, where telling would cost a synchronisation, its pixel weighs 0 but counts.
     """
     check(logits_BChw, label_BHW, class_weight_C)
     gradient = torch.is_grad_enabled() and logits_BChw.requires_grad
@@ -53,7 +50,7 @@ def _sweep(  # noqa: PLR0913 - an operator's schema knows no types of ours
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss; 1 / (sum of weights + epsilon), float64; gradient before that factor, or nothing."""
     x_BChw, slope = _dense_and_slope(logits_BChw, gradient)
-    run = launch.sweep if uses_triton(x_BChw) else cpu.sweep
+    run = launch.sweep if gpu.uses_triton(x_BChw) else cpu.sweep
     weights = Weights(class_weight_C.to(slope.dtype), boundary_weight, ignored_edges)
     numerator, weight = run(x_BChw, slope, label_BHW.contiguous(), weights, align_corners)
     factor = 1 / (weight + EPSILON)
@@ -84,9 +81,8 @@ _sweep.register_autograd(_backward, setup_context=_keep)
 
 def _dense_and_slope(logits_BChw: Tensor, gradient: bool) -> tuple[Tensor, Tensor]:
     """The logits in a layout that fills its memory, and room for their gradient in the same."""
-    x_BChw = logits_BChw
-    if not x_BChw.is_contiguous(memory_format=torch.channels_last):
-        x_BChw = x_BChw.contiguous()
+    packed = logits_BChw.is_contiguous(memory_format=torch.channels_last)
+    x_BChw = logits_BChw if packed else logits_BChw.contiguous()
     real = torch.promote_types(x_BChw.dtype, torch.float32)
     slope = torch.empty_like(x_BChw, dtype=real) if gradient else x_BChw.new_empty(0, dtype=real)
     return x_BChw, slope

@@ -93,14 +93,12 @@ def pixel_weights(
     """(B, H, W) weights b: 0 where ignored, `boundary_weight` at label edges, else 1."""
     valid_BHW = label_BHW != IGNORE_INDEX
     value_BHW = label_BHW.to(torch.float32)
-    if ignored_edges:
-        lowest = highest = value_BHW.masked_fill(~valid_BHW, 0.0)
-    else:
-        # An ignored neighbour must win neither the maximum nor the minimum.
-        highest = value_BHW.masked_fill(~valid_BHW, -torch.inf)
-        lowest = value_BHW.masked_fill(~valid_BHW, torch.inf)
-    largest_BHW = F.max_pool2d(highest[:, None], 3, stride=1, padding=1)[:, 0]
-    smallest_BHW = -F.max_pool2d(-lowest[:, None], 3, stride=1, padding=1)[:, 0]
-    edge_BHW = largest_BHW != smallest_BHW
+    # An ignored neighbour counts as class 0, or must win neither the maximum nor the minimum.
+    loser = 0.0 if ignored_edges else -torch.inf
+    largest_BHW, negated_smallest_BHW = (
+        F.max_pool2d(signed_BHW.masked_fill(~valid_BHW, loser)[:, None], 3, stride=1, padding=1)
+        for signed_BHW in (value_BHW, -value_BHW)
+    )
+    edge_BHW = (largest_BHW != -negated_smallest_BHW)[:, 0]
     weight_BHW = torch.where(edge_BHW, boundary_weight, 1.0).to(dtype)
     return weight_BHW * valid_BHW

@@ -61,7 +61,7 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
         if len({prob_Chw.shape for prob_Chw in probs}) > 1:
             probs = [_resized(prob_Chw, label_HW.shape) for prob_Chw in probs]
         frame = Frame(np.stack(probs), label_HW)
-        down_H, across_W = _taps(label_HW.shape, frame.prob_MChw)
+        down_H, across_W = _taps(label_HW.shape, probs[0])
         count_JKCC = np.empty((-(-len(label_HW) // STRIP), K, C, C), np.int64)
         if M == 2 and proper:
             share_K = weight[:, 1] / total_K
@@ -75,10 +75,8 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
 
 
 def _taps(size_hw: tuple[int, ...], prob: Array) -> tuple[Taps, Taps]:
-    down_H, across_W = (
-        taps(size, side, prob.dtype) for size, side in zip(size_hw, prob.shape[-2:], strict=True)
-    )
-    return down_H, across_W
+    (H, W), (h, w) = size_hw, prob.shape[-2:]
+    return taps(H, h, prob.dtype), taps(W, w, prob.dtype)
 
 
 def _resized(prob_Chw: Array, size_hw: tuple[int, ...]) -> Array:
@@ -143,8 +141,7 @@ def _count_each(
 ) -> None:
     """Blend with every candidate, but if `settle` only where the models disagree."""
     (prob, label_HW), (tasks, K, C, _) = frame, count_JKCC.shape
-    M = weight_KM.shape[1]
-    H, W = label_HW.shape
+    (H, W), M = label_HW.shape, weight_KM.shape[1]
     for task in numba.prange(tasks):
         table_QP, pair_W = new_tables(C, W)
         table_KQP = np.zeros((K, TABLES, (C + 1) ** 2), np.uint32)
@@ -165,10 +162,8 @@ def _count_each(
                 settled_W = np.where(open_W, np.uint8(255), label_HW[y])
                 tally(table_QP, pair_W, first_W.astype(np.uint8), settled_W, C)
             at_n = np.nonzero(open_W)[0]
-            n = len(at_n)
-            prob_MCn = prob_MCW[:, :, at_n]
+            prob_MCn, truth_n, n = prob_MCW[:, :, at_n], label_HW[y][at_n], len(at_n)
             blend_Cn = np.empty((C, n), prob.dtype)
-            truth_n = label_HW[y][at_n]
             for k in range(K):
                 _blend(blend_Cn, prob_MCn, weight_KM[k])
                 find_winners(first_W[:n], largest_W, blend_Cn)

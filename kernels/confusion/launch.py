@@ -3,13 +3,13 @@
 Axes: see reference.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels.gpu import Specialisation, power_of_two, specialise
+from kernels.gpu import power_of_two
 
 LAUNCH = {"num_warps": 4}
 PIXELS = 4096
@@ -31,8 +31,8 @@ def count(prediction_N: Tensor, label_N: Tensor, classes: int) -> Tensor:
 
     n = len(label_N)
     count_CC = label_N.new_zeros((classes, classes), dtype=torch.int64)
-    constants = _pair_constants(classes)
-    programs = _programs(label_N.device, -(-n // constants["L"]))
+    constants = {"CLASSES": classes, "L": PIXELS, "P": table(classes)}
+    programs = _programs(label_N.device, -(-n // PIXELS))
     count_pairs[(programs, 1)](prediction_N, label_N, count_CC, n, **constants, **LAUNCH)
     return count_CC
 
@@ -42,8 +42,7 @@ def argmax(prob_BChw: Tensor, winner_BHW: Tensor) -> None:
     from kernels.confusion.triton import write_winners
 
     B, H, W = winner_BHW.shape
-    constants = _winner_constants(prob_BChw.shape[1], prob_BChw.shape[2:] != (H, W))
-    del constants["P"]
+    constants = {"RESIZED": prob_BChw.shape[2:] != (H, W), **tile(prob_BChw.shape[1], 1)}
     sizes = (H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
     grid = (B * H * -(-W // constants["L"]),)
     write_winners[grid](prob_BChw, winner_BHW, *sizes, **constants, **LAUNCH)
@@ -56,7 +55,7 @@ def count_argmax(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     B, H, W = label_BHW.shape
     classes = prob_BChw.shape[1]
     count_CC = label_BHW.new_zeros((classes, classes), dtype=torch.int64)
-    constants = _winner_constants(classes, prob_BChw.shape[2:] != (H, W))
+    constants = {"RESIZED": prob_BChw.shape[2:] != (H, W), "P": table(classes)} | tile(classes, 1)
     sizes = (B, H, W, *prob_BChw.shape[2:], *prob_BChw.stride())
     grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
     count_winners[grid](prob_BChw, label_BHW, count_CC, *sizes, **constants, **LAUNCH)
@@ -72,7 +71,7 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
     count_KCC = label_BHW.new_zeros((K, classes, classes), dtype=torch.int64)
     settled_CC = count_KCC.new_zeros((classes, classes))
     settle = (weight_KM >= 0).all() & (weight_KM.sum(dim=1) > 0).all()
-    constants = _blend_constants(classes, [(p.shape[2], p.shape[3]) for p in prob_MBChw])
+    constants = blend_constants(classes, [(p.shape[2], p.shape[3]) for p in prob_MBChw])
     prob = torch.cat([prob_BChw.flatten() for prob_BChw in prob_MBChw])
     inputs = (prob, weight_KM.contiguous(), settle.to(torch.uint8), label_BHW)
     grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
@@ -80,51 +79,20 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
     return count_KCC + settled_CC
 
 
-def specialisations() -> Iterator[Specialisation]:
-    """Yield every way the engine calls them.
-
-    Its probabilities lie as `tta_accumulate.zero_total` makes them, the classes of a pixel side by
-    side: a stride of 1, which Triton makes a constant. Stores hold float16.
-    """
-    from kernels.confusion import triton
-
-    classes = 13
-    types = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
-    yield specialise(triton.count_pairs, types, _pair_constants(classes), LAUNCH)
-    types = dict.fromkeys(("settle", "label_BHW", "winner_BHW"), "*u8")
-    types |= dict.fromkeys(("count_P", "count_KP", "settled_P"), "*i64")
-    for resized in (True, False):
-        for kernel in (triton.count_winners, triton.write_winners):
-            constants = {**_winner_constants(classes, resized), "prob_c": 1}
-            if kernel is triton.write_winners:
-                del constants["P"]
-            yield specialise(kernel, {"prob": "*fp32", **types}, constants, LAUNCH)
-    types |= {"prob": "*fp16", "weight_KM": "*fp32"}
-    for models in (2, 3):
-        constants = _blend_constants(classes, [(240, 320)] * models)
-        yield specialise(triton.count_blends, types, constants, LAUNCH)
+def blend_constants(classes: int, hw_M: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Of `count_blends`, in which every model's tile stays in registers: more, smaller tiles."""
+    sizes = tuple(side for hw in hw_M for side in hw)
+    return {"SIZES": sizes, **tile(classes, max(len(hw_M), 2)), "P": table(classes)}
 
 
-def _pair_constants(classes: int) -> dict[str, Any]:
-    return {"CLASSES": classes, "L": PIXELS, "P": _table(classes)}
-
-
-def _winner_constants(classes: int, resized: bool) -> dict[str, Any]:
-    return {"RESIZED": resized, **_tile(classes, 1)}
-
-
-def _blend_constants(classes: int, hw_M: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """A tile of every model stays in registers, so more models make smaller tiles."""
-    return {"SIZES": tuple(side for hw in hw_M for side in hw), **_tile(classes, max(len(hw_M), 2))}
-
-
-def _tile(classes: int, models: int) -> dict[str, Any]:
+def tile(classes: int, models: int) -> dict[str, Any]:
+    """What the kernels that read probabilities share."""
     padded = power_of_two(classes)
     pixels = max(TILE // (padded * power_of_two(models)), 1)
-    return {"CLASSES": classes, "L": pixels, "C": padded, "P": _table(classes)}
+    return {"CLASSES": classes, "L": pixels, "C": padded}
 
 
-def _table(classes: int) -> int:
+def table(classes: int) -> int:
     """Pairs and one for the pixels that do not count, to a power of two; 0 if that is too much."""
     pairs = power_of_two(classes * classes + 1)
     return pairs if pairs <= LARGEST_TABLE else 0

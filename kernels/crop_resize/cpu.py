@@ -189,12 +189,12 @@ def _image_rows(
                     kept[y & 1] = y
             upper, lower = np.uintp(above & 1) * pitch, np.uintp(below & 1) * pitch
             if straight:
-                _clear(crop, at, left)
-                _clear(crop, at + right, n - right)
-                line, to = address(lines) + _FLOAT * left, address(crop) + _FLOAT * (at + left)
+                line, to = address(lines) + _FLOAT * left, address(crop) + _FLOAT * at
                 pair = line + _FLOAT * upper, line + _FLOAT * lower
                 bounds = address(bound_2n), address(bound_2n) + _FLOAT * np.uintp(count)
-                stream_blend(pair, rows.weight_r[r], bounds, to, right - left)
+                stream(address(value_n), to, _FLOAT * left)  # zeros, as on the right
+                stream_blend(pair, rows.weight_r[r], bounds, to + _FLOAT * left, right - left)
+                stream(address(value_n), to + _FLOAT * right, _FLOAT * (n - right))
                 continue
             _blend(lines, (upper, lower), rows.weight_r[r], bound_2n, (left, right), value_n)
             if C == 4:
@@ -228,12 +228,6 @@ def _convert(image: Array, first: np.uintp, line_l: Array) -> None:
     """The line of bytes that begins at image[first], as float32; the last four values stay."""
     for j in range(line_l.shape[0] - 4):
         line_l[j] = image[first + np.uintp(j)]
-
-
-@numba.njit(cache=True)
-def _clear(out: Array, first: np.uintp, count: np.uintp) -> None:
-    for j in range(count):
-        out[first + j] = 0
 
 
 @numba.njit(cache=True)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels import gpu
 from kernels.crop_resize import cpu, launch
 from kernels.crop_resize.reference import Crops, Encoding, Frames, check_arguments, check_samples
-from kernels.gpu import uses_triton
 
 
 def crop_resize(
@@ -20,10 +20,9 @@ def crop_resize(
     encoding: Encoding,
     dtype: torch.dtype = torch.float32,
 ) -> Crops:
-    """`reference.crop_resize` in one pass; does not wait for a GPU.
+    """`reference.crop_resize` in one pass that waits for no GPU; raises as that does.
 
-    Raises:
-        ValueError: as the reference, and for any other `dtype` than float32 and bfloat16.
+    Any other `dtype` than float32 and bfloat16 is a ValueError too.
     """
     check_arguments(frames, draw_B8, crop_hw, encoding)
     if dtype not in (torch.float32, torch.bfloat16):
@@ -52,7 +51,7 @@ def _crop_resize(
     check_samples(draw_B8, len(given.hw_N2))
     outputs = _new_outputs(draw_B8, size_hwC, dtype)
     if len(draw_B8):
-        crop = launch.crop_resize if uses_triton(draw_B8) else cpu.crop_resize
+        crop = launch.crop_resize if gpu.uses_triton(draw_B8) else cpu.crop_resize
         crop(given, draw_B8, numbers, Crops(*outputs))
     return outputs
 
@@ -60,12 +59,9 @@ def _crop_resize(
 def _new_outputs(
     draw_B8: Tensor, size_hwC: Sequence[int], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows, (h, w, _) = draw_B8.shape[0], size_hwC
-    return (
-        draw_B8.new_empty((rows, *size_hwC), dtype=dtype),
-        draw_B8.new_empty((rows, h, w), dtype=torch.float32),
-        draw_B8.new_empty((rows, h, w), dtype=torch.uint8),
-    )
+    crop = draw_B8.new_empty((draw_B8.shape[0], *size_hwC), dtype=dtype)
+    depth, label = (crop.new_empty(crop.shape[:3], dtype=d) for d in (torch.float32, torch.uint8))
+    return crop, depth, label
 
 
 _crop_resize.register_fake(lambda _, draw, size, __, dtype: _new_outputs(draw, size, dtype))

@@ -99,11 +99,9 @@ def crop_resize(
     image_BhwC = torch.zeros(rows, *crop_hw, in_channels, dtype=work, device=device)
     depth_Bhw = torch.zeros(rows, *crop_hw, device=device)
     label_Bhw = torch.full((rows, *crop_hw), IGNORE_INDEX, dtype=torch.uint8, device=device)
-    mean_3 = torch.tensor(mean, dtype=work, device=device)
-    std_3 = torch.tensor(std, dtype=work, device=device)
-    for row, (sample, top, left, height, width, mirrored, gain, shift) in enumerate(
-        draw_B8.tolist()
-    ):
+    mean_3, std_3 = (torch.tensor(each, dtype=work, device=device) for each in (mean, std))
+    for row, draw in enumerate(draw_B8.tolist()):
+        sample, top, left, height, width, mirrored, gain, shift = draw
         first, (H, W) = int(frames.offset_N[int(sample)]), frames.hw_N2[int(sample)].tolist()
         y_h = _positions(top, height, crop_hw[0], device)
         x_w = _positions(left, width, crop_hw[1], device)

@@ -2,8 +2,8 @@
 
 `reference` is the folder's plain PyTorch, `cpu` its Numba loops, `triton` its Triton kernels: on
 the GPU where there is one, else in Triton's interpreter on CPU tensors (tests/conftest.py turns
-that on before anything imports Triton). The last two go through the folder's `op.py`, whose
-`uses_triton(tensor)` decides between them; a test that asks for `triton` overrules it.
+that on before anything imports Triton). The last two go through the folder's operations; for
+them `kernels.gpu.uses_triton(tensor)` decides, and a test that asks for `triton` overrules it.
 """
 
 import importlib
@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 import torch
+
+from kernels import gpu
 
 BACKENDS = ("reference", "cpu", "triton")
 
@@ -49,11 +51,10 @@ def operation(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleTyp
     def module(folder: str, backend: str) -> ModuleType:
         if backend == "reference":
             return importlib.import_module(f"kernels.{folder}.reference")
-        op = importlib.import_module(f"kernels.{folder}.op")
-        monkeypatch.setattr(op, "uses_triton", lambda tensor: backend == "triton")
+        monkeypatch.setattr(gpu, "uses_triton", lambda tensor: backend == "triton")
         if backend == "triton" and not torch.cuda.is_available():
             assert_interpreting()
-        return op
+        return importlib.import_module(f"kernels.{folder}")
 
     return module
 

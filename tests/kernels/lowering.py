@@ -1,15 +1,14 @@
 """Lowers Triton kernels to machine code for GPUs that need not be here, and says what came out.
 
-    python tests/kernels/lowering.py FOLDER...       (from the root, without TRITON_INTERPRET)
+    python -m tests.kernels.lowering FOLDER...       (from the root, without TRITON_INTERPRET)
 
 prints one JSON list: for each kernel that `kernels/FOLDER/launch.py` launches, at each of its
 specialisations and architecture, its registers, the bytes spilled from them, shared memory and
 global accesses.
-`specialisations()` there yields all that decides the machine code (`kernels.gpu.Specialisation`).
+`specialisations.py` beside this file lists all that decides the machine code.
 """
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.gpu import Specialisation
+from tests.kernels.specialisations import specialisations
 
 ARCHITECTURES = (80, 90, 100)
 WARP = 32
@@ -41,7 +40,7 @@ def main(folders: list[str]) -> None:
     todo = [
         (folder, number, arch)
         for folder in folders
-        for number in range(len(_specialisations(folder)))
+        for number in range(len(specialisations(folder)))
         for arch in ARCHITECTURES
     ]
     # Forked workers keep what is imported; nothing has started a thread yet.
@@ -49,12 +48,8 @@ def main(folders: list[str]) -> None:
         json.dump(list(pool.map(_lower, *zip(*todo, strict=True))), sys.stdout)
 
 
-def _specialisations(folder: str) -> list[Specialisation]:
-    return list(importlib.import_module(f"kernels.{folder}.launch").specialisations())
-
-
 def _lower(folder: str, number: int, arch: int) -> dict[str, Any]:
-    kernel, signature, constexprs, options = _specialisations(folder)[number]
+    kernel, signature, constexprs, options = specialisations(folder)[number]
     given = set(signature) | set(constexprs)
     assert given == set(kernel.arg_names), f"{kernel.__name__}: {given ^ set(kernel.arg_names)}"
     hints = {name: int(hint) for name, type_ in signature.items() for hint in type_.split(":")[1:]}

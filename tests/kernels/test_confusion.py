@@ -174,7 +174,7 @@ def test_the_number_of_threads_changes_no_count() -> None:
 
 def test_a_table_holds_every_pair_and_one_place_for_what_is_none() -> None:
     for classes in range(1, 256):
-        table = launch._table(classes)
+        table = launch.table(classes)
         assert table == 0 or classes**2 < table <= launch.LARGEST_TABLE
-    assert launch._table(63) == launch.LARGEST_TABLE
-    assert launch._table(64) == 0
+    assert launch.table(63) == launch.LARGEST_TABLE
+    assert launch.table(64) == 0

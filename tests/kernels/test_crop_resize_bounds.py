@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 AT_THE_END_OF_MEMORY = """
 import ctypes, mmap, sys
 import torch
-from kernels.crop_resize import Encoding, Frames, op
+from kernels import crop_resize, gpu
 
-op.uses_triton = lambda tensor: sys.argv[1] == "triton"
+gpu.uses_triton = lambda tensor: sys.argv[1] == "triton"
 libc = ctypes.CDLL(None, use_errno=True)
 kept = []
 
@@ -32,7 +32,7 @@ def before_a_guard(values):
 
 for height, width in ((1, 1), (1, 8), (9, 1), (3, 5)):
     pixels = height * width
-    frames = Frames(
+    frames = crop_resize.Frames(
         before_a_guard(torch.full((pixels, 3), 9, dtype=torch.uint8)),
         before_a_guard(torch.full((pixels,), 9, dtype=torch.uint16)),
         before_a_guard(torch.full((pixels,), 9, dtype=torch.uint8)),
@@ -41,7 +41,8 @@ for height, width in ((1, 1), (1, 8), (9, 1), (3, 5)):
     )
     for mirrored in (0, 1):
         draw = torch.tensor([[0, -0.5, -0.5, height + 1, width + 1, mirrored, 1, 0]]).double()
-        op.crop_resize(frames, draw, (6, 7), Encoding([9.0] * 3, [1.0] * 3, (1.0, 9.0), 4))
+        encoding = crop_resize.Encoding([9.0] * 3, [1.0] * 3, (1.0, 9.0), 4)
+        crop_resize.crop_resize(frames, draw, (6, 7), encoding)
 print("all read")
 """
 

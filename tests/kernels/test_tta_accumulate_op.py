@@ -27,8 +27,9 @@ def inputs(fused: str, device_of: Callable[[str], torch.device]) -> tuple[Tensor
 
 
 def test_it_is_registered_as_torch_wants_it(op: ModuleType, inputs: tuple[Tensor, Tensor]) -> None:
-    arguments = (*inputs, list(TEMPERATURES), list(VIEW_HW), True, False)
-    done = torch.library.opcheck(torch.ops.roomsmith.tta_accumulate.default, arguments)
+    arguments = (*inputs, list(TEMPERATURES))
+    named = {"view_hw": list(VIEW_HW), "flipped": True, "align_corners": False}
+    done = torch.library.opcheck(torch.ops.roomsmith.tta_accumulate.default, arguments, named)
     assert set(done.values()) == {"SUCCESS"}
 
 
