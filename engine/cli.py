@@ -5,7 +5,6 @@ needed. Nothing heavy is imported here, so that `--help` and a mistake answer at
 """
 
 import argparse
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,11 +32,8 @@ def parse_command_line(
 ) -> tuple[argparse.Namespace, Sections]:
     """Add one flag per config field to a command's parser and parse `arguments`, or `sys.argv`.
 
-    Returns:
-        The command's own options, and the config fields that flags set.
-
-    Raises:
-        ConfigError: a flag is unknown, lacks its value or has one that does not fit.
+    Returns the command's own options, and the config fields that flags set; raises ConfigError for
+    a flag that is unknown, lacks its value or has one that does not fit.
     """
     options, old = argparse.Namespace(), dict[str, JsonValue]()
 
@@ -60,7 +56,7 @@ def parse_command_line(
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Settings,
-        cli_parse_args=sys.argv[1:] if arguments is None else list(arguments),
+        cli_parse_args=True if arguments is None else list(arguments),
         root_parser=parser,
         parse_args_method=parse,
         cli_avoid_json=True,
@@ -77,8 +73,7 @@ def parse_command_line(
 def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     """The format of a config file, and the fields that it sets, as it names them.
 
-    Raises:
-        ConfigError: the file is missing, is not TOML, or has a format that is not known yet.
+    Raises ConfigError for a file that is missing, no TOML, or of a format that is not known yet.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))

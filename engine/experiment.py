@@ -6,7 +6,7 @@ call goes on where an earlier one ended.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,8 +24,8 @@ from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
-from engine.report.atlas_report import AtlasFrames
-from engine.report.finish import SubmissionFrames, finish
+from engine.report.atlas_report import Atlas, AtlasFrames
+from engine.report.finish import finish
 from engine.report.summary import FoldResult, Summary, summarise
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
@@ -44,7 +44,7 @@ from engine.runtime.recorded import RecordedRuntime
 from engine.selection.scores import TemperatureChoice, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
-from engine.views.predictor import Predictor, check_runtime, open_predictor
+from engine.views.predictor import check_runtime, open_predictor
 from engine.views.store import (
     FoldState,
     ProbStoreWriter,
@@ -52,6 +52,7 @@ from engine.views.store import (
     oof_layout,
     open_store,
     predict_fold,
+    write_submission,
 )
 
 _log = logging.getLogger(__name__)
@@ -71,15 +72,8 @@ class Experiment:
 
     def task(self, fold: int) -> FoldTask:
         """What training of a fold needs."""
-        return FoldTask(
-            config=self.config,
-            dataset=self.dataset,
-            run=self.dir,
-            fold=fold,
-            training=self.folds.training(fold),
-            validation=self.folds.validation(fold),
-            config_hash=self.weights_hash,
-        )
+        frames = self.folds.training(fold), self.folds.validation(fold)
+        return FoldTask(self.config, self.dataset, self.dir, fold, *frames, self.weights_hash)
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
@@ -103,17 +97,9 @@ class Experiment:
         position = self.position(fold)
         return position is not None and position.epoch == self.config.training.epochs
 
-    def predictor(self, folds: Iterable[int]) -> Predictor:
-        """The networks of trained folds, ready to predict."""
-        return open_predictor(self.config, self.dir, list(folds), self.policy)
-
     def stage_hash(self, *parts: str) -> str:
         """Hash of what predictions are made from: training, inference settings and `parts`."""
         return stage_identity(self.config, self.weights_hash, *parts)
-
-    def fold_hashes(self) -> list[str]:
-        """Hash of each fold's weights; "untrained" for a fold without any."""
-        return fold_hashes(self.config, self.dir)
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
@@ -141,7 +127,7 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     """Check the dataset that a config names; the embedded rooms are rendered if they are not there.
 
     Frames that the source of a `device` to train on would keep are kept decoded as they are
-    checked. Raises DatasetError for faults of the dataset.
+    checked. Raises as `load_dataset`.
     """
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
@@ -195,27 +181,27 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         DatasetError: the dataset has faults.
         RuntimeError: training diverged, or a file of the run is damaged.
     """
-    start_s = time.monotonic()
+    start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
     for fold in chosen:
-        position, epochs = run.position(fold), config.training.epochs
+        position = run.position(fold)
         if position and position.epoch < epochs and not resume:
             raise ConfigError(
                 f"fold {fold} of {run_dir.root} was stopped in epoch {position.epoch + 1} of "
                 f"{epochs}; --resume continues it exactly, another --out starts afresh"
             )
     opened_s = round(time.monotonic() - start_s, 3)
-    key = run.stage_hash(*run.fold_hashes())
+    key = run.stage_hash(*fold_hashes(config, run_dir))
     if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
         _log.info("%s is complete; nothing to do", run_dir.root)
-        complete_atlas(run_dir, key, _atlas_frames(run), partial(_open_masks, run, key))
+        _complete_atlas(run, key)
         forget_progress(run_dir)
         return True
     run.write_description()
     _train_folds(run, chosen)
-    weights = run.fold_hashes()
+    weights = fold_hashes(config, run_dir)
     key = run.stage_hash(*weights)
     predicted = _predict_out_of_fold(run, weights, key)
     missing = [str(k) for k in range(config.data.folds) if k not in predicted]
@@ -245,11 +231,10 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     if run.dir.manifest.exists():
         return open_store(run.dir.oof, key).manifest.predicted
     writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
-    predicted = {
-        fold: predict_fold(partial(run.predictor, [fold]), fold, weights[fold], samples, writer)
-        for fold in range(config.data.folds)
-        if run.is_trained(fold)
-    }
+    predicted = {}
+    for fold in filter(run.is_trained, range(config.data.folds)):
+        load = partial(open_predictor, config, run.dir, [fold], run.policy)
+        predicted[fold] = predict_fold(load, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
         choice = choose_temperature(
             config.inference.temperatures,
@@ -267,33 +252,28 @@ def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s
     choice = TemperatureChoice.read(run.dir.temperature)
 
     def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        return run.predictor(range(config.data.folds)).at(choice.best).masks(test, start)
+        predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
+        return predictor.at(choice.best).masks(test, start)
 
-    results = {}
-    for fold, state in predicted.items():
-        # A fold that was not trained has one line too: the score of the weights it was given.
-        lines = checkpoint.read_metrics(run.dir.metrics(fold), max(config.training.epochs, 1))
-        best = checkpoint.best_line(lines)
-        assert best.miou is not None, "the last epoch is validated"
-        results[fold] = FoldResult(
+    results = {
+        fold: FoldResult.read(
+            run.dir.metrics(fold),
+            config.training.epochs,
             state.counts()[choice.index],
-            best.epoch,
-            best.miou,
-            sum(line.train_s for line in lines),
-            sum(line.validation_s for line in lines),
             state.elapsed_s,
         )
+        for fold, state in predicted.items()
+    }
     summary = summarise(key, config.data.classes, choice.best, results, run.folds.leakage, opened_s)
-    open_masks = partial(_open_masks, run, key)
-    finish(run.dir, summary, _atlas_frames(run), open_masks, SubmissionFrames(test, masks))
+    submission_s = write_submission(masks, test, run.dir, key)
+    finish(run.dir, summary, submission_s, _complete_atlas(run, key).elapsed_s)
 
 
-def _atlas_frames(run: Experiment) -> AtlasFrames:
-    fold_of = run.folds.fold_of.tolist()
-    return AtlasFrames(run.dataset.train.samples, fold_of, run.config.data.classes)
+def _complete_atlas(run: Experiment, key: str) -> Atlas:
+    def open_masks() -> MaskOf:
+        prob_NChw = open_store(run.dir.oof, key).prob_NChw
+        return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)
 
-
-def _open_masks(run: Experiment, key: str) -> MaskOf:
-    """The stored predictions of the training frames."""
-    prob_NChw = open_store(run.dir.oof, key).prob_NChw
-    return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)
+    samples, folds = run.dataset.train.samples, run.folds.fold_of.tolist()
+    frames = AtlasFrames(samples, folds, run.config.data.classes)
+    return complete_atlas(run.dir, key, frames, open_masks)

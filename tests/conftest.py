@@ -213,6 +213,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         from engine.experiment import open_experiment
         from engine.frames.decode import read_label
         from engine.model.network import build_network
+        from engine.rundir import fold_hashes
         from engine.selection.scores import TemperatureChoice
         from engine.views.store import ProbStoreWriter, oof_layout
 
@@ -235,7 +236,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
             prob_hwC = noise_hwC + 0.3 * np.eye(len(classes))[truth_hw]
             prob_1Chw = (prob_hwC / 1.3).transpose(2, 0, 1)[None].astype(np.float32)
             writer.write(index, prob_1Chw, int(run.folds.fold_of[index]))
-        writer.finish(1.0, run.stage_hash(*run.fold_hashes()))
+        writer.finish(1.0, run.stage_hash(*fold_hashes(config, run.dir)))
         choice = TemperatureChoice(best=1.0, index=0, chosen_by="config", scores=[])
         choice.write(run.dir.temperature)
         return run.dir

@@ -1,6 +1,7 @@
 """`summary.json`: what a run or a blend reached."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,26 @@ class FoldResult(NamedTuple):
     training_s: float
     validation_s: float
     oof_s: float
+
+    @classmethod
+    def read(
+        cls, metrics: Path, epochs: int, count_CC: NDArray[np.int64], oof_s: float
+    ) -> "FoldResult":
+        """What `metrics.jsonl` tells of the training, and what out-of-fold prediction left.
+
+        Raises:
+            ValueError: a line of the file is damaged.
+        """
+        # Not to show a finished run: it loads PyTorch.
+        from engine.training.checkpoint import best_line, read_metrics
+
+        # A fold that was not trained has one line too: the score of the weights it was given.
+        lines = read_metrics(metrics, max(epochs, 1))
+        best = best_line(lines)
+        assert best.miou is not None, "the last epoch is validated"
+        training_s = sum(line.train_s for line in lines)
+        validation_s = sum(line.validation_s for line in lines)
+        return cls(count_CC, best.epoch, best.miou, training_s, validation_s, oof_s)
 
 
 def summarise(
