@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.cli import ConfigError, to_toml
+from engine.cli import ConfigError
 from engine.config import ROOMS, Config, data_root
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import choose_source, resident_limit
-from engine.formats import FORMAT
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
@@ -29,14 +28,7 @@ from engine.report.finish import finish
 from engine.report.summary import FoldResult, Summary, summarise
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
-from engine.rundir import (
-    RunDir,
-    fold_hashes,
-    run_format,
-    stage_identity,
-    weights_identity,
-    write_text,
-)
+from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.environment import describe_environment
 from engine.runtime.progress import track_total
@@ -44,16 +36,9 @@ from engine.runtime.recorded import RecordedRuntime
 from engine.selection.scores import TemperatureChoice, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
+from engine.views import store
 from engine.views.predictor import check_runtime, open_predictor
-from engine.views.store import (
-    FoldState,
-    ProbStoreWriter,
-    forget_progress,
-    oof_layout,
-    open_store,
-    predict_fold,
-    write_submission,
-)
+from engine.views.store import FoldState
 
 _log = logging.getLogger(__name__)
 
@@ -103,9 +88,7 @@ class Experiment:
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
-        # An older folder's config says what its hashes were made of.
-        if run_format(self.dir) in (None, FORMAT):
-            write_text(self.dir.config, to_toml(self.config))
+        write_config(self.config, self.dir)
         describe_environment(self.dataset.fingerprint).write(self.dir.environment)
         self.folds.file(self.dataset.train.samples).write(self.dir.folds)
 
@@ -197,7 +180,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
         _log.info("%s is complete; nothing to do", run_dir.root)
         _complete_atlas(run, key)
-        forget_progress(run_dir)
+        store.forget_progress(run_dir)
         return True
     run.write_description()
     _train_folds(run, chosen)
@@ -229,12 +212,13 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     """Predict every trained fold's validation frames; finish the store once all are trained."""
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists():
-        return open_store(run.dir.oof, key).manifest.predicted
-    writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
+        return store.open_store(run.dir.oof, key).manifest.predicted
+    layout = store.oof_layout(config, samples, run.folds, run.stage_hash())
+    writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
     for fold in filter(run.is_trained, range(config.data.folds)):
         load = partial(open_predictor, config, run.dir, [fold], run.policy)
-        predicted[fold] = predict_fold(load, fold, weights[fold], samples, writer)
+        predicted[fold] = store.predict_fold(load, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
         choice = choose_temperature(
             config.inference.temperatures,
@@ -265,13 +249,13 @@ def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s
         for fold, state in predicted.items()
     }
     summary = summarise(key, config.data.classes, choice.best, results, run.folds.leakage, opened_s)
-    submission_s = write_submission(masks, test, run.dir, key)
+    submission_s = store.write_submission(masks, test, run.dir, key)
     finish(run.dir, summary, submission_s, _complete_atlas(run, key).elapsed_s)
 
 
 def _complete_atlas(run: Experiment, key: str) -> Atlas:
     def open_masks() -> MaskOf:
-        prob_NChw = open_store(run.dir.oof, key).prob_NChw
+        prob_NChw = store.open_store(run.dir.oof, key).prob_NChw
         return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)
 
     samples, folds = run.dataset.train.samples, run.folds.fold_of.tolist()

@@ -26,9 +26,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json
 
-from engine.cli import ConfigError, load_config, read_file
+from engine.cli import ConfigError, load_config, read_file, to_toml
 from engine.config import Config
-from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1
+from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1
 
 
 class _Name:
@@ -154,6 +154,12 @@ def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Confi
     if not run.config.exists():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     return load_config([run.config], flags, INTRODUCED)
+
+
+def write_config(config: Config, run: RunDir) -> None:
+    """Write `config.toml`; that of an older format stays: hashes were made of what it says."""
+    if run_format(run) in (None, FORMAT):
+        write_text(run.config, to_toml(config))
 
 
 def run_format(run: RunDir) -> int | None:
