@@ -35,7 +35,7 @@ def parse_command_line(
     Returns the command's own options, and the config fields that flags set; raises ConfigError for
     a flag that is unknown, lacks its value or has one that does not fit.
     """
-    options, old = argparse.Namespace(), dict[str, JsonValue]()
+    options = argparse.Namespace()
 
     def fail(message: str) -> NoReturn:
         # argparse would print the usage first: two lines a field, with the message at their end.
@@ -45,10 +45,8 @@ def parse_command_line(
         parsed, unknown = root.parse_known_args(typed)
         if unknown:
             fail(unknown_argument(unknown[0], root))
-        for name in vars(parsed).keys() & MOVED.keys():
-            old[name] = vars(parsed).pop(name)
         # The source rewrites the namespace it is given; the command's own options must survive.
-        vars(options).update(vars(parsed))
+        vars(options).update({name: vars(parsed)[name] for name in vars(parsed) if "." not in name})
         return parsed
 
     parser.error = fail  # type: ignore[method-assign]
@@ -63,11 +61,7 @@ def parse_command_line(
         cli_hide_none_type=True,
         cli_implicit_flags=True,
     )
-    flags: Sections = dict(source())
-    for name, value in old.items():
-        section, _, key = name.partition(".")
-        flags.setdefault(section, {})[key] = value
-    return options, flags
+    return options, dict(source())
 
 
 def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:

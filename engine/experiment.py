@@ -25,7 +25,7 @@ from engine.model.weights import check_source
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.finish import finish
-from engine.report.summary import FoldResult, Summary, summarise
+from engine.report.summary import Summary, summarise_run
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
@@ -62,14 +62,13 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run, now = self, self._recorded()
+        run = self
         if self.position(fold) is not None:
-            kept = kept_runtime(self.config.runtime, now, self.dir, fold)
+            kept = kept_runtime(self.config.runtime, self._recorded(), self.dir, fold)
             if kept != self.config.runtime:
                 config = self.config.model_copy(update={"runtime": kept})
                 run = replace(self, config=config, policy=set_up_device(kept))
-                now = run._recorded()
-        now.write(self.dir.runtime(fold))
+        run._recorded().write(self.dir.runtime(fold))
         return run.task(fold), run.policy
 
     def position(self, fold: int) -> checkpoint.Position | None:
@@ -233,22 +232,13 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
 def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s: float) -> None:
     """Predict the test frames, map the errors and write the summary."""
     config, test = run.config, run.dataset.test.samples
-    choice = TemperatureChoice.read(run.dir.temperature)
 
     def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        temperature = TemperatureChoice.read(run.dir.temperature).best
         predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
-        return predictor.at(choice.best).masks(test, start)
+        return predictor.at(temperature).masks(test, start)
 
-    results = {
-        fold: FoldResult.read(
-            run.dir.metrics(fold),
-            config.training.epochs,
-            state.counts()[choice.index],
-            state.elapsed_s,
-        )
-        for fold, state in predicted.items()
-    }
-    summary = summarise(key, config.data.classes, choice.best, results, run.folds.leakage, opened_s)
+    summary = summarise_run(config, run.dir, key, predicted, run.folds.leakage, opened_s)
     submission_s = store.write_submission(masks, test, run.dir, key)
     finish(run.dir, summary, submission_s, _complete_atlas(run, key).elapsed_s)
 

@@ -1,15 +1,18 @@
 """`summary.json`: what a run or a blend reached."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.rundir import Record
-from engine.selection.scores import FoldScore, OofScores
+from engine.config import Config
+from engine.rundir import Record, RunDir
+from engine.selection.scores import FoldScore, OofScores, TemperatureChoice
 from kernels.metrics import mean_iou
+
+if TYPE_CHECKING:
+    from engine.views.store import FoldState
 
 
 class Summary(Record):
@@ -40,25 +43,46 @@ class FoldResult(NamedTuple):
     validation_s: float
     oof_s: float
 
-    @classmethod
-    def read(
-        cls, metrics: Path, epochs: int, count_CC: NDArray[np.int64], oof_s: float
-    ) -> "FoldResult":
-        """What `metrics.jsonl` tells of the training, and what out-of-fold prediction left.
 
-        Raises:
-            ValueError: a line of the file is damaged.
-        """
-        # Not to show a finished run: it loads PyTorch.
-        from engine.training.checkpoint import best_line, read_metrics
+def summarise_run(
+    config: Config,
+    run: RunDir,
+    key: str,
+    predicted: Mapping[int, "FoldState"],
+    leakage: float,
+    prepare_s: float,
+) -> Summary:
+    """The summary of a run from what training and the choice of the temperature left in its folder.
 
+    Args:
+        config: the run's.
+        run: its folder.
+        key: hash of everything that the results are made from.
+        predicted: what out-of-fold prediction left of each fold.
+        leakage: see `Summary`.
+        prepare_s: seconds before the first fold.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    # Not to show a finished run: it loads PyTorch.
+    from engine.training.checkpoint import best_line, read_metrics
+
+    choice, results = TemperatureChoice.read(run.temperature), {}
+    for fold, state in predicted.items():
         # A fold that was not trained has one line too: the score of the weights it was given.
-        lines = read_metrics(metrics, max(epochs, 1))
+        lines = read_metrics(run.metrics(fold), max(config.training.epochs, 1))
         best = best_line(lines)
         assert best.miou is not None, "the last epoch is validated"
-        training_s = sum(line.train_s for line in lines)
-        validation_s = sum(line.validation_s for line in lines)
-        return cls(count_CC, best.epoch, best.miou, training_s, validation_s, oof_s)
+        results[fold] = FoldResult(
+            state.counts()[choice.index],
+            best.epoch,
+            best.miou,
+            sum(line.train_s for line in lines),
+            sum(line.validation_s for line in lines),
+            state.elapsed_s,
+        )
+    return summarise(key, config.data.classes, choice.best, results, leakage, prepare_s)
 
 
 def summarise(
