@@ -25,7 +25,7 @@ from engine.model.weights import check_source
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.finish import finish
-from engine.report.summary import Summary, summarise_run
+from engine.report.summary import Summary, summarise
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
@@ -80,10 +80,6 @@ class Experiment:
         """Whether the fold has been trained to its last epoch."""
         position = self.position(fold)
         return position is not None and position.epoch == self.config.training.epochs
-
-    def stage_hash(self, *parts: str) -> str:
-        """Hash of what predictions are made from: training, inference settings and `parts`."""
-        return stage_identity(self.config, self.weights_hash, *parts)
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
@@ -152,11 +148,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
 def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
     """Run every stage that can be run; whether the run is finished now.
 
-    Args:
-        config: the experiment.
-        run_dir: created, or continued if it holds the same experiment.
-        chosen: folds to train in this call; the later stages wait until all are trained.
-        resume: continue a fold that an earlier call left half-way.
+    A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
+    stages wait until all are. `resume` continues a fold that was stopped half-way.
 
     Raises:
         ConfigError: the run folder holds another experiment, or a stopped fold without `resume`.
@@ -175,7 +168,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
                 f"{epochs}; --resume continues it exactly, another --out starts afresh"
             )
     opened_s = round(time.monotonic() - start_s, 3)
-    key = run.stage_hash(*fold_hashes(config, run_dir))
+    key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
         _log.info("%s is complete; nothing to do", run_dir.root)
         _complete_atlas(run, key)
@@ -184,7 +177,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     run.write_description()
     _train_folds(run, chosen)
     weights = fold_hashes(config, run_dir)
-    key = run.stage_hash(*weights)
+    key = stage_identity(config, run.weights_hash, *weights)
     predicted = _predict_out_of_fold(run, weights, key)
     missing = [str(k) for k in range(config.data.folds) if k not in predicted]
     if missing:
@@ -212,7 +205,8 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists():
         return store.open_store(run.dir.oof, key).manifest.predicted
-    layout = store.oof_layout(config, samples, run.folds, run.stage_hash())
+    begun = stage_identity(config, run.weights_hash)
+    layout = store.oof_layout(config, samples, run.folds, begun)
     writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
     for fold in filter(run.is_trained, range(config.data.folds)):
@@ -238,7 +232,7 @@ def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s
         predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
         return predictor.at(temperature).masks(test, start)
 
-    summary = summarise_run(config, run.dir, key, predicted, run.folds.leakage, opened_s)
+    summary = summarise(config, run.dir, key, predicted, run.folds.leakage, opened_s)
     submission_s = store.write_submission(masks, test, run.dir, key)
     finish(run.dir, summary, submission_s, _complete_atlas(run, key).elapsed_s)
 

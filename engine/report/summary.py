@@ -1,10 +1,7 @@
 """`summary.json`: what a run or a blend reached."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from engine.config import Config
 from engine.rundir import Record, RunDir
@@ -30,21 +27,7 @@ class Summary(Record):
     """Largest resident size of the process that wrote the summary; left out before."""
 
 
-class FoldResult(NamedTuple):
-    """What training and out-of-fold prediction left of a fold."""
-
-    count_CC: NDArray[np.int64]
-    """(C, C) confusion of its validation frames at the chosen temperature."""
-    best_epoch: int
-    """The epoch that its weights are from."""
-    validation_miou: float
-    """What that epoch's validation measured."""
-    training_s: float
-    validation_s: float
-    oof_s: float
-
-
-def summarise_run(
+def summarise(
     config: Config,
     run: RunDir,
     key: str,
@@ -52,11 +35,11 @@ def summarise_run(
     leakage: float,
     prepare_s: float,
 ) -> Summary:
-    """The summary of a run from what training and the choice of the temperature left in its folder.
+    """A run's out-of-fold figures, without submission and atlas.
 
     Args:
         config: the run's.
-        run: its folder.
+        run: its folder, whose metrics and temperature are read.
         key: hash of everything that the results are made from.
         predicted: what out-of-fold prediction left of each fold.
         leakage: see `Summary`.
@@ -68,59 +51,30 @@ def summarise_run(
     # Not to show a finished run: it loads PyTorch.
     from engine.training.checkpoint import best_line, read_metrics
 
-    choice, results = TemperatureChoice.read(run.temperature), {}
-    for fold, state in predicted.items():
+    choice, counts, folds = TemperatureChoice.read(run.temperature), {}, []
+    training_s, validation_s = [], []
+    for fold, state in sorted(predicted.items()):
         # A fold that was not trained has one line too: the score of the weights it was given.
         lines = read_metrics(run.metrics(fold), max(config.training.epochs, 1))
-        best = best_line(lines)
-        assert best.miou is not None, "the last epoch is validated"
-        results[fold] = FoldResult(
-            state.counts()[choice.index],
-            best.epoch,
-            best.miou,
-            sum(line.train_s for line in lines),
-            sum(line.validation_s for line in lines),
-            state.elapsed_s,
+        best, counts[fold] = best_line(lines), state.counts()[choice.index]
+        score = FoldScore(
+            fold=fold,
+            miou=mean_iou(counts[fold]),
+            best_epoch=best.epoch,
+            validation_miou=best.miou,
         )
-    return summarise(key, config.data.classes, choice.best, results, leakage, prepare_s)
-
-
-def summarise(
-    key: str,
-    classes: Sequence[str],
-    temperature: float,
-    results: Mapping[int, FoldResult],
-    leakage: float,
-    prepare_s: float,
-) -> Summary:
-    """The run's out-of-fold figures, without submission and atlas.
-
-    Args:
-        key: hash of everything that they are made from.
-        classes: C class names.
-        temperature: the chosen one.
-        results: by fold.
-        leakage: share of validation frames with a neighbour among the fold's training frames.
-        prepare_s: seconds before the first fold.
-    """
-    counts = {fold: result.count_CC for fold, result in results.items()}
+        folds.append(score)
+        training_s.append(sum(line.train_s for line in lines))
+        validation_s.append(sum(line.validation_s for line in lines))
     return Summary(
         key=key,
-        oof=OofScores.of_folds(counts, classes, temperature),
-        folds=[
-            FoldScore(
-                fold=fold,
-                miou=mean_iou(result.count_CC),
-                best_epoch=result.best_epoch,
-                validation_miou=result.validation_miou,
-            )
-            for fold, result in sorted(results.items())
-        ],
+        oof=OofScores.of_folds(counts, config.data.classes, choice.best),
+        folds=folds,
         seconds={
             "prepare": prepare_s,
-            "training": sum(result.training_s for result in results.values()),
-            "validation": sum(result.validation_s for result in results.values()),
-            "oof": sum(result.oof_s for result in results.values()),
+            "training": sum(training_s),
+            "validation": sum(validation_s),
+            "oof": sum(state.elapsed_s for state in predicted.values()),
         },
         leakage=leakage,
     )
