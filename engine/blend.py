@@ -158,13 +158,14 @@ def _finish(
     members: Sequence["Member"], dataset: "Dataset", policy: "DevicePolicy", options: Options
 ) -> None:
     """Predict the test frames, if asked, map the errors and write the summary."""
-    from engine.report.atlas import MaskOf, stored_masks
+    from engine.report.atlas import MaskOf, complete_atlas, stored_masks
     from engine.report.atlas_report import AtlasFrames
-    from engine.report.finish import SubmissionFrames, finish
+    from engine.report.finish import finish
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
     from engine.views.masks import blend_masks
     from engine.views.predictor import open_predictor
+    from engine.views.store import write_submission
 
     out, test = RunDir(options.out), dataset.test.samples
     found = Blend.read(out.blend)
@@ -180,13 +181,13 @@ def _finish(
     def open_masks() -> MaskOf:
         return stored_masks([member.prob_NChw for member in members], found.weights, policy)
 
-    finish(
-        out,
-        Summary(key=found.key, **dict(found.summary), seconds=found.seconds, leakage=found.leakage),
-        AtlasFrames(dataset.train.samples, members[0].manifest.folds, members[0].manifest.classes),
-        open_masks,
-        SubmissionFrames(test, predict) if options.submission else None,
+    summary = Summary(
+        key=found.key, **dict(found.summary), seconds=found.seconds, leakage=found.leakage
     )
+    first = members[0].manifest
+    frames = AtlasFrames(dataset.train.samples, first.folds, first.classes)
+    submission_s = write_submission(predict, test, out, found.key) if options.submission else None
+    finish(out, summary, submission_s, complete_atlas(out, found.key, frames, open_masks).elapsed_s)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ needed. Nothing heavy is imported here, so that `--help` and a mistake answer at
 """
 
 import argparse
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,13 +32,10 @@ def parse_command_line(
 ) -> tuple[argparse.Namespace, Sections]:
     """Add one flag per config field to a command's parser and parse `arguments`, or `sys.argv`.
 
-    Returns:
-        The command's own options, and the config fields that flags set.
-
-    Raises:
-        ConfigError: a flag is unknown, lacks its value or has one that does not fit.
+    Returns the command's own options, and the config fields that flags set; raises ConfigError for
+    a flag that is unknown, lacks its value or has one that does not fit.
     """
-    options, old = argparse.Namespace(), dict[str, JsonValue]()
+    options = argparse.Namespace()
 
     def fail(message: str) -> NoReturn:
         # argparse would print the usage first: two lines a field, with the message at their end.
@@ -49,10 +45,8 @@ def parse_command_line(
         parsed, unknown = root.parse_known_args(typed)
         if unknown:
             fail(unknown_argument(unknown[0], root))
-        for name in vars(parsed).keys() & MOVED.keys():
-            old[name] = vars(parsed).pop(name)
         # The source rewrites the namespace it is given; the command's own options must survive.
-        vars(options).update(vars(parsed))
+        vars(options).update({name: vars(parsed)[name] for name in vars(parsed) if "." not in name})
         return parsed
 
     parser.error = fail  # type: ignore[method-assign]
@@ -60,25 +54,20 @@ def parse_command_line(
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     source: CliSettingsSource[Any] = CliSettingsSource(
         _Settings,
-        cli_parse_args=sys.argv[1:] if arguments is None else list(arguments),
+        cli_parse_args=True if arguments is None else list(arguments),
         root_parser=parser,
         parse_args_method=parse,
         cli_avoid_json=True,
         cli_hide_none_type=True,
         cli_implicit_flags=True,
     )
-    flags: Sections = dict(source())
-    for name, value in old.items():
-        section, _, key = name.partition(".")
-        flags.setdefault(section, {})[key] = value
-    return options, flags
+    return options, dict(source())
 
 
 def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     """The format of a config file, and the fields that it sets, as it names them.
 
-    Raises:
-        ConfigError: the file is missing, is not TOML, or has a format that is not known yet.
+    Raises ConfigError for a file that is missing, no TOML, or of a format that is not known yet.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))

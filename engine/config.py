@@ -16,9 +16,6 @@ from engine import nyuv2
 ROOMS = "rooms"
 """The `data.root` that stands for the embedded procedural dataset, kept in `data/rooms`."""
 
-_UNTRAINED = ("none", "timm")
-"""Sources of `model.weights` that leave the decoder random, as a package does."""
-
 IN_CHANNELS = {"rgb": 3, "rgbd": 4}
 """Number of channels of the network's input, by `model.input`."""
 
@@ -193,12 +190,11 @@ class InferenceConfig(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if min(self.scales) <= 0 or min(self.temperatures) <= 0:
-            raise ValueError("inference.scales and inference.temperatures must be positive")
-        if len(set(self.temperatures)) != len(self.temperatures):
-            raise ValueError(f"inference.temperatures repeat: {self.temperatures}")
-        if len(set(self.scales)) != len(self.scales):
-            raise ValueError(f"inference.scales repeat: {self.scales}")
+        for key, values in (("scales", self.scales), ("temperatures", self.temperatures)):
+            if min(values) <= 0:
+                raise ValueError(f"inference.{key} must be positive, got {values}")
+            if len(set(values)) != len(values):
+                raise ValueError(f"inference.{key} repeat: {values}")
         if self.base_hw is not None and min(self.base_hw) * min(self.scales) < 32:
             raise ValueError(
                 f"inference.base_hw {self.base_hw} at scale {min(self.scales)} is under 32 pixels"
@@ -272,7 +268,8 @@ class Config(_Section):
                 f"training.accumulate {parts} leaves {batch // parts}"
             )
         weights = self.model.weights
-        if not self.training.epochs and (weights in _UNTRAINED or weights.startswith("package:")):
+        random_decoder = weights in ("none", "timm") or weights.startswith("package:")
+        if not self.training.epochs and random_decoder:
             raise ValueError(
                 "training.epochs = 0 takes the starting weights as the fold's, and model.weights = "
                 f"{weights!r} has no trained decoder; name a file of a whole network"

@@ -6,7 +6,7 @@ call goes on where an earlier one ended.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,29 +14,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.cli import ConfigError, to_toml
+from engine.cli import ConfigError
 from engine.config import ROOMS, Config, data_root
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import choose_source, resident_limit
-from engine.formats import FORMAT
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
-from engine.report.atlas_report import AtlasFrames
-from engine.report.finish import SubmissionFrames, finish
-from engine.report.summary import FoldResult, Summary, summarise
+from engine.report.atlas_report import Atlas, AtlasFrames
+from engine.report.finish import finish
+from engine.report.summary import Summary, summarise
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
-from engine.rundir import (
-    RunDir,
-    fold_hashes,
-    run_format,
-    stage_identity,
-    weights_identity,
-    write_text,
-)
+from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.environment import describe_environment
 from engine.runtime.progress import track_total
@@ -44,15 +36,9 @@ from engine.runtime.recorded import RecordedRuntime
 from engine.selection.scores import TemperatureChoice, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
-from engine.views.predictor import Predictor, check_runtime, open_predictor
-from engine.views.store import (
-    FoldState,
-    ProbStoreWriter,
-    forget_progress,
-    oof_layout,
-    open_store,
-    predict_fold,
-)
+from engine.views import store
+from engine.views.predictor import check_runtime, open_predictor
+from engine.views.store import FoldState
 
 _log = logging.getLogger(__name__)
 
@@ -71,26 +57,18 @@ class Experiment:
 
     def task(self, fold: int) -> FoldTask:
         """What training of a fold needs."""
-        return FoldTask(
-            config=self.config,
-            dataset=self.dataset,
-            run=self.dir,
-            fold=fold,
-            training=self.folds.training(fold),
-            validation=self.folds.validation(fold),
-            config_hash=self.weights_hash,
-        )
+        frames = self.folds.training(fold), self.folds.validation(fold)
+        return FoldTask(self.config, self.dataset, self.dir, fold, *frames, self.weights_hash)
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run, now = self, self._recorded()
+        run = self
         if self.position(fold) is not None:
-            kept = kept_runtime(self.config.runtime, now, self.dir, fold)
+            kept = kept_runtime(self.config.runtime, self._recorded(), self.dir, fold)
             if kept != self.config.runtime:
                 config = self.config.model_copy(update={"runtime": kept})
                 run = replace(self, config=config, policy=set_up_device(kept))
-                now = run._recorded()
-        now.write(self.dir.runtime(fold))
+        run._recorded().write(self.dir.runtime(fold))
         return run.task(fold), run.policy
 
     def position(self, fold: int) -> checkpoint.Position | None:
@@ -103,23 +81,9 @@ class Experiment:
         position = self.position(fold)
         return position is not None and position.epoch == self.config.training.epochs
 
-    def predictor(self, folds: Iterable[int]) -> Predictor:
-        """The networks of trained folds, ready to predict."""
-        return open_predictor(self.config, self.dir, list(folds), self.policy)
-
-    def stage_hash(self, *parts: str) -> str:
-        """Hash of what predictions are made from: training, inference settings and `parts`."""
-        return stage_identity(self.config, self.weights_hash, *parts)
-
-    def fold_hashes(self) -> list[str]:
-        """Hash of each fold's weights; "untrained" for a fold without any."""
-        return fold_hashes(self.config, self.dir)
-
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
-        # An older folder's config says what its hashes were made of.
-        if run_format(self.dir) in (None, FORMAT):
-            write_text(self.dir.config, to_toml(self.config))
+        write_config(self.config, self.dir)
         describe_environment(self.dataset.fingerprint).write(self.dir.environment)
         self.folds.file(self.dataset.train.samples).write(self.dir.folds)
 
@@ -141,7 +105,7 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     """Check the dataset that a config names; the embedded rooms are rendered if they are not there.
 
     Frames that the source of a `device` to train on would keep are kept decoded as they are
-    checked. Raises DatasetError for faults of the dataset.
+    checked. Raises as `load_dataset`.
     """
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
@@ -184,39 +148,36 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
 def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
     """Run every stage that can be run; whether the run is finished now.
 
-    Args:
-        config: the experiment.
-        run_dir: created, or continued if it holds the same experiment.
-        chosen: folds to train in this call; the later stages wait until all are trained.
-        resume: continue a fold that an earlier call left half-way.
+    A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
+    stages wait until all are. `resume` continues a fold that was stopped half-way.
 
     Raises:
         ConfigError: the run folder holds another experiment, or a stopped fold without `resume`.
         DatasetError: the dataset has faults.
         RuntimeError: training diverged, or a file of the run is damaged.
     """
-    start_s = time.monotonic()
+    start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
     for fold in chosen:
-        position, epochs = run.position(fold), config.training.epochs
+        position = run.position(fold)
         if position and position.epoch < epochs and not resume:
             raise ConfigError(
                 f"fold {fold} of {run_dir.root} was stopped in epoch {position.epoch + 1} of "
                 f"{epochs}; --resume continues it exactly, another --out starts afresh"
             )
     opened_s = round(time.monotonic() - start_s, 3)
-    key = run.stage_hash(*run.fold_hashes())
+    key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
         _log.info("%s is complete; nothing to do", run_dir.root)
-        complete_atlas(run_dir, key, _atlas_frames(run), partial(_open_masks, run, key))
-        forget_progress(run_dir)
+        _complete_atlas(run, key)
+        store.forget_progress(run_dir)
         return True
     run.write_description()
     _train_folds(run, chosen)
-    weights = run.fold_hashes()
-    key = run.stage_hash(*weights)
+    weights = fold_hashes(config, run_dir)
+    key = stage_identity(config, run.weights_hash, *weights)
     predicted = _predict_out_of_fold(run, weights, key)
     missing = [str(k) for k in range(config.data.folds) if k not in predicted]
     if missing:
@@ -243,13 +204,14 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     """Predict every trained fold's validation frames; finish the store once all are trained."""
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists():
-        return open_store(run.dir.oof, key).manifest.predicted
-    writer = ProbStoreWriter(run.dir.oof, oof_layout(config, samples, run.folds, run.stage_hash()))
-    predicted = {
-        fold: predict_fold(partial(run.predictor, [fold]), fold, weights[fold], samples, writer)
-        for fold in range(config.data.folds)
-        if run.is_trained(fold)
-    }
+        return store.open_store(run.dir.oof, key).manifest.predicted
+    begun = stage_identity(config, run.weights_hash)
+    layout = store.oof_layout(config, samples, run.folds, begun)
+    writer = store.ProbStoreWriter(run.dir.oof, layout)
+    predicted = {}
+    for fold in filter(run.is_trained, range(config.data.folds)):
+        load = partial(open_predictor, config, run.dir, [fold], run.policy)
+        predicted[fold] = store.predict_fold(load, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
         choice = choose_temperature(
             config.inference.temperatures,
@@ -264,36 +226,22 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
 def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s: float) -> None:
     """Predict the test frames, map the errors and write the summary."""
     config, test = run.config, run.dataset.test.samples
-    choice = TemperatureChoice.read(run.dir.temperature)
 
     def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        return run.predictor(range(config.data.folds)).at(choice.best).masks(test, start)
+        temperature = TemperatureChoice.read(run.dir.temperature).best
+        predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
+        return predictor.at(temperature).masks(test, start)
 
-    results = {}
-    for fold, state in predicted.items():
-        # A fold that was not trained has one line too: the score of the weights it was given.
-        lines = checkpoint.read_metrics(run.dir.metrics(fold), max(config.training.epochs, 1))
-        best = checkpoint.best_line(lines)
-        assert best.miou is not None, "the last epoch is validated"
-        results[fold] = FoldResult(
-            state.counts()[choice.index],
-            best.epoch,
-            best.miou,
-            sum(line.train_s for line in lines),
-            sum(line.validation_s for line in lines),
-            state.elapsed_s,
-        )
-    summary = summarise(key, config.data.classes, choice.best, results, run.folds.leakage, opened_s)
-    open_masks = partial(_open_masks, run, key)
-    finish(run.dir, summary, _atlas_frames(run), open_masks, SubmissionFrames(test, masks))
+    summary = summarise(config, run.dir, key, predicted, run.folds.leakage, opened_s)
+    submission_s = store.write_submission(masks, test, run.dir, key)
+    finish(run.dir, summary, submission_s, _complete_atlas(run, key).elapsed_s)
 
 
-def _atlas_frames(run: Experiment) -> AtlasFrames:
-    fold_of = run.folds.fold_of.tolist()
-    return AtlasFrames(run.dataset.train.samples, fold_of, run.config.data.classes)
+def _complete_atlas(run: Experiment, key: str) -> Atlas:
+    def open_masks() -> MaskOf:
+        prob_NChw = store.open_store(run.dir.oof, key).prob_NChw
+        return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)
 
-
-def _open_masks(run: Experiment, key: str) -> MaskOf:
-    """The stored predictions of the training frames."""
-    prob_NChw = open_store(run.dir.oof, key).prob_NChw
-    return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)
+    samples, folds = run.dataset.train.samples, run.folds.fold_of.tolist()
+    frames = AtlasFrames(samples, folds, run.config.data.classes)
+    return complete_atlas(run.dir, key, frames, open_masks)

@@ -6,6 +6,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 from pydantic import JsonValue
 
@@ -76,24 +77,18 @@ def rename(sources: Sequence[Source]) -> list[Source]:
     renamed: list[Source] = []
     told = []
     for source, sections in sources:
+        others = {name: copy(values) for name, values in sections.items()}
         moved: dict[str, JsonValue] = {}
-        others: dict[str, JsonValue] = {}
-        for section, values in sections.items():
-            if not isinstance(values, dict):
-                others[section] = values
+        for name, now in MOVED.items():
+            section, _, key = name.partition(".")
+            values = others.get(section)
+            if not isinstance(values, dict) or key not in values:
                 continue
-            kept: dict[str, JsonValue] = {}
-            for key, value in values.items():
-                now = MOVED.get(f"{section}.{key}")
-                if now is None:
-                    kept[key] = value
-                    continue
-                moved[now] = value
-                told.append(f"{section}.{key} is runtime.{now} now")
-                if now == "compile":
-                    # It was one switch: "off" meant no CUDA graphs either.
-                    moved["cuda_graphs"] = "off" if value == "off" else "auto"
-            others[section] = kept
+            moved[now] = values.pop(key)
+            told.append(f"{name} is runtime.{now} now")
+            if now == "compile":
+                # It was one switch: "off" meant no CUDA graphs either.
+                moved["cuda_graphs"] = "off" if moved[now] == "off" else "auto"
         renamed += [(source, {"runtime": moved} if moved else {}), (source, others)]
     if told and not _told:
         _told.extend(dict.fromkeys(told))

@@ -50,14 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: Path) -> None:
-    """Write one mask a frame into `out`.
+    """Write one mask a frame of the folder `images` into `out`, under the same stems.
 
-    Args:
-        config: the run's.
-        run: a finished run.
-        images: folder of images, whose stems name the masks.
-        depth: folder of depth maps; used if the run's network takes depth.
-        out: created.
+    A network that takes depth finds it in the folder `depth`, None being the one beside `images`.
 
     Raises:
         DatasetError: a file cannot be used; names every such file.

@@ -1,4 +1,4 @@
-"""A run folder: its files, which appear whole or not at all, the hashes that tie them, its seal.
+"""A run folder: its files, which appear whole or not at all, and the hashes that tie them.
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
@@ -11,10 +11,7 @@ runs/NAME/
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
-
-The hashes stand in checkpoints, weights and stores, so they may never change for what exists: a
-table holds what went into them at format 1, and a field that is added later goes in only where it
-differs from the default that it was introduced with (`engine.formats.INTRODUCED`).
+The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
 
 import hashlib
@@ -29,9 +26,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json
 
-from engine.cli import ConfigError, load_config, read_file
-from engine.config import Config, data_root
-from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1
+from engine.cli import ConfigError, load_config, read_file, to_toml
+from engine.config import Config
+from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1
 
 
 class _Name:
@@ -159,6 +156,12 @@ def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Confi
     return load_config([run.config], flags, INTRODUCED)
 
 
+def write_config(config: Config, run: RunDir) -> None:
+    """Write `config.toml`; that of an older format stays: hashes were made of what it says."""
+    if run_format(run) in (None, FORMAT):
+        write_text(run.config, to_toml(config))
+
+
 def run_format(run: RunDir) -> int | None:
     """The format of a run folder, None if it has no config yet; raises as `read_file`."""
     return read_file(run.config)[0] if run.config.exists() else None
@@ -195,13 +198,10 @@ def identity(
 
 
 def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Sequence[int]) -> str:
-    """Hash of all that the trained weights of a run folder, which need not exist yet, depend on.
+    """Hash of all that trained weights depend on.
 
-    Args:
-        config: the run's.
-        run: its folder.
-        fingerprint: of the dataset.
-        fold_of: the fold that each training frame validates.
+    Beside the `config`: the `fingerprint` of the dataset and the fold that each training frame
+    validates. The `run` folder need not exist yet.
     """
     sections = ("data", "model", "training")
     return identity(config, fingerprint, ",".join(map(str, fold_of)), sections=sections, run=run)
@@ -222,33 +222,3 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def seal(config: Config, run: RunDir) -> None:
-    """Write `seal.json`: the run of this experiment is finished, and its results are whole.
-
-    The seal answers a second call without reading what the run rests on: a hash of the
-    experiment's fields and of the name, size, times and inode of every file of dataset and results.
-    """
-    write_text(run.seal, _seal(config, run))
-
-
-def is_sealed(config: Config, run: RunDir) -> bool:
-    """Whether a run of this experiment was finished here and nothing has changed since."""
-    return run.seal.exists() and run.seal.read_text("utf-8") == _seal(config, run)
-
-
-def _seal(config: Config, run: RunDir) -> str:
-    fields = config.model_dump_json(exclude={"runtime": True, "data": {"root"}})
-    digest = hashlib.sha256(fields.encode())
-    for folder, patterns in (
-        (data_root(config), ("*.csv", "*/image/*", "*/depth/*", "*/label/*")),
-        # Not its masks and profiles, which are made later.
-        (run.root, ("*", "fold*/*", "oof/*")),
-    ):
-        for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-            if path.is_file() and path != run.seal:
-                told, name = path.stat(), path.relative_to(folder).as_posix()
-                times = told.st_mtime_ns, told.st_ctime_ns
-                digest.update(f"{name} {told.st_size} {times} {told.st_ino}\n".encode())
-    return f'{{"seal": "{digest.hexdigest()}"}}\n'

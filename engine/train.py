@@ -9,7 +9,8 @@ from pathlib import Path
 from engine.cli import ConfigError, load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
-from engine.rundir import RunDir, is_sealed, seal
+from engine.report.seal import is_sealed, seal
+from engine.rundir import RunDir
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.train")

@@ -213,6 +213,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         from engine.experiment import open_experiment
         from engine.frames.decode import read_label
         from engine.model.network import build_network
+        from engine.rundir import fold_hashes, stage_identity
         from engine.selection.scores import TemperatureChoice
         from engine.views.store import ProbStoreWriter, oof_layout
 
@@ -226,7 +227,8 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
             weights = {name: part.contiguous() for name, part in network.state_dict().items()}
             save_file(weights, run.dir.best(fold))
         samples = run.dataset.train.samples
-        layout = oof_layout(config, samples, run.folds, run.stage_hash())
+        begun = stage_identity(config, run.weights_hash)
+        layout = oof_layout(config, samples, run.folds, begun)
         writer = ProbStoreWriter(run.dir.oof, replace(layout, temperatures=(1.0,)))
         rng = np.random.default_rng(seed)
         for index, sample in enumerate(samples):
@@ -235,7 +237,8 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
             prob_hwC = noise_hwC + 0.3 * np.eye(len(classes))[truth_hw]
             prob_1Chw = (prob_hwC / 1.3).transpose(2, 0, 1)[None].astype(np.float32)
             writer.write(index, prob_1Chw, int(run.folds.fold_of[index]))
-        writer.finish(1.0, run.stage_hash(*run.fold_hashes()))
+        key = stage_identity(config, run.weights_hash, *fold_hashes(config, run.dir))
+        writer.finish(1.0, key)
         choice = TemperatureChoice(best=1.0, index=0, chosen_by="config", scores=[])
         choice.write(run.dir.temperature)
         return run.dir

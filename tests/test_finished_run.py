@@ -13,7 +13,8 @@ import pytest
 from engine import train
 from engine.cli import load_config
 from engine.config import Config
-from engine.rundir import RunDir, is_sealed
+from engine.report.seal import is_sealed
+from engine.rundir import RunDir
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 

@@ -10,16 +10,19 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from heapq import nlargest, nsmallest
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.decode import Sample
 from engine.nyuv2 import IGNORE_INDEX, MILLIMETRES_PER_METRE
 from engine.rundir import Record
 from engine.selection.scores import Counts, Figure, Groups, Scores, by_class, group_of
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
+
+if TYPE_CHECKING:
+    # A finished run is shown without loading PyTorch, which decoding does.
+    from engine.frames.decode import Sample
 
 WORST_FRAMES = 12
 """Number of frames on the contact sheet: what one looks at in a minute."""
@@ -235,7 +238,7 @@ class Atlas(Scores):
 class AtlasFrames(NamedTuple):
     """The N labelled frames that an atlas is of, the fold of each, and the C class names."""
 
-    samples: Sequence[Sample]
+    samples: Sequence["Sample"]
     fold_of: Sequence[int]
     classes: Sequence[str]
 

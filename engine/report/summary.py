@@ -1,14 +1,15 @@
 """`summary.json`: what a run or a blend reached."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engine.rundir import Record
-from engine.selection.scores import FoldScore, OofScores
+from engine.config import Config
+from engine.rundir import Record, RunDir
+from engine.selection.scores import FoldScore, OofScores, TemperatureChoice
 from kernels.metrics import mean_iou
+
+if TYPE_CHECKING:
+    from engine.views.store import FoldState
 
 
 class Summary(Record):
@@ -26,56 +27,54 @@ class Summary(Record):
     """Largest resident size of the process that wrote the summary; left out before."""
 
 
-class FoldResult(NamedTuple):
-    """What training and out-of-fold prediction left of a fold."""
-
-    count_CC: NDArray[np.int64]
-    """(C, C) confusion of its validation frames at the chosen temperature."""
-    best_epoch: int
-    """The epoch that its weights are from."""
-    validation_miou: float
-    """What that epoch's validation measured."""
-    training_s: float
-    validation_s: float
-    oof_s: float
-
-
 def summarise(
+    config: Config,
+    run: RunDir,
     key: str,
-    classes: Sequence[str],
-    temperature: float,
-    results: Mapping[int, FoldResult],
+    predicted: Mapping[int, "FoldState"],
     leakage: float,
     prepare_s: float,
 ) -> Summary:
-    """The run's out-of-fold figures, without submission and atlas.
+    """A run's out-of-fold figures, without submission and atlas.
 
     Args:
-        key: hash of everything that they are made from.
-        classes: C class names.
-        temperature: the chosen one.
-        results: by fold.
-        leakage: share of validation frames with a neighbour among the fold's training frames.
+        config: the run's.
+        run: its folder, whose metrics and temperature are read.
+        key: hash of everything that the results are made from.
+        predicted: what out-of-fold prediction left of each fold.
+        leakage: see `Summary`.
         prepare_s: seconds before the first fold.
+
+    Raises:
+        ValueError: a file is damaged.
     """
-    counts = {fold: result.count_CC for fold, result in results.items()}
+    # Not to show a finished run: it loads PyTorch.
+    from engine.training.checkpoint import best_line, read_metrics
+
+    choice, counts, folds = TemperatureChoice.read(run.temperature), {}, []
+    training_s, validation_s = [], []
+    for fold, state in sorted(predicted.items()):
+        # A fold that was not trained has one line too: the score of the weights it was given.
+        lines = read_metrics(run.metrics(fold), max(config.training.epochs, 1))
+        best, counts[fold] = best_line(lines), state.counts()[choice.index]
+        score = FoldScore(
+            fold=fold,
+            miou=mean_iou(counts[fold]),
+            best_epoch=best.epoch,
+            validation_miou=best.miou,
+        )
+        folds.append(score)
+        training_s.append(sum(line.train_s for line in lines))
+        validation_s.append(sum(line.validation_s for line in lines))
     return Summary(
         key=key,
-        oof=OofScores.of_folds(counts, classes, temperature),
-        folds=[
-            FoldScore(
-                fold=fold,
-                miou=mean_iou(result.count_CC),
-                best_epoch=result.best_epoch,
-                validation_miou=result.validation_miou,
-            )
-            for fold, result in sorted(results.items())
-        ],
+        oof=OofScores.of_folds(counts, config.data.classes, choice.best),
+        folds=folds,
         seconds={
             "prepare": prepare_s,
-            "training": sum(result.training_s for result in results.values()),
-            "validation": sum(result.validation_s for result in results.values()),
-            "oof": sum(result.oof_s for result in results.values()),
+            "training": sum(training_s),
+            "validation": sum(validation_s),
+            "oof": sum(state.elapsed_s for state in predicted.values()),
         },
         leakage=leakage,
     )

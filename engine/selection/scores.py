@@ -5,16 +5,17 @@ Axes: C class (truth by prediction), F folds, T temperatures, N frames.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from engine.data.folds import contiguous_blocks
-from engine.frames.decode import Sample
 from engine.rundir import Record
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
+
+if TYPE_CHECKING:
+    from engine.frames.decode import Sample
 
 FRAMES_PER_BLOCK = 20
 """Frames of a group where no scenes are known: blocks of neighbours stand for frames that depend on
@@ -140,12 +141,15 @@ def by_class(classes: Sequence[str], value_C: NDArray[np.float64]) -> dict[str, 
     return dict(zip(classes, value_C.tolist(), strict=True))
 
 
-def group_of(samples: Sequence[Sample]) -> Groups:
+def group_of(samples: Sequence["Sample"]) -> Groups:
     """The scenes if every one of N >= 1 frames has one, else blocks of about `FRAMES_PER_BLOCK`.
 
     Blocks are contiguous in the given order, by stem, and cut at gaps in its numbering where there
     are any. Groups do not depend on the folds, so that runs with any folds have the same.
     """
+    # Not to show a finished run: it loads PyTorch.
+    from engine.data.folds import contiguous_blocks
+
     scenes = [sample.scene for sample in samples if sample.scene is not None]
     if len(scenes) == len(samples):
         kind, of_N = "scene", np.unique(scenes, return_inverse=True)[1]

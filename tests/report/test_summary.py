@@ -4,21 +4,29 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
+from engine.config import Config
 from engine.report.show import summary_tables
-from engine.report.summary import FoldResult, Summary, summarise
+from engine.report.summary import Summary, summarise
+from engine.rundir import RunDir
 from engine.selection.scores import TemperatureChoice, TemperatureScore
+from engine.training.checkpoint import EpochLine, write_metrics
+from engine.views.store import FoldState
 
 CLASSES = ("floor", "wall", "window")
 
 # Fold 0 is perfect on two classes; fold 1 is not, and no fold has a window.
-RESULTS = {
-    0: FoldResult(np.array([[8, 0, 0], [0, 4, 0], [0, 0, 0]]), 2, 0.4, 6.0, 1.5, 1.5),
-    1: FoldResult(np.array([[4, 4, 0], [0, 4, 0], [0, 0, 0]]), 3, 0.2, 2.0, 0.5, 2.0),
-}
+COUNTS = [[[8, 0, 0], [0, 4, 0], [0, 0, 0]], [[4, 4, 0], [0, 4, 0], [0, 0, 0]]]
+OTHERS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+"""What was counted at the temperature that was not chosen."""
+
+# Of three epochs' mIoU, fold 0 is best in the second and fold 1 in the third.
+MIOU = [[0.3, 0.4, 0.1], [0.1, 0.1, 0.2]]
+TRAIN_S = [[1.0, 2.0, 3.0], [0.5, 0.5, 1.0]]
+VALIDATION_S = [[0.5, 0.5, 0.5], [0.25, 0.25, 0.0]]
+OOF_S = [1.5, 2.0]
 CHOICE = TemperatureChoice(
     best=1.0,
     index=1,
@@ -30,9 +38,33 @@ CHOICE = TemperatureChoice(
 )
 
 
+def summary_of(run: RunDir, folds: dict[int, int]) -> Summary:
+    """Of a run whose folds, the keys, are like those of the constants, the values."""
+    CHOICE.write(run.temperature)
+    predicted = {}
+    for fold, like in folds.items():
+        columns = enumerate(
+            zip(MIOU[like], TRAIN_S[like], VALIDATION_S[like], strict=True), start=1
+        )
+        lines = [
+            EpochLine(epoch=epoch, miou=miou, train_s=train_s, validation_s=validation_s)
+            for epoch, (miou, train_s, validation_s) in columns
+        ]
+        # An epoch that the checkpoint does not have behind it counts nothing.
+        late = EpochLine(epoch=4, miou=0.9, train_s=100.0, validation_s=100.0)
+        write_metrics(run.metrics(fold), [*lines, late])
+        predicted[fold] = FoldState(
+            weights="", done=1, elapsed_s=OOF_S[like], confusion=[OTHERS, COUNTS[like]]
+        )
+    config = Config.model_validate(
+        {"data": {"classes": CLASSES, "small_classes": ()}, "training": {"epochs": 3}}
+    )
+    return summarise(config, run, "key", predicted, 0.125, 3.0)
+
+
 @pytest.fixture
-def summary() -> Summary:
-    return summarise("key", CLASSES, CHOICE.best, RESULTS, 0.125, 3.0)
+def summary(tmp_path: Path) -> Summary:
+    return summary_of(RunDir(tmp_path / "run"), {0: 0, 1: 1})
 
 
 def test_the_figures_are_those_of_the_counts_summed_over_folds(summary: Summary) -> None:
@@ -68,9 +100,8 @@ def test_it_is_json_without_nan_and_without_what_is_not_known_yet(
     assert Summary.read(tmp_path / "summary.json") == summary
 
 
-def test_folds_are_listed_by_number() -> None:
-    results = dict.fromkeys((10, 9, 2), RESULTS[0])
-    summary = summarise("key", CLASSES, 1.0, results, 0.0, 0.0)
+def test_folds_are_listed_by_number(tmp_path: Path) -> None:
+    summary = summary_of(RunDir(tmp_path), dict.fromkeys((10, 9, 2), 0))
     assert [fold.fold for fold in summary.folds] == [2, 9, 10]
 
 
