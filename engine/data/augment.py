@@ -1,22 +1,19 @@
 """The augmentation as a table of numbers: every draw is a pure function of (seed, epoch, sample).
 
-The random numbers come from Philox, a counter-based generator (Salmon et al., "Parallel Random
-Numbers: As Easy as 1, 2, 3", SC 2011): the seed is its key, (epoch, sample, stream) its counter.
-There is no state to save, so a resumed run goes on with the same draws, and a row does not depend
-on the batch it is in.
+The numbers come from Philox, a counter-based generator (Salmon et al., "Parallel Random Numbers: As
+Easy as 1, 2, 3", SC 2011): the seed is its key, (epoch, sample, stream) its counter. There is no
+state to save: a resumed run goes on with the same draws, whatever batch a row is in.
 
-Resizing a frame to `input_hw`, scaling it, cropping it and mirroring it are one box in the frame's
-own pixels, hence one resampling. Output pixel i of a side of n samples the frame at
-`start + (i + 0.5) * length / n` (pixel centres are at halves), mirrored afterwards.
+Resizing, scaling, cropping and mirroring a frame are one box in its own pixels, hence one
+resampling. Output pixel i of a side of n samples the frame at `start + (i + 0.5) * length / n`
+(pixel centres are at halves), mirrored afterwards. Boxes lie on a binary grid so that each of these
+positions is exact in float32 and never a whole number: whichever arithmetic a source has, it picks
+the same nearest pixel.
 
-Boxes lie on a binary grid (`_grid_units`) so that each of these positions is exact in float32 and
-never a whole number: whichever arithmetic a source has, it picks the same nearest pixel.
-
-B: rows of a batch. N: samples of a split. K: kept small-class pixels of a frame.
-H W: pixels of the crop.
+B: rows of a batch. N: samples of a split. K: kept small-class pixels of a frame. R: random numbers
+of a row.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,16 +68,13 @@ class Draws:
     def __len__(self) -> int:
         return len(self.table_B8)
 
-    def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(self.table_B8[rows])
-
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order in which an epoch, from 0, visits the (N,) samples `index`: a permutation of it.
 
     Depends on nothing but the arguments; 0 <= seed < 2**128.
     """
-    keys = _philox(seed, epoch, 0, _ORDER_STREAM).random_raw(len(index))
+    keys = _random_bits(seed, epoch, 0, _ORDER_STREAM, len(index))
     return index[np.argsort(keys, kind="stable")]
 
 
@@ -104,12 +98,9 @@ def draw(
         config: sizes, limits and probabilities.
         seed: of the run, 0 <= seed < 2**128.
         epoch: from 0.
-        index: (B,) int64 samples, each within [0, N).
-        hw: (N, 2) int64 height and width of every frame of the split.
+        index: (B,) the samples; row b of the result depends on no other of them.
+        hw: (N, 2) height and width of every frame of the split.
         small_pixels: N arrays (K, 2), row and column in the frame; K may be 0.
-
-    Returns:
-        B rows; row b depends on the config, `seed`, `epoch` and `index[b]` only, not on the rest.
 
     Raises:
         ValueError: `hw` and `small_pixels` differ in length, or a sample is out of range.
@@ -118,79 +109,72 @@ def draw(
         raise ValueError(f"{len(hw)} frame sizes do not fit {len(small_pixels)} pixel lists")
     if len(index) and not 0 <= index.min() <= index.max() < len(hw):
         raise ValueError(f"samples must be in [0, {len(hw)}), got {index.min()}..{index.max()}")
-    table = np.empty((len(index), 8))
+    # Each use has its place among the row's numbers, whatever the others come to: a config with
+    # another probability moves nothing but what it decides.
+    u_RB = _uniform(seed, epoch, index).T
+    centre_B2 = np.full((len(index), 2), np.nan)
     for row, sample in enumerate(index.tolist()):
-        # Each use has its place among the row's numbers, whatever the others come to: a config with
-        # another probability moves nothing but what it decides.
-        u = _uniform(seed, epoch, sample)
-        scale = 1.0 + config.scale_limit * (2 * u[1] - 1) if u[0] < config.scale_p else 1.0
-        pixels, centre = small_pixels[sample], None
-        if u[2] < config.class_aware_p and len(pixels):
-            centre = pixels[int(u[3] * len(pixels))]
-        box = _box(config, hw[sample], scale, centre, (u[4], u[5]))
-        gain, shift = 1.0, 0.0
-        if u[7] < config.jitter_p:
-            gain += config.contrast * (2 * u[8] - 1)
-            shift += config.brightness * (2 * u[9] - 1)
-        # Every source computes the light in float32.
-        light = np.float32(gain), np.float32(shift)
-        table[row] = sample, *box, u[6] < config.flip_p, *light
-    return Draws(table)
+        pixels = small_pixels[sample]
+        if u_RB[2, row] < config.class_aware_p and len(pixels):
+            centre_B2[row] = pixels[int(u_RB[3, row] * len(pixels))] + 0.5
+    scale_B = 1.0 + (u_RB[0] < config.scale_p) * config.scale_limit * (2 * u_RB[1] - 1)
+    box_B4 = _boxes(config, hw[index], scale_B[:, None], centre_B2, u_RB[4:6].T)
+    lit_B = u_RB[7] < config.jitter_p
+    gain_B = 1.0 + lit_B * config.contrast * (2 * u_RB[8] - 1)
+    shift_B = 0.0 + lit_B * config.brightness * (2 * u_RB[9] - 1)
+    # Every source computes the light in float32.
+    light_B2 = np.stack([gain_B, shift_B], axis=1).astype(np.float32)
+    return Draws(np.column_stack([index, box_B4, u_RB[6] < config.flip_p, light_B2]))
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
     """Draws that show each sample of `index` whole and as it is; arguments as of `draw`.
 
-    Their boxes are the frames, off the grid of `draw`: where a position falls between two pixels,
-    sources may choose either for depth and label.
+    Their boxes are off the grid: where a position falls between two pixels, sources may choose
+    either for depth and label.
     """
     zero = np.zeros(len(index))
     return Draws(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
 
 
-def _box(
+def _boxes(
     config: DataConfig,
-    hw: NDArray[np.int64],
-    scale: float,
-    centre: NDArray[np.int32] | None,
-    u: tuple[float, float],
-) -> tuple[float, float, float, float]:
-    """Top, left, height, width in pixels of a frame of size `hw`, on its grid."""
-    units = _grid_units(hw)
-    spans = []
-    for axis in (0, 1):
-        side = int(hw[axis])
-        # A step of four units and a start on an odd unit make every position an odd unit.
-        step = side / (config.input_hw[axis] * scale)
-        step = max(1, round(step * units / 4)) * 4 / units
-        length = step * config.crop_hw[axis]
-        low, high = min(0.0, side - length), max(0.0, side - length)
-        if centre is None:
-            # A crop larger than the frame starts at or before it: what lies outside is ignored.
-            start = low + u[axis] * (high - low)
-        else:
-            start = min(max(centre[axis] + 0.5 - length / 2, low), high)
-        spans.append(((2 * math.floor(start * units / 2) + 1) / units, length))
-    (top, height), (left, width) = spans
-    return top, left, height, width
+    hw_B2: NDArray[np.int64],
+    scale_B1: NDArray[np.float64],
+    centre_B2: NDArray[np.float64],
+    u_B2: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(B, 4) boxes on the grids of their frames, around a centre or, where it is NaN, anywhere."""
+    # Units a pixel of the grid: 4096 for frames to 2048 pixels a side, halved for each doubling. A
+    # position within twice the side then takes at most 24 bits, which float32 holds exactly.
+    doublings_B1 = np.frexp((hw_B2.max(axis=1, keepdims=True) - 1) // 2048)[1]
+    units_B1 = np.ldexp(1.0, 12 - doublings_B1)
+    # A step of four units and a start on an odd unit make every position an odd unit.
+    step_B2 = hw_B2 / (np.array(config.input_hw) * scale_B1)
+    step_B2 = np.maximum(1, np.round(step_B2 * units_B1 / 4)) * 4 / units_B1
+    length_B2 = step_B2 * config.crop_hw
+    # A crop larger than the frame starts at or before it: what lies outside is ignored.
+    room_B2 = hw_B2 - length_B2
+    low_B2, high_B2 = np.minimum(0.0, room_B2), np.maximum(0.0, room_B2)
+    start_B2 = np.where(
+        np.isnan(centre_B2),
+        low_B2 + u_B2 * (high_B2 - low_B2),
+        np.clip(centre_B2 - length_B2 / 2, low_B2, high_B2),
+    )
+    start_B2 = (2 * np.floor(start_B2 * units_B1 / 2) + 1) / units_B1
+    return np.hstack([start_B2, length_B2])
 
 
-def _grid_units(hw: NDArray[np.int64]) -> float:
-    """Units per pixel of the grid that boxes in a frame of size `hw` lie on.
-
-    4096 for frames to 2048 pixels a side, halved for each doubling: a position within twice the
-    side then takes at most 24 bits, which float32 holds exactly.
-    """
-    return 2.0 ** (12 - max(0, math.ceil(math.log2(int(max(hw)) / 2048))))
-
-
-def _uniform(seed: int, epoch: int, sample: int) -> list[float]:
-    """Numbers in [0, 1) of one row; raw bits, because NumPy may change its distributions."""
-    raw = _philox(seed, epoch, sample, _ROW_STREAM).random_raw(_NUMBERS_PER_ROW)
-    numbers: list[float] = ((raw >> np.uint64(11)) * 2.0**-53).tolist()
-    return numbers
+def _uniform(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(B, R) numbers in [0, 1); made of raw bits, because NumPy may change its distributions."""
+    bits = [
+        _random_bits(seed, epoch, sample, _ROW_STREAM, _NUMBERS_PER_ROW)
+        for sample in index.tolist()
+    ]
+    return (np.array(bits, np.uint64).reshape(-1, _NUMBERS_PER_ROW) >> np.uint64(11)) * 2.0**-53
 
 
-def _philox(seed: int, epoch: int, sample: int, stream: int) -> np.random.Philox:
+def _random_bits(seed: int, epoch: int, sample: int, stream: int, count: int) -> NDArray[np.uint64]:
     # The lowest word counts the blocks within a stream and is left to the generator.
-    return np.random.Philox(key=seed, counter=np.array([0, stream, sample, epoch], dtype=np.uint64))
+    counter = np.array([0, stream, sample, epoch], np.uint64)
+    return np.random.Philox(key=seed, counter=counter).random_raw(count)

@@ -5,7 +5,7 @@ The resident source has all of this in one kernel, `kernels.crop_resize`.
 B: rows of a batch. C: channels. H W: pixels of the crop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import nyuv2
+from engine.config import RuntimeConfig
 from engine.data.augment import Draws
 from engine.data.inputs import InputSpec
 from engine.data.sources import Batch, Source
+from engine.frames.cache import GIB
 from engine.frames.decode import Sample
 
 
@@ -87,35 +89,38 @@ class FileSource:
         return in_rows_BH, (columns_BW >= 0) & (columns_BW < hw_B2[:, 1:])
 
 
-def choose_file_source(kind: str, why: str) -> tuple[str, str]:
-    """Which source runs, and why, where `resident` does not; see `choose_source`."""
+def choose_file_source(
+    runtime: RuntimeConfig, device: torch.device, need: int, limit: int
+) -> tuple[str, str]:
+    """Which source runs, and why, where frames of `need` bytes cannot stay within `limit`."""
+    kind, why = runtime.source, "as configured"
     missing = "" if kind == "torch" else _dali_fault()
-    if kind == "auto" and missing:
-        return "torch", f"{why}; DALI cannot be imported: {missing}"
+    if kind == "auto":
+        share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
+        share = "runtime.memory_gib" if runtime.memory_gib else share
+        why = f"{need / GIB:.1f} GiB of decoded frames exceed {limit / GIB:.1f} GiB, {share}"
+        if missing:
+            return "torch", f"{why}; DALI cannot be imported: {missing}"
+        return "dali", f"{why}; DALI is installed"
     if missing:
         raise RuntimeError(
             f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
             "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
         )
-    return ("dali", f"{why}; DALI is installed") if kind == "auto" else (kind, why)
+    return kind, why
 
 
-def make_file_source(
+def file_source(
     kind: str,
-    samples: Sequence[Sample],
-    crop_hw: tuple[int, int],
-    spec: InputSpec,
-    device: torch.device,
-    workers: int,
-) -> Source:
-    """The source of a kind that `choose_file_source` returns."""
+) -> Callable[[Sequence[Sample], tuple[int, int], InputSpec, torch.device, int], Source]:
+    """What makes a source of a kind that `choose_file_source` returns: see `FileSource`."""
     if kind == "torch":
         from engine.data.torch_source import TorchSource
 
-        return TorchSource(samples, crop_hw, spec, device, workers)
+        return TorchSource
     from engine.data.dali_source import DaliSource
 
-    return DaliSource(samples, crop_hw, spec, device, workers)
+    return DaliSource
 
 
 def sample_positions(

@@ -1,7 +1,4 @@
-"""What a network sees of a frame: how its channels are made from pixels and depth.
-
-B: images. C: channels. H W: pixels.
-"""
+"""What a network sees of a frame: how channels are made. B: images. C: channels. H W: pixels."""
 
 import json
 from collections.abc import Callable
@@ -23,16 +20,12 @@ CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The affine map that an encoder was pretrained with: (x - mean) / std, x in 0..255.
-
-    Raises:
-        ValueError: a deviation is not positive.
-    """
+    """The affine map that an encoder was pretrained with: (x - mean) / std, x in 0..255."""
 
     mean: tuple[float, float, float]
     """Of R, G, B, in units of 0..255."""
     std: tuple[float, float, float]
-    """Likewise; positive."""
+    """Likewise; ValueError unless positive."""
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
@@ -40,10 +33,7 @@ class Normalisation:
 
 
 def read_normalisation(path: Path) -> Normalisation | None:
-    """What the weights in a file of `engine.train` were trained with.
-
-    None if the file is not there, not ours, or does not say.
-    """
+    """What the weights in a file of `engine.train` were trained with; None if it does not say."""
     try:
         with safe_open(path, framework="np") as file:
             written = json.loads((file.metadata() or {}).get("roomsmith", "{}"))
@@ -51,7 +41,7 @@ def read_normalisation(path: Path) -> Normalisation | None:
         return None
     if "mean" not in written:
         return None
-    return Normalisation(mean=tuple(written["mean"]), std=tuple(written["std"]))
+    return Normalisation(tuple(written["mean"]), tuple(written["std"]))
 
 
 Derived = Callable[[Tensor, Tensor], Tensor]
@@ -63,11 +53,7 @@ DERIVED: dict[str, tuple[Derived, ...]] = {"rgb": (), "rgbd": ()}
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a network.
-
-    Raises:
-        ValueError: there are neither 3 nor 4 channels.
-    """
+    """The input of a network; ValueError if there are neither 3 nor 4 channels."""
 
     channels: int
     """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
@@ -102,23 +88,12 @@ class InputSpec:
 def crop_frames(
     frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
 ) -> Crops:
-    """Float32 crops of frames, on their device; does not wait for it.
-
-    Args:
-        frames: on any device.
-        draws: B rows; `Draws.index` counts in `frames`.
-        crop_hw: size of the crops, pixels.
-        spec: of the network's input.
-        crop: the operation.
+    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it.
 
     Raises:
-        ValueError: four channels without depth, or a sample out of range.
+        ValueError: four channels without depth, or, on a CPU, a sample out of range.
     """
-    count, device, rgb = len(frames.offset_N), frames.image_P3.device, spec.normalisation
-    if len(draws) and not 0 <= draws.index.min() <= draws.index.max() < count:
-        raise ValueError(
-            f"samples must be in [0, {count}), got {draws.index.min()}..{draws.index.max()}"
-        )
+    device, rgb = frames.image_P3.device, spec.normalisation
     draw_B8 = torch.from_numpy(draws.table_B8)
     if device.type == "cuda":  # from pinned memory the copy does not stop the host
         draw_B8 = draw_B8.pin_memory()

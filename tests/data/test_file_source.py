@@ -1,4 +1,4 @@
-"""Crops to a batch: light, what lies outside of the frame, and the parts of a batch."""
+"""Crops to a batch: light, and what lies outside of the frame."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import torch
 from engine.data.augment import Draws
 from engine.data.file_source import FileSource
 from engine.data.inputs import InputSpec, Normalisation
-from engine.data.sources import Batch
 from engine.frames.decode import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
@@ -66,17 +65,3 @@ def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)
-
-
-@pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (4, [2, 2, 1]), (9, [1] * 5)])
-def test_parts_of_a_batch_are_its_rows_in_order(count: int, sizes: list[int]) -> None:
-    rows = torch.arange(5)[:, None, None].expand(5, 2, 3)
-    image = torch.randn(5, 4, 2, 3).contiguous(memory_format=torch.channels_last)
-    parts = Batch(image, rows.float(), rows.byte(), np.arange(5)).parts(count)
-    assert [len(part.index) for part in parts] == sizes
-    assert torch.equal(torch.cat([part.image_BCHW for part in parts]), image)
-    for part in parts:
-        assert part.image_BCHW.is_contiguous(memory_format=torch.channels_last)
-        for row, number in enumerate(part.index):
-            assert (part.depth_BHW[row] == number).all()
-            assert (part.label_BHW[row] == number).all()
