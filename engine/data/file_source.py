@@ -5,7 +5,7 @@ The resident source has all of this in one kernel, `kernels.crop_resize`.
 B: rows of a batch. C: channels. H W: pixels of the crop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +32,7 @@ class FileSource:
     device: torch.device
     workers: int
 
-    def finish(
-        self,
-        draws: Draws,
-        image_BCHW: Tensor,
-        depth_BHW: Tensor | None,
-        label_BHW: Tensor | None,
-    ) -> Batch:
+    def finish(self, draws: Draws, crops: Mapping[str, Tensor]) -> Batch:
         """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
 
         A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
@@ -47,9 +41,8 @@ class FileSource:
 
         Args:
             draws: B rows that the crops were made by.
-            image_BCHW: (B, 3, H, W) float32 in 0..255, on the source's device as the others.
-            depth_BHW: (B, H, W) uint16 millimetres, 0 = missing; None = all missing.
-            label_BHW: (B, H, W) uint8; None = all ignored.
+            crops: on the source's device: "image" (B, 3, H, W) float32 in 0..255; "depth"
+                (B, H, W) uint16 millimetres, 0 = missing, if any; "label" (B, H, W) uint8, if any.
 
         Returns:
             The batch, in new tensors: the crops may be overwritten afterwards.
@@ -60,26 +53,22 @@ class FileSource:
         inside = torch.from_numpy(in_rows_BH[:, :, None] & in_columns_BW[:, None, :])
         inside_BHW = inside.to(device, non_blocking=True)
         metres_BHW = torch.zeros(inside_BHW.shape, device=device)
-        if depth_BHW is not None:
+        if "depth" in crops:
             # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
             units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
-            metres_BHW = torch.where(inside_BHW, depth_BHW.float() / units, 0.0)
-        if label_BHW is None:
-            label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
+            metres_BHW = torch.where(inside_BHW, crops["depth"].float() / units, 0.0)
+        label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
+        if "label" in crops:
+            label_BHW = torch.where(inside_BHW, crops["label"], label_BHW)
         gain_B111, shift_B111 = (
             torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
             for numbers in (draws.light[:, 0], 255 * draws.light[:, 1])
         )
-        lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
+        lit_BCHW = (crops["image"] * gain_B111 + shift_B111).clamp(0, 255)
         input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
-        return Batch(
-            torch.where(inside_BHW[:, None], input_BCHW, 0.0).contiguous(
-                memory_format=torch.channels_last
-            ),
-            metres_BHW,
-            torch.where(inside_BHW, label_BHW, nyuv2.IGNORE_INDEX),
-            draws.index,
-        )
+        input_BCHW = torch.where(inside_BHW[:, None], input_BCHW, 0.0)
+        input_BCHW = input_BCHW.contiguous(memory_format=torch.channels_last)
+        return Batch(input_BCHW, metres_BHW, label_BHW, draws.index)
 
     def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""
@@ -159,14 +148,11 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Ten
         for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
     ]
     if spec.has_depth:
-        channels.append(_inverse_depth(depth_BHW, *spec.depth_range_m))
+        near_m, far_m = spec.depth_range_m
+        near, far = 1 / near_m, 1 / far_m
+        inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
+        channels.append(torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0))
     return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
-
-
-def _inverse_depth(depth_BHW: Tensor, near_m: float, far_m: float) -> Tensor:
-    far, near = 1 / far_m, 1 / near_m
-    inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
-    return torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0)
 
 
 def _dali_fault() -> str:

@@ -30,9 +30,11 @@ def finished(
     """Constant crops of 4 x 4 pixels from a frame of 4 x 6."""
     batch = source_of(4, spec).finish(
         draws,
-        torch.full((1, 3, 4, 4), image),
-        torch.full((1, 4, 4), 2000, dtype=torch.uint16),
-        torch.full((1, 4, 4), 5, dtype=torch.uint8),
+        {
+            "image": torch.full((1, 3, 4, 4), image),
+            "depth": torch.full((1, 4, 4), 2000, dtype=torch.uint16),
+            "label": torch.full((1, 4, 4), 5, dtype=torch.uint8),
+        },
     )
     assert batch.image_BCHW.is_contiguous(memory_format=torch.channels_last)
     return batch.image_BCHW[0], batch.depth_BHW[0], batch.label_BHW[0]
@@ -61,7 +63,7 @@ def test_light_is_applied_in_0_to_255_and_clipped_there() -> None:
 
 def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
     image = torch.zeros(1, 3, 2, 2)
-    batch = source_of(2, RGB).finish(draws_of([0, 0, 2, 2]), image, None, None)
+    batch = source_of(2, RGB).finish(draws_of([0, 0, 2, 2]), {"image": image})
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)
