@@ -31,14 +31,10 @@ _NUMBERS_PER_ROW = 10
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows.
-
-    Raises:
-        ValueError: the table has another shape.
-    """
+    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
 
     table_B8: NDArray[np.float64]
-    """(B, 8) in the order of `kernels.crop_resize.DRAW_COLUMNS`."""
+    """(B, 8) in the order of `kernels.crop_resize.DRAW_COLUMNS`; ValueError for other shapes."""
 
     def __post_init__(self) -> None:
         if self.table_B8.shape[1:] != (8,):
@@ -70,10 +66,7 @@ class Draws:
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order in which an epoch, from 0, visits the (N,) samples `index`: a permutation of it.
-
-    Depends on nothing but the arguments; 0 <= seed < 2**128.
-    """
+    """The order, a permutation of `index` (N,), in which an epoch, from 0, visits these samples."""
     keys = _random_bits(seed, epoch, 0, _ORDER_STREAM, len(index))
     return index[np.argsort(keys, kind="stable")]
 

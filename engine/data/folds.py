@@ -24,13 +24,11 @@ _NO_NUMBER = -2
 
 
 class FoldsFile(Record):
-    """`folds.json`: the folds by name of frame."""
+    """`folds.json`: what `Folds` says, by stem of the frame, in sample order."""
 
     kind: str
     leakage: float
-    """as in `Folds`"""
     fold_of: dict[str, int]
-    """the fold that each training frame validates, by stem, in sample order"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +66,13 @@ class Folds:
 def make_folds(
     samples: Sequence[Sample], kind: str, folds: int, seed: int = 42, blocks_per_fold: int = 8
 ) -> Folds:
-    """Deal the frames to folds; a pure function of its arguments.
+    """Deal the frames to folds.
 
     Args:
         samples: training frames, sorted by stem.
         kind: "random" (scikit-learn's `KFold(folds, shuffle=True, random_state=seed)`), "blocked"
             (contiguous runs of stems) or "scene" (whole scenes of scenes.csv).
-        folds: number of folds, at least 2.
+        folds: at least 2.
         seed: of "random".
         blocks_per_fold: of "blocked": more of them mix rooms better.
 

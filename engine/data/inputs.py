@@ -88,11 +88,7 @@ class InputSpec:
 def crop_frames(
     frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
 ) -> Crops:
-    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it.
-
-    Raises:
-        ValueError: four channels without depth, or, on a CPU, a sample out of range.
-    """
+    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it."""
     device, rgb = frames.image_P3.device, spec.normalisation
     draw_B8 = torch.from_numpy(draws.table_B8)
     if device.type == "cuda":  # from pinned memory the copy does not stop the host

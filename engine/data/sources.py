@@ -1,8 +1,8 @@
 """Frames in batches: crops by draws to train on, whole frames in order to look at.
 
-Of the sources of crops `resident` keeps decoded frames on the device and crops them by a fused
-operation; `dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For
-the same draws all give the same labels and depths, and images within rounding.
+Sources of crops: `resident` keeps decoded frames on the device and crops them by a fused operation;
+`dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For the same
+draws all give the same labels and depths, and images within rounding.
 
 B: rows of a batch. C: channels. H W: pixels of a crop, or of a frame. N: frames of a split.
 """
@@ -71,18 +71,15 @@ def make_source(
     """Make a source of crops; `auto` takes the first that fits of `resident`, `dali`, `torch`.
 
     Args:
-        samples: the split; `Draws.index` counts in it. Their depth or label files are read for
-            all samples or, if none has one, not at all.
+        samples: the split that `Draws.index` counts in; all or none with depth, as with labels.
         crop_hw: size of the crops, pixels.
         spec: of the network's input.
         policy: where the batches are made and which crop operation `resident` calls.
         runtime: its `source`, `workers` (decoding threads) and `cache`.
 
     Raises:
-        ValueError: only some samples have a depth or label file, or four channels are asked for
-            and there is no depth.
-        RuntimeError: `dali` is asked for and cannot be imported, or `resident` cannot read a file
-            or has no room.
+        ValueError: only some samples have a depth or label file, or none has the needed depth.
+        RuntimeError: `dali` cannot be imported, or `resident` cannot read a file or has no room.
     """
     for name in ("depth", "label"):
         have = sum(getattr(sample, name) is not None for sample in samples)
@@ -258,12 +255,11 @@ def equal_size_groups(
     samples: Sequence[Sample], batch_size: int, start: int = 0
 ) -> list[tuple[int, int]]:
     """(first, end) ranges of at most `batch_size` consecutive samples of one frame size."""
-    groups = (list(run) for _, run in groupby(range(start, len(samples)), lambda n: samples[n].hw))
-    return [
-        (first, min(first + batch_size, run[-1] + 1))
-        for run in groups
-        for first in run[::batch_size]
-    ]
+    groups = []
+    for _, run in groupby(range(start, len(samples)), lambda number: samples[number].hw):
+        while taken := list(islice(run, batch_size)):
+            groups.append((taken[0], taken[-1] + 1))
+    return groups
 
 
 @functools.cache
