@@ -19,8 +19,7 @@ from benchmarks.rows.light import first_epoch
 from benchmarks.sides import Prepared
 from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, reseeded, with_section
 from engine import blend, train
-from engine.data.augment import draw, epoch_order
-from engine.data.inputs import InputSpec
+from engine.data.inputs import InputSpec, draw, epoch_order
 from engine.data.sources import Batch, Source, make_source
 from engine.experiment import Experiment
 from engine.model.network import input_normalisation

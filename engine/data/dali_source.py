@@ -24,8 +24,8 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
-from engine.data.augment import Draws
 from engine.data.file_source import FileSource
+from engine.data.inputs import Draws
 from engine.data.sources import Batch
 from engine.frames.decode import Sample, read_label, read_whole
 from kernels.png import PngHeader

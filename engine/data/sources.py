@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import RuntimeConfig
-from engine.data.augment import Draws
-from engine.data.inputs import CropResize, InputSpec, crop_frames
+from engine.data.inputs import CropResize, Draws, InputSpec, crop_frames
 from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.data.augment import Draws
 from engine.data.file_source import FileSource, sample_positions
+from engine.data.inputs import Draws
 from engine.data.sources import Batch
 from engine.frames.decode import Sample, read_whole
 

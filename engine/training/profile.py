@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from engine.data.augment import epoch_order
+from engine.data.inputs import epoch_order
 from engine.rundir import Record, RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.config import DataConfig
-from engine.data.augment import Draws, draw, epoch_order, whole_frame_draws
 from engine.data.file_source import sample_positions
+from engine.data.inputs import Draws, draw, epoch_order, whole_frame_draws
 
 SIDES = st.integers(33, 5000)
 SEEDS = st.integers(0, 2**63 - 1)

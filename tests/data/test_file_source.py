@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.augment import Draws
 from engine.data.file_source import FileSource
-from engine.data.inputs import InputSpec, Normalisation
+from engine.data.inputs import Draws, InputSpec, Normalisation
 from engine.frames.decode import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
