@@ -59,11 +59,9 @@ class FileSource:
         label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
         if "label" in crops:
             label_BHW = torch.where(inside_BHW, crops["label"], label_BHW)
-        gain_B111, shift_B111 = (
-            torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
-            for numbers in (draws.light[:, 0], 255 * draws.light[:, 1])
-        )
-        lit_BCHW = (crops["image"] * gain_B111 + shift_B111).clamp(0, 255)
+        light_B2 = torch.from_numpy(draws.light).to(device, non_blocking=True)
+        gain_B111, shift_B111 = light_B2.T[..., None, None, None]
+        lit_BCHW = (crops["image"] * gain_B111 + 255 * shift_B111).clamp(0, 255)
         input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
         input_BCHW = torch.where(inside_BHW[:, None], input_BCHW, 0.0)
         input_BCHW = input_BCHW.contiguous(memory_format=torch.channels_last)
@@ -82,20 +80,22 @@ def choose_file_source(
 ) -> tuple[str, str]:
     """Which source runs, and why, where frames of `need` bytes cannot stay within `limit`."""
     kind, why = runtime.source, "as configured"
-    missing = "" if kind == "torch" else _dali_fault()
+    if kind == "torch":
+        return kind, why
     if kind == "auto":
         share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
         share = "runtime.memory_gib" if runtime.memory_gib else share
         why = f"{need / GIB:.1f} GiB of decoded frames exceed {limit / GIB:.1f} GiB, {share}"
-        if missing:
-            return "torch", f"{why}; DALI cannot be imported: {missing}"
-        return "dali", f"{why}; DALI is installed"
-    if missing:
+    try:
+        import nvidia.dali  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+        if kind == "auto":
+            return "torch", f"{why}; DALI cannot be imported: {error}"
         raise RuntimeError(
-            f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
+            f"runtime.source = 'dali', but DALI cannot be imported: {error}; install "
             "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
-        )
-    return kind, why
+        ) from error
+    return "dali", f"{why}; DALI is installed" if kind == "auto" else why
 
 
 def file_source(
@@ -152,12 +152,3 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Ten
         inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
         channels.append(torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0))
     return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
-
-
-def _dali_fault() -> str:
-    """Why DALI cannot be imported; empty if it can."""
-    try:
-        import nvidia.dali  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
-        return str(error)
-    return ""
