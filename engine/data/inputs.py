@@ -193,7 +193,7 @@ def draw(
     box_B4 = _boxes(config, hw[index], scale_B[:, None], centre_B2, u_RB[4:6].T)
     lit_B = u_RB[7] < config.jitter_p
     gain_B = 1.0 + lit_B * config.contrast * (2 * u_RB[8] - 1)
-    shift_B = 0.0 + lit_B * config.brightness * (2 * u_RB[9] - 1)
+    shift_B = 0.0 + lit_B * config.brightness * (2 * u_RB[9] - 1)  # 0.0 + -0.0 is 0.0
     # Every source computes the light in float32.
     light_B2 = np.stack([gain_B, shift_B], axis=1).astype(np.float32)
     return Draws(np.column_stack([index, box_B4, u_RB[6] < config.flip_p, light_B2]))

@@ -80,17 +80,15 @@ def make_source(
         ValueError: only some samples have a depth or label file, or none has the needed depth.
         RuntimeError: `dali` cannot be imported, or `resident` cannot read a file or has no room.
     """
-    for name in ("depth", "label"):
-        have = sum(getattr(sample, name) is not None for sample in samples)
-        if have not in (0, len(samples)):
-            raise ValueError(
-                f"{have} of {len(samples)} samples have a {name} file; need all or none"
-            )
+    device, workers, count = policy.device, runtime.workers, len(samples)
+    for kind in ("depth", "label"):
+        have = sum(kind in sample.present for sample in samples)
+        if have not in (0, count):
+            raise ValueError(f"{have} of {count} samples have a {kind} file; need all or none")
     if spec.has_depth and any(sample.depth is None for sample in samples):
         raise ValueError(
             "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
         )
-    device, workers = policy.device, runtime.workers
     chosen, why = choose_source(runtime, samples, device)
     _announce(chosen, why, str(device), workers)
     if chosen == "resident":
