@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from engine.config import DataConfig, RuntimeConfig
-from engine.data.augment import Draws, draw, epoch_order
-from engine.data.inputs import InputSpec, Normalisation
+from engine.data.inputs import Draws, InputSpec, Normalisation, draw, epoch_order
 from engine.data.sources import Source, make_source
 from engine.frames.decode import Sample
 from engine.runtime.device import DevicePolicy, choose_operations

@@ -140,4 +140,4 @@ def test_a_pair_holds_both_runs_counts(pair: tuple[RunDir, RunDir]) -> None:
     for opened, run in zip(open_pair(*pair), pair, strict=True):
         assert np.array_equal(opened.count_NCC, np.load(run.frame_counts))
         assert opened.atlas.groups.kind == "scene"
-        assert opened.atlas.groups.by_frame.tolist() == [n // 2 for n in range(12)]
+        assert opened.atlas.groups.of == [n // 2 for n in range(12)]

@@ -24,8 +24,8 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
-from engine.data.augment import Draws
 from engine.data.file_source import FileSource
+from engine.data.inputs import Draws
 from engine.data.sources import Batch
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample, read_label
@@ -64,7 +64,11 @@ class DaliSource(FileSource):
                     return
                 except (OSError, RuntimeError) as error:
                     raise self._blame(fed, error) from error
-                yield self._batch(outputs, fed.popleft())
+                tensors = (from_dlpack(output.as_tensor()) for output in outputs)
+                crops = dict(zip(self._kinds, tensors, strict=True))
+                image_BCHW = crops.pop("image").permute(0, 3, 1, 2)
+                maps = {kind: map_BHW1[..., 0] for kind, map_BHW1 in crops.items()}
+                yield self.finish(fed.popleft(), {"image": image_BCHW, **maps})
 
     def _feed(
         self, draws: Iterable[Draws], rows_max: int, pool: ThreadPoolExecutor, fed: deque[Draws]
@@ -116,22 +120,18 @@ class DaliSource(FileSource):
         # A CPU pipeline gets no device at all, or DALI would look for a driver. A tensor knows the
         # number of a device that is named "cuda" only.
         device_id = torch.empty(0, device=self.device).get_device() if on_gpu else None
-        definition = pipeline_def(
+        pipeline = pipeline_def(_crop_files)(
+            feed,
+            "mixed" if on_gpu else "cpu",
+            self.crop_hw,
+            self._kinds,
             batch_size=rows_max,
             num_threads=self.workers,
             device_id=device_id,
             prefetch_queue_depth=_PREFETCH,
-        )(_crop_files)
-        pipeline = definition(feed, "mixed" if on_gpu else "cpu", self.crop_hw, self._kinds)
+        )
         pipeline.build()
         return pipeline
-
-    def _batch(self, outputs: Sequence[Any], rows: Draws) -> Batch:
-        tensors = (from_dlpack(output.as_tensor()) for output in outputs)
-        crops = dict(zip(self._kinds, tensors, strict=True))
-        maps = (crops.get(kind) for kind in ("depth", "label"))
-        maps_BHW = (None if crop is None else crop[..., 0] for crop in maps)
-        return self.finish(rows, crops["image"].permute(0, 3, 1, 2), *maps_BHW)
 
     def _blame(self, fed: Iterable[Draws], error: Exception) -> RuntimeError:
         """Find the sample at fault: the messages of DALI do not name it."""

@@ -5,7 +5,7 @@ The resident source has all of this in one kernel, `kernels.crop_resize`.
 B: rows of a batch. C: channels. H W: pixels of the crop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import nyuv2
-from engine.data.augment import Draws
-from engine.data.inputs import InputSpec
+from engine.config import RuntimeConfig
+from engine.data.inputs import Draws, InputSpec
 from engine.data.sources import Batch, Source
+from engine.frames.cache import GIB
 from engine.frames.decode import Sample
 
 
@@ -30,13 +31,7 @@ class FileSource:
     device: torch.device
     workers: int
 
-    def finish(
-        self,
-        draws: Draws,
-        image_BCHW: Tensor,
-        depth_BHW: Tensor | None,
-        label_BHW: Tensor | None,
-    ) -> Batch:
+    def finish(self, draws: Draws, crops: Mapping[str, Tensor]) -> Batch:
         """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
 
         A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
@@ -45,9 +40,8 @@ class FileSource:
 
         Args:
             draws: B rows that the crops were made by.
-            image_BCHW: (B, 3, H, W) float32 in 0..255, on the source's device as the others.
-            depth_BHW: (B, H, W) uint16 millimetres, 0 = missing; None = all missing.
-            label_BHW: (B, H, W) uint8; None = all ignored.
+            crops: on the source's device: "image" (B, 3, H, W) float32 in 0..255; "depth"
+                (B, H, W) uint16 millimetres, 0 = missing, if any; "label" (B, H, W) uint8, if any.
 
         Returns:
             The batch, in new tensors: the crops may be overwritten afterwards.
@@ -58,26 +52,20 @@ class FileSource:
         inside = torch.from_numpy(in_rows_BH[:, :, None] & in_columns_BW[:, None, :])
         inside_BHW = inside.to(device, non_blocking=True)
         metres_BHW = torch.zeros(inside_BHW.shape, device=device)
-        if depth_BHW is not None:
+        if "depth" in crops:
             # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
             units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
-            metres_BHW = torch.where(inside_BHW, depth_BHW.float() / units, 0.0)
-        if label_BHW is None:
-            label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
-        gain_B111, shift_B111 = (
-            torch.from_numpy(numbers).to(device, non_blocking=True)[:, None, None, None]
-            for numbers in (draws.light[:, 0], 255 * draws.light[:, 1])
-        )
-        lit_BCHW = (image_BCHW * gain_B111 + shift_B111).clamp(0, 255)
+            metres_BHW = torch.where(inside_BHW, crops["depth"].float() / units, 0.0)
+        label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
+        if "label" in crops:
+            label_BHW = torch.where(inside_BHW, crops["label"], label_BHW)
+        light_B2 = torch.from_numpy(draws.light).to(device, non_blocking=True)
+        gain_B111, shift_B111 = light_B2.T[..., None, None, None]
+        lit_BCHW = (crops["image"] * gain_B111 + 255 * shift_B111).clamp(0, 255)
         input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
-        return Batch(
-            torch.where(inside_BHW[:, None], input_BCHW, 0.0).contiguous(
-                memory_format=torch.channels_last
-            ),
-            metres_BHW,
-            torch.where(inside_BHW, label_BHW, nyuv2.IGNORE_INDEX),
-            draws.index,
-        )
+        input_BCHW = torch.where(inside_BHW[:, None], input_BCHW, 0.0)
+        input_BCHW = input_BCHW.contiguous(memory_format=torch.channels_last)
+        return Batch(input_BCHW, metres_BHW, label_BHW, draws.index)
 
     def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""
@@ -87,35 +75,40 @@ class FileSource:
         return in_rows_BH, (columns_BW >= 0) & (columns_BW < hw_B2[:, 1:])
 
 
-def choose_file_source(kind: str, why: str) -> tuple[str, str]:
-    """Which source runs, and why, where `resident` does not; see `choose_source`."""
-    missing = "" if kind == "torch" else _dali_fault()
-    if kind == "auto" and missing:
-        return "torch", f"{why}; DALI cannot be imported: {missing}"
-    if missing:
+def choose_file_source(
+    runtime: RuntimeConfig, device: torch.device, need: int, limit: int
+) -> tuple[str, str]:
+    """Which source runs, and why, where frames of `need` bytes cannot stay within `limit`."""
+    kind, why = runtime.source, "as configured"
+    if kind == "torch":
+        return kind, why
+    if kind == "auto":
+        share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
+        share = "runtime.memory_gib" if runtime.memory_gib else share
+        why = f"{need / GIB:.1f} GiB of decoded frames exceed {limit / GIB:.1f} GiB, {share}"
+    try:
+        import nvidia.dali  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+        if kind == "auto":
+            return "torch", f"{why}; DALI cannot be imported: {error}"
         raise RuntimeError(
-            f"runtime.source = 'dali', but DALI cannot be imported: {missing}; install "
+            f"runtime.source = 'dali', but DALI cannot be imported: {error}; install "
             "nvidia-dali-cuda130 (Linux x86-64 only) or set runtime.source to 'torch'"
-        )
-    return ("dali", f"{why}; DALI is installed") if kind == "auto" else (kind, why)
+        ) from error
+    return "dali", f"{why}; DALI is installed" if kind == "auto" else why
 
 
-def make_file_source(
+def file_source(
     kind: str,
-    samples: Sequence[Sample],
-    crop_hw: tuple[int, int],
-    spec: InputSpec,
-    device: torch.device,
-    workers: int,
-) -> Source:
-    """The source of a kind that `choose_file_source` returns."""
+) -> Callable[[Sequence[Sample], tuple[int, int], InputSpec, torch.device, int], Source]:
+    """What makes a source of a kind that `choose_file_source` returns: see `FileSource`."""
     if kind == "torch":
         from engine.data.torch_source import TorchSource
 
-        return TorchSource(samples, crop_hw, spec, device, workers)
+        return TorchSource
     from engine.data.dali_source import DaliSource
 
-    return DaliSource(samples, crop_hw, spec, device, workers)
+    return DaliSource
 
 
 def sample_positions(
@@ -154,20 +147,8 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Ten
         for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
     ]
     if spec.has_depth:
-        channels.append(_inverse_depth(depth_BHW, *spec.depth_range_m))
+        near_m, far_m = spec.depth_range_m
+        near, far = 1 / near_m, 1 / far_m
+        inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
+        channels.append(torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0))
     return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
-
-
-def _inverse_depth(depth_BHW: Tensor, near_m: float, far_m: float) -> Tensor:
-    far, near = 1 / far_m, 1 / near_m
-    inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
-    return torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0)
-
-
-def _dali_fault() -> str:
-    """Why DALI cannot be imported; empty if it can."""
-    try:
-        import nvidia.dali  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
-        return str(error)
-    return ""

@@ -17,17 +17,18 @@ from engine.frames.decode import Sample
 from engine.rundir import Record
 
 KINDS = ("random", "blocked", "scene")
-"""Values of `data.fold_kind`: how `make_folds` may cut."""
+"""Values of `data.fold_kind`."""
+
+_NO_NUMBER = -2
+"""In place of the number of a stem without one: next to no number, nor to itself."""
 
 
 class FoldsFile(Record):
-    """`folds.json`: the folds by name of frame."""
+    """`folds.json`: what `Folds` says, by stem of the frame, in sample order."""
 
     kind: str
     leakage: float
-    """as in `Folds`"""
     fold_of: dict[str, int]
-    """the fold that each training frame validates, by stem, in sample order"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,39 +46,35 @@ class Folds:
         """Number of folds."""
         return int(self.fold_of.max()) + 1
 
-    def training(self, fold: int) -> NDArray[np.int64]:
-        """Indices, ascending, of the frames that `fold` trains on."""
-        return np.flatnonzero(self.fold_of != self._known(fold))
-
     def validation(self, fold: int) -> NDArray[np.int64]:
         """Indices, ascending, of the frames that `fold` validates."""
-        return np.flatnonzero(self.fold_of == self._known(fold))
+        if not 0 <= fold < self.count:
+            raise ValueError(f"fold {fold} does not exist; there are 0 .. {self.count - 1}")
+        return np.flatnonzero(self.fold_of == fold)
+
+    def training(self, fold: int) -> NDArray[np.int64]:
+        """Indices, ascending, of the frames that `fold` trains on."""
+        return np.delete(np.arange(len(self.fold_of)), self.validation(fold))
 
     def file(self, samples: Sequence[Sample]) -> FoldsFile:
         """What folds.json holds; `samples` are those the folds were made of."""
-        stems = (sample.stem for sample in samples)
-        fold_of = dict(zip(stems, self.fold_of.tolist(), strict=True))
+        named = zip(samples, self.fold_of.tolist(), strict=True)
+        fold_of = {sample.stem: fold for sample, fold in named}
         return FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
-
-    def _known(self, fold: int) -> int:
-        if not 0 <= fold < self.count:
-            raise ValueError(f"fold {fold} does not exist; there are 0 .. {self.count - 1}")
-        return fold
 
 
 def make_folds(
     samples: Sequence[Sample], kind: str, folds: int, seed: int = 42, blocks_per_fold: int = 8
 ) -> Folds:
-    """Deal the frames to folds; a pure function of its arguments.
+    """Deal the frames to folds.
 
     Args:
         samples: training frames, sorted by stem.
-        kind: "random" (shuffled k-fold, equal to scikit-learn's `KFold(folds, shuffle=True,
-            random_state=seed)`), "blocked" (contiguous runs of stems) or "scene" (whole scenes of
-            scenes.csv).
-        folds: number of folds, at least 2.
-        seed: of "random"; the others are deterministic without one.
-        blocks_per_fold: contiguous blocks in a "blocked" fold: more of them mix rooms better.
+        kind: "random" (scikit-learn's `KFold(folds, shuffle=True, random_state=seed)`), "blocked"
+            (contiguous runs of stems) or "scene" (whole scenes of scenes.csv).
+        folds: at least 2.
+        seed: of "random".
+        blocks_per_fold: of "blocked": more of them mix rooms better.
 
     Raises:
         ValueError: fewer frames, blocks or scenes than folds, an unknown kind, or "scene" without
@@ -89,14 +86,15 @@ def make_folds(
         raise ValueError(f"{len(samples)} frames cannot fill {folds} folds; lower data.folds")
     if kind == "blocked":
         fold_of = _blocked(samples, folds, blocks_per_fold)
-    elif kind in KINDS:
-        from engine.data.other_folds import at_random, by_scene
-
-        random = kind == "random"
-        fold_of = at_random(len(samples), folds, seed) if random else by_scene(samples, folds)
     else:
-        raise ValueError(f"data.fold_kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    return Folds(kind, fold_of, _leakage(samples, fold_of))
+        from engine.data.other_folds import other_folds
+
+        fold_of = other_folds(samples, kind, folds, seed)
+    leaks = sum(
+        any(fold_of[other] != fold_of[frame] for other in beside)
+        for frame, beside in enumerate(neighbours(samples))
+    )
+    return Folds(kind, fold_of, leaks / len(samples))
 
 
 def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int64]:
@@ -108,46 +106,40 @@ def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int6
         (N,) the block, 0 .. blocks - 1, of each frame; none is empty for up to N blocks.
     """
     # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
-    keys = [(*(_number(sample.stem) or (sample.stem, -1)), sample.stem) for sample in samples]
-    order = np.array(sorted(range(len(samples)), key=keys.__getitem__))
+    keys = [(*_split(sample.stem), sample.stem) for sample in samples]
+    order = sorted(range(len(samples)), key=keys.__getitem__)
     beside = neighbours(samples)
-    gaps = [p for p in range(1, len(order)) if int(order[p - 1]) not in beside[int(order[p])]]
-    bounds = [0, *_cuts(len(samples), blocks, gaps), len(samples)]
+    gaps = [p for p in range(1, len(order)) if order[p - 1] not in beside[order[p]]]
+    size, bounds = len(samples) / blocks, [0]
+    for number in range(1, blocks):
+        even = round(number * size)
+        # Every block keeps a frame, whatever the cuts beside it do.
+        lowest, highest = bounds[-1] + 1, len(samples) - (blocks - number)
+        near = [gap for gap in gaps if abs(gap - even) <= size / 2 and lowest <= gap <= highest]
+        bounds.append(min(near, key=lambda gap: abs(gap - even), default=max(even, lowest)))
     block_of = np.empty(len(samples), np.int64)
-    block_of[order] = np.repeat(np.arange(blocks), np.diff(bounds))
+    block_of[order] = np.repeat(np.arange(blocks), np.diff([*bounds, len(samples)]))
     return block_of
 
 
 def neighbours(samples: Sequence[Sample]) -> list[list[int]]:
     """For each frame, the frames that are likely views of the same room: none, one or two.
 
-    These are the frames whose stems end in the number before or after its own, behind the same
-    prefix: a gap in the numbering separates scenes. Where no stem ends in a number, they are the
-    adjacent frames in stem order.
+    Their stems end in the number before or after its own, behind the same prefix: a gap in the
+    numbering separates scenes. Where no stem ends in a number, they are adjacent in stem order.
     """
-    keys = [_number(sample.stem) for sample in samples]
-    if not any(keys):
+    keys = [_split(sample.stem) for sample in samples]
+    if all(number == _NO_NUMBER for _, number in keys):
         keys = [("", position) for position in range(len(samples))]
-    place = {key: position for position, key in enumerate(keys) if key is not None}
-    found: list[list[int]] = []
-    for key in keys:
-        beside = [] if key is None else [(key[0], key[1] - 1), (key[0], key[1] + 1)]
-        found.append([place[other] for other in beside if other in place])
-    return found
+    place = {key: position for position, key in enumerate(keys)}
+    beside = (((prefix, number - 1), (prefix, number + 1)) for prefix, number in keys)
+    return [[place[key] for key in both if key in place] for both in beside]
 
 
-def _number(stem: str) -> tuple[str, int] | None:
-    """Split a stem into what precedes its trailing number, and that number."""
+def _split(stem: str) -> tuple[str, int]:
+    """What precedes the number that a stem ends in, and that number."""
     match = re.fullmatch(r"(.*?)([0-9]+)", stem, re.DOTALL)
-    return (match[1], int(match[2])) if match else None
-
-
-def _leakage(samples: Sequence[Sample], fold_of: NDArray[np.int64]) -> float:
-    leaks = (
-        any(fold_of[other] != fold_of[frame] for other in beside)
-        for frame, beside in enumerate(neighbours(samples))
-    )
-    return sum(leaks) / len(samples)
+    return (match[1], int(match[2])) if match else (stem, _NO_NUMBER)
 
 
 def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDArray[np.int64]:
@@ -168,17 +160,3 @@ def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDA
         fold_of_block[number, largest] = emptiest
         filled[emptiest] += sizes[largest]
     return fold_of_block.reshape(-1)[block_of]
-
-
-def _cuts(count: int, blocks: int, gaps: Sequence[int]) -> list[int]:
-    """Return the `blocks - 1` ascending cuts: even ones, moved to a gap within half a block."""
-    size = count / blocks
-    cuts: list[int] = []
-    for number in range(1, blocks):
-        even = round(number * size)
-        lowest = cuts[-1] + 1 if cuts else 1
-        # Every block keeps a frame, whatever the cuts beside it do.
-        highest = count - (blocks - number)
-        near = [gap for gap in gaps if abs(gap - even) <= size / 2 and lowest <= gap <= highest]
-        cuts.append(min(near, key=lambda gap: abs(gap - even), default=max(even, lowest)))
-    return cuts

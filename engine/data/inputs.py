@@ -1,21 +1,41 @@
-"""What a network sees of a frame: how its channels are made from pixels and depth.
+"""What a network sees of a frame: which part of it, in which light, by which channels.
 
-B: images. C: channels. H W: pixels.
+Part and light of an augmented frame are a row of a table of numbers, `Draws`: a pure function of
+(seed, epoch, sample). The numbers come from Philox, a counter-based generator (Salmon et al.,
+"Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): the seed is its key, (epoch, sample,
+stream) its counter. There is no state to save: a resumed run goes on with the same draws, whatever
+batch a row is in.
+
+Resizing, scaling, cropping and mirroring a frame are one box in its own pixels, hence one
+resampling. Output pixel i of a side of n samples the frame at `start + (i + 0.5) * length / n`
+(pixel centres are at halves), mirrored afterwards. Boxes lie on a binary grid so that each of these
+positions is exact in float32 and never a whole number: whichever arithmetic a source has, it picks
+the same nearest pixel.
+
+B: rows of a batch. C: channels. H W: pixels. N: samples of a split. K: kept small-class pixels of a
+frame. R: random numbers of a row.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.config import ModelConfig
-from engine.data.augment import Draws
+from engine.config import DataConfig, ModelConfig
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from kernels.crop_resize import Crops, Encoding, Frames
+
+_ROW_STREAM, _ORDER_STREAM = 0, 1
+"""Words of the counter that keep a row's numbers and an epoch's order apart."""
+
+_NUMBERS_PER_ROW = 10
+"""Random numbers that `draw` reads for a row, whether its probabilities need them or not."""
 
 CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
 """`kernels.crop_resize.crop_resize`, or its reference."""
@@ -23,16 +43,12 @@ CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The affine map that an encoder was pretrained with: (x - mean) / std, x in 0..255.
-
-    Raises:
-        ValueError: a deviation is not positive.
-    """
+    """The affine map that an encoder was pretrained with: (x - mean) / std, x in 0..255."""
 
     mean: tuple[float, float, float]
     """Of R, G, B, in units of 0..255."""
     std: tuple[float, float, float]
-    """Likewise; positive."""
+    """Likewise; ValueError unless positive."""
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
@@ -40,10 +56,7 @@ class Normalisation:
 
 
 def read_normalisation(path: Path) -> Normalisation | None:
-    """What the weights in a file of `engine.train` were trained with.
-
-    None if the file is not there, not ours, or does not say.
-    """
+    """What the weights in a file of `engine.train` were trained with; None if it does not say."""
     try:
         with safe_open(path, framework="np") as file:
             written = json.loads((file.metadata() or {}).get("roomsmith", "{}"))
@@ -51,7 +64,7 @@ def read_normalisation(path: Path) -> Normalisation | None:
         return None
     if "mean" not in written:
         return None
-    return Normalisation(mean=tuple(written["mean"]), std=tuple(written["std"]))
+    return Normalisation(tuple(written["mean"]), tuple(written["std"]))
 
 
 Derived = Callable[[Tensor, Tensor], Tensor]
@@ -63,11 +76,7 @@ DERIVED: dict[str, tuple[Derived, ...]] = {"rgb": (), "rgbd": ()}
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a network.
-
-    Raises:
-        ValueError: there are neither 3 nor 4 channels.
-    """
+    """The input of a network; ValueError if there are neither 3 nor 4 channels."""
 
     channels: int
     """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
@@ -99,29 +108,159 @@ class InputSpec:
         return torch.cat([image_BCHW, *more], 1).contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
+
+    table_B8: NDArray[np.float64]
+    """(B, 8) in the order of `kernels.crop_resize.DRAW_COLUMNS`; ValueError for other shapes."""
+
+    def __post_init__(self) -> None:
+        if self.table_B8.shape[1:] != (8,):
+            raise ValueError(f"draws are a table of shape (B, 8), got {self.table_B8.shape}")
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """(B,) position of the sample in its split."""
+        return self.table_B8[:, 0].astype(np.int64)
+
+    @property
+    def box(self) -> NDArray[np.float64]:
+        """(B, 4) top, left, height, width in pixels of the frame; may reach outside it."""
+        return self.table_B8[:, 1:5]
+
+    @property
+    def flip(self) -> NDArray[np.bool_]:
+        """(B,) mirrored left to right."""
+        flip: NDArray[np.bool_] = self.table_B8[:, 5] != 0
+        return flip
+
+    @property
+    def light(self) -> NDArray[np.float32]:
+        """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
+        return self.table_B8[:, 6:].astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.table_B8)
+
+
+def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order, a permutation of `index` (N,), in which an epoch, from 0, visits these samples."""
+    keys = _random_bits(seed, epoch, 0, _ORDER_STREAM, len(index))
+    return index[np.argsort(keys, kind="stable")]
+
+
+def draw(
+    config: DataConfig,
+    *,
+    seed: int,
+    epoch: int,
+    index: NDArray[np.int64],
+    hw: NDArray[np.int64],
+    small_pixels: Sequence[NDArray[np.int32]],
+) -> Draws:
+    """Draw the augmentation of the samples `index` in one epoch.
+
+    The frame is resized to `config.input_hw` and scaled by s in 1 +- `scale_limit` (probability
+    `scale_p`); of the result S x S', a crop of `crop_hw` starts uniformly in
+    [min(0, S - crop), max(0, S - crop)], or, with probability `class_aware_p`, is centred on a
+    pixel of the small classes as far as that range allows.
+
+    Args:
+        config: sizes, limits and probabilities.
+        seed: of the run, 0 <= seed < 2**128.
+        epoch: from 0.
+        index: (B,) the samples; row b of the result depends on no other of them.
+        hw: (N, 2) height and width of every frame of the split.
+        small_pixels: N arrays (K, 2), row and column in the frame; K may be 0.
+
+    Raises:
+        ValueError: `hw` and `small_pixels` differ in length, or a sample is out of range.
+    """
+    if len(hw) != len(small_pixels):
+        raise ValueError(f"{len(hw)} frame sizes do not fit {len(small_pixels)} pixel lists")
+    if len(index) and not 0 <= index.min() <= index.max() < len(hw):
+        raise ValueError(f"samples must be in [0, {len(hw)}), got {index.min()}..{index.max()}")
+    # Each use has its place among the row's numbers, whatever the others come to: a config with
+    # another probability moves nothing but what it decides.
+    u_RB = _uniform(seed, epoch, index).T
+    centre_B2 = np.full((len(index), 2), np.nan)
+    for row, sample in enumerate(index.tolist()):
+        pixels = small_pixels[sample]
+        if u_RB[2, row] < config.class_aware_p and len(pixels):
+            centre_B2[row] = pixels[int(u_RB[3, row] * len(pixels))] + 0.5
+    scale_B = 1.0 + (u_RB[0] < config.scale_p) * config.scale_limit * (2 * u_RB[1] - 1)
+    box_B4 = _boxes(config, hw[index], scale_B[:, None], centre_B2, u_RB[4:6].T)
+    lit_B = u_RB[7] < config.jitter_p
+    gain_B = 1.0 + lit_B * config.contrast * (2 * u_RB[8] - 1)
+    shift_B = 0.0 + lit_B * config.brightness * (2 * u_RB[9] - 1)  # 0.0 + -0.0 is 0.0
+    # Every source computes the light in float32.
+    light_B2 = np.stack([gain_B, shift_B], axis=1).astype(np.float32)
+    return Draws(np.column_stack([index, box_B4, u_RB[6] < config.flip_p, light_B2]))
+
+
+def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
+    """Draws that show each sample of `index` whole and as it is; arguments as of `draw`.
+
+    Their boxes are off the grid: where a position falls between two pixels, sources may choose
+    either for depth and label.
+    """
+    zero = np.zeros(len(index))
+    return Draws(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
+
+
 def crop_frames(
     frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
 ) -> Crops:
-    """Float32 crops of frames, on their device; does not wait for it.
-
-    Args:
-        frames: on any device.
-        draws: B rows; `Draws.index` counts in `frames`.
-        crop_hw: size of the crops, pixels.
-        spec: of the network's input.
-        crop: the operation.
-
-    Raises:
-        ValueError: four channels without depth, or a sample out of range.
-    """
-    count, device, rgb = len(frames.offset_N), frames.image_P3.device, spec.normalisation
-    if len(draws) and not 0 <= draws.index.min() <= draws.index.max() < count:
-        raise ValueError(
-            f"samples must be in [0, {count}), got {draws.index.min()}..{draws.index.max()}"
-        )
+    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it."""
+    device, rgb = frames.image_P3.device, spec.normalisation
     draw_B8 = torch.from_numpy(draws.table_B8)
     if device.type == "cuda":  # from pinned memory the copy does not stop the host
         draw_B8 = draw_B8.pin_memory()
     encoding = Encoding(rgb.mean, rgb.std, spec.depth_range_m, spec.channels)
     crops = crop(frames, draw_B8.to(device, non_blocking=True), crop_hw, encoding)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
+
+
+def _boxes(
+    config: DataConfig,
+    hw_B2: NDArray[np.int64],
+    scale_B1: NDArray[np.float64],
+    centre_B2: NDArray[np.float64],
+    u_B2: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(B, 4) boxes on the grids of their frames, around a centre or, where it is NaN, anywhere."""
+    # Units a pixel of the grid: 4096 for frames to 2048 pixels a side, halved for each doubling. A
+    # position within twice the side then takes at most 24 bits, which float32 holds exactly.
+    doublings_B1 = np.frexp((hw_B2.max(axis=1, keepdims=True) - 1) // 2048)[1]
+    units_B1 = np.ldexp(1.0, 12 - doublings_B1)
+    # A step of four units and a start on an odd unit make every position an odd unit.
+    step_B2 = hw_B2 / (np.array(config.input_hw) * scale_B1)
+    step_B2 = np.maximum(1, np.round(step_B2 * units_B1 / 4)) * 4 / units_B1
+    length_B2 = step_B2 * config.crop_hw
+    # A crop larger than the frame starts at or before it: what lies outside is ignored.
+    room_B2 = hw_B2 - length_B2
+    low_B2, high_B2 = np.minimum(0.0, room_B2), np.maximum(0.0, room_B2)
+    start_B2 = np.where(
+        np.isnan(centre_B2),
+        low_B2 + u_B2 * (high_B2 - low_B2),
+        np.clip(centre_B2 - length_B2 / 2, low_B2, high_B2),
+    )
+    start_B2 = (2 * np.floor(start_B2 * units_B1 / 2) + 1) / units_B1
+    return np.hstack([start_B2, length_B2])
+
+
+def _uniform(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(B, R) numbers in [0, 1); made of raw bits, because NumPy may change its distributions."""
+    bits = [
+        _random_bits(seed, epoch, sample, _ROW_STREAM, _NUMBERS_PER_ROW)
+        for sample in index.tolist()
+    ]
+    bits_BR = np.array(bits, np.uint64).reshape(-1, _NUMBERS_PER_ROW)
+    return (bits_BR >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _random_bits(seed: int, epoch: int, sample: int, stream: int, count: int) -> NDArray[np.uint64]:
+    # The lowest word counts the blocks within a stream and is left to the generator.
+    counter = np.array([0, stream, sample, epoch], np.uint64)
+    return np.random.Philox(key=seed, counter=counter).random_raw(count)

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.folds import KINDS
 from engine.frames.decode import Sample
 
 
-def at_random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
-    """(N,) the fold that each of `count` frames validates: scikit-learn's shuffled `KFold`."""
+def other_folds(samples: Sequence[Sample], kind: str, folds: int, seed: int) -> NDArray[np.int64]:
+    """(N,) the fold that each frame validates; arguments and errors as of `make_folds`."""
+    if kind == "random":
+        return _at_random(len(samples), folds, seed)
+    if kind == "scene":
+        return _by_scene(samples, folds)
+    raise ValueError(f"data.fold_kind must be one of {', '.join(KINDS)}, got {kind!r}")
+
+
+def _at_random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
     # The legacy generator, because the published experiments' folds came from scikit-learn's.
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
@@ -20,12 +29,7 @@ def at_random(count: int, folds: int, seed: int) -> NDArray[np.int64]:
     return fold_of
 
 
-def by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
-    """(N,) the fold that each frame validates: that of its scene.
-
-    Raises:
-        ValueError: a frame has no scene, or there are fewer scenes than folds.
-    """
+def _by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
     lost = [sample.stem for sample in samples if sample.scene is None]
     if len(lost) == len(samples):
         raise ValueError("no frame has a scene: add scenes.csv, or use data.fold_kind blocked")

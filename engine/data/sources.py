@@ -1,8 +1,8 @@
 """Frames in batches: crops by draws to train on, whole frames in order to look at.
 
-Of the sources of crops `resident` keeps decoded frames on the device and crops them by a fused
-operation; `dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For
-the same draws all give the same labels and depths, and images within rounding.
+Sources of crops: `resident` keeps decoded frames on the device and crops them by a fused operation;
+`dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For the same
+draws all give the same labels and depths, and images within rounding.
 
 B: rows of a batch. C: channels. H W: pixels of a crop, or of a frame. N: frames of a split.
 """
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import RuntimeConfig
-from engine.data.augment import Draws
-from engine.data.inputs import CropResize, InputSpec, crop_frames
+from engine.data.inputs import CropResize, Draws, InputSpec, crop_frames
 from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy
@@ -36,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's input and targets, on the device that the source was made for."""
+    """One step's input and targets, on the source's device."""
 
     image_BCHW: Tensor
     """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth)."""
@@ -47,30 +46,15 @@ class Batch:
     index: NDArray[np.int64]
     """(B,) which samples they are."""
 
-    def parts(self, count: int) -> list["Batch"]:
-        """At most `count` batches of (nearly) equal size, in order, that share its memory."""
-        size = -(-len(self.index) // count)
-        rows = [slice(start, start + size) for start in range(0, len(self.index), size)]
-        return [
-            Batch(self.image_BCHW[r], self.depth_BHW[r], self.label_BHW[r], self.index[r])
-            for r in rows
-        ]
-
 
 class Source(Protocol):
     """Whatever turns draws into batches."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
-        """One batch for each `Draws`, in order; where files are read, the next are in preparation.
+        """One batch for each of `draws`, none of which has more rows than the first, in order.
 
-        Args:
-            draws: consumed a few batches ahead; none may have more rows than the first one.
-
-        Yields:
-            Batches on the source's device. Closing the iterator early ends its threads.
-
-        Raises:
-            RuntimeError: a file cannot be read; the message names the sample's stem.
+        Where files are read, the next batches are in preparation; closing the iterator early ends
+        its threads. Raises RuntimeError, with the sample's stem, for a file that cannot be read.
         """
         ...
 
@@ -82,75 +66,65 @@ def make_source(
     policy: DevicePolicy,
     runtime: RuntimeConfig,
 ) -> Source:
-    """Make a source of batches; `auto` takes the first that fits of `resident`, `dali`, `torch`.
+    """Make a source of crops; `auto` takes the first that fits of `resident`, `dali`, `torch`.
 
     Args:
-        samples: the split; `Draws.index` counts in it. Their depth or label files are read for
-            all samples or, if none has one, not at all.
+        samples: the split that `Draws.index` counts in; all or none with depth, as with labels.
         crop_hw: size of the crops, pixels.
         spec: of the network's input.
         policy: where the batches are made and which crop operation `resident` calls.
         runtime: its `source`, `workers` (decoding threads) and `cache`.
 
     Raises:
-        ValueError: only some samples have a depth or label file, or four channels are asked for
-            and there is no depth.
-        RuntimeError: `dali` is asked for and cannot be imported, or `resident` cannot read a file
-            or has no room.
+        ValueError: only some samples have a depth or label file, or none has the needed depth.
+        RuntimeError: `dali` cannot be imported, or `resident` cannot read a file or has no room.
     """
-    for name in ("depth", "label"):
-        have = sum(getattr(sample, name) is not None for sample in samples)
-        if have not in (0, len(samples)):
-            raise ValueError(
-                f"{have} of {len(samples)} samples have a {name} file; need all or none"
-            )
+    device, workers, count = policy.device, runtime.workers, len(samples)
+    for kind in ("depth", "label"):
+        have = sum(kind in sample.present for sample in samples)
+        if have not in (0, count):
+            raise ValueError(f"{have} of {count} samples have a {kind} file; need all or none")
     if spec.has_depth and any(sample.depth is None for sample in samples):
         raise ValueError(
             "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
         )
-    device, workers = policy.device, runtime.workers
     chosen, why = choose_source(runtime, samples, device)
     _announce(chosen, why, str(device), workers)
     if chosen == "resident":
         resident = open_resident(samples, device, cache_folder(runtime.cache), workers)
         return ResidentSource(resident, crop_hw, spec, policy.operations.crop_resize)
-    from engine.data.file_source import make_file_source
+    from engine.data.file_source import file_source
 
-    return make_file_source(chosen, samples, crop_hw, spec, device, workers)
+    return file_source(chosen)(samples, crop_hw, spec, device, workers)
 
 
 def choose_source(
     runtime: RuntimeConfig, samples: Sequence[Sample], device: torch.device
 ) -> tuple[str, str]:
-    """Which source runs, and why.
+    """Which source runs, and why; RuntimeError if it is `dali` and that cannot be imported.
 
-    `auto` does not depend on what else is running, so that a run goes on with the source that it
-    began with: see `_memory_limit`.
-
-    Raises:
-        RuntimeError: `dali` is asked for and cannot be imported.
+    It does not depend on what else is running: a run goes on with the source that it began with.
     """
-    kind, why = runtime.source, "as configured"
-    if kind == "auto":
-        need, limit = frame_bytes(samples), _memory_limit(device, runtime.memory_gib)
-        if need <= limit:
-            return "resident", "the decoded frames fit"
-        share = "half of the memory" if device.type == "cpu" else "a quarter of the GPU's memory"
-        if runtime.memory_gib:
-            share = "runtime.memory_gib"
-        why = f"{need / GIB:.1f} GiB of decoded frames exceed {limit / GIB:.1f} GiB, {share}"
-    if kind == "resident":
-        return kind, why
+    need, limit = frame_bytes(samples), resident_limit(runtime, device)
+    if need <= limit:
+        return "resident", "the decoded frames fit" if runtime.source == "auto" else "as configured"
     from engine.data.file_source import choose_file_source
 
-    return choose_file_source(kind, why)
+    return choose_file_source(runtime, device, need, limit)
 
 
 def resident_limit(runtime: RuntimeConfig, device: torch.device) -> int:
-    """Bytes of decoded frames that `make_source` would keep on the device; 0 if it decodes anew."""
-    if runtime.source == "auto":
-        return _memory_limit(device, runtime.memory_gib)
-    return sys.maxsize if runtime.source == "resident" else 0
+    """Bytes of decoded frames that may stay on the device; 0 if each batch is decoded anew.
+
+    By default half of a CPU's memory, because the rest of the engine needs some and pages of a
+    mapping that does not fit are read again each epoch; a quarter of a GPU's, which the network
+    needs.
+    """
+    if runtime.source != "auto":
+        return sys.maxsize if runtime.source == "resident" else 0
+    if runtime.memory_gib:
+        return int(runtime.memory_gib * GIB)
+    return total_bytes(device) // (4 if device.type == "cuda" else 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,20 +152,17 @@ class ResidentFrames:
 def open_resident(
     samples: Sequence[Sample], device: torch.device, folder: Path, workers: int
 ) -> ResidentFrames:
-    """Map decoded samples from the cache, or decode them, and put them on the device.
-
-    Arguments and errors are those of `open_frames`.
-    """
-    frames = open_frames(samples, folder, workers, memory=_memory_limit(torch.device("cpu"), 0.0))
-    return ResidentFrames.on(device, frames, samples)
+    """The frames of `open_frames`, whose arguments and errors these are, on the device."""
+    memory = total_bytes(torch.device("cpu")) // 2
+    return ResidentFrames.on(device, open_frames(samples, folder, workers, memory), samples)
 
 
 @dataclass(frozen=True, eq=False)
 class ResidentSource:
-    """Crops of frames that stay on the device; see `Source`, other arguments as of `make_source`.
+    """Crops of frames that stay on the device, made when they are asked for.
 
-    Batches are made when they are asked for. On a GPU that is a kernel launch, which the host does
-    not wait for; on a CPU another thread would only take cores from the network.
+    On a GPU that is a kernel launch, which the host does not wait for; on a CPU another thread
+    would only take cores from the network.
     """
 
     resident: ResidentFrames
@@ -230,16 +201,14 @@ class FrameReader:
     """How whole frames are read."""
 
     device: torch.device
-    """Where the batches go."""
     batch_size: int
     """Frames a batch at most."""
     depth: bool
-    """Whether the depth maps are taken too."""
+    """Whether depth maps are taken too."""
     workers: int
     """Decoding threads."""
     resident: ResidentFrames | None = None
-    """Decoded frames that hold all that will be asked for, on `device`; without them the files are
-    decoded, ahead of use."""
+    """All frames that will be asked for, on `device`; without them files are decoded, ahead."""
 
     def batches(
         self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
@@ -271,7 +240,7 @@ class FrameReader:
     def _take(
         self, resident: ResidentFrames, taken: Sequence[Sample], first: int, label: bool
     ) -> FrameBatch:
-        """A batch that stays where it is; only its labels are brought together."""
+        # The frames stay where they are; only the labels are brought together.
         index = np.array([resident.position[sample] for sample in taken], np.int64)
         frames = resident.frames if self.depth else resident.frames._replace(depth_P=None)
         (height, width), label_BHW = taken[0].hw, None
@@ -286,24 +255,11 @@ def equal_size_groups(
     samples: Sequence[Sample], batch_size: int, start: int = 0
 ) -> list[tuple[int, int]]:
     """(first, end) ranges of at most `batch_size` consecutive samples of one frame size."""
-    sizes = groupby(range(start, len(samples)), lambda number: samples[number].hw)
-    return [
-        (first, min(first + batch_size, run[-1] + 1))
-        for run in (list(numbers) for _, numbers in sizes)
-        for first in run[::batch_size]
-    ]
-
-
-def _memory_limit(device: torch.device, memory_gib: float) -> int:
-    """Bytes of decoded frames that may stay on a device: `memory_gib` if given.
-
-    By default half of a CPU's memory, because the rest of the engine needs some and pages of a
-    mapping that does not fit are read again each epoch; a quarter of a GPU's, which the network
-    needs.
-    """
-    if memory_gib:
-        return int(memory_gib * GIB)
-    return total_bytes(device) // (4 if device.type == "cuda" else 2)
+    groups = []
+    for _, run in groupby(range(start, len(samples)), lambda number: samples[number].hw):
+        while taken := list(islice(run, batch_size)):
+            groups.append((taken[0], taken[-1] + 1))
+    return groups
 
 
 @functools.cache

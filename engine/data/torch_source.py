@@ -4,7 +4,7 @@ B: rows of a batch. C: channels. H W: pixels of the crop. Y X: pixels of the fra
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.data.augment import Draws
 from engine.data.file_source import FileSource, sample_positions
+from engine.data.inputs import Draws
 from engine.data.sources import Batch
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample
@@ -24,17 +24,13 @@ _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""
 
 
-_Crop = tuple[Tensor, Tensor | None, Tensor | None]
-"""(3, H, W) image, (H, W) depth in millimetres and label of one row."""
-
-
 @dataclass(frozen=True, eq=False)
 class TorchSource(FileSource):
     """See `engine.data.sources.Source`."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         """See `Source.batches`."""
-        ahead: deque[tuple[Draws, list[Future[_Crop]]]] = deque()
+        ahead: deque[tuple[Draws, list[Future[dict[str, Tensor]]]]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         try:
             for rows in draws:
@@ -46,7 +42,7 @@ class TorchSource(FileSource):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, rows: Draws) -> list[Future[_Crop]]:
+    def _submit(self, pool: ThreadPoolExecutor, rows: Draws) -> list[Future[dict[str, Tensor]]]:
         samples = [self.samples[sample] for sample in rows.index]
         rows_BH, columns_BW = sample_positions(rows, self.crop_hw)
         columns_BW = np.where(rows.flip[:, None], columns_BW[:, ::-1], columns_BW)
@@ -54,30 +50,28 @@ class TorchSource(FileSource):
             pool.submit(_crop, *each) for each in zip(samples, rows_BH, columns_BW, strict=True)
         ]
 
-    def _assemble(self, rows: Draws, futures: list[Future[_Crop]]) -> Batch:
-        crops = zip(*(future.result() for future in futures), strict=True)
-        image_BCHW, *maps = (self._stack(parts) for parts in crops)
-        assert image_BCHW is not None
-        return self.finish(rows, image_BCHW, *maps)
-
-    def _stack(self, crops: Sequence[Tensor | None]) -> Tensor | None:
-        present = [crop for crop in crops if crop is not None]
-        if not present:
-            return None
-        batch = torch.stack(present)
+    def _assemble(self, rows: Draws, futures: list[Future[dict[str, Tensor]]]) -> Batch:
+        crops = [future.result() for future in futures]
+        stacks = {kind: torch.stack([crop[kind] for crop in crops]) for kind in crops[0]}
         if self.device.type == "cuda":  # from pinned memory the copy does not stop the host
-            batch = batch.pin_memory()
-        return batch.to(self.device, non_blocking=True)
+            stacks = {kind: stack.pin_memory() for kind, stack in stacks.items()}
+        return self.finish(
+            rows,
+            {kind: stack.to(self.device, non_blocking=True) for kind, stack in stacks.items()},
+        )
 
 
-def _crop(sample: Sample, rows_H: NDArray[np.float64], columns_W: NDArray[np.float64]) -> _Crop:
+def _crop(
+    sample: Sample, rows_H: NDArray[np.float64], columns_W: NDArray[np.float64]
+) -> dict[str, Tensor]:
+    """By kind: (3, H, W) image, (H, W) depth in millimetres and label, of one row."""
     frame = read_whole(sample)
-    depth_HW, label_HW = (
-        None if map_YX is None else _nearest(torch.from_numpy(map_YX), rows_H, columns_W)
-        for map_YX in (frame.depth_HW, frame.label_HW)
-    )
     image_CYX = torch.from_numpy(frame.image_HW3).permute(2, 0, 1)
-    return _bilinear(image_CYX, rows_H, columns_W), depth_HW, label_HW
+    crops = {"image": _bilinear(image_CYX, rows_H, columns_W)}
+    for kind, map_YX in (("depth", frame.depth_HW), ("label", frame.label_HW)):
+        if map_YX is not None:
+            crops[kind] = _nearest(torch.from_numpy(map_YX), rows_H, columns_W)
+    return crops
 
 
 def _bilinear(image_CYX: Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Tensor:

@@ -35,7 +35,7 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
         ValueError: the runs were scored on other labels.
     """
     groups, counts = a.atlas.groups, (a.count_NCC, b.count_NCC)
-    found = paired_bootstrap(*counts, groups.by_frame, resamples=resamples, seed=seed)
+    found = paired_bootstrap(*counts, np.array(groups.of), resamples=resamples, seed=seed)
     totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
     ious = (class_iou(count_CC).tolist() for count_CC in totals)
     rows: list[Row] = [("mIoU", *map(mean_iou, totals), *_cells(found.miou)), ()]

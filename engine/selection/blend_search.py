@@ -224,7 +224,7 @@ def search_blend(
     iou_CK = np.stack([class_iou(count_CC) for count_CC in total_KCC[:-1]], axis=1).tolist()
 
     def gain(count_NCC: NDArray[np.int64]) -> Difference:
-        found = paired_bootstrap(count_NCC, count_KNCC[best], groups.by_frame)
+        found = paired_bootstrap(count_NCC, count_KNCC[best], np.array(groups.of))
         return found.miou.model_copy(update={"groups_of": groups.kind})
 
     def weight(weight_C: NDArray[np.float64]) -> Weight:

@@ -24,15 +24,11 @@ of Statistics 17, 1989). Measured on 795 out-of-fold frames of NYU Depth v2: the
 neighbours correlates by 0.33, of frames 10 to 20 apart still by 0.15; the bootstrap's standard
 deviation of mIoU is 0.0077 by frames, 0.0096, 0.0108 and 0.0113 by blocks of 10, 20 and 40."""
 
-
 Counts = NDArray[np.int64]
 
-
-def _without_nan(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
-
-
-Figure = Annotated[float | None, AfterValidator(_without_nan)]
+Figure = Annotated[
+    float | None, AfterValidator(lambda x: None if x is None or math.isnan(x) else x)
+]
 """A score of a part; None where there is no pixel to count, as JSON knows no NaN."""
 
 
@@ -44,7 +40,7 @@ class Scores(Record):
 
     @classmethod
     def of(cls, count_CC: Counts) -> "Scores":
-        """Read them off (C, C) counts."""
+        """Of (C, C) counts."""
         return Scores(miou=mean_iou(count_CC), pixel_acc=pixel_accuracy(count_CC))
 
 
@@ -62,7 +58,7 @@ class OofScores(Scores):
     def of_folds(
         cls, counts: Mapping[int, Counts], classes: Sequence[str], temperature: float | None
     ) -> "OofScores":
-        """Read them off the (C, C) counts of all folds together."""
+        """Of the (C, C) counts of all folds together."""
         count_CC = np.sum(list(counts.values()), axis=0)
         return OofScores(
             **dict(Scores.of(count_CC)),
@@ -108,18 +104,13 @@ class Groups(Record):
     """"scene" (scenes.csv) or "block" (neighbouring frames)."""
     count: int
     of: list[int]
-    """N of them: the group, 0 .. count - 1, of each frame."""
-
-    @property
-    def by_frame(self) -> NDArray[np.int64]:
-        """(N,) the group of each frame."""
-        return np.array(self.of, np.int64)
+    """The group, 0 .. count - 1, of each of N frames."""
 
 
 def choose_temperature(
     temperatures: Sequence[float], count_FTCC: Counts, fixed: float | None
 ) -> TemperatureChoice:
-    """Score T softmax temperatures by (F, T, C, C) out-of-fold counts of each fold; choose one.
+    """Score T softmax temperatures by the (F, T, C, C) out-of-fold counts of each fold; choose one.
 
     It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals).
     """
@@ -144,8 +135,7 @@ def by_class(classes: Sequence[str], value_C: NDArray[np.float64]) -> dict[str, 
 def group_of(samples: Sequence["Sample"]) -> Groups:
     """The scenes if every one of N >= 1 frames has one, else blocks of about `FRAMES_PER_BLOCK`.
 
-    Blocks are contiguous in the given order, by stem, and cut at gaps in its numbering where there
-    are any. Groups do not depend on the folds, so that runs with any folds have the same.
+    Groups do not depend on the folds, so that runs with any folds have the same.
     """
     # Not to show a finished run: it loads PyTorch.
     from engine.data.folds import contiguous_blocks

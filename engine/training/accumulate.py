@@ -42,9 +42,19 @@ def accumulated(
     Returns:
         The (3,) losses of the batch.
     """
-    parts = batch.parts(config.accumulate)
+    parts = parts_of(batch, config.accumulate)
     losses = [backward(*part) for part in zip(parts, shares_of(parts, config), strict=True)]
     return torch.stack(losses).sum(dim=0)
+
+
+def parts_of(batch: Batch, count: int) -> list[Batch]:
+    """At most `count` batches of (nearly) equal size, in order, that share the batch's memory."""
+    size = -(-len(batch.index) // count)
+    rows = [slice(start, start + size) for start in range(0, len(batch.index), size)]
+    return [
+        Batch(batch.image_BCHW[r], batch.depth_BHW[r], batch.label_BHW[r], batch.index[r])
+        for r in rows
+    ]
 
 
 def shares_of(parts: Sequence[Batch], config: TrainingConfig) -> list[Shares]:

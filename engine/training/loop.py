@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.data.augment import Draws, draw, epoch_order
-from engine.data.inputs import InputSpec
+from engine.data.inputs import Draws, InputSpec, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentSource, Source, make_source
 from engine.frames.index import Dataset
 from engine.model.network import build_network, input_normalisation

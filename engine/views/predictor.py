@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config, InferenceConfig
-from engine.data.augment import whole_frame_draws
-from engine.data.inputs import CropResize, InputSpec, crop_frames, read_normalisation
+from engine.data.inputs import (
+    CropResize,
+    InputSpec,
+    crop_frames,
+    read_normalisation,
+    whole_frame_draws,
+)
 from engine.data.sources import FrameBatch, FrameReader
 from engine.frames.decode import Sample
 from engine.model.encoder import STRIDES

@@ -11,8 +11,7 @@ from PIL import Image
 
 from benchmarks.subset import Subset, with_section
 from engine.config import RuntimeConfig
-from engine.data.augment import whole_frame_draws
-from engine.data.inputs import InputSpec
+from engine.data.inputs import InputSpec, whole_frame_draws
 from engine.data.sources import make_source
 from engine.model.network import input_normalisation
 from engine.runtime.device import set_up_device

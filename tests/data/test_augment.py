@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.config import DataConfig
-from engine.data.augment import Draws, draw, epoch_order, whole_frame_draws
 from engine.data.file_source import sample_positions
+from engine.data.inputs import Draws, draw, epoch_order, whole_frame_draws
 
 SIDES = st.integers(33, 5000)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -108,7 +108,7 @@ def test_a_row_depends_on_its_sample_alone_and_not_on_its_batch(
         for i in range(0, 12, batch)
     ]
     for i, part in zip(range(0, 12, batch), parts, strict=True):
-        assert_equal(part, whole[i : i + batch])
+        assert_equal(part, Draws(whole.table_B8[i : i + batch]))
 
 
 def test_seed_epoch_and_sample_each_change_the_draw() -> None:

@@ -1,4 +1,4 @@
-"""Crops to a batch: light, what lies outside of the frame, and the parts of a batch."""
+"""Crops to a batch: light, and what lies outside of the frame."""
 
 from pathlib import Path
 
@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.augment import Draws
 from engine.data.file_source import FileSource
-from engine.data.inputs import InputSpec, Normalisation
-from engine.data.sources import Batch
+from engine.data.inputs import Draws, InputSpec, Normalisation
 from engine.frames.decode import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
@@ -31,9 +29,11 @@ def finished(
     """Constant crops of 4 x 4 pixels from a frame of 4 x 6."""
     batch = source_of(4, spec).finish(
         draws,
-        torch.full((1, 3, 4, 4), image),
-        torch.full((1, 4, 4), 2000, dtype=torch.uint16),
-        torch.full((1, 4, 4), 5, dtype=torch.uint8),
+        {
+            "image": torch.full((1, 3, 4, 4), image),
+            "depth": torch.full((1, 4, 4), 2000, dtype=torch.uint16),
+            "label": torch.full((1, 4, 4), 5, dtype=torch.uint8),
+        },
     )
     assert batch.image_BCHW.is_contiguous(memory_format=torch.channels_last)
     return batch.image_BCHW[0], batch.depth_BHW[0], batch.label_BHW[0]
@@ -62,21 +62,7 @@ def test_light_is_applied_in_0_to_255_and_clipped_there() -> None:
 
 def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
     image = torch.zeros(1, 3, 2, 2)
-    batch = source_of(2, RGB).finish(draws_of([0, 0, 2, 2]), image, None, None)
+    batch = source_of(2, RGB).finish(draws_of([0, 0, 2, 2]), {"image": image})
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)
-
-
-@pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (4, [2, 2, 1]), (9, [1] * 5)])
-def test_parts_of_a_batch_are_its_rows_in_order(count: int, sizes: list[int]) -> None:
-    rows = torch.arange(5)[:, None, None].expand(5, 2, 3)
-    image = torch.randn(5, 4, 2, 3).contiguous(memory_format=torch.channels_last)
-    parts = Batch(image, rows.float(), rows.byte(), np.arange(5)).parts(count)
-    assert [len(part.index) for part in parts] == sizes
-    assert torch.equal(torch.cat([part.image_BCHW for part in parts]), image)
-    for part in parts:
-        assert part.image_BCHW.is_contiguous(memory_format=torch.channels_last)
-        for row, number in enumerate(part.index):
-            assert (part.depth_BHW[row] == number).all()
-            assert (part.label_BHW[row] == number).all()

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.data.augment import Draws
+from engine.data.inputs import Draws
 from engine.data.sources import ResidentSource, Source
 from engine.frames.decode import Sample
 

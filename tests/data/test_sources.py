@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data.augment import Draws
+from engine.data.inputs import Draws
 from engine.data.sources import Batch, Source
 from engine.frames.decode import Sample
 

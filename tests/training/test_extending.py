@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine import config
 from engine.data import inputs
-from engine.data.augment import Draws
+from engine.data.inputs import Draws
 from engine.data.sources import Batch, Source
 from engine.model import network
 from engine.model.network import Prediction

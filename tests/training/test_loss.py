@@ -10,7 +10,7 @@ from engine.config import DataConfig, TrainingConfig
 from engine.data.sources import Batch
 from engine.model.network import Network, Prediction
 from engine.runtime.device import choose_operations
-from engine.training.accumulate import shares_of
+from engine.training.accumulate import parts_of, shares_of
 from engine.training.step import TrainingLoss, class_weights, depth_l1
 from kernels.boundary_ce import boundary_ce
 
@@ -145,7 +145,7 @@ def test_losses_of_parts_add_up_to_the_batchs(
         boundary_weight=boundary_weight, ignored_edges=ignored_edges, class_weights={"bed": 3.0}
     )
     whole = loss(prediction, batch)
-    parts = batch.parts(count)
+    parts = parts_of(batch, count)
     losses = []
     for part, shares in zip(parts, shares_of(parts, loss.config), strict=True):
         rows = part.index
@@ -160,6 +160,21 @@ def test_a_batch_without_labels_and_depth_is_worth_nothing_in_parts_either() -> 
     batch.label_BHW[:] = 255
     batch.depth_BHW[:] = 0
     loss = loss_of()
-    for shares in shares_of(batch.parts(2), loss.config):
+    for shares in shares_of(parts_of(batch, 2), loss.config):
         losses = loss(prediction, batch, shares)
         assert torch.stack(losses).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (4, [2, 2, 1]), (9, [1] * 5)])
+def test_parts_of_a_batch_are_its_rows_in_order(count: int, sizes: list[int]) -> None:
+    rows = torch.arange(5)[:, None, None].expand(5, 2, 3)
+    image = torch.randn(5, 4, 2, 3).contiguous(memory_format=torch.channels_last)
+    batch = Batch(image, rows.float(), rows.byte(), np.arange(5))
+    parts = parts_of(batch, count)
+    assert [len(part.index) for part in parts] == sizes
+    assert torch.equal(torch.cat([part.image_BCHW for part in parts]), image)
+    for part in parts:
+        assert part.image_BCHW.is_contiguous(memory_format=torch.channels_last)
+        for row, number in enumerate(part.index):
+            assert (part.depth_BHW[row] == number).all()
+            assert (part.label_BHW[row] == number).all()
