@@ -37,8 +37,7 @@ from engine.rundir import (
     weights_identity,
     write_text,
 )
-from engine.runtime.device import DevicePolicy, set_up_device
-from engine.runtime.environment import describe_environment
+from engine.runtime.device import DevicePolicy, describe_environment, set_up_device
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.scores import TemperatureChoice, choose_temperature

@@ -8,7 +8,7 @@ from engine.report.atlas import MaskOf, complete_atlas
 from engine.report.atlas_report import AtlasFrames
 from engine.report.summary import Summary
 from engine.rundir import RunDir
-from engine.runtime.environment import peak_memory_mib
+from engine.runtime.device import peak_memory_mib
 from engine.views.store import MasksFrom, forget_progress, write_submission
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.runtime import environment
+from engine.runtime.device import CGROUP, container_bytes
 
 _tell_once = functools.cache(logging.getLogger(__name__).info)
 """Logs the same message once."""
@@ -68,11 +68,11 @@ def release_free_bytes(device: torch.device) -> int:
     if _MEMINFO.exists():
         # Pages of files that could be dropped count too.
         free = _fields(_MEMINFO)["MemAvailable:"] * 1024
-    limit = environment.container_bytes()
+    limit = container_bytes()
     if limit is not None:
         # As above: a container's usage holds the pages of the files that it has read.
-        pages = _fields(environment.CGROUP / "memory.stat")
-        used = int((environment.CGROUP / "memory.current").read_text("ascii"))
+        pages = _fields(CGROUP / "memory.stat")
+        used = int((CGROUP / "memory.current").read_text("ascii"))
         used -= pages["inactive_file"] + pages["active_file"]
         free = min(free, max(0, limit - used))
     return free

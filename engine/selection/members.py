@@ -15,7 +15,7 @@ from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
 from engine.frames.index import Dataset
 from engine.rundir import RunDir, fold_hashes, load_run, stage_identity, weights_identity
-from engine.runtime.environment import Environment
+from engine.runtime.device import Environment
 from engine.selection.pixels import OofPixels
 from engine.views.store import Manifest, open_store
 
