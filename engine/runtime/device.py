@@ -132,13 +132,11 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
 
 def choose_operations(kind: str, device: torch.device) -> Operations:
     """Those of a kind: "fused" is Triton on a GPU and Numba on a CPU, "reference" plain PyTorch."""
-    form = ""
+    backend = "Triton" if device.type == "cuda" else "Numba"
+    form, told = "", f"{backend}, the fused form on {device.type}"
     if kind == "reference":
-        form = ".reference"
-        _log.info("kernels: PyTorch references, asked for")
-    else:
-        backend = "Triton" if device.type == "cuda" else "Numba"
-        _log.info("kernels: %s, the fused form on %s", backend, device.type)
+        form, told = ".reference", "PyTorch references, asked for"
+    _log.info("kernels: %s", told)
     return Operations(
         boundary_ce=resolve_name(f"kernels.boundary_ce{form}:boundary_ce"),
         tta_accumulate=resolve_name(f"kernels.tta_accumulate{form}:tta_accumulate"),

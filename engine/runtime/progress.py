@@ -14,17 +14,10 @@ PLAIN_INTERVAL_S = 20.0
 @contextmanager
 def track(description: str, total: int | None, done: int = 0) -> Iterator["Advance"]:
     """Show the progress of `total` units of work, of which `done` were done before."""
-    bar = rich.Progress(
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[note]}"),
-        console=Console(),
-        transient=True,
-    )
+    behind = rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeElapsedColumn()
+    ahead = "left", rich.TimeRemainingColumn(), "{task.fields[note]}"
+    columns = "{task.description}", *behind, *ahead
+    bar = rich.Progress(*columns, console=Console(), transient=True)
     bar.add_task(description, total=total, completed=done, visible=total is not None, note="")
     # A bar that was not started counts all the same.
     with bar if bar.console.is_terminal else nullcontext():

@@ -37,9 +37,6 @@ MasksFrom = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time stamp inside the zip, the format's earliest: equal masks give equal bytes."""
 
-_SUBMISSION_NOTE = ".submission.json"
-"""Name of the note on how far the submission is."""
-
 
 class FoldState(Record):
     """How many of a fold's frames the weights of a hash predicted, and what was counted."""
@@ -96,30 +93,26 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """What a store is about: N samples by their stems."""
+    """What a store is about."""
 
+    shape: tuple[int, int, int, int]
+    """(N, C, h, w)"""
     stems: tuple[str, ...]
     fold_of: NDArray[np.int64]
     """(N,) the fold whose network may predict each sample"""
     classes: tuple[str, ...]
-    hw: tuple[int, int]
     temperatures: tuple[float, ...]
     """T, of which `finish` keeps one"""
     key: str
     """hash of data, folds and settings; what another key began is begun again"""
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, C, h, w)."""
-        return (len(self.stems), len(self.classes), *self.hw)
-
 
 def oof_layout(config: Config, samples: Sequence[Sample], folds: Folds, key: str) -> StoreLayout:
     """Every training frame at half the base size; without one, at half that of the largest."""
     height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
-    stems, hw = tuple(sample.stem for sample in samples), (height // 2, width // 2)
-    temperatures = config.inference.temperatures
-    return StoreLayout(stems, folds.fold_of, config.data.classes, hw, temperatures, key)
+    stems, classes = tuple(sample.stem for sample in samples), config.data.classes
+    shape = len(stems), len(classes), height // 2, width // 2
+    return StoreLayout(shape, stems, folds.fold_of, classes, config.inference.temperatures, key)
 
 
 def predict_fold(
@@ -145,7 +138,7 @@ def predict_fold(
         for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
             count_TCC += predictor.counts(frames, prob_BTCHW).cpu().numpy()
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
-                prob_TChw = F.interpolate(prob_TCHW, layout.hw, mode="bilinear")
+                prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
                 writer.write(index, prob_TChw.cpu().numpy(), fold)
             state = FoldState(
                 weights=weights,
@@ -207,7 +200,7 @@ class ProbStoreWriter:
         state = self._progress.folds.get(fold)
         if state is not None and state.weights == weights:
             return state
-        C = len(self.layout.classes)
+        C = self.layout.shape[1]
         zero_TCC = np.zeros((len(self._arrays), C, C), np.int64).tolist()
         return FoldState(weights=weights, done=0, elapsed_s=0.0, confusion=zero_TCC)
 
@@ -283,7 +276,7 @@ def write_submission(
         why = "their sizes differ; engine.predict writes a mask each"
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
-    partial, note = run.root / ".submission.npy.partial", run.root / _SUBMISSION_NOTE
+    partial, note = run.root / ".submission.npy.partial", run.root / ".submission.json"
     state = SubmissionProgress.of(note, key)
     if not partial.exists():
         if state.done == len(samples) and run.submission_zip.exists():
@@ -316,7 +309,7 @@ def write_submission(
 
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / _SUBMISSION_NOTE).unlink(missing_ok=True)
+    (run.root / ".submission.json").unlink(missing_ok=True)
     _forget_oof(run.oof)
 
 
