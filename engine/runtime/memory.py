@@ -37,11 +37,7 @@ def pass_pixels(
 ) -> float:
     """Pixels of input that may pass together, by the memory that is free on `device` now.
 
-    Args:
-        network: on the device already.
-        in_channels: of its input.
-        device: where it runs.
-        memory_gib: what passes may take at most; 0 = any.
+    The network is on the device already. Passes may take `memory_gib` at most; 0 = any.
     """
     most = memory_gib * (1 << 30) or math.inf
     free = min(most, _USABLE * release_free_bytes(device))

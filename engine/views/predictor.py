@@ -108,10 +108,7 @@ class Predictor:
     def masks(
         self, samples: Sequence[Sample], start: int = 0
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield the position of a batch's first frame, and (B, H, W) classes at the frames' size.
-
-        Here and in `confusion` the first of the T temperatures counts.
-        """
+        """Yield a batch's first position and (B, H, W) classes at frame size, at the first T."""
         for frames, prob_BTCHW in self.predict(samples, start):
             mask_BHW = self.policy.operations.resized_argmax(prob_BTCHW[:, 0], frames.hw)
             yield frames.first, mask_BHW.cpu().numpy()
@@ -123,7 +120,7 @@ class Predictor:
         return torch.stack([count(prob_BCHW, label_BHW) for prob_BCHW in prob_BTCHW.unbind(1)])
 
     def confusion(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
-        """(C, C) sum of the `counts` of labelled frames."""
+        """(C, C) sum of the `counts` of labelled frames at the first of the T temperatures."""
         counts: list[Tensor] = []
         with track("validation", len(samples)) as advance:
             for frames, prob_BTCHW in self.predict(samples, label=True):
@@ -132,7 +129,7 @@ class Predictor:
         return torch.stack(counts).sum(dim=0).cpu().numpy()
 
     def single_view(self) -> "Predictor":
-        """The same networks looking once at each frame, at its base size and temperature 1."""
+        """The same networks looking once at each frame, at base size and temperature 1."""
         once = {"scales": (1.0,), "flip": False, "temperatures": (1.0,)}
         return replace(self, inference=self.inference.model_copy(update=once))
 
@@ -159,12 +156,11 @@ def check_runtime(config: Config, device: torch.device) -> None:
 
 
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
-    """Load `best.safetensors` of a fold; logged if somebody put another network's file there.
+    """Load `best.safetensors` of a fold; a file that is not ours is logged.
 
     Raises:
         FileNotFoundError: the fold has no weights yet.
-        RuntimeError: the file is damaged or does not fit the config's network, or
-            `runtime.inference` cannot run it here.
+        RuntimeError: they are damaged or another network's, or `check_runtime` refuses.
     """
     path, channels = run.best(fold), config.model.in_channels
     if not path.exists():
