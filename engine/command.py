@@ -1,5 +1,6 @@
 """How a command begins and ends: its messages shown, its errors one line and an exit code."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,8 +11,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
     A mistake prints its message alone; an error nobody foresaw keeps its traceback.
     """
-    from engine.runtime.progress import start_logging
-
     start_logging()
     try:
         code = main()
@@ -22,3 +21,19 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         print("stopped; --resume continues where the last checkpoint stands", file=sys.stderr)
         code = 130
     raise SystemExit(code)
+
+
+def start_logging() -> None:
+    """Print the engine's INFO messages to standard output, bare."""
+    logger = logging.getLogger("engine")
+    logger.handlers = [_StdoutHandler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to the present `sys.stdout`, which a live bar replaces while it runs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)

@@ -29,8 +29,7 @@ from engine.report.summary import Summary, summarise
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
-from engine.runtime.device import DevicePolicy, set_up_device
-from engine.runtime.environment import describe_environment
+from engine.runtime.device import DevicePolicy, describe_environment, set_up_device
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.scores import TemperatureChoice, choose_temperature

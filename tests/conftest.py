@@ -233,7 +233,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         rng = np.random.default_rng(seed)
         for index, sample in enumerate(samples):
             truth_hw = np.minimum(read_label(sample)[::2, ::2], len(classes) - 1)
-            noise_hwC = rng.dirichlet(np.ones(len(classes)), layout.hw)
+            noise_hwC = rng.dirichlet(np.ones(len(classes)), layout.shape[2:])
             prob_hwC = noise_hwC + 0.3 * np.eye(len(classes))[truth_hw]
             prob_1Chw = (prob_hwC / 1.3).transpose(2, 0, 1)[None].astype(np.float32)
             writer.write(index, prob_1Chw, int(run.folds.fold_of[index]))

@@ -26,8 +26,8 @@ from typing import Any, NoReturn
 
 import engine.experiment
 import engine.train
+from engine.command import start_logging
 from engine.runtime.device import DevicePolicy
-from engine.runtime.progress import start_logging
 from engine.training import loop
 from engine.training.loop import FoldTask
 from engine.training.step import TrainStep

@@ -1,9 +1,11 @@
-"""How a command ends: its exit code, and what it says of an error."""
+"""How a command begins and ends: its messages, its exit code, what it says of an error."""
+
+import logging
 
 import pytest
 
 from engine.cli import ConfigError
-from engine.command import run_main
+from engine.command import run_main, start_logging
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,13 @@ def test_success_ends_with_the_commands_own_code() -> None:
     with pytest.raises(SystemExit) as caught:
         run_main(lambda: 0)
     assert caught.value.code == 0
+
+
+def test_messages_of_the_engine_go_to_standard_output_bare(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start_logging()
+    start_logging()
+    logging.getLogger("engine.part").info("one line")
+    logging.getLogger("elsewhere").info("not ours")
+    assert capsys.readouterr() == ("one line\n", "")

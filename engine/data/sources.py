@@ -26,8 +26,7 @@ from engine.config import RuntimeConfig
 from engine.data.inputs import CropResize, Draws, InputSpec, crop_frames
 from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
-from engine.runtime.device import DevicePolicy
-from engine.runtime.environment import total_bytes
+from engine.runtime.device import DevicePolicy, total_bytes
 from kernels.crop_resize import Frames
 
 _log = logging.getLogger(__name__)

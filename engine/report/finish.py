@@ -2,7 +2,7 @@
 
 from engine.report.summary import Summary
 from engine.rundir import RunDir
-from engine.runtime.environment import peak_memory_mib
+from engine.runtime.device import peak_memory_mib
 from engine.views.store import forget_progress
 
 

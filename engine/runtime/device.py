@@ -1,9 +1,16 @@
-"""Where and how the network runs: device, precision, kernels; each choice logged with a reason."""
+"""What the engine runs on: device, precision and kernels, chosen and logged; versions, memory."""
 
 import ctypes
+import importlib.metadata
 import logging
+import os
+import platform
+import re
+import resource
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TypeVar
 
@@ -11,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.config import RuntimeConfig
+from engine.rundir import Record
 from engine.runtime.graphs import Replayed
 from kernels.crop_resize import Crops, Encoding, Frames
 
@@ -18,8 +26,11 @@ _Output = TypeVar("_Output")
 
 _log = logging.getLogger(__name__)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Numbers of two parameters of glibc's mallopt, by its malloc.h."""
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
+"""Distributions whose versions a result may depend on."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""What limits a container: https://docs.kernel.org/admin-guide/cgroup-v2.html."""
 
 _KEEP_BYTES = 1 << 30
 """Size in bytes below which blocks come from the heap, and what of it stays there when freed: more
@@ -39,21 +50,17 @@ class Operations:
 
 @dataclass(frozen=True)
 class DevicePolicy:
-    """Device, autocast type, compilation and kernels; the memory format is channels-last.
-
-    Attributes:
-        device: of the network and of the decoded frames.
-        autocast_dtype: of a forward pass; None = float32.
-        compile: whether the network goes through torch.compile.
-        operations: fused or reference.
-        replay: whether steps and views are CUDA graphs, see `engine.runtime.graphs`.
-    """
+    """Device, precision and kernels; the memory format is channels-last."""
 
     device: torch.device
+    """of the network and of the decoded frames"""
     autocast_dtype: torch.dtype | None
+    """of a forward pass; None = float32"""
     compile: bool
+    """whether the network goes through torch.compile"""
     operations: Operations
     replay: bool = False
+    """whether steps and views are CUDA graphs, see `engine.runtime.graphs`"""
 
     def autocast(self) -> torch.autocast:
         """The context that a forward pass runs in."""
@@ -61,10 +68,7 @@ class DevicePolicy:
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def evaluation(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
-        """The network's forward pass for use in inference mode.
-
-        What it returns is overwritten by its next call, where it is replayed.
-        """
+        """The forward pass for use in inference mode; if replayed, a call overwrites the last."""
         forward = torch.compile(network, fullgraph=True) if self.compile else network
 
         def predict(image_BCHW: Tensor) -> _Output:
@@ -72,6 +76,28 @@ class DevicePolicy:
                 return forward(image_BCHW)
 
         return Replayed(predict) if self.replay else predict
+
+
+class Machine(Record):
+    """What computed."""
+
+    system: str
+    processor: str
+    cores: int | None
+    threads: int
+    """torch's, on the CPU"""
+    gpu: str | None
+
+
+class Environment(Record):
+    """`environment.json`: what a run was made with."""
+
+    versions: dict[str, str | None]
+    """of Python and of each of `PACKAGES`, None if it is not installed"""
+    machine: Machine
+    commit: str | None
+    """of this project, with "-dirty" if it was changed"""
+    dataset_fingerprint: str
 
 
 def set_up_device(config: RuntimeConfig) -> DevicePolicy:
@@ -88,24 +114,15 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     if not on_gpu:
         why = "asked for" if config.threads else "torch's choice"
         _log.info("%d CPU threads: %s", torch.get_num_threads(), why)
-        if _keep_freed_memory():
-            _log.info(
-                "freed memory is kept: returning it costs a page fault for every 4 KiB reused"
-            )
-
-    precision, why = config.precision, "asked for"
-    if precision == "auto":
-        precision, why = "fp32", "bf16 is emulated on most CPUs"
-        if on_gpu:
-            precision, why = "bf16", "tensor cores"
+        _keep_freed_memory()
+    fast = ("bf16", "tensor cores") if on_gpu else ("fp32", "bf16 is emulated on most CPUs")
+    precision, why = _resolved(config.precision, *fast)
     _log.info("precision %s: %s", precision, why)
-
-    why = "asked for"
-    if config.compile == "auto":
-        why = "convolutions dominate, nothing to fuse"
-        if on_gpu:
-            why = "a replay leaves less to gain than compiling takes"
-    compiled, replay = config.compile == "on", on_gpu and config.cuda_graphs != "off"
+    why = "convolutions dominate, nothing to fuse"
+    if on_gpu:
+        why = "a replay leaves less to gain than compiling takes"
+    form, why = _resolved(config.compile, "off", why)
+    compiled, replay = form == "on", on_gpu and config.cuda_graphs != "off"
     form = ("compiled" if compiled else "eager") + (", replayed as CUDA graphs" if replay else "")
     _log.info("network %s, channels-last: %s", form, why)
     operations = choose_operations(config.kernels, device)
@@ -115,13 +132,11 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
 
 def choose_operations(kind: str, device: torch.device) -> Operations:
     """Those of a kind: "fused" is Triton on a GPU and Numba on a CPU, "reference" plain PyTorch."""
-    form = ""
+    backend = "Triton" if device.type == "cuda" else "Numba"
+    form, told = "", f"{backend}, the fused form on {device.type}"
     if kind == "reference":
-        form = ".reference"
-        _log.info("kernels: PyTorch references, asked for")
-    else:
-        backend = "Triton" if device.type == "cuda" else "Numba"
-        _log.info("kernels: %s, the fused form on %s", backend, device.type)
+        form, told = ".reference", "PyTorch references, asked for"
+    _log.info("kernels: %s", told)
     return Operations(
         boundary_ce=resolve_name(f"kernels.boundary_ce{form}:boundary_ce"),
         tta_accumulate=resolve_name(f"kernels.tta_accumulate{form}:tta_accumulate"),
@@ -131,11 +146,55 @@ def choose_operations(kind: str, device: torch.device) -> Operations:
     )
 
 
-def _device(name: str) -> torch.device:
-    """The device of that name; `auto`: a GPU where there is one."""
-    has_cuda, why = torch.cuda.is_available(), "asked for"
-    if name == "auto":
-        name, why = ("cuda", "a GPU is present") if has_cuda else ("cpu", "no GPU is present")
+def describe_environment(fingerprint: str) -> Environment:
+    """What computes now, on the dataset of that fingerprint."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    machine = Machine(
+        system=platform.platform(),
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
+    return Environment(
+        versions=versions, machine=machine, commit=_commit(), dataset_fingerprint=fingerprint
+    )
+
+
+def peak_memory_mib() -> float:
+    """Largest resident size of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def total_bytes(device: torch.device) -> int:
+    """Memory of the device; of a CPU, what a container may use of it."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(total, container_bytes() or total)
+
+
+def container_bytes() -> int | None:
+    """Memory that the container may use; None if there is no limit."""
+    path = CGROUP / "memory.max"
+    allowed = path.read_text("ascii").strip() if path.exists() else "max"
+    return int(allowed) if allowed.isdigit() else None
+
+
+def _resolved(asked: str, chosen: str, why: str) -> tuple[str, str]:
+    """What a setting comes to, and the reason: what was chosen for it if `auto` was asked for."""
+    return (chosen, why) if asked == "auto" else (asked, "asked for")
+
+
+def _device(asked: str) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    found = ("cuda", "a GPU is present") if has_cuda else ("cpu", "no GPU is present")
+    name, why = _resolved(asked, *found)
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -146,11 +205,31 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _keep_freed_memory() -> bool:
-    """Let glibc reuse activations instead of unmapping them; whether it could be told so.
+def _keep_freed_memory() -> None:
+    """Let glibc, if that is the C library, reuse activations instead of unmapping them.
 
     A step allocates and frees the same large blocks each time. By default glibc maps and unmaps
     each one, and the kernel zeroes every page again.
     """
-    libc, thresholds = ctypes.CDLL(None), (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
-    return hasattr(libc, "mallopt") and all(libc.mallopt(t, _KEEP_BYTES) for t in thresholds)
+    libc = ctypes.CDLL(None)
+    m_trim_threshold, m_mmap_threshold = -1, -3  # of glibc's malloc.h
+    thresholds = m_mmap_threshold, m_trim_threshold
+    if hasattr(libc, "mallopt") and all(libc.mallopt(t, _KEEP_BYTES) for t in thresholds):
+        _log.info("freed memory is kept: returning it costs a page fault for every 4 KiB reused")
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        told = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.strip() or None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor()

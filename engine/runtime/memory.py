@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.runtime import environment
+from engine.runtime.device import CGROUP, container_bytes
 
 _tell_once = functools.cache(logging.getLogger(__name__).info)
 """Logs the same message once."""
@@ -37,11 +37,7 @@ def pass_pixels(
 ) -> float:
     """Pixels of input that may pass together, by the memory that is free on `device` now.
 
-    Args:
-        network: on the device already.
-        in_channels: of its input.
-        device: where it runs.
-        memory_gib: what passes may take at most; 0 = any.
+    The network is on the device already. Passes may take `memory_gib` at most; 0 = any.
     """
     most = memory_gib * (1 << 30) or math.inf
     free = min(most, _USABLE * release_free_bytes(device))
@@ -68,11 +64,11 @@ def release_free_bytes(device: torch.device) -> int:
     if _MEMINFO.exists():
         # Pages of files that could be dropped count too.
         free = _fields(_MEMINFO)["MemAvailable:"] * 1024
-    limit = environment.container_bytes()
+    limit = container_bytes()
     if limit is not None:
         # As above: a container's usage holds the pages of the files that it has read.
-        pages = _fields(environment.CGROUP / "memory.stat")
-        used = int((environment.CGROUP / "memory.current").read_text("ascii"))
+        pages = _fields(CGROUP / "memory.stat")
+        used = int((CGROUP / "memory.current").read_text("ascii"))
         used -= pages["inactive_file"] + pages["active_file"]
         free = min(free, max(0, limit - used))
     return free

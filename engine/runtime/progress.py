@@ -1,7 +1,5 @@
 """Progress of long work: a live bar on a terminal, plain lines elsewhere, time left on both."""
 
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,17 +14,10 @@ PLAIN_INTERVAL_S = 20.0
 @contextmanager
 def track(description: str, total: int | None, done: int = 0) -> Iterator["Advance"]:
     """Show the progress of `total` units of work, of which `done` were done before."""
-    bar = rich.Progress(
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[note]}"),
-        console=Console(),
-        transient=True,
-    )
+    behind = rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeElapsedColumn()
+    ahead = "left", rich.TimeRemainingColumn(), "{task.fields[note]}"
+    columns = "{task.description}", *behind, *ahead
+    bar = rich.Progress(*columns, console=Console(), transient=True)
     bar.add_task(description, total=total, completed=done, visible=total is not None, note="")
     # A bar that was not started counts all the same.
     with bar if bar.console.is_terminal else nullcontext():
@@ -41,7 +32,7 @@ def track_total(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class Advance:
-    """Tells the progress that more units are done."""
+    """Tells the progress that more is done."""
 
     def __init__(self, bar: rich.Progress) -> None:
         self._bar, (self.task,) = bar, bar.tasks
@@ -70,19 +61,3 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to the present `sys.stdout`, which a live bar replaces while it runs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stdout
-        super().emit(record)
-
-
-def start_logging() -> None:
-    """Print the engine's INFO messages to standard output, bare."""
-    logger = logging.getLogger("engine")
-    logger.handlers = [_StdoutHandler()]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

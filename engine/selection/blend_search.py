@@ -21,7 +21,7 @@ from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
 from engine.frames.index import Dataset
 from engine.rundir import Record, RunDir, fold_hashes, load_run, stage_identity, weights_identity
-from engine.runtime.environment import Environment
+from engine.runtime.device import Environment
 from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
 from engine.selection.pixels import OofPixels, frame_confusions
 from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, group_of

@@ -40,43 +40,27 @@ from kernels.tta_accumulate import zero_total
 
 _log = logging.getLogger(__name__)
 
-VIEW_MULTIPLE = STRIDES[-1]
-"""Sides of a view are multiples of this many pixels, the encoder's coarsest stride."""
-
 
 @dataclass(frozen=True, eq=False)
 class FoldNetwork:
-    """A network in evaluation mode.
-
-    Attributes:
-        fold: its weights never saw the validation frames of this one.
-        forward: (B, C, H, W) input to stride-4 prediction; its next call may overwrite what it
-            returned.
-        spec: of the input.
-        pass_pixels: tells how many pixels of input memory holds in a pass; asked once there is
-            more than one frame.
-    """
+    """A network in evaluation mode, whose weights never saw the validation frames of `fold`."""
 
     fold: int
     forward: Callable[[Tensor], Prediction]
+    """(B, C, H, W) input to stride-4 prediction, which its next call may overwrite"""
     spec: InputSpec
     pass_pixels: Callable[[], float] = lambda: math.inf
+    """pixels of input that memory holds in a pass; asked if there is more than one frame"""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Looks at frames with networks: the mean of their probabilities over networks and views.
-
-    Attributes:
-        networks: one for out-of-fold frames, all of a run for new frames.
-        inference: scales, flip, base size and the T temperatures.
-        classes: C.
-        policy: device and precision.
-        reader: how frames are read.
-    """
+    """Looks at frames with networks: the mean of their probabilities over networks and views."""
 
     networks: Sequence[FoldNetwork]
+    """one for out-of-fold frames, all of a run for new frames"""
     inference: InferenceConfig
+    """scales, flip, base size and the T temperatures"""
     classes: int
     policy: DevicePolicy
     reader: FrameReader
@@ -84,13 +68,10 @@ class Predictor:
     def predict(
         self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
     ) -> Iterator[tuple[FrameBatch, Tensor]]:
-        """Yield frames of one size of `samples[start:]`, in order, and their `probabilities`.
+        """Yield batches of `samples[start:]`, see `FrameReader.batches`, and `probabilities`.
 
         Frames are grouped in the same way wherever a call starts at the end of a group, so a
-        resumed call gives the same bytes. Labels are read if asked for.
-
-        Raises:
-            RuntimeError: a file cannot be read; the message names it.
+        resumed call gives the same bytes.
         """
         for frames in self.reader.batches(samples, start, label=label):
             yield frames, self.probabilities(frames)
@@ -131,10 +112,7 @@ class Predictor:
     def masks(
         self, samples: Sequence[Sample], start: int = 0
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield the position of a batch's first frame, and (B, H, W) classes at the frames' size.
-
-        Here and in `confusion` the first of the T temperatures counts.
-        """
+        """Yield a batch's first position and (B, H, W) classes at frame size, at the first T."""
         for frames, prob_BTCHW in self.predict(samples, start):
             mask_BHW = self.policy.operations.resized_argmax(prob_BTCHW[:, 0], frames.hw)
             yield frames.first, mask_BHW.cpu().numpy()
@@ -145,9 +123,8 @@ class Predictor:
         assert label_BHW is not None, "the caller has labelled frames"
         return torch.stack([count(prob_BCHW, label_BHW) for prob_BCHW in prob_BTCHW.unbind(1)])
 
-    @torch.inference_mode()
     def confusion(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
-        """(C, C) sum of the `counts` of labelled frames."""
+        """(C, C) sum of the `counts` of labelled frames at the first of the T temperatures."""
         counts: list[Tensor] = []
         with track("validation", len(samples)) as advance:
             for frames, prob_BTCHW in self.predict(samples, label=True):
@@ -156,7 +133,7 @@ class Predictor:
         return torch.stack(counts).sum(dim=0).cpu().numpy()
 
     def single_view(self) -> "Predictor":
-        """The same networks looking once at each frame, at its base size and temperature 1."""
+        """The same networks looking once at each frame, at base size and temperature 1."""
         once = {"scales": (1.0,), "flip": False, "temperatures": (1.0,)}
         return replace(self, inference=self.inference.model_copy(update=once))
 
@@ -171,13 +148,9 @@ def open_predictor(
 ) -> Predictor:
     """Folds of a run, to predict by the views and temperatures of its config; see `load_fold`."""
     networks = [load_fold(config, run, fold, policy) for fold in folds]
-    reader = FrameReader(
-        policy.device,
-        config.inference.batch_size,
-        depth=any(network.spec.has_depth for network in networks),
-        workers=config.runtime.workers,
-    )
-    return Predictor(networks, config.inference, len(config.data.classes), policy, reader)
+    views, depth = config.inference, any(network.spec.has_depth for network in networks)
+    reader = FrameReader(policy.device, views.batch_size, depth, config.runtime.workers)
+    return Predictor(networks, views, len(config.data.classes), policy, reader)
 
 
 def check_runtime(config: Config, device: torch.device) -> None:
@@ -187,15 +160,11 @@ def check_runtime(config: Config, device: torch.device) -> None:
 
 
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
-    """Load `best.safetensors` of a fold.
-
-    It may be a file of segmentation_models_pytorch that somebody put in the place of ours; that is
-    logged, because nothing tells which frames such weights were trained on.
+    """Load `best.safetensors` of a fold; a file that is not ours is logged.
 
     Raises:
         FileNotFoundError: the fold has no weights yet.
-        RuntimeError: the file is damaged or does not fit the config's network, or
-            `runtime.inference` cannot run it here.
+        RuntimeError: they are damaged or another network's, or `check_runtime` refuses.
     """
     path, channels = run.best(fold), config.model.in_channels
     if not path.exists():
@@ -216,11 +185,11 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
         )
     network.to(policy.device).to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)
-    most_gib = config.runtime.memory_gib
-    pixels = functools.partial(pass_pixels, network, channels, policy.device, most_gib)
-    check_runtime(config, policy.device)
+    runtime = config.runtime
+    pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
-    if config.runtime.inference == "openvino":
+    check_runtime(config, policy.device)
+    if runtime.inference == "openvino":
         forward = OpenVinoPass(network, channels)
     # The weights that training began with may be gone by now.
     spec = InputSpec.of(config.model, trained or input_normalisation(config.model))
@@ -228,10 +197,9 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
 
 
 def view_hw(base_hw: tuple[int, int], scale: float) -> tuple[int, int]:
-    """floor(base * scale / 32) * 32 in each direction, at least 32."""
-    height, width = (
-        max(int(side * scale + 1e-6) // VIEW_MULTIPLE, 1) * VIEW_MULTIPLE for side in base_hw
-    )
+    """floor(base * scale / 32) * 32 in each direction, at least 32: the encoder's last stride."""
+    stride = STRIDES[-1]
+    height, width = (max(int(side * scale + 1e-6) // stride, 1) * stride for side in base_hw)
     return height, width
 
 

@@ -1,4 +1,4 @@
-"""What predictions are written into: the out-of-fold store and the submission, both resumable.
+"""Out-of-fold probabilities go into `oof/`, masks of test frames into the submission; both resume.
 
 An array grows in place under a hidden name, one for each temperature of the store, and a note says
 how far it is good: the array is synced first, so a note never tells of frames that are not there.
@@ -7,18 +7,18 @@ Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w hal
 """
 
 import logging
-import math
 import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import DTypeLike, NDArray
+from pydantic import Field
 
 from engine.config import Config
 from engine.data.folds import Folds
@@ -37,36 +37,42 @@ MasksFrom = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time stamp inside the zip, the format's earliest: equal masks give equal bytes."""
 
-_SUBMISSION_NOTE = ".submission.json"
-"""Name of the note on how far the submission is."""
-
 
 class FoldState(Record):
-    """How many of a fold's validation frames are predicted, and what was counted on them."""
+    """How many of a fold's frames the weights of a hash predicted, and what was counted."""
 
     weights: str
-    """hash of the weights that predict"""
     done: int
     elapsed_s: float
     confusion: list[list[list[int]]]
     """(T, C, C) at the labels' own resolution"""
 
     def counts(self) -> NDArray[np.int64]:
-        """(T, C, C): `confusion` as an array."""
+        """`confusion` as an array."""
         return np.array(self.confusion, np.int64)
 
 
-class OofProgress(Record):
+class Note(Record):
+    """How far arrays are good that are made for what `key` stands for."""
+
+    key: str
+
+    @classmethod
+    def of(cls, path: Path, key: str) -> Self:
+        """What an earlier call noted for the same key, else a new note: nothing is there yet."""
+        found = cls.read(path) if path.exists() else None
+        return found if found and found.key == key else cls(key=key)
+
+
+class OofProgress(Note):
     """`oof/progress.json`."""
 
-    key: str
-    folds: dict[int, FoldState]
+    folds: dict[int, FoldState] = Field(default_factory=dict)
 
 
-class SubmissionProgress(Record):
-    """`.submission.json`: how many frames are predicted, for what `key` stands for."""
+class SubmissionProgress(Note):
+    """`.submission.json`: how many frames are predicted."""
 
-    key: str
     done: int = 0
     elapsed_s: float = 0.0
 
@@ -87,41 +93,26 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """What a store is about.
+    """What a store is about."""
 
-    Attributes:
-        stems: N stems, in sample order.
-        fold_of: (N,) the fold whose network may predict each sample.
-        classes: C names.
-        hw: size of the stored maps, pixels.
-        temperatures: T, of which `finish` keeps one.
-        key: hash of data, folds and settings; what another key began is begun again.
-    """
-
+    shape: tuple[int, int, int, int]
+    """(N, C, h, w)"""
     stems: tuple[str, ...]
     fold_of: NDArray[np.int64]
+    """(N,) the fold whose network may predict each sample"""
     classes: tuple[str, ...]
-    hw: tuple[int, int]
     temperatures: tuple[float, ...]
+    """T, of which `finish` keeps one"""
     key: str
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, C, h, w)."""
-        return (len(self.stems), len(self.classes), *self.hw)
+    """hash of data, folds and settings; what another key began is begun again"""
 
 
 def oof_layout(config: Config, samples: Sequence[Sample], folds: Folds, key: str) -> StoreLayout:
     """Every training frame at half the base size; without one, at half that of the largest."""
     height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
-    return StoreLayout(
-        stems=tuple(sample.stem for sample in samples),
-        fold_of=folds.fold_of,
-        classes=config.data.classes,
-        hw=(height // 2, width // 2),
-        temperatures=config.inference.temperatures,
-        key=key,
-    )
+    stems, classes = tuple(sample.stem for sample in samples), config.data.classes
+    shape = len(stems), len(classes), height // 2, width // 2
+    return StoreLayout(shape, stems, folds.fold_of, classes, config.inference.temperatures, key)
 
 
 def predict_fold(
@@ -131,14 +122,10 @@ def predict_fold(
     samples: Sequence[Sample],
     writer: "ProbStoreWriter",
 ) -> FoldState:
-    """Predict the validation frames of `fold` into the store and count them, resuming.
+    """Predict the frames, among all training samples, that `fold` validates, and count; resumes.
 
-    Args:
-        load: gives a predictor of the fold; not called if the fold is already predicted.
-        fold: its number.
-        weights: hash of its weights; what other weights predicted is predicted again.
-        samples: every training sample of the dataset.
-        writer: the store in progress, which notes the state that is returned.
+    What weights of another hash than `weights` predicted is predicted again. `load` gives the
+    predictor of the fold; it is not called if all is predicted.
     """
     layout = writer.layout
     validation = np.flatnonzero(layout.fold_of == fold).tolist()
@@ -151,9 +138,7 @@ def predict_fold(
         for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
             count_TCC += predictor.counts(frames, prob_BTCHW).cpu().numpy()
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
-                prob_TChw = F.interpolate(
-                    prob_TCHW, size=layout.hw, mode="bilinear", align_corners=False
-                )
+                prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
                 writer.write(index, prob_TChw.cpu().numpy(), fold)
             state = FoldState(
                 weights=weights,
@@ -170,21 +155,19 @@ class ProbStoreWriter:
     """Fills a store, surviving a kill between any two `commit` calls."""
 
     def __init__(self, folder: Path, layout: StoreLayout) -> None:
-        """Open `folder` for writing; continue what an earlier call with the same key began."""
-        self.folder, self.layout = folder, layout
+        """Continue what an earlier call with the same key began in `folder`."""
+        self.layout, self._folder = layout, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._folds: dict[int, FoldState] = {}
-        self._noted, self._prob = folder / "progress.json", folder / "prob.npy"
-        if self._noted.exists() and (found := OofProgress.read(self._noted)).key == layout.key:
-            self._folds = dict(found.folds)
-        partial = [self._partial(temperature) for temperature in layout.temperatures]
-        missing = [path for path in partial if not path.exists()]
-        if not self._folds:
+        self._note, self._prob = folder / "progress.json", folder / "prob.npy"
+        self._progress = OofProgress.of(self._note, layout.key)
+        self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
+        missing = [path for path in self._partial if not path.exists()]
+        if not self._progress.folds:
             _forget_oof(folder)
         elif missing and self._prob.exists():
             # Stopped between the renaming and the manifest: take the file back.
             self._prob.replace(missing[0])
-        self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in partial]
+        self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
 
     def write(self, index: int, prob_TChw: NDArray[np.float32], fold: int) -> None:
         """Write the sample at position `index` at every temperature, as float16.
@@ -192,44 +175,44 @@ class ProbStoreWriter:
         Raises:
             ValueError: `fold`, which predicted it, trained on it; or the shape is not the store's.
         """
-        if self.layout.fold_of[index] != fold:
+        layout = self.layout
+        if layout.fold_of[index] != fold:
             raise ValueError(
-                f"{self.layout.stems[index]} is validated by fold {self.layout.fold_of[index]}; "
-                f"the network of fold {fold} was trained on it, so its prediction is not "
-                "out-of-fold"
+                f"{layout.stems[index]} is validated by fold {layout.fold_of[index]}; the network "
+                f"of fold {fold} was trained on it, so its prediction is not out-of-fold"
             )
-        expected = (len(self._arrays), *self.layout.shape[1:])
+        expected = (len(self._arrays), *layout.shape[1:])
         if prob_TChw.shape != expected:
             raise ValueError(f"probabilities must be {expected}, got {prob_TChw.shape}")
         for array, prob_Chw in zip(self._arrays, prob_TChw, strict=True):
             array.write(index, prob_Chw)
 
     def commit(self, fold: int, state: FoldState) -> None:
-        """Make what was written so far durable and note `state` of the fold in progress."""
+        """Make what was written durable, then note the fold's state."""
         for array in self._arrays:
             array.sync()
-        self._folds[fold] = state
-        OofProgress(key=self.layout.key, folds=self._folds).write(self._noted)
+        folds = {**self._progress.folds, fold: state}
+        self._progress = OofProgress(key=self.layout.key, folds=folds)
+        self._progress.write(self._note)
 
     def state(self, fold: int, weights: str) -> FoldState:
         """The state last committed for the fold by the weights of that hash; zero if none was."""
-        state = self._folds.get(fold)
+        state = self._progress.folds.get(fold)
         if state is not None and state.weights == weights:
             return state
-        T, C = len(self._arrays), len(self.layout.classes)
-        zero_TCC = np.zeros((T, C, C), np.int64).tolist()
+        C = self.layout.shape[1]
+        zero_TCC = np.zeros((len(self._arrays), C, C), np.int64).tolist()
         return FoldState(weights=weights, done=0, elapsed_s=0.0, confusion=zero_TCC)
 
     def finish(self, temperature: float, key: str) -> None:
-        """Keep the probabilities of one of the temperatures as `prob.npy`; drop the others.
+        """Keep one temperature's probabilities as `prob.npy`, made from what `key` stands for.
 
-        The manifest is written last: a store with a manifest is whole. Its `key` is the hash of
-        everything that the store was made from, weights included.
+        The manifest is written last: a store with a manifest is whole.
         """
         for array in self._arrays:
             array.close()
-        self._partial(temperature).replace(self._prob)
-        sync_folder(self.folder)
+        self._partial[self.layout.temperatures.index(temperature)].replace(self._prob)
+        sync_folder(self._folder)
         Manifest(
             key=key,
             temperature=temperature,
@@ -238,12 +221,9 @@ class ProbStoreWriter:
             classes=self.layout.classes,
             stems=self.layout.stems,
             folds=tuple(self.layout.fold_of.tolist()),
-            predicted=self._folds,
-        ).write(self.folder / "manifest.json")
-        _forget_oof(self.folder)
-
-    def _partial(self, temperature: float) -> Path:
-        return self.folder / f".prob_t{temperature:g}.npy"
+            predicted=self._progress.folds,
+        ).write(self._folder / "manifest.json")
+        _forget_oof(self._folder)
 
 
 class ProbStore(NamedTuple):
@@ -258,28 +238,26 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
 
     Raises:
         FileNotFoundError: the store was never finished.
-        ValueError: it was made from something else than what `key` stands for, if one is given, or
-            `prob.npy` is not what the manifest says.
+        ValueError: it was not made from what `key` stands for, if one is given, or is damaged.
     """
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
         raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
     manifest = Manifest.read(manifest_path)
-    if key is not None and manifest.key != key:
+    if key not in (None, manifest.key):
         raise ValueError(
             f"{folder} was made from other weights, data or settings; delete it and run "
             "engine.train again"
         )
+    again = f"delete {folder} and run again"
     try:
         prob_NChw = np.load(prob_path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"{prob_path} is damaged ({error}); delete {folder} and run again"
-        ) from error
+        raise ValueError(f"{prob_path} is damaged ({error}); {again}") from error
     if prob_NChw.shape != manifest.shape or prob_NChw.dtype != np.float16:
         raise ValueError(
             f"{prob_path} holds {prob_NChw.dtype} {prob_NChw.shape}, the manifest says "
-            f"float16 {manifest.shape}; delete {folder} and run again"
+            f"float16 {manifest.shape}; {again}"
         )
     return ProbStore(prob_NChw, manifest)
 
@@ -287,32 +265,27 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
 def write_submission(
     masks: MasksFrom, samples: Sequence[Sample], run: RunDir, key: str
 ) -> float | None:
-    """Predict the test frames into `submission.npy` and `.zip`, in stem order, resuming.
+    """Predict the test frames into `submission.npy` and `.zip`, in stem order; resumes.
 
-    Args:
-        masks: predicts; not called if the masks are already there.
-        samples: test frames.
-        run: where to write.
-        key: hash of everything the masks are made from.
-
-    Returns:
-        Seconds of prediction, over all calls; None, with a warning, where no one array can hold
-        the masks: there are no frames, or their sizes differ.
+    `masks` is not called if the submission of what `key` stands for is there. Returns the seconds
+    of prediction, over all calls; None, with a warning, where no one array can hold the masks:
+    there are no frames, or their sizes differ.
     """
     sizes = {sample.hw for sample in samples}
     if len(sizes) != 1:
         why = "their sizes differ; engine.predict writes a mask each"
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
-    partial, noted = run.root / ".submission.npy.partial", run.root / _SUBMISSION_NOTE
-    state = SubmissionProgress(key=key)
-    if noted.exists() and (found := SubmissionProgress.read(noted)).key == key:
-        if partial.exists():
-            state = found
-        elif found.done == len(samples) and run.submission_zip.exists():
-            return found.elapsed_s
+    partial, note = run.root / ".submission.npy.partial", run.root / ".submission.json"
+    state = SubmissionProgress.of(note, key)
+    if not partial.exists():
+        if state.done == len(samples) and run.submission_zip.exists():
+            return state.elapsed_s
+        state = SubmissionProgress(key=key)
     if not state.done:
-        partial.unlink(missing_ok=True)
+        # The note first: it may be another key's, which must not find an array of this one.
+        for path in (note, partial):
+            path.unlink(missing_ok=True)
     array = ResumableArray(partial, (len(samples), *sizes.pop()), np.uint8)
     if state.done < len(samples):
         start_s = time.monotonic() - state.elapsed_s
@@ -322,7 +295,7 @@ def write_submission(
                 array.sync()
                 done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
                 state = SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
-                state.write(noted)
+                state.write(note)
                 advance(len(mask_BHW))
     array.close()
     # The partial file goes last: without it, both others are whole.
@@ -336,24 +309,21 @@ def write_submission(
 
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / _SUBMISSION_NOTE).unlink(missing_ok=True)
+    (run.root / ".submission.json").unlink(missing_ok=True)
     _forget_oof(run.oof)
 
 
 class ResumableArray:
     """A `.npy` file whose items along the first axis are written one by one, in any order.
 
-    How far it is good is for the caller to note, after `sync` and before what comes next. Plain
-    writes, not a memory map: mapped dirty pages would count as the process's own.
+    Plain writes, not a memory map: mapped dirty pages would count as the process's own.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         """Continue the file if it exists, else make it, full of zeros."""
-        self._dtype = np.dtype(dtype)
-        self._item_bytes = math.prod(shape[1:]) * self._dtype.itemsize
-        if not path.exists():
-            np.lib.format.open_memmap(path, mode="w+", dtype=self._dtype, shape=shape)
-        self._header_bytes = path.stat().st_size - shape[0] * self._item_bytes
+        mode: Literal["r", "w+"] = "r" if path.exists() else "w+"
+        made = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+        self._dtype, self._header_bytes, self._item_bytes = made.dtype, made.offset, made.strides[0]
         self._descriptor = os.open(path, os.O_RDWR)
 
     def write(self, index: int, items: NDArray[np.generic]) -> None:
@@ -371,5 +341,5 @@ class ResumableArray:
 
 
 def _forget_oof(folder: Path) -> None:
-    for path in [*folder.glob(".prob_t*.npy"), folder / "progress.json"]:
+    for path in [folder / "progress.json", *folder.glob(".prob_t*.npy")]:
         path.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from engine.views.store import ProbStoreWriter, StoreLayout
 
 def finished(root: Path, stems: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.float16]:
     """A run's store of random numbers; (N, C, h, w)."""
-    layout = StoreLayout(stems, np.zeros(len(stems), np.int64), classes, (8, 12), (1.0,), "key")
+    shape, fold_of = (len(stems), len(classes), 8, 12), np.zeros(len(stems), np.int64)
+    layout = StoreLayout(shape, stems, fold_of, classes, (1.0,), "key")
     prob_NChw = np.random.default_rng(len(root.name)).random(layout.shape).astype(np.float16)
     writer = ProbStoreWriter(root / "oof", layout)
     for n, prob_Chw in enumerate(prob_NChw):

@@ -8,8 +8,8 @@ from torch import nn
 
 from engine.config import Config
 from engine.model.network import build_network
-from engine.runtime import environment, memory
-from engine.runtime.environment import total_bytes
+from engine.runtime import device, memory
+from engine.runtime.device import total_bytes
 from engine.runtime.memory import pass_bytes, pass_pixels, release_free_bytes
 
 CPU = torch.device("cpu")
@@ -26,7 +26,8 @@ def test_a_containers_limit_counts_and_its_files_do_not(
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:  5000 kB\n", encoding="ascii")
     monkeypatch.setattr(memory, "_MEMINFO", meminfo)
-    monkeypatch.setattr(environment, "CGROUP", tmp_path)
+    for module in (device, memory):
+        monkeypatch.setattr(module, "CGROUP", tmp_path)
     assert release_free_bytes(CPU) == 5000 * 1024
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
     assert release_free_bytes(CPU) == 5000 * 1024

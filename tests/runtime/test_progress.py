@@ -1,11 +1,10 @@
 """Progress off a terminal is plain lines, on a terminal a bar; times read well."""
 
-import logging
 import time
 
 import pytest
 
-from engine.runtime.progress import duration, start_logging, track, track_total
+from engine.runtime.progress import duration, track, track_total
 
 
 @pytest.fixture
@@ -91,13 +90,3 @@ def test_on_a_terminal_a_bar_counts_and_disappears(
     assert "fold 7" in shown
     assert "4/4" in shown
     assert "loss 0.25" in shown
-
-
-def test_messages_of_the_engine_go_to_standard_output_bare(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    start_logging()
-    start_logging()
-    logging.getLogger("engine.part").info("one line")
-    logging.getLogger("elsewhere").info("not ours")
-    assert capsys.readouterr() == ("one line\n", "")

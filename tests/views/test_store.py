@@ -17,10 +17,10 @@ HW = (3, 5)
 
 def layout_of(**fields: Any) -> StoreLayout:
     given: dict[str, Any] = {
+        "shape": (4, 2, *HW),
         "stems": STEMS,
         "fold_of": FOLD_OF,
         "classes": ("floor", "wall"),
-        "hw": HW,
         "temperatures": (0.7, 1.0),
         "key": "key",
     }

@@ -169,6 +169,19 @@ def test_what_is_noted_of_a_partial_file_that_is_gone_is_predicted_again(
     assert content(parts) == content(whole)
 
 
+def test_what_another_key_began_and_did_not_note_is_not_taken_for_ones_own(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = "renamed .submission.json 2"
+    whole, parts = whole_and_stopped(event, (tiny_config, dataset), tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        stop_at("write .submission.json 1", patch)
+        with pytest.raises(StoppedError):
+            write(parts, tiny_config, dataset, key="other", shift=7)
+    write(parts, tiny_config, dataset)
+    assert content(parts) == content(whole)
+
+
 def test_what_stands_already_is_not_predicted_again(
     tiny_config: Config, dataset: Dataset, tmp_path: Path
 ) -> None:
