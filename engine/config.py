@@ -1,23 +1,39 @@
-"""The typed configuration: every field of every section, its default and its rules.
+"""The typed configuration: sections of fields, and the rules that hold between them.
 
-The defaults are the values the five published experiments share; `engine.cli` reads files and flags
-into a `Config`.
+The fields stand in `engine.settings`; `engine.cli` reads files and flags into a `Config`.
 """
 
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
-from engine import nyuv2
+from engine.nyuv2 import IGNORE_INDEX
+from engine.settings import (
+    IN_CHANNELS,
+    ROOMS,
+    DataFields,
+    InferenceFields,
+    ModelFields,
+    RuntimeConfig,
+    Section,
+    SelectionConfig,
+    TrainingConfig,
+)
 
-ROOMS = "rooms"
-"""The `data.root` that stands for the embedded procedural dataset, kept in `data/rooms`."""
-
-IN_CHANNELS = {"rgb": 3, "rgbd": 4}
-"""Number of channels of the network's input, by `model.input`."""
+__all__ = [
+    "ROOMS",
+    "Config",
+    "DataConfig",
+    "InferenceConfig",
+    "ModelConfig",
+    "RuntimeConfig",
+    "SelectionConfig",
+    "TrainingConfig",
+    "data_root",
+]
 
 
 def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
@@ -27,53 +43,14 @@ def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
         raise ValueError(f"{key} names the class {name!r}, which data.classes lacks; {hint}")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class DataConfig(_Section):
+class DataConfig(DataFields):
     """Frames, folds and augmentation."""
-
-    root: str = ROOMS
-    """dataset folder, or 'rooms': the embedded one"""
-    classes: tuple[str, ...] = Field(nyuv2.CLASSES, min_length=2)
-    """class names by index"""
-    folds: int = Field(5, ge=2)
-    """number of folds"""
-    fold_kind: Literal["random", "blocked", "scene"] = "blocked"
-    """how to split"""
-    fold_seed: int = Field(42, ge=0)
-    """seed of the split"""
-    blocks_per_fold: int = Field(8, ge=1)
-    """contiguous blocks in a blocked fold"""
-    input_hw: tuple[int, int] = (720, 960)
-    """size a frame is resized to, pixels"""
-    crop_hw: tuple[int, int] = (576, 768)
-    """training crop, pixels of the input"""
-    scale_limit: float = Field(0.2, ge=0, lt=1)
-    """random scale in 1 +- limit"""
-    scale_p: float = Field(0.5, ge=0, le=1)
-    """probability of a random scale"""
-    class_aware_p: float = Field(0.5, ge=0, le=1)
-    """probability of a class-aware crop"""
-    small_classes: tuple[str, ...] = nyuv2.SMALL_CLASSES
-    """classes a class-aware crop is centred on"""
-    flip_p: float = Field(0.5, ge=0, le=1)
-    """probability of a horizontal flip"""
-    jitter_p: float = Field(0.5, ge=0, le=1)
-    """probability of brightness and contrast"""
-    brightness: float = Field(0.2, ge=0, le=1)
-    """brightness shift, share of full scale"""
-    contrast: float = Field(0.2, ge=0, lt=1)
-    """contrast gain in 1 +- contrast"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"data.classes must differ from one another, got {self.classes}")
-        if len(self.classes) > nyuv2.IGNORE_INDEX:
+        if len(self.classes) > IGNORE_INDEX:
             raise ValueError(f"data.classes may name at most 255, got {len(self.classes)}")
         for name in self.small_classes:
             _known_class("data.small_classes", name, self.classes)
@@ -90,32 +67,8 @@ class DataConfig(_Section):
         return self
 
 
-class ModelConfig(_Section):
+class ModelConfig(ModelFields):
     """Encoder, decoder, heads and where their starting weights come from."""
-
-    encoder: str = "convnext_base"
-    """timm model name"""
-    weights: str = Field("timm", min_length=1)
-    """none | timm | package:NAME | a .safetensors, .pt or .pth file
-    or a folder of smp's save_pretrained, {fold} = the fold's number"""
-    decoder: Literal["fpn", "deeplabv3plus"] = "fpn"
-    """segmentation decoder; the other one's fields are ignored"""
-    input: Literal["rgb", "rgbd"] = "rgb"
-    """3 channels, or 4 with inverse depth"""
-    pyramid_channels: int = Field(256, ge=8)
-    """FPN pyramid width"""
-    segmentation_channels: int = Field(128, multiple_of=32, ge=32)
-    """FPN segmentation width"""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """FPN dropout before the heads"""
-    aspp_channels: int = Field(256, ge=8)
-    """DeepLabV3+ width"""
-    aspp_rates: tuple[int, int, int] = (12, 24, 36)
-    """DeepLabV3+ dilation rates, cells of stride 16"""
-    aspp_dropout: float = Field(0.5, ge=0, lt=1)
-    """DeepLabV3+ dropout after its pyramid"""
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    """stochastic depth of the encoder"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -138,55 +91,8 @@ class ModelConfig(_Section):
         return self.model_copy(update={"weights": self.weights.replace("{fold}", str(fold))})
 
 
-class TrainingConfig(_Section):
-    """Optimisation and loss."""
-
-    seed: int = Field(42, ge=0)
-    """seed of weights, draws and dropout"""
-    epochs: int = Field(50, ge=0)
-    """epochs a fold, 0 = the starting weights are the fold's"""
-    batch_size: int = Field(4, ge=1)
-    """samples a step"""
-    accumulate: int = Field(1, ge=1)
-    """parts in which a step's batch passes the network, for less memory"""
-    lr: float = Field(1e-4, gt=0)
-    """peak learning rate"""
-    weight_decay: float = Field(1e-4, ge=0)
-    """AdamW weight decay"""
-    schedule: Literal["cosine_epoch", "warmup_cosine"] = "cosine_epoch"
-    """per-epoch cosine, or warm-up then cosine per step"""
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """share of the steps that warm up"""
-    clip_norm: float = Field(0.0, ge=0)
-    """gradient norm limit, 0 = none"""
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    """decay of the weight average"""
-    ema_warmup: bool = False
-    """let the decay grow as (1 + t) / (10 + t)"""
-    class_weights: dict[str, float] = {}
-    """loss weight by class, else 1"""
-    boundary_weight: float = Field(1.0, gt=0)
-    """weight of pixels at label edges"""
-    ignored_edges: bool = False
-    """unlabelled neighbours make an edge"""
-    depth_weight: float = Field(0.1, ge=0)
-    """weight of the auxiliary depth L1, 0 = off"""
-    validate_every: int = Field(1, ge=1)
-    """epochs between validations"""
-
-
-class InferenceConfig(_Section):
+class InferenceConfig(InferenceFields):
     """Views and what the probability store keeps."""
-
-    scales: tuple[float, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
-    flip: bool = True
-    """add the mirrored view of every scale"""
-    temperatures: tuple[float, ...] = Field((0.7, 0.8, 0.9, 1.0), min_length=1)
-    """softmax temperatures to score"""
-    base_hw: tuple[int, int] | None = None
-    """size that views are scaled from and averaged at; none = the frame's own"""
-    batch_size: int = Field(4, ge=1)
-    """frames a forward pass, fewer if memory is short"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -202,49 +108,7 @@ class InferenceConfig(_Section):
         return self
 
 
-class SelectionConfig(_Section):
-    """What is chosen on out-of-fold predictions."""
-
-    temperature: float | None = None
-    """use this one of inference.temperatures; none = the best on OOF mIoU"""
-
-
-class RuntimeConfig(_Section):
-    """What runs the experiment, and is no part of it.
-
-    Those of `engine.runtime.recorded` change rounding: they are resolved when a fold begins, and
-    kept when it is resumed. The others are free: they may differ from call to call.
-    """
-
-    workers: int = Field(2, ge=1)
-    """decoding threads"""
-    cache: str = ""
-    """folder of decoded frames, empty = the user's cache folder"""
-    log_every: int = Field(20, ge=1)
-    """steps between progress lines"""
-    save_every: int = Field(200, ge=1)
-    """steps between checkpoints"""
-    memory_gib: float = Field(0.0, ge=0)
-    """GiB that decoded frames, or a pass of views, may take, 0 = by what there is"""
-    device: str = "auto"
-    """auto | cpu | cuda | cuda:N"""
-    source: Literal["auto", "resident", "dali", "torch"] = "auto"
-    """frames decoded once and kept, or files by DALI or plain PyTorch"""
-    kernels: Literal["fused", "reference"] = "fused"
-    """fused operations, or plain PyTorch in their place"""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile the network"""
-    cuda_graphs: Literal["auto", "on", "off"] = "auto"
-    """record steps and views once, replay them; auto: on a GPU"""
-    threads: int = Field(0, ge=0)
-    """CPU threads, 0 = torch's choice"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """autocast type"""
-    inference: Literal["torch", "openvino"] = "torch"
-    """what runs the trained networks; openvino: faster on a CPU"""
-
-
-class Config(_Section):
+class Config(Section):
     """One experiment."""
 
     data: DataConfig = DataConfig()

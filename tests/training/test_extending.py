@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import config
+from engine import config, settings
 from engine.data import inputs
 from engine.data.inputs import Draws
 from engine.data.sources import Batch, Source
@@ -91,7 +91,7 @@ def nearness(image_BCHW: Tensor, depth_BHW: Tensor) -> Tensor:
 def test_an_input_channel_is_a_function_and_its_name(
     source: str, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setitem(config.IN_CHANNELS, "near", 5)
+    monkeypatch.setitem(settings.IN_CHANNELS, "near", 5)
     monkeypatch.setitem(inputs.DERIVED, "near", (nearness,))
     runtime = {"source": source, "cache": str(tmp_path / "cache")}
     task = make_task(training={"epochs": 1}, model={"input": "near"}, runtime=runtime)
