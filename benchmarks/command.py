@@ -58,7 +58,7 @@ def load_size(size: str, flags: Mapping[str, Any], device: str) -> Config:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, threads, versions of ours and of the rivals, commit."""
-    from engine.runtime.device import describe_environment
+    from engine.report.environment import describe_environment
 
     described = describe_environment(fingerprint="").model_dump(exclude={"dataset_fingerprint"})
     for name in ("opencv-python-headless", "albumentations", "torchmetrics", "scikit-learn"):

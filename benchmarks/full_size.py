@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in figures.items():
         print(f"{name:20} {value}")
     if options.json:
-        from engine.runtime.device import describe_environment
+        from engine.report.environment import describe_environment
 
         machine = describe_environment(fingerprint="").to_json()
         command.write_json(options.json, {"machine": machine, "rows": [figures]})
@@ -43,8 +43,8 @@ def measure(config: Config) -> dict[str, Any]:
 
     from benchmarks.rows import ours
     from engine.experiment import open_experiment
+    from engine.report.environment import peak_memory_mib
     from engine.rundir import RunDir
-    from engine.runtime.device import peak_memory_mib
 
     with tempfile.TemporaryDirectory(prefix="roomsmith-full-size-") as empty:
         run = open_experiment(config, RunDir(Path(empty)))

@@ -134,7 +134,7 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     from engine.experiment import read_dataset
     from engine.runtime.device import set_up_device
     from engine.selection.blend_search import check_dataset
-    from engine.views.predictor import check_runtime
+    from engine.views.openvino_pass import check_openvino
 
     config = members[0].config.model_dump()
     # Whatever a member needs has to be there for all.
@@ -148,7 +148,8 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     merged = Config.model_validate(config)
     policy = set_up_device(merged.runtime)
     for member in members:
-        check_runtime(member.predicting(options.runtime), policy.device)
+        if member.predicting(options.runtime).runtime.inference == "openvino":
+            check_openvino(policy.device)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
     return dataset, policy

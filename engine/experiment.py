@@ -24,20 +24,22 @@ from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
 from engine.report.atlas_report import Atlas, AtlasFrames
+from engine.report.environment import describe_environment
 from engine.report.finish import finish
 from engine.report.summary import Summary, summarise
 from engine.resume import check_same_experiment, kept_runtime
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
-from engine.runtime.device import DevicePolicy, describe_environment, set_up_device
+from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.scores import TemperatureChoice, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
 from engine.views import store
-from engine.views.predictor import check_runtime, open_predictor
-from engine.views.store import FoldState
+from engine.views.openvino_pass import check_openvino
+from engine.views.predictor import open_predictor
+from engine.views.records import FoldState
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +133,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     # An unknown encoder or an absent device is found now, not after the files have been read.
     input_normalisation(config.model)
     policy = set_up_device(config.runtime)
-    check_runtime(config, policy.device)
+    if config.runtime.inference == "openvino":
+        check_openvino(policy.device)
     data = config.data
     dataset = read_dataset(config, policy.device)
     folds = make_folds(
@@ -214,7 +217,7 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     if len(predicted) == config.data.folds:
         choice = choose_temperature(
             config.inference.temperatures,
-            np.stack([state.counts() for state in predicted.values()]),
+            np.array([state.confusion for state in predicted.values()]),
             config.selection.temperature,
         )
         choice.write(run.dir.temperature)

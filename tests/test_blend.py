@@ -15,7 +15,7 @@ from engine.cli import ConfigError
 from engine.command import run_main
 from engine.config import Config
 from engine.rundir import RunDir
-from engine.views.store import SubmissionProgress
+from engine.views.records import SubmissionProgress
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 MakeRun = Callable[..., RunDir]

@@ -17,10 +17,10 @@ from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.experiment import open_experiment
 from engine.formats import FORMAT
+from engine.report.environment import describe_environment
 from engine.resume import check_same_experiment, recorded_runtime
 from engine.rundir import RunDir, load_run, run_format
-from engine.runtime.device import Environment, describe_environment
-from engine.runtime.recorded import RecordedRuntime
+from engine.runtime.recorded import Environment, RecordedRuntime
 from engine.selection.blend_search import open_members
 from tests.fixtures.make import processor
 

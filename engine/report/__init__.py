@@ -1,1 +1,1 @@
-"""What people look at: summary, error atlas, tables, pictures."""
+"""What people look at: summary, environment, error atlas, tables, pictures."""

@@ -1,8 +1,8 @@
 """The end of a run and of a blend: the summary, once submission and error atlas stand."""
 
+from engine.report.environment import peak_memory_mib
 from engine.report.summary import Summary
 from engine.rundir import RunDir
-from engine.runtime.device import peak_memory_mib
 from engine.views.store import forget_progress
 
 

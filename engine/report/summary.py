@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from engine.config import Config
 from engine.rundir import Record, RunDir
 from engine.selection.scores import FoldScore, OofScores, TemperatureChoice
 from kernels.metrics import mean_iou
 
 if TYPE_CHECKING:
-    from engine.views.store import FoldState
+    from engine.views.records import FoldState
 
 
 class Summary(Record):
@@ -56,7 +58,7 @@ def summarise(
     for fold, state in sorted(predicted.items()):
         # A fold that was not trained has one line too: the score of the weights it was given.
         lines = read_metrics(run.metrics(fold), max(config.training.epochs, 1))
-        best, counts[fold] = best_line(lines), state.counts()[choice.index]
+        best, counts[fold] = best_line(lines), np.array(state.confusion[choice.index])
         score = FoldScore(
             fold=fold,
             miou=mean_iou(counts[fold]),

@@ -1,1 +1,1 @@
-"""What the engine runs on: device, kernels, memory, machine, progress."""
+"""What the engine runs on: device, kernels, memory, progress; what is recorded of it."""

@@ -1,13 +1,8 @@
-"""What the engine runs on: device, precision and kernels, chosen and logged; versions, memory."""
+"""What the engine runs on: device, precision and kernels, chosen and logged; the memory there."""
 
 import ctypes
-import importlib.metadata
 import logging
 import os
-import platform
-import re
-import resource
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +13,6 @@ import torch
 from torch import Tensor
 
 from engine.config import RuntimeConfig
-from engine.rundir import Record
 from engine.runtime.graphs import Replayed
 from kernels.crop_resize import Crops, Encoding, Frames
 
@@ -26,15 +20,11 @@ _Output = TypeVar("_Output")
 
 _log = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
-"""Distributions whose versions a result may depend on."""
-
 CGROUP = Path("/sys/fs/cgroup")
 """What limits a container: https://docs.kernel.org/admin-guide/cgroup-v2.html."""
 
 _KEEP_BYTES = 1 << 30
-"""Size in bytes below which blocks come from the heap, and what of it stays there when freed: more
-than any activation of a step takes."""
+"""Blocks below it come from the heap and stay there when freed: more than any activation takes."""
 
 
 @dataclass(frozen=True)
@@ -76,28 +66,6 @@ class DevicePolicy:
                 return forward(image_BCHW)
 
         return Replayed(predict) if self.replay else predict
-
-
-class Machine(Record):
-    """What computed."""
-
-    system: str
-    processor: str
-    cores: int | None
-    threads: int
-    """torch's, on the CPU"""
-    gpu: str | None
-
-
-class Environment(Record):
-    """`environment.json`: what a run was made with."""
-
-    versions: dict[str, str | None]
-    """of Python and of each of `PACKAGES`, None if it is not installed"""
-    machine: Machine
-    commit: str | None
-    """of this project, with "-dirty" if it was changed"""
-    dataset_fingerprint: str
 
 
 def set_up_device(config: RuntimeConfig) -> DevicePolicy:
@@ -146,31 +114,6 @@ def choose_operations(kind: str, device: torch.device) -> Operations:
     )
 
 
-def describe_environment(fingerprint: str) -> Environment:
-    """What computes now, on the dataset of that fingerprint."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    machine = Machine(
-        system=platform.platform(),
-        processor=_processor(),
-        cores=os.cpu_count(),
-        threads=torch.get_num_threads(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    )
-    return Environment(
-        versions=versions, machine=machine, commit=_commit(), dataset_fingerprint=fingerprint
-    )
-
-
-def peak_memory_mib() -> float:
-    """Largest resident size of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def total_bytes(device: torch.device) -> int:
     """Memory of the device; of a CPU, what a container may use of it."""
     if device.type == "cuda":
@@ -206,30 +149,9 @@ def _device(asked: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc, if that is the C library, reuse activations instead of unmapping them.
-
-    A step allocates and frees the same large blocks each time. By default glibc maps and unmaps
-    each one, and the kernel zeroes every page again.
-    """
+    # A step allocates and frees the same large blocks each time. By default glibc, if that is the C
+    # library, maps and unmaps each one, and the kernel zeroes every page again.
     libc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_threshold = -1, -3  # of glibc's malloc.h
-    thresholds = m_mmap_threshold, m_trim_threshold
+    thresholds = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h
     if hasattr(libc, "mallopt") and all(libc.mallopt(t, _KEEP_BYTES) for t in thresholds):
         _log.info("freed memory is kept: returning it costs a page fault for every 4 KiB reused")
-
-
-def _commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        told = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return told.strip() or None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.exists() else ""
-    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor()

@@ -1,4 +1,4 @@
-"""What a fold runs with: resolved and recorded when it begins, kept when it is resumed."""
+"""What a run was made with, and a fold runs with: recorded when it begins, kept when resumed."""
 
 import logging
 
@@ -9,6 +9,28 @@ _log = logging.getLogger(__name__)
 
 _OPEN = ("auto", 0)
 """Values by which a config leaves a choice to the engine."""
+
+
+class Machine(Record):
+    """What computed."""
+
+    system: str
+    processor: str
+    cores: int | None
+    threads: int
+    """torch's, on the CPU"""
+    gpu: str | None
+
+
+class Environment(Record):
+    """`environment.json`: what a run was made with."""
+
+    versions: dict[str, str | None]
+    """of Python and of each package that a result may depend on, None if it is not installed"""
+    machine: Machine
+    commit: str | None
+    """of this project, with "-dirty" if it was changed"""
+    dataset_fingerprint: str
 
 
 class RecordedRuntime(Record):

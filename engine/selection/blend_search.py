@@ -21,13 +21,14 @@ from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
 from engine.frames.index import Dataset
 from engine.rundir import Record, RunDir, fold_hashes, load_run, stage_identity, weights_identity
-from engine.runtime.device import Environment
+from engine.runtime.recorded import Environment
 from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
 from engine.selection.pixels import OofPixels, frame_confusions
 from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, group_of
 from engine.selection.statistics import Difference, paired_bootstrap
 from engine.selection.sweep import Sweep
-from engine.views.store import Manifest, open_store
+from engine.views.records import Manifest
+from engine.views.store import open_store
 from kernels.metrics import class_iou, mean_iou
 
 Weight = float | dict[str, float]

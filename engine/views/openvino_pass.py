@@ -46,10 +46,11 @@ def check_openvino(device: torch.device) -> None:
 class OpenVinoPass:
     """A network in evaluation mode as OpenVINO runs it; compiled once for each input shape.
 
-    What a call returns is overwritten by the next of the same shape.
+    What a call returns is overwritten by the next of the same shape. Raises as `check_openvino`.
     """
 
     def __init__(self, network: Network, in_channels: int) -> None:
+        check_openvino(next(network.parameters()).device)
         import openvino
         from openvino.preprocess import PrePostProcessor
 

@@ -20,13 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config, InferenceConfig
-from engine.data.inputs import (
-    CropResize,
-    InputSpec,
-    crop_frames,
-    read_normalisation,
-    whole_frame_draws,
-)
+from engine.data import inputs
 from engine.data.sources import FrameBatch, FrameReader
 from engine.frames.decode import Sample
 from engine.model.encoder import STRIDES
@@ -35,7 +29,7 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
-from engine.views.openvino_pass import OpenVinoPass, check_openvino
+from engine.views.openvino_pass import OpenVinoPass
 from kernels.tta_accumulate import zero_total
 
 _log = logging.getLogger(__name__)
@@ -48,7 +42,7 @@ class FoldNetwork:
     fold: int
     forward: Callable[[Tensor], Prediction]
     """(B, C, H, W) input to stride-4 prediction, which its next call may overwrite"""
-    spec: InputSpec
+    spec: inputs.InputSpec
     pass_pixels: Callable[[], float] = lambda: math.inf
     """pixels of input that memory holds in a pass; asked if there is more than one frame"""
 
@@ -68,10 +62,9 @@ class Predictor:
     def predict(
         self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
     ) -> Iterator[tuple[FrameBatch, Tensor]]:
-        """Yield batches of `samples[start:]`, see `FrameReader.batches`, and `probabilities`.
+        """Yield each of `FrameReader.batches` and its `probabilities`.
 
-        Frames are grouped in the same way wherever a call starts at the end of a group, so a
-        resumed call gives the same bytes.
+        From the end of any batch on the others are the same: a resumed call gives the same bytes.
         """
         for frames in self.reader.batches(samples, start, label=label):
             yield frames, self.probabilities(frames)
@@ -153,18 +146,12 @@ def open_predictor(
     return Predictor(networks, views, len(config.data.classes), policy, reader)
 
 
-def check_runtime(config: Config, device: torch.device) -> None:
-    """Raise a RuntimeError, before any long work, if `runtime.inference` cannot run here."""
-    if config.runtime.inference == "openvino":
-        check_openvino(device)
-
-
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
     """Load `best.safetensors` of a fold; a file that is not ours is logged.
 
     Raises:
         FileNotFoundError: the fold has no weights yet.
-        RuntimeError: they are damaged or another network's, or `check_runtime` refuses.
+        RuntimeError: they are damaged or another network's, or `check_openvino` refuses.
     """
     path, channels = run.best(fold), config.model.in_channels
     if not path.exists():
@@ -173,10 +160,9 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     try:
         load_best(network, path)
     except (ValueError, RuntimeError) as error:
-        raise RuntimeError(
-            f"{path} does not hold the weights of this config's network: {error}"
-        ) from error
-    trained = read_normalisation(path)
+        mismatch = f"{path} does not hold the weights of this config's network"
+        raise RuntimeError(f"{mismatch}: {error}") from error
+    trained = inputs.read_normalisation(path)
     if trained is None:
         _log.warning(
             "%s was not written by engine.train; whether it was trained on the fold's "
@@ -188,11 +174,10 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     runtime = config.runtime
     pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
-    check_runtime(config, policy.device)
     if runtime.inference == "openvino":
         forward = OpenVinoPass(network, channels)
     # The weights that training began with may be gone by now.
-    spec = InputSpec.of(config.model, trained or input_normalisation(config.model))
+    spec = inputs.InputSpec.of(config.model, trained or input_normalisation(config.model))
     return FoldNetwork(fold, forward, spec, functools.cache(pixels))
 
 
@@ -204,9 +189,9 @@ def view_hw(base_hw: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def view_input(
-    frames: FrameBatch, hw: tuple[int, int], spec: InputSpec, crop: CropResize
+    frames: FrameBatch, hw: tuple[int, int], spec: inputs.InputSpec, crop: inputs.CropResize
 ) -> Tensor:
     """(B, C, hw) normalised float32, channels-last: image bilinear, depth nearest."""
     hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
-    draws = whole_frame_draws(frames.index, hw_N2)
-    return crop_frames(frames.frames, draws, hw, spec, crop).image_BChw
+    draws = inputs.whole_frame_draws(frames.index, hw_N2)
+    return inputs.crop_frames(frames.frames, draws, hw, spec, crop).image_BChw

@@ -11,108 +11,37 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import DTypeLike, NDArray
-from pydantic import Field
 
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import Record, RunDir, sync_folder, whole_file
+from engine.rundir import RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
+from engine.views import records
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
 
+_Note = TypeVar("_Note", bound=records.Note)
+
 _log = logging.getLogger(__name__)
 
-MasksFrom = Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]]
-"""From the number of frames to pass over to (position of the first frame, (B, H, W) masks)."""
 
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-"""Time stamp inside the zip, the format's earliest: equal masks give equal bytes."""
-
-
-class FoldState(Record):
-    """How many of a fold's frames the weights of a hash predicted, and what was counted."""
-
-    weights: str
-    done: int
-    elapsed_s: float
-    confusion: list[list[list[int]]]
-    """(T, C, C) at the labels' own resolution"""
-
-    def counts(self) -> NDArray[np.int64]:
-        """`confusion` as an array."""
-        return np.array(self.confusion, np.int64)
-
-
-class Note(Record):
-    """How far arrays are good that are made for what `key` stands for."""
-
-    key: str
-
-    @classmethod
-    def of(cls, path: Path, key: str) -> Self:
-        """What an earlier call noted for the same key, else a new note: nothing is there yet."""
-        found = cls.read(path) if path.exists() else None
-        return found if found and found.key == key else cls(key=key)
-
-
-class OofProgress(Note):
-    """`oof/progress.json`."""
-
-    folds: dict[int, FoldState] = Field(default_factory=dict)
-
-
-class SubmissionProgress(Note):
-    """`.submission.json`: how many frames are predicted."""
-
-    done: int = 0
-    elapsed_s: float = 0.0
-
-
-class Manifest(Record):
-    """`oof/manifest.json`: what a finished store holds, and what it was made from."""
-
-    key: str
-    temperature: float
-    shape: tuple[int, int, int, int]
-    dtype: str
-    classes: tuple[str, ...]
-    stems: tuple[str, ...]
-    folds: tuple[int, ...]
-    """the fold that each sample validates"""
-    predicted: dict[int, FoldState]
-
-
-@dataclass(frozen=True)
-class StoreLayout:
-    """What a store is about."""
-
-    shape: tuple[int, int, int, int]
-    """(N, C, h, w)"""
-    stems: tuple[str, ...]
-    fold_of: NDArray[np.int64]
-    """(N,) the fold whose network may predict each sample"""
-    classes: tuple[str, ...]
-    temperatures: tuple[float, ...]
-    """T, of which `finish` keeps one"""
-    key: str
-    """hash of data, folds and settings; what another key began is begun again"""
-
-
-def oof_layout(config: Config, samples: Sequence[Sample], folds: Folds, key: str) -> StoreLayout:
+def oof_layout(
+    config: Config, samples: Sequence[Sample], folds: Folds, key: str
+) -> records.StoreLayout:
     """Every training frame at half the base size; without one, at half that of the largest."""
     height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
     shape = len(stems), len(classes), height // 2, width // 2
-    return StoreLayout(shape, stems, folds.fold_of, classes, config.inference.temperatures, key)
+    temperatures = config.inference.temperatures
+    return records.StoreLayout(shape, stems, folds.fold_of, classes, temperatures, key)
 
 
 def predict_fold(
@@ -121,18 +50,17 @@ def predict_fold(
     weights: str,
     samples: Sequence[Sample],
     writer: "ProbStoreWriter",
-) -> FoldState:
+) -> records.FoldState:
     """Predict the frames, among all training samples, that `fold` validates, and count; resumes.
 
     What weights of another hash than `weights` predicted is predicted again. `load` gives the
     predictor of the fold; it is not called if all is predicted.
     """
-    layout = writer.layout
+    layout, state = writer.layout, writer.state(fold, weights)
     validation = np.flatnonzero(layout.fold_of == fold).tolist()
-    state = writer.state(fold, weights)
     if state.done == len(validation):
         return state
-    predictor, count_TCC = load(), state.counts()
+    predictor, count_TCC = load(), np.array(state.confusion, np.int64)
     start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
         for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
@@ -140,12 +68,9 @@ def predict_fold(
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
                 prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
                 writer.write(index, prob_TChw.cpu().numpy(), fold)
-            state = FoldState(
-                weights=weights,
-                done=state.done + len(frames),
-                elapsed_s=round(time.monotonic() - start_s, 3),
-                confusion=count_TCC.tolist(),
-            )
+            done, elapsed_s = state.done + len(frames), round(time.monotonic() - start_s, 3)
+            counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
+            state = state.model_copy(update=counted)
             writer.commit(fold, state)
             advance(len(frames))
     return state
@@ -154,12 +79,12 @@ def predict_fold(
 class ProbStoreWriter:
     """Fills a store, surviving a kill between any two `commit` calls."""
 
-    def __init__(self, folder: Path, layout: StoreLayout) -> None:
+    def __init__(self, folder: Path, layout: records.StoreLayout) -> None:
         """Continue what an earlier call with the same key began in `folder`."""
         self.layout, self._folder = layout, folder
         folder.mkdir(parents=True, exist_ok=True)
         self._note, self._prob = folder / "progress.json", folder / "prob.npy"
-        self._progress = OofProgress.of(self._note, layout.key)
+        self._progress = _noted(records.OofProgress, self._note, layout.key)
         self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
         missing = [path for path in self._partial if not path.exists()]
         if not self._progress.folds:
@@ -187,33 +112,30 @@ class ProbStoreWriter:
         for array, prob_Chw in zip(self._arrays, prob_TChw, strict=True):
             array.write(index, prob_Chw)
 
-    def commit(self, fold: int, state: FoldState) -> None:
+    def commit(self, fold: int, state: records.FoldState) -> None:
         """Make what was written durable, then note the fold's state."""
         for array in self._arrays:
             array.sync()
         folds = {**self._progress.folds, fold: state}
-        self._progress = OofProgress(key=self.layout.key, folds=folds)
+        self._progress = records.OofProgress(key=self.layout.key, folds=folds)
         self._progress.write(self._note)
 
-    def state(self, fold: int, weights: str) -> FoldState:
+    def state(self, fold: int, weights: str) -> records.FoldState:
         """The state last committed for the fold by the weights of that hash; zero if none was."""
         state = self._progress.folds.get(fold)
         if state is not None and state.weights == weights:
             return state
         C = self.layout.shape[1]
         zero_TCC = np.zeros((len(self._arrays), C, C), np.int64).tolist()
-        return FoldState(weights=weights, done=0, elapsed_s=0.0, confusion=zero_TCC)
+        return records.FoldState(weights=weights, done=0, elapsed_s=0.0, confusion=zero_TCC)
 
     def finish(self, temperature: float, key: str) -> None:
-        """Keep one temperature's probabilities as `prob.npy`, made from what `key` stands for.
-
-        The manifest is written last: a store with a manifest is whole.
-        """
+        """Keep one temperature, made from what `key` stands for; a manifest says it is whole."""
         for array in self._arrays:
             array.close()
         self._partial[self.layout.temperatures.index(temperature)].replace(self._prob)
         sync_folder(self._folder)
-        Manifest(
+        records.Manifest(
             key=key,
             temperature=temperature,
             shape=self.layout.shape,
@@ -226,14 +148,7 @@ class ProbStoreWriter:
         _forget_oof(self._folder)
 
 
-class ProbStore(NamedTuple):
-    """A finished store; its array is mapped, read only."""
-
-    prob_NChw: NDArray[np.float16]
-    manifest: Manifest
-
-
-def open_store(folder: Path, key: str | None = None) -> ProbStore:
+def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
     """Open the finished store of a run's `oof` folder.
 
     Raises:
@@ -243,7 +158,7 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
         raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
-    manifest = Manifest.read(manifest_path)
+    manifest = records.Manifest.read(manifest_path)
     if key not in (None, manifest.key):
         raise ValueError(
             f"{folder} was made from other weights, data or settings; delete it and run "
@@ -259,17 +174,20 @@ def open_store(folder: Path, key: str | None = None) -> ProbStore:
             f"{prob_path} holds {prob_NChw.dtype} {prob_NChw.shape}, the manifest says "
             f"float16 {manifest.shape}; {again}"
         )
-    return ProbStore(prob_NChw, manifest)
+    return records.ProbStore(prob_NChw, manifest)
 
 
 def write_submission(
-    masks: MasksFrom, samples: Sequence[Sample], run: RunDir, key: str
+    masks: Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]],
+    samples: Sequence[Sample],
+    run: RunDir,
+    key: str,
 ) -> float | None:
     """Predict the test frames into `submission.npy` and `.zip`, in stem order; resumes.
 
-    `masks` is not called if the submission of what `key` stands for is there. Returns the seconds
-    of prediction, over all calls; None, with a warning, where no one array can hold the masks:
-    there are no frames, or their sizes differ.
+    `masks` makes of the number of frames to pass over positions of a first frame and (B, H, W)
+    masks; it is not called if the submission of what `key` stands for is there. Returns the seconds
+    of prediction, over all calls; None, with a warning, where no one array can hold the masks.
     """
     sizes = {sample.hw for sample in samples}
     if len(sizes) != 1:
@@ -277,11 +195,11 @@ def write_submission(
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
     partial, note = run.root / ".submission.npy.partial", run.root / ".submission.json"
-    state = SubmissionProgress.of(note, key)
+    state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
         if state.done == len(samples) and run.submission_zip.exists():
             return state.elapsed_s
-        state = SubmissionProgress(key=key)
+        state = records.SubmissionProgress(key=key)
     if not state.done:
         # The note first: it may be another key's, which must not find an array of this one.
         for path in (note, partial):
@@ -294,13 +212,14 @@ def write_submission(
                 array.write(first, mask_BHW)
                 array.sync()
                 done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
-                state = SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
+                state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(note)
                 advance(len(mask_BHW))
     array.close()
     # The partial file goes last: without it, both others are whole.
     with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        entry = zipfile.ZipInfo(run.submission.name, ZIP_TIME)
+        # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
+        entry = zipfile.ZipInfo(run.submission.name)
         archive.writestr(entry, partial.read_bytes(), zipfile.ZIP_DEFLATED)
     partial.replace(run.submission)
     sync_folder(run.root)
@@ -338,6 +257,12 @@ class ResumableArray:
     def close(self) -> None:
         """Give the file back; what was not synced may be lost."""
         os.close(self._descriptor)
+
+
+def _noted(kind: type[_Note], path: Path, key: str) -> _Note:
+    """What an earlier call noted for the same key, else a new note: nothing is there yet."""
+    found = kind.read(path) if path.exists() else None
+    return found if found and found.key == key else kind(key=key)
 
 
 def _forget_oof(folder: Path) -> None:

@@ -10,7 +10,8 @@ from benchmarks.rows import ours
 from benchmarks.subset import Job, Subset
 from benchmarks.throughput import main
 from engine.cli import ConfigError
-from engine.views.store import ProbStoreWriter, StoreLayout
+from engine.views.records import StoreLayout
+from engine.views.store import ProbStoreWriter
 
 
 def finished(root: Path, stems: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.float16]:

@@ -13,7 +13,7 @@ from engine.report.summary import Summary, summarise
 from engine.rundir import RunDir
 from engine.selection.scores import TemperatureChoice, TemperatureScore
 from engine.training.checkpoint import EpochLine, write_metrics
-from engine.views.store import FoldState
+from engine.views.records import FoldState
 
 CLASSES = ("floor", "wall", "window")
 

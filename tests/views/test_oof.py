@@ -19,7 +19,8 @@ from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.store import FoldState, ProbStoreWriter, oof_layout, open_store, predict_fold
+from engine.views.records import FoldState
+from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.confusion import probability_confusion
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -118,7 +119,7 @@ def test_the_confusion_counts_every_labelled_pixel_at_the_labels_own_size(
     state = small.predict(0, small.writer(tmp_path))
     reports = case.dataset.train.reports
     labelled = np.sum([reports[n].class_pixels for n in case.folds.validation(0)], axis=0)
-    for count_CC in state.counts():
+    for count_CC in np.array(state.confusion):
         assert count_CC.sum(axis=1).tolist() == labelled.tolist()
 
 

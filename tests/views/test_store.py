@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.views.store import FoldState, Manifest, ProbStoreWriter, StoreLayout, open_store
+from engine.views.records import FoldState, Manifest, StoreLayout
+from engine.views.store import ProbStoreWriter, open_store
 
 STEMS = ("a", "b", "c", "d")
 FOLD_OF = np.array([0, 1, 0, 1])
@@ -63,7 +64,7 @@ def test_a_finished_store_holds_the_chosen_temperature_and_nothing_else(tmp_path
     assert store.manifest.folds == (0, 1, 0, 1)
     assert store.manifest.temperature == 1.0
     assert store.manifest.predicted == {0: state_of(2), 1: state_of(2)}
-    assert store.manifest.predicted[1].counts().tolist() == [[[1]], [[2]]]
+    assert store.manifest.predicted[1].confusion == [[[1]], [[2]]]
 
 
 def test_a_finished_store_cannot_be_written_through(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_what_other_weights_predicted_is_not_taken_over(tmp_path: Path) -> None:
     assert again.state(0, "weights") == state_of(2)
     fresh = again.state(0, "other weights")
     assert (fresh.weights, fresh.done, fresh.elapsed_s) == ("other weights", 0, 0)
-    assert np.array_equal(fresh.counts(), np.zeros((2, 2, 2)))
+    assert np.array_equal(fresh.confusion, np.zeros((2, 2, 2)))
 
 
 def test_what_another_key_began_is_begun_again(tmp_path: Path) -> None:
