@@ -14,8 +14,8 @@ from engine.data.sources import (
     FrameReader,
     ResidentFrames,
     equal_size_groups,
-    open_resident,
 )
+from engine.frames.cache import GIB, open_frames
 from engine.frames.decode import Sample
 
 CPU = torch.device("cpu")
@@ -45,6 +45,10 @@ def reader_of(
     resident: ResidentFrames | None = None,
 ) -> FrameReader:
     return FrameReader(CPU, batch_size, depth, workers, resident)
+
+
+def held_frames(samples: list[Sample], folder: Path) -> ResidentFrames:
+    return ResidentFrames.on(CPU, open_frames(samples, folder / "cache", 1, GIB), samples)
 
 
 def values(tensor: Tensor) -> list[float]:
@@ -86,7 +90,7 @@ def test_a_call_that_starts_where_a_batch_ended_makes_the_same_batches(
 
 @pytest.mark.parametrize("held", [False, True])
 def test_no_frames_make_no_batch(samples: list[Sample], tmp_path: Path, held: bool) -> None:
-    resident = open_resident(samples, CPU, tmp_path / "cache", 1) if held else None
+    resident = held_frames(samples, tmp_path) if held else None
     assert list(reader_of(4, resident=resident).batches([])) == []
     assert list(reader_of(4, resident=resident).batches(samples, 6)) == []
 
@@ -103,7 +107,7 @@ def test_held_frames_are_those_of_their_files(
     samples: list[Sample], tmp_path: Path, depth: bool
 ) -> None:
     # The frames in question are some of those that are held, in another order.
-    resident = open_resident(samples, CPU, tmp_path / "cache", 1)
+    resident = held_frames(samples, tmp_path)
     some = [samples[number] for number in (4, 0, 2, 5)]
     decoded, held = (
         list(reader_of(2, depth=depth, resident=kept).batches(some, label=True))
@@ -123,7 +127,7 @@ def test_held_frames_are_those_of_their_files(
 
 
 def test_a_frame_that_is_not_held_is_an_error(samples: list[Sample], tmp_path: Path) -> None:
-    resident = open_resident(samples[1:], CPU, tmp_path / "cache", 1)
+    resident = held_frames(samples[1:], tmp_path)
     with pytest.raises(KeyError):
         list(reader_of(1, resident=resident).batches(samples[:1], label=True))
 
