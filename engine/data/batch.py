@@ -1,4 +1,4 @@
-"""What a source takes and gives. B: rows of a batch. C: channels. H W: pixels of a crop."""
+"""What sources take and give. B: rows of a batch. C: channels. H W: pixels of a crop or frame."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from kernels.crop_resize import Frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,22 @@ class Batch:
     """(B, H, W) uint8, 255 = ignore; all 255 if the samples have no labels."""
     index: NDArray[np.int64]
     """(B,) which samples they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """Whole frames of one size, as decoded."""
+
+    first: int
+    """Position of the first frame in the sequence that was asked for."""
+    hw: tuple[int, int]
+    """Height and width of the frames, pixels."""
+    frames: Frames
+    """They, and perhaps others."""
+    index: NDArray[np.int64]
+    """(B,) which of them."""
+    label_BHW: Tensor | None
+    """(B, H, W) uint8, 255 = ignore; None without labels."""
 
 
 class Source(Protocol):

@@ -19,10 +19,9 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.config import RuntimeConfig
-from engine.data.batch import Batch, Draws, Source
+from engine.data.batch import Batch, Draws, FrameBatch, Source
 from engine.data.inputs import CropResize, InputSpec, crop_frames
 from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
@@ -137,25 +136,6 @@ class ResidentSource:
         frames = self.resident.frames
         for rows in draws:
             yield Batch(*crop_frames(frames, rows, self.crop_hw, self.spec, self.crop), rows.index)
-
-
-@dataclass(frozen=True, eq=False)
-class FrameBatch:
-    """Whole frames of one size, as decoded."""
-
-    first: int
-    """Position of the first frame in the sequence that was asked for."""
-    hw: tuple[int, int]
-    """Height and width of the frames, pixels."""
-    frames: Frames
-    """They, and perhaps others."""
-    index: NDArray[np.int64]
-    """(B,) which of them."""
-    label_BHW: Tensor | None
-    """(B, H, W) uint8, 255 = ignore; None without labels."""
-
-    def __len__(self) -> int:
-        return len(self.index)
 
 
 @dataclass(frozen=True)

@@ -142,12 +142,12 @@ def predict_fold(
                 writer.write(index, prob_TChw.cpu().numpy(), fold)
             state = FoldState(
                 weights=weights,
-                done=state.done + len(frames),
+                done=state.done + len(frames.index),
                 elapsed_s=round(time.monotonic() - start_s, 3),
                 confusion=count_TCC.tolist(),
             )
             writer.commit(fold, state)
-            advance(len(frames))
+            advance(len(frames.index))
     return state
 
 

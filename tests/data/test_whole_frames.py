@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.data.batch import FrameBatch
 from engine.data.sources import (
-    FrameBatch,
     FrameReader,
     ResidentFrames,
     equal_size_groups,
@@ -66,12 +66,12 @@ def pixels(batch: FrameBatch, offset: int) -> list[Tensor]:
 
 def test_frames_come_in_order_in_batches_of_one_size(samples: list[Sample]) -> None:
     batches = list(reader_of(2, workers=2).batches(samples, label=True))
-    assert [(batch.first, len(batch), batch.hw) for batch in batches] == [
+    assert [(batch.first, len(batch.index), batch.hw) for batch in batches] == [
         *((0, 2, SMALL), (2, 1, SMALL), (3, 2, LARGE), (5, 1, SMALL))
     ]
     for batch in batches:
         assert batch.label_BHW is not None
-        for offset in range(len(batch)):
+        for offset in range(len(batch.index)):
             number = batch.first + offset + 1
             assert [values(part) for part in pixels(batch, offset)] == [[number], [1000 * number]]
             assert values(batch.label_BHW[offset]) == [number]
@@ -85,7 +85,7 @@ def test_a_call_that_starts_where_a_batch_ended_makes_the_same_batches(
     rest = [group for group in whole if group[0] >= first]
     assert equal_size_groups(samples, 2, first) == rest
     batches = reader_of(2).batches(samples, first)
-    assert [(batch.first, batch.first + len(batch)) for batch in batches] == rest
+    assert [(batch.first, batch.first + len(batch.index)) for batch in batches] == rest
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -114,11 +114,11 @@ def test_held_frames_are_those_of_their_files(
         for kept in (None, resident)
     )
     for a, b in zip(decoded, held, strict=True):
-        assert (a.first, a.hw, len(a)) == (b.first, b.hw, len(b))
+        assert (a.first, a.hw, len(a.index)) == (b.first, b.hw, len(b.index))
         assert a.label_BHW is not None
         assert b.label_BHW is not None
         assert torch.equal(a.label_BHW, b.label_BHW)
-        for offset in range(len(a)):
+        for offset in range(len(a.index)):
             ours, theirs = pixels(a, offset), pixels(b, offset)
             assert len(ours) == len(theirs) == 1 + depth
             assert all(map(torch.equal, ours, theirs))
