@@ -33,7 +33,8 @@ from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity,
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
-from engine.selection.scores import TemperatureChoice, choose_temperature
+from engine.selection.records import TemperatureChoice
+from engine.selection.scores import choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, train_fold
 from engine.views import store

@@ -64,7 +64,7 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     from engine.nyuv2 import PALETTE
     from engine.runtime.device import set_up_device
     from engine.runtime.progress import track, track_total
-    from engine.selection.scores import TemperatureChoice
+    from engine.selection.records import TemperatureChoice
     from engine.views.predictor import open_predictor
 
     if config.model.needs_depth:

@@ -214,7 +214,7 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         from engine.frames.decode import read_label
         from engine.model.network import build_network
         from engine.rundir import fold_hashes, stage_identity
-        from engine.selection.scores import TemperatureChoice
+        from engine.selection.records import TemperatureChoice
         from engine.views.store import ProbStoreWriter, oof_layout
 
         run = open_experiment(config, RunDir(root))

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from engine.config import DataConfig, RuntimeConfig
-from engine.data.inputs import Draws, InputSpec, Normalisation, draw, epoch_order
-from engine.data.sources import Source, make_source
+from engine.data.batch import Draws, Source
+from engine.data.inputs import InputSpec, Normalisation, draw, epoch_order
+from engine.data.sources import make_source
 from engine.frames.decode import Sample
 from engine.runtime.device import DevicePolicy, choose_operations
 

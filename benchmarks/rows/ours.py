@@ -23,9 +23,10 @@ from benchmarks.scene import smooth_probabilities
 from benchmarks.sides import Prepared
 from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, evenly, reseeded, with_section
 from engine import blend, train
+from engine.data.batch import Batch, Source
 from engine.data.folds import Folds
 from engine.data.inputs import InputSpec, draw, epoch_order
-from engine.data.sources import Batch, Source, make_source
+from engine.data.sources import make_source
 from engine.experiment import Experiment
 from engine.model.network import input_normalisation
 from engine.report.summary import Summary

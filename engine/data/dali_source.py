@@ -24,9 +24,8 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
+from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource
-from engine.data.inputs import Draws
-from engine.data.sources import Batch
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample, read_label
 from kernels.png import PngHeader
@@ -40,7 +39,7 @@ _Feed = Iterator[tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]]
 
 @dataclass(frozen=True, eq=False)
 class DaliSource(FileSource):
-    """See `engine.data.sources.Source`."""
+    """See `engine.data.batch.Source`."""
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -55,8 +54,8 @@ class DaliSource(FileSource):
             return
         fed: deque[Draws] = deque()
         with ThreadPoolExecutor(self.workers, thread_name_prefix="read") as pool:
-            feed = self._feed(itertools.chain([first], iterator), len(first), pool, fed)
-            pipeline = self._pipeline(feed, len(first))
+            feed = self._feed(itertools.chain([first], iterator), len(first.index), pool, fed)
+            pipeline = self._pipeline(feed, len(first.index))
             while True:
                 try:
                     outputs = pipeline.run()
@@ -75,9 +74,9 @@ class DaliSource(FileSource):
     ) -> _Feed:
         """What each run of the pipeline takes; batches are noted in `fed` before they are read."""
         for rows in draws:
-            if len(rows) > rows_max:
+            if len(rows.index) > rows_max:
                 raise ValueError(
-                    f"a batch of {len(rows)} rows follows a first one of {rows_max}; "
+                    f"a batch of {len(rows.index)} rows follows a first one of {rows_max}; "
                     "DALI allocates for the first, so none may be larger"
                 )
             fed.append(rows)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from engine import nyuv2
 from engine.config import RuntimeConfig
-from engine.data.inputs import Draws, InputSpec
-from engine.data.sources import Batch, Source
+from engine.data.batch import Batch, Draws, Source
+from engine.data.inputs import InputSpec
 from engine.frames.cache import GIB
 from engine.frames.decode import Sample
 

@@ -16,12 +16,6 @@ from numpy.typing import NDArray
 from engine.frames.decode import Sample
 from engine.rundir import Record
 
-KINDS = ("random", "blocked", "scene")
-"""Values of `data.fold_kind`."""
-
-_NO_NUMBER = -2
-"""In place of the number of a stem without one: next to no number, nor to itself."""
-
 
 class FoldsFile(Record):
     """`folds.json`: what `Folds` says, by stem of the frame, in sample order."""
@@ -58,23 +52,18 @@ class Folds:
 
     def file(self, samples: Sequence[Sample]) -> FoldsFile:
         """What folds.json holds; `samples` are those the folds were made of."""
-        named = zip(samples, self.fold_of.tolist(), strict=True)
-        fold_of = {sample.stem: fold for sample, fold in named}
+        stems = (sample.stem for sample in samples)
+        fold_of = dict(zip(stems, self.fold_of.tolist(), strict=True))
         return FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
 
 
 def make_folds(
     samples: Sequence[Sample], kind: str, folds: int, seed: int = 42, blocks_per_fold: int = 8
 ) -> Folds:
-    """Deal the frames to folds.
+    """Deal training frames, sorted by stem, to at least two folds.
 
-    Args:
-        samples: training frames, sorted by stem.
-        kind: "random" (scikit-learn's `KFold(folds, shuffle=True, random_state=seed)`), "blocked"
-            (contiguous runs of stems) or "scene" (whole scenes of scenes.csv).
-        folds: at least 2.
-        seed: of "random".
-        blocks_per_fold: of "blocked": more of them mix rooms better.
+    By `kind` at "random" (scikit-learn's `KFold(folds, shuffle=True, random_state=seed)`), in
+    "blocked" runs of stems (more `blocks_per_fold` mix rooms better), or by "scene" of scenes.csv.
 
     Raises:
         ValueError: fewer frames, blocks or scenes than folds, an unknown kind, or "scene" without
@@ -98,12 +87,10 @@ def make_folds(
 
 
 def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int64]:
-    """Cut the frames, in the order of their numbers, into blocks of about one size.
+    """(N,) the block, 0 .. blocks - 1, of each frame: runs of numbers of about one size.
 
     A cut moves to a gap in the numbering where there is one within half a block: rooms stay whole.
-
-    Returns:
-        (N,) the block, 0 .. blocks - 1, of each frame; none is empty for up to N blocks.
+    No block is empty, for up to N of them.
     """
     # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
     keys = [(*_split(sample.stem), sample.stem) for sample in samples]
@@ -129,7 +116,7 @@ def neighbours(samples: Sequence[Sample]) -> list[list[int]]:
     numbering separates scenes. Where no stem ends in a number, they are adjacent in stem order.
     """
     keys = [_split(sample.stem) for sample in samples]
-    if all(number == _NO_NUMBER for _, number in keys):
+    if all(number < 0 for _, number in keys):
         keys = [("", position) for position in range(len(samples))]
     place = {key: position for position, key in enumerate(keys)}
     beside = (((prefix, number - 1), (prefix, number + 1)) for prefix, number in keys)
@@ -137,9 +124,9 @@ def neighbours(samples: Sequence[Sample]) -> list[list[int]]:
 
 
 def _split(stem: str) -> tuple[str, int]:
-    """What precedes the number that a stem ends in, and that number."""
+    """Prefix and number of a stem; without one -2, which is next to no number, nor to itself."""
     match = re.fullmatch(r"(.*?)([0-9]+)", stem, re.DOTALL)
-    return (match[1], int(match[2])) if match else (stem, _NO_NUMBER)
+    return (match[1], int(match[2])) if match else (stem, -2)
 
 
 def _blocked(samples: Sequence[Sample], folds: int, blocks_per_fold: int) -> NDArray[np.int64]:

@@ -1,10 +1,9 @@
 """What a network sees of a frame: which part of it, in which light, by which channels.
 
-Part and light of an augmented frame are a row of a table of numbers, `Draws`: a pure function of
-(seed, epoch, sample). The numbers come from Philox, a counter-based generator (Salmon et al.,
-"Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): the seed is its key, (epoch, sample,
-stream) its counter. There is no state to save: a resumed run goes on with the same draws, whatever
-batch a row is in.
+Part and light of an augmented frame are a row of `Draws`: a pure function of (seed, epoch, sample),
+by Philox, a counter-based generator (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3",
+SC 2011): the seed is its key, (epoch, sample, stream) its counter. There is no state to save: a
+resumed run goes on with the same draws, whatever batch a row is in.
 
 Resizing, scaling, cropping and mirroring a frame are one box in its own pixels, hence one
 resampling. Output pixel i of a side of n samples the frame at `start + (i + 0.5) * length / n`
@@ -28,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.config import DataConfig, ModelConfig
+from engine.data.batch import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from kernels.crop_resize import Crops, Encoding, Frames
 
@@ -60,11 +60,9 @@ def read_normalisation(path: Path) -> Normalisation | None:
     try:
         with safe_open(path, framework="np") as file:
             written = json.loads((file.metadata() or {}).get("roomsmith", "{}"))
-    except (OSError, SafetensorError):
+        return Normalisation(tuple(written["mean"]), tuple(written["std"]))
+    except (OSError, SafetensorError, KeyError):
         return None
-    if "mean" not in written:
-        return None
-    return Normalisation(tuple(written["mean"]), tuple(written["std"]))
 
 
 Derived = Callable[[Tensor, Tensor], Tensor]
@@ -108,42 +106,6 @@ class InputSpec:
         return torch.cat([image_BCHW, *more], 1).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
-
-    table_B8: NDArray[np.float64]
-    """(B, 8) in the order of `kernels.crop_resize.DRAW_COLUMNS`; ValueError for other shapes."""
-
-    def __post_init__(self) -> None:
-        if self.table_B8.shape[1:] != (8,):
-            raise ValueError(f"draws are a table of shape (B, 8), got {self.table_B8.shape}")
-
-    @property
-    def index(self) -> NDArray[np.int64]:
-        """(B,) position of the sample in its split."""
-        return self.table_B8[:, 0].astype(np.int64)
-
-    @property
-    def box(self) -> NDArray[np.float64]:
-        """(B, 4) top, left, height, width in pixels of the frame; may reach outside it."""
-        return self.table_B8[:, 1:5]
-
-    @property
-    def flip(self) -> NDArray[np.bool_]:
-        """(B,) mirrored left to right."""
-        flip: NDArray[np.bool_] = self.table_B8[:, 5] != 0
-        return flip
-
-    @property
-    def light(self) -> NDArray[np.float32]:
-        """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
-        return self.table_B8[:, 6:].astype(np.float32)
-
-    def __len__(self) -> int:
-        return len(self.table_B8)
-
-
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order, a permutation of `index` (N,), in which an epoch, from 0, visits these samples."""
     keys = _random_bits(seed, epoch, 0, _ORDER_STREAM, len(index))
@@ -159,28 +121,19 @@ def draw(
     hw: NDArray[np.int64],
     small_pixels: Sequence[NDArray[np.int32]],
 ) -> Draws:
-    """Draw the augmentation of the samples `index` in one epoch.
+    """Draw the augmentation of the samples `index` (B,) in one epoch, from 0; 0 <= seed < 2**128.
 
     The frame is resized to `config.input_hw` and scaled by s in 1 +- `scale_limit` (probability
     `scale_p`); of the result S x S', a crop of `crop_hw` starts uniformly in
     [min(0, S - crop), max(0, S - crop)], or, with probability `class_aware_p`, is centred on a
-    pixel of the small classes as far as that range allows.
+    pixel of the small classes as far as that range allows. No row depends on another.
 
-    Args:
-        config: sizes, limits and probabilities.
-        seed: of the run, 0 <= seed < 2**128.
-        epoch: from 0.
-        index: (B,) the samples; row b of the result depends on no other of them.
-        hw: (N, 2) height and width of every frame of the split.
-        small_pixels: N arrays (K, 2), row and column in the frame; K may be 0.
-
-    Raises:
-        ValueError: `hw` and `small_pixels` differ in length, or a sample is out of range.
+    `hw` (N, 2) is height and width of every frame of the split, `small_pixels` N arrays (K, 2) of
+    row and column, K may be 0. Different lengths or a sample out of range are a ValueError.
     """
     if len(hw) != len(small_pixels):
         raise ValueError(f"{len(hw)} frame sizes do not fit {len(small_pixels)} pixel lists")
-    if len(index) and not 0 <= index.min() <= index.max() < len(hw):
-        raise ValueError(f"samples must be in [0, {len(hw)}), got {index.min()}..{index.max()}")
+    _check_samples(index, len(hw))
     # Each use has its place among the row's numbers, whatever the others come to: a config with
     # another probability moves nothing but what it decides.
     u_RB = _uniform(seed, epoch, index).T
@@ -196,7 +149,7 @@ def draw(
     shift_B = 0.0 + lit_B * config.brightness * (2 * u_RB[9] - 1)  # 0.0 + -0.0 is 0.0
     # Every source computes the light in float32.
     light_B2 = np.stack([gain_B, shift_B], axis=1).astype(np.float32)
-    return Draws(np.column_stack([index, box_B4, u_RB[6] < config.flip_p, light_B2]))
+    return Draws(index, box_B4, u_RB[6] < config.flip_p, light_B2)
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
@@ -205,21 +158,33 @@ def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
     Their boxes are off the grid: where a position falls between two pixels, sources may choose
     either for depth and label.
     """
-    zero = np.zeros(len(index))
-    return Draws(np.column_stack([index, zero, zero, hw[index], zero, zero + 1, zero]))
+    box_B4 = np.hstack([np.zeros((len(index), 2)), hw[index]])
+    light_B2 = np.tile(np.array([1, 0], np.float32), (len(index), 1))
+    return Draws(index, box_B4, np.zeros(len(index), np.bool_), light_B2)
 
 
 def crop_frames(
     frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
 ) -> Crops:
-    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it."""
+    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it.
+
+    A frame that is not there, or four channels without depth, is a ValueError.
+    """
+    _check_samples(draws.index, len(frames.offset_N))  # on a GPU nobody would
     device, rgb = frames.image_P3.device, spec.normalisation
-    draw_B8 = torch.from_numpy(draws.table_B8)
+    # In the order of `kernels.crop_resize.DRAW_COLUMNS`.
+    columns = draws.index, draws.box, draws.flip, draws.light
+    draw_B8 = torch.from_numpy(np.column_stack(columns))
     if device.type == "cuda":  # from pinned memory the copy does not stop the host
         draw_B8 = draw_B8.pin_memory()
     encoding = Encoding(rgb.mean, rgb.std, spec.depth_range_m, spec.channels)
     crops = crop(frames, draw_B8.to(device, non_blocking=True), crop_hw, encoding)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
+
+
+def _check_samples(index: NDArray[np.int64], count: int) -> None:
+    if len(index) and not 0 <= index.min() <= index.max() < count:
+        raise ValueError(f"samples must be in [0, {count}), got {index.min()}..{index.max()}")
 
 
 def _boxes(
@@ -252,10 +217,7 @@ def _boxes(
 
 def _uniform(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
     """(B, R) numbers in [0, 1); made of raw bits, because NumPy may change its distributions."""
-    bits = [
-        _random_bits(seed, epoch, sample, _ROW_STREAM, _NUMBERS_PER_ROW)
-        for sample in index.tolist()
-    ]
+    bits = [_random_bits(seed, epoch, sample, _ROW_STREAM, _NUMBERS_PER_ROW) for sample in index]
     bits_BR = np.array(bits, np.uint64).reshape(-1, _NUMBERS_PER_ROW)
     return (bits_BR >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

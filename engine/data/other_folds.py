@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.folds import KINDS
 from engine.frames.decode import Sample
+
+KINDS = ("random", "blocked", "scene")
+"""Values of `data.fold_kind`."""
 
 
 def other_folds(samples: Sequence[Sample], kind: str, folds: int, seed: int) -> NDArray[np.int64]:

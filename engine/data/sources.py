@@ -4,58 +4,31 @@ Sources of crops: `resident` keeps decoded frames on the device and crops them b
 `dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For the same
 draws all give the same labels and depths, and images within rounding.
 
-B: rows of a batch. C: channels. H W: pixels of a crop, or of a frame. N: frames of a split.
+B: rows of a batch. H W: pixels of a frame. N: frames of a split.
 """
 
 import functools
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.config import RuntimeConfig
-from engine.data.inputs import CropResize, Draws, InputSpec, crop_frames
+from engine.data.batch import Batch, Draws, FrameBatch, Source
+from engine.data.inputs import CropResize, InputSpec, crop_frames
 from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy, total_bytes
 from kernels.crop_resize import Frames
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One step's input and targets, on the source's device."""
-
-    image_BCHW: Tensor
-    """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth)."""
-    depth_BHW: Tensor
-    """(B, H, W) float32 metres as stored, 0 = missing; all 0 if the dataset has no depth."""
-    label_BHW: Tensor
-    """(B, H, W) uint8, 255 = ignore; all 255 if the samples have no labels."""
-    index: NDArray[np.int64]
-    """(B,) which samples they are."""
-
-
-class Source(Protocol):
-    """Whatever turns draws into batches."""
-
-    def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
-        """One batch for each of `draws`, none of which has more rows than the first, in order.
-
-        Where files are read, the next batches are in preparation; closing the iterator early ends
-        its threads. Raises RuntimeError, with the sample's stem, for a file that cannot be read.
-        """
-        ...
+_log_once = functools.cache(logging.getLogger(__name__).info)  # however many folds are trained
 
 
 def make_source(
@@ -65,14 +38,9 @@ def make_source(
     policy: DevicePolicy,
     runtime: RuntimeConfig,
 ) -> Source:
-    """Make a source of crops; `auto` takes the first that fits of `resident`, `dali`, `torch`.
+    """Make a source of crops of the samples that `Draws.index` counts in, on the policy's device.
 
-    Args:
-        samples: the split that `Draws.index` counts in; all or none with depth, as with labels.
-        crop_hw: size of the crops, pixels.
-        spec: of the network's input.
-        policy: where the batches are made and which crop operation `resident` calls.
-        runtime: its `source`, `workers` (decoding threads) and `cache`.
+    `runtime.source` says which; "auto" takes the first that fits of `resident`, `dali`, `torch`.
 
     Raises:
         ValueError: only some samples have a depth or label file, or none has the needed depth.
@@ -88,9 +56,12 @@ def make_source(
             "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
         )
     chosen, why = choose_source(runtime, samples, device)
-    _announce(chosen, why, str(device), workers)
+    told = "data source: %s (%s), batches on %s, %d threads"
+    _log_once(told, chosen, why, device, workers)
     if chosen == "resident":
-        resident = open_resident(samples, device, cache_folder(runtime.cache), workers)
+        memory = total_bytes(torch.device("cpu")) // 2
+        frames = open_frames(samples, cache_folder(runtime.cache), workers, memory)
+        resident = ResidentFrames.on(device, frames, samples)
         return ResidentSource(resident, crop_hw, spec, policy.operations.crop_resize)
     from engine.data.file_source import file_source
 
@@ -102,7 +73,7 @@ def choose_source(
 ) -> tuple[str, str]:
     """Which source runs, and why; RuntimeError if it is `dali` and that cannot be imported.
 
-    It does not depend on what else is running: a run goes on with the source that it began with.
+    What else is running does not matter: a run goes on with the source that it began with.
     """
     need, limit = frame_bytes(samples), resident_limit(runtime, device)
     if need <= limit:
@@ -148,20 +119,11 @@ class ResidentFrames:
         return cls(frames, offset_N, {sample: number for number, sample in enumerate(samples)})
 
 
-def open_resident(
-    samples: Sequence[Sample], device: torch.device, folder: Path, workers: int
-) -> ResidentFrames:
-    """The frames of `open_frames`, whose arguments and errors these are, on the device."""
-    memory = total_bytes(torch.device("cpu")) // 2
-    return ResidentFrames.on(device, open_frames(samples, folder, workers, memory), samples)
-
-
 @dataclass(frozen=True, eq=False)
 class ResidentSource:
     """Crops of frames that stay on the device, made when they are asked for.
 
-    On a GPU that is a kernel launch, which the host does not wait for; on a CPU another thread
-    would only take cores from the network.
+    On a GPU the host does not wait for that; on a CPU a thread would take cores from the network.
     """
 
     resident: ResidentFrames
@@ -174,25 +136,6 @@ class ResidentSource:
         frames = self.resident.frames
         for rows in draws:
             yield Batch(*crop_frames(frames, rows, self.crop_hw, self.spec, self.crop), rows.index)
-
-
-@dataclass(frozen=True, eq=False)
-class FrameBatch:
-    """Whole frames of one size, as decoded."""
-
-    first: int
-    """Position of the first frame in the sequence that was asked for."""
-    hw: tuple[int, int]
-    """Height and width of the frames, pixels."""
-    frames: Frames
-    """Buffers that hold them, and perhaps others."""
-    index: NDArray[np.int64]
-    """(B,) which frames of the buffers they are."""
-    label_BHW: Tensor | None
-    """(B, H, W) uint8, 255 = ignore; None without labels."""
-
-    def __len__(self) -> int:
-        return len(self.index)
 
 
 @dataclass(frozen=True)
@@ -220,12 +163,8 @@ class FrameReader:
         """
         depth = self.depth and all(sample.depth is not None for sample in samples)
         asked = [
-            replace(
-                sample,
-                depth=sample.depth if depth else None,
-                label=sample.label if label else None,
-            )
-            for sample in samples
+            replace(one, depth=one.depth if depth else None, label=one.label if label else None)
+            for one in samples
         ]
         work = in_order(read_frame, asked[start:], self.workers)
         with closing(work) as decoded:  # nothing is, before the first frame is taken
@@ -234,20 +173,15 @@ class FrameReader:
                 if held is None:
                     frames = Layout(asked[first:end]).hold(islice(decoded, end - first))
                     held = ResidentFrames.on(self.device, frames, samples[first:end])
-                yield self._take(held, samples[first:end], first, label)
-
-    def _take(
-        self, resident: ResidentFrames, taken: Sequence[Sample], first: int, label: bool
-    ) -> FrameBatch:
-        # The frames stay where they are; only the labels are brought together.
-        index = np.array([resident.position[sample] for sample in taken], np.int64)
-        frames = resident.frames if self.depth else resident.frames._replace(depth_P=None)
-        (height, width), label_BHW = taken[0].hw, None
-        if label and frames.label_P is not None:
-            starts = resident.offset_N[index].tolist()
-            labels_P = [frames.label_P[start : start + height * width] for start in starts]
-            label_BHW = torch.stack(labels_P).view(-1, height, width)
-        return FrameBatch(first, (height, width), frames, index, label_BHW)
+                index = np.array([held.position[sample] for sample in samples[first:end]], np.int64)
+                frames = held.frames if self.depth else held.frames._replace(depth_P=None)
+                hw, label_BHW = samples[first].hw, None
+                # The frames stay where they are; only the labels are brought together.
+                if label and frames.label_P is not None:
+                    starts, pixels = held.offset_N[index].tolist(), math.prod(hw)
+                    labels_P = [frames.label_P[start : start + pixels] for start in starts]
+                    label_BHW = torch.stack(labels_P).view(-1, *hw)
+                yield FrameBatch(first, hw, frames, index, label_BHW)
 
 
 def equal_size_groups(
@@ -259,8 +193,3 @@ def equal_size_groups(
         while taken := list(islice(run, batch_size)):
             groups.append((taken[0], taken[-1] + 1))
     return groups
-
-
-@functools.cache
-def _announce(kind: str, why: str, device: str, workers: int) -> None:
-    _log.info("data source: %s (%s), batches on %s, %d threads", kind, why, device, workers)

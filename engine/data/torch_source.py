@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource, sample_positions
-from engine.data.inputs import Draws
-from engine.data.sources import Batch
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample
 
@@ -26,7 +25,7 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, eq=False)
 class TorchSource(FileSource):
-    """See `engine.data.sources.Source`."""
+    """See `engine.data.batch.Source`."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         """See `Source.batches`."""

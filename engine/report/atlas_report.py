@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from engine.nyuv2 import IGNORE_INDEX, MILLIMETRES_PER_METRE
 from engine.rundir import Record
-from engine.selection.scores import Counts, Figure, Groups, Scores, by_class, group_of
+from engine.selection.records import Figure, Groups, Scores
+from engine.selection.scores import Counts, by_class, group_of, score
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class AtlasFrames(NamedTuple):
 def worst_frames(frames: AtlasFrames, count_NCC: NDArray[np.integer]) -> list[WorstFrame]:
     """The frames of least mIoU, by the (N, C, C) confusion of each; unlabelled ones are not."""
     found = [
-        WorstFrame(stem=sample.stem, fold=fold, **dict(Scores.of(count_CC)))
+        WorstFrame(stem=sample.stem, fold=fold, **dict(score(count_CC)))
         for sample, fold, count_CC in zip(frames.samples, frames.fold_of, count_NCC, strict=True)
         if count_CC.any()
     ]
@@ -271,7 +272,7 @@ def atlas_of(frames: AtlasFrames, count_NCC: NDArray[Any], total: FrameErrors, k
     sizes = zip(_parts(SIZES, total.size_SCC, classes), total.objects_S.tolist(), strict=True)
     has_depth = any(sample.depth is not None for sample in frames.samples)
     return Atlas(
-        **dict(Scores.of(count_CC)),
+        **dict(score(count_CC)),
         boundary_miou=float(np.nanmean(edge_C)) if np.isfinite(edge_C).any() else None,
         boundary_reach_px=EDGE_REACH_PX,
         classes={

@@ -7,7 +7,8 @@ import numpy as np
 from rich.table import Table
 
 from engine.config import DataConfig
-from engine.data.folds import KINDS, Folds, make_folds
+from engine.data.folds import Folds, make_folds
+from engine.data.other_folds import KINDS
 from engine.frames.index import Dataset
 
 

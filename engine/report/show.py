@@ -11,7 +11,7 @@ from engine.report.summary import Summary
 from engine.report.tables import Cell, Row, shown, table
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
-from engine.selection.scores import TemperatureChoice
+from engine.selection.records import TemperatureChoice
 
 if TYPE_CHECKING:
     from engine.selection.blend_search import Blend

@@ -7,7 +7,8 @@ import numpy as np
 
 from engine.config import Config
 from engine.rundir import Record, RunDir
-from engine.selection.scores import FoldScore, OofScores, TemperatureChoice
+from engine.selection.records import FoldScore, OofScores, TemperatureChoice
+from engine.selection.scores import score_folds
 from kernels.metrics import mean_iou
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def summarise(
         validation_s.append(sum(line.validation_s for line in lines))
     return Summary(
         key=key,
-        oof=OofScores.of_folds(counts, config.data.classes, choice.best),
+        oof=score_folds(counts, config.data.classes, choice.best),
         folds=folds,
         seconds={
             "prepare": prepare_s,

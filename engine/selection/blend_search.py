@@ -24,7 +24,8 @@ from engine.rundir import Record, RunDir, fold_hashes, load_run, stage_identity,
 from engine.runtime.recorded import Environment
 from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
 from engine.selection.pixels import OofPixels, frame_confusions
-from engine.selection.scores import Figure, FoldScore, OofScores, Scores, by_class, group_of
+from engine.selection.records import Figure, FoldScore, OofScores, Scores
+from engine.selection.scores import by_class, group_of, score, score_folds
 from engine.selection.statistics import Difference, paired_bootstrap
 from engine.selection.sweep import Sweep
 from engine.views.records import Manifest
@@ -220,7 +221,7 @@ def search_blend(
         note("plain_slsqp")
     total_KCC, groups = count_KNCC.sum(axis=1), group_of(dataset.train.samples)
     # The last two systems are the blend and the honest blend, before them stand the runs.
-    *alone, blended, honest = map(Scores.of, total_KCC)
+    *alone, blended, honest = map(score, total_KCC)
     best = max(range(len(alone)), key=lambda m: alone[m].miou)
     iou_CK = np.stack([class_iou(count_CC) for count_CC in total_KCC[:-1]], axis=1).tolist()
 
@@ -340,5 +341,5 @@ def _reach(members: Sequence[Member], blend_NCC: NDArray[np.int64]) -> BlendReac
     # Runs of different temperatures have no common one.
     temperature = temperatures.pop() if len(temperatures) == 1 else None
     folds = [FoldScore(fold=fold, miou=mean_iou(count)) for fold, count in counts.items()]
-    oof = OofScores.of_folds(counts, members[0].manifest.classes, temperature)
+    oof = score_folds(counts, members[0].manifest.classes, temperature)
     return BlendReach(oof=oof, folds=folds)

@@ -3,15 +3,13 @@
 Axes: C class (truth by prediction), F folds, T temperatures, N frames.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator
 
-from engine.rundir import Record
+from engine.selection.records import Groups, OofScores, Scores, TemperatureChoice, TemperatureScore
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 if TYPE_CHECKING:
@@ -26,85 +24,23 @@ deviation of mIoU is 0.0077 by frames, 0.0096, 0.0108 and 0.0113 by blocks of 10
 
 Counts = NDArray[np.int64]
 
-Figure = Annotated[
-    float | None, AfterValidator(lambda x: None if x is None or math.isnan(x) else x)
-]
-"""A score of a part; None where there is no pixel to count, as JSON knows no NaN."""
+
+def score(count_CC: Counts) -> Scores:
+    """The scores of (C, C) counts."""
+    return Scores(miou=mean_iou(count_CC), pixel_acc=pixel_accuracy(count_CC))
 
 
-class Scores(Record):
-    """Mean IoU and pixel accuracy of one confusion matrix."""
-
-    miou: float
-    pixel_acc: float
-
-    @classmethod
-    def of(cls, count_CC: Counts) -> "Scores":
-        """Of (C, C) counts."""
-        return Scores(miou=mean_iou(count_CC), pixel_acc=pixel_accuracy(count_CC))
-
-
-class OofScores(Scores):
-    """What the out-of-fold predictions of all frames reach."""
-
-    temperature: float | None
-    """Softmax temperature; None for a blend of runs that have different ones."""
-    iou: dict[str, Figure]
-    """By class."""
-    confusion: list[list[int]]
-    """(C, C) pixels."""
-
-    @classmethod
-    def of_folds(
-        cls, counts: Mapping[int, Counts], classes: Sequence[str], temperature: float | None
-    ) -> "OofScores":
-        """Of the (C, C) counts of all folds together."""
-        count_CC = np.sum(list(counts.values()), axis=0)
-        return OofScores(
-            **dict(Scores.of(count_CC)),
-            temperature=temperature,
-            iou=by_class(classes, class_iou(count_CC)),
-            confusion=count_CC.tolist(),
-        )
-
-
-class FoldScore(Record):
-    """What one fold's validation frames reach; the rest is left out for a blend."""
-
-    fold: int
-    miou: float
-    best_epoch: int | None = None
-    """The epoch that its weights are from."""
-    validation_miou: float | None = None
-    """What that epoch's validation measured, by a single view."""
-
-
-class TemperatureScore(Record):
-    """What one temperature reaches on all out-of-fold pixels."""
-
-    temperature: float
-    miou: float
-    pixel_acc: float
-
-
-class TemperatureChoice(Record):
-    """`temperature.json`: the temperature of the store and of new frames."""
-
-    best: float
-    index: int
-    """Its place in `inference.temperatures`."""
-    chosen_by: Literal["oof miou", "config"]
-    scores: list[TemperatureScore]
-
-
-class Groups(Record):
-    """Which frames an interval draws together."""
-
-    kind: str
-    """"scene" (scenes.csv) or "block" (neighbouring frames)."""
-    count: int
-    of: list[int]
-    """The group, 0 .. count - 1, of each of N frames."""
+def score_folds(
+    counts: Mapping[int, Counts], classes: Sequence[str], temperature: float | None
+) -> OofScores:
+    """The scores of the (C, C) counts of all folds together."""
+    count_CC = np.sum(list(counts.values()), axis=0)
+    return OofScores(
+        **dict(score(count_CC)),
+        temperature=temperature,
+        iou=by_class(classes, class_iou(count_CC)),
+        confusion=count_CC.tolist(),
+    )
 
 
 def choose_temperature(
@@ -115,10 +51,10 @@ def choose_temperature(
     It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals).
     """
     scores = [
-        TemperatureScore(temperature=temperature, **dict(Scores.of(count_CC)))
+        TemperatureScore(temperature=temperature, **dict(score(count_CC)))
         for temperature, count_CC in zip(temperatures, count_FTCC.sum(axis=0), strict=True)
     ]
-    best = max(scores, key=lambda score: score.miou).temperature if fixed is None else fixed
+    best = max(scores, key=lambda one: one.miou).temperature if fixed is None else fixed
     return TemperatureChoice(
         best=best,
         index=list(temperatures).index(best),

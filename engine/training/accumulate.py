@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.config import TrainingConfig
-from engine.data.sources import Batch
+from engine.data.batch import Batch
 from kernels.boundary_ce.reference import EPSILON, pixel_weights
 
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.data.inputs import Draws, InputSpec, draw, epoch_order
-from engine.data.sources import FrameReader, ResidentSource, Source, make_source
+from engine.data.batch import Draws, Source
+from engine.data.inputs import InputSpec, draw, epoch_order
+from engine.data.sources import FrameReader, ResidentSource, make_source
 from engine.frames.index import Dataset
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir

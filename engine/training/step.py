@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from engine.config import TrainingConfig
-from engine.data.sources import Batch
+from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from engine.runtime.device import DevicePolicy, Operations

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from engine.config import Config, InferenceConfig
 from engine.data import inputs
-from engine.data.sources import FrameBatch, FrameReader
+from engine.data.batch import FrameBatch
+from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
 from engine.model.encoder import STRIDES
 from engine.model.network import Network, Prediction, build_network, input_normalisation, load_best
@@ -74,14 +75,14 @@ class Predictor:
         """(B, T, C, H, W) float32 at the base size, on the policy's device."""
         views, networks, operations = self.inference, self.networks, self.policy.operations
         base_hw, T = views.base_hw or frames.hw, len(views.temperatures)
-        total_BTCHW = zero_total(len(frames), T, self.classes, base_hw, self.policy.device)
+        total_BTCHW = zero_total(len(frames.index), T, self.classes, base_hw, self.policy.device)
         # The order of the additions is part of the result: float32 sums differ by it in the last
         # bit. Scale, normalisation, flip, network; however many frames a pass takes. Networks of
         # one run may have been pretrained in different ways, so not all want the same input.
         specs = dict.fromkeys(network.spec for network in networks)
         for scale, spec in itertools.product(views.scales, specs):
             hw = view_hw(base_hw, scale)
-            most = len(frames)
+            most = len(frames.index)
             if most > 1:
                 most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
             image_BCHW = view_input(frames, hw, spec, operations.crop_resize)
@@ -122,7 +123,7 @@ class Predictor:
         with track("validation", len(samples)) as advance:
             for frames, prob_BTCHW in self.predict(samples, label=True):
                 counts.append(self.counts(frames, prob_BTCHW[:, :1])[0])
-                advance(len(frames))
+                advance(len(frames.index))
         return torch.stack(counts).sum(dim=0).cpu().numpy()
 
     def single_view(self) -> "Predictor":

@@ -68,11 +68,11 @@ def predict_fold(
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
                 prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
                 writer.write(index, prob_TChw.cpu().numpy(), fold)
-            done, elapsed_s = state.done + len(frames), round(time.monotonic() - start_s, 3)
+            done, elapsed_s = state.done + len(frames.index), round(time.monotonic() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
             writer.commit(fold, state)
-            advance(len(frames))
+            advance(len(frames.index))
     return state
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.data.batch import Draws
 from engine.data.file_source import FileSource
-from engine.data.inputs import Draws, InputSpec, Normalisation
+from engine.data.inputs import InputSpec, Normalisation
 from engine.frames.decode import Sample
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
@@ -16,7 +17,8 @@ SAMPLES = [Sample("frame", Path("a.png"), None, None, (4, 6), None)]
 
 
 def draws_of(box: list[float], *, flip: bool = False, gain: float = 1, shift: float = 0) -> Draws:
-    return Draws(np.array([[0, *box, flip, np.float32(gain), np.float32(shift)]]))
+    light_B2 = np.array([[gain, shift]], np.float32)
+    return Draws(np.array([0]), np.array([box]), np.array([flip]), light_B2)
 
 
 def source_of(side: int, spec: InputSpec) -> FileSource:

@@ -1,10 +1,12 @@
 """What a network sees of pixels and depth."""
 
+import numpy as np
 import pytest
 import torch
 
 from engine.data.file_source import network_input
-from engine.data.inputs import InputSpec, Normalisation
+from engine.data.inputs import InputSpec, Normalisation, crop_frames, whole_frame_draws
+from kernels.crop_resize import Frames
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
 RGB, RGBD = (InputSpec(channels, NORMALISATION) for channels in (3, 4))
@@ -37,3 +39,13 @@ def test_other_counts_of_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"3 .* or 4 .* got 5"):
         InputSpec(5, NORMALISATION)
     assert (RGB.has_depth, RGBD.has_depth) == (False, True)
+
+
+@pytest.mark.parametrize("sample", [-1, 2])
+def test_draws_of_a_frame_that_is_not_there_never_reach_the_crop_operation(sample: int) -> None:
+    # On a GPU that operation does not look at them: the host would wait.
+    hw_N2, pixels = torch.full((2, 2), 4), torch.zeros(32, 3, dtype=torch.uint8)
+    frames = Frames(pixels, None, None, torch.tensor([0, 16]), hw_N2)
+    draws = whole_frame_draws(np.array([0, sample]), np.full((3, 2), 4))
+    with pytest.raises(ValueError, match=rf"samples must be in \[0, 2\), got .*{sample}"):
+        crop_frames(frames, draws, (4, 4), RGB, lambda *_: pytest.fail("it was called"))

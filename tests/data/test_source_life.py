@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.data.inputs import Draws
-from engine.data.sources import ResidentSource, Source
+from engine.data.batch import Draws, Source
+from engine.data.sources import ResidentSource
 from engine.frames.decode import Sample
 
 Kind = Literal["dali", "resident", "torch"]

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data.inputs import Draws
-from engine.data.sources import Batch, Source
+from engine.data.batch import Batch, Draws, Source
 from engine.frames.decode import Sample
 
 Kind = Literal["dali", "resident", "torch"]
@@ -33,8 +32,8 @@ TOLERANCE = {"dali": 2.0, "resident": 0.02}
 
 
 def plain(index: list[int], box: list[list[float]], flip: list[bool]) -> Draws:
-    light = np.tile([1.0, 0.0], (len(index), 1))
-    return Draws(np.column_stack([index, box, flip, light]))
+    light_B2 = np.tile(np.array([1, 0], np.float32), (len(index), 1))
+    return Draws(np.array(index), np.array(box), np.array(flip), light_B2)
 
 
 def assert_same(a: Batch, b: Batch, tolerance: float) -> None:
@@ -67,7 +66,7 @@ def test_the_batches_are_those_of_the_reference(
             assert_same(a, b, TOLERANCE[kind])
             outside += int((b.image_BCHW == 0).all(dim=1).any())
             flips += int(rows.flip.sum())
-            sizes.add(len(rows))
+            sizes.add(len(rows.index))
     # The draws above did reach the cases that matter.
     assert outside > 5
     assert flips > 5

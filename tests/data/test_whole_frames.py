@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.data.batch import FrameBatch
 from engine.data.sources import (
-    FrameBatch,
     FrameReader,
     ResidentFrames,
     equal_size_groups,
-    open_resident,
 )
+from engine.frames.cache import GIB, open_frames
 from engine.frames.decode import Sample
 
 CPU = torch.device("cpu")
@@ -47,6 +47,10 @@ def reader_of(
     return FrameReader(CPU, batch_size, depth, workers, resident)
 
 
+def held_frames(samples: list[Sample], folder: Path) -> ResidentFrames:
+    return ResidentFrames.on(CPU, open_frames(samples, folder / "cache", 1, GIB), samples)
+
+
 def values(tensor: Tensor) -> list[float]:
     return sorted(set(tensor.flatten().tolist()))
 
@@ -62,12 +66,12 @@ def pixels(batch: FrameBatch, offset: int) -> list[Tensor]:
 
 def test_frames_come_in_order_in_batches_of_one_size(samples: list[Sample]) -> None:
     batches = list(reader_of(2, workers=2).batches(samples, label=True))
-    assert [(batch.first, len(batch), batch.hw) for batch in batches] == [
+    assert [(batch.first, len(batch.index), batch.hw) for batch in batches] == [
         *((0, 2, SMALL), (2, 1, SMALL), (3, 2, LARGE), (5, 1, SMALL))
     ]
     for batch in batches:
         assert batch.label_BHW is not None
-        for offset in range(len(batch)):
+        for offset in range(len(batch.index)):
             number = batch.first + offset + 1
             assert [values(part) for part in pixels(batch, offset)] == [[number], [1000 * number]]
             assert values(batch.label_BHW[offset]) == [number]
@@ -81,12 +85,12 @@ def test_a_call_that_starts_where_a_batch_ended_makes_the_same_batches(
     rest = [group for group in whole if group[0] >= first]
     assert equal_size_groups(samples, 2, first) == rest
     batches = reader_of(2).batches(samples, first)
-    assert [(batch.first, batch.first + len(batch)) for batch in batches] == rest
+    assert [(batch.first, batch.first + len(batch.index)) for batch in batches] == rest
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_no_frames_make_no_batch(samples: list[Sample], tmp_path: Path, held: bool) -> None:
-    resident = open_resident(samples, CPU, tmp_path / "cache", 1) if held else None
+    resident = held_frames(samples, tmp_path) if held else None
     assert list(reader_of(4, resident=resident).batches([])) == []
     assert list(reader_of(4, resident=resident).batches(samples, 6)) == []
 
@@ -103,18 +107,18 @@ def test_held_frames_are_those_of_their_files(
     samples: list[Sample], tmp_path: Path, depth: bool
 ) -> None:
     # The frames in question are some of those that are held, in another order.
-    resident = open_resident(samples, CPU, tmp_path / "cache", 1)
+    resident = held_frames(samples, tmp_path)
     some = [samples[number] for number in (4, 0, 2, 5)]
     decoded, held = (
         list(reader_of(2, depth=depth, resident=kept).batches(some, label=True))
         for kept in (None, resident)
     )
     for a, b in zip(decoded, held, strict=True):
-        assert (a.first, a.hw, len(a)) == (b.first, b.hw, len(b))
+        assert (a.first, a.hw, len(a.index)) == (b.first, b.hw, len(b.index))
         assert a.label_BHW is not None
         assert b.label_BHW is not None
         assert torch.equal(a.label_BHW, b.label_BHW)
-        for offset in range(len(a)):
+        for offset in range(len(a.index)):
             ours, theirs = pixels(a, offset), pixels(b, offset)
             assert len(ours) == len(theirs) == 1 + depth
             assert all(map(torch.equal, ours, theirs))
@@ -123,7 +127,7 @@ def test_held_frames_are_those_of_their_files(
 
 
 def test_a_frame_that_is_not_held_is_an_error(samples: list[Sample], tmp_path: Path) -> None:
-    resident = open_resident(samples[1:], CPU, tmp_path / "cache", 1)
+    resident = held_frames(samples[1:], tmp_path)
     with pytest.raises(KeyError):
         list(reader_of(1, resident=resident).batches(samples[:1], label=True))
 

@@ -11,7 +11,7 @@ from engine.config import Config
 from engine.report.show import summary_tables
 from engine.report.summary import Summary, summarise
 from engine.rundir import RunDir
-from engine.selection.scores import TemperatureChoice, TemperatureScore
+from engine.selection.records import TemperatureChoice, TemperatureScore
 from engine.training.checkpoint import EpochLine, write_metrics
 from engine.views.records import FoldState
 

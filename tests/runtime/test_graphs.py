@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.config import Config
-from engine.data.sources import Batch
+from engine.data.batch import Batch
 from engine.model.network import build_network
 from engine.runtime.device import set_up_device
 from engine.runtime.graphs import EAGER_CALLS, Replayed

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.frames.decode import Sample
-from engine.selection.scores import TemperatureChoice, choose_temperature, group_of
+from engine.selection.records import TemperatureChoice
+from engine.selection.scores import choose_temperature, group_of
 
 
 def count_of(right: int, wrong: int = 0) -> NDArray[np.int64]:

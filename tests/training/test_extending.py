@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from engine import config, settings
 from engine.data import inputs
-from engine.data.inputs import Draws
-from engine.data.sources import Batch, Source
+from engine.data.batch import Batch, Draws, Source
 from engine.model import network
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
@@ -112,9 +110,9 @@ class Grey:
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         for rows in draws:
-            image = torch.zeros(len(rows), 3, *self.crop_hw)
-            label = torch.full((len(rows), *self.crop_hw), 3, dtype=torch.uint8)
-            yield Batch(image, torch.zeros(label.shape), label, np.asarray(rows.index))
+            image = torch.zeros(len(rows.index), 3, *self.crop_hw)
+            label = torch.full((len(rows.index), *self.crop_hw), 3, dtype=torch.uint8)
+            yield Batch(image, torch.zeros(label.shape), label, rows.index)
 
 
 def test_a_data_source_turns_draws_into_batches(

@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from engine.data.batch import Batch
 from engine.data.inputs import epoch_order, read_normalisation
-from engine.data.sources import Batch
 from engine.experiment import Experiment
 from engine.model.network import Prediction
 from engine.rundir import RunDir

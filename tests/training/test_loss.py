@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.config import DataConfig, TrainingConfig
-from engine.data.sources import Batch
+from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.runtime.device import choose_operations
 from engine.training.accumulate import parts_of, shares_of

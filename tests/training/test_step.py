@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import Config
-from engine.data.sources import Batch
+from engine.data.batch import Batch
 from engine.model.network import Prediction, build_network
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.accumulate import WHOLE, Shares

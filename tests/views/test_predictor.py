@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.config import InferenceConfig
+from engine.data.batch import FrameBatch
 from engine.data.inputs import InputSpec, Normalisation
-from engine.data.sources import FrameBatch, FrameReader
+from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
@@ -237,12 +238,12 @@ def test_masks_are_the_likeliest_classes_at_the_frames_own_size(png: list[Sample
         predictor.predict(samples), masks, strict=True
     ):
         assert frames.first == first == position
-        assert prob_BTCHW.shape == (len(frames), 1, CLASSES, 32, 64)
+        assert prob_BTCHW.shape == (len(frames.index), 1, CLASSES, 32, 64)
         wide_BCHW = F.interpolate(prob_BTCHW[:, 0], frames.hw, mode="bilinear")
-        assert mask_BHW.shape == (len(frames), *samples[first].hw)
+        assert mask_BHW.shape == (len(frames.index), *samples[first].hw)
         assert mask_BHW.dtype == np.uint8
         assert np.mean(mask_BHW == wide_BCHW.argmax(1).numpy()) > 0.999
-        position += len(frames)
+        position += len(frames.index)
     assert position == len(samples)
     later = list(predictor.masks(samples, 3))
     assert [first for first, _ in later] == [3, 4, 5, 6, 7]

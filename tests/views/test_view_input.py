@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from engine.data.inputs import InputSpec, Normalisation
-from engine.data.sources import FrameReader, open_resident
+from engine.data.sources import FrameReader, ResidentFrames
+from engine.frames.cache import GIB, open_frames
 from engine.frames.decode import Sample
 from engine.views.predictor import view_hw, view_input
 from kernels.crop_resize import crop_resize
@@ -92,7 +93,8 @@ def test_held_frames_make_the_views_of_their_files(
     # The frames in question are some of those that are held, in another order.
     some = [png[number] for number in (4, 0, 2, 5)]
     reader = reader_of(depth=channels == 4)
-    holding = replace(reader, resident=open_resident(png, CPU, tmp_path / "cache", 1))
+    frames = open_frames(png, tmp_path / "cache", 1, GIB)
+    holding = replace(reader, resident=ResidentFrames.on(CPU, frames, png))
     for decoded, held in zip(reader.batches(some), holding.batches(some), strict=True):
         spec = InputSpec(channels, IDENTITY)
         views = [view_input(frames, (32, 64), spec, crop_resize) for frames in (decoded, held)]

@@ -1,0 +1,70 @@
+"""What is written of out-of-fold counts. C: classes. N: frames."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from engine.rundir import Record
+
+Figure = Annotated[
+    float | None, AfterValidator(lambda x: None if x is None or math.isnan(x) else x)
+]
+"""A score of a part; None where there is no pixel to count, as JSON knows no NaN."""
+
+
+class Scores(Record):
+    """Mean IoU and pixel accuracy of one confusion matrix."""
+
+    miou: float
+    pixel_acc: float
+
+
+class OofScores(Scores):
+    """What the out-of-fold predictions of all frames reach."""
+
+    temperature: float | None
+    """Softmax temperature; None for a blend of runs that have different ones."""
+    iou: dict[str, Figure]
+    """By class."""
+    confusion: list[list[int]]
+    """(C, C) pixels, truth by prediction."""
+
+
+class FoldScore(Record):
+    """What one fold's validation frames reach; the rest is left out for a blend."""
+
+    fold: int
+    miou: float
+    best_epoch: int | None = None
+    """The epoch that its weights are from."""
+    validation_miou: float | None = None
+    """What that epoch's validation measured, by a single view."""
+
+
+class TemperatureScore(Record):
+    """What one temperature reaches on all out-of-fold pixels."""
+
+    temperature: float
+    miou: float
+    pixel_acc: float
+
+
+class TemperatureChoice(Record):
+    """`temperature.json`: the temperature of the store and of new frames."""
+
+    best: float
+    index: int
+    """Its place in `inference.temperatures`."""
+    chosen_by: Literal["oof miou", "config"]
+    scores: list[TemperatureScore]
+
+
+class Groups(Record):
+    """Which frames an interval draws together."""
+
+    kind: str
+    """"scene" (scenes.csv) or "block" (neighbouring frames)."""
+    count: int
+    of: list[int]
+    """The group, 0 .. count - 1, of each of N frames."""
