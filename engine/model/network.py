@@ -18,7 +18,7 @@ from engine.config import ModelConfig
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
-from engine.model.fpn import FpnDecoder, upsample
+from engine.model.fpn import UPSAMPLE, FpnDecoder
 from engine.model.weights import PACKAGE_NORMALISATION, PACKAGE_PREFIX, load_weights
 
 _LOG = logging.getLogger(__name__)
@@ -129,4 +129,4 @@ class _Head(nn.ModuleList):
         assert isinstance(conv, nn.Conv2d)
         # The bias belongs to the sum, so it is added once, with the fine part.
         out: Tensor = conv(fine)
-        return out if coarse is None else out + upsample(F.conv2d(coarse, conv.weight))
+        return out if coarse is None else out + UPSAMPLE(F.conv2d(coarse, conv.weight))

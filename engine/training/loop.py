@@ -18,7 +18,8 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
 from engine.training import checkpoint
-from engine.training.checkpoint import BestNote, EpochLine, Position, epoch_row
+from engine.training.faults import not_finite
+from engine.training.records import BestNote, EpochLine, Position
 from engine.training.step import (
     Ema,
     EpochSums,
@@ -60,17 +61,8 @@ class FoldTask:
         return len(self.training) // self.batch_size
 
 
-def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
-    """Train the fold to its last epoch, continuing from `last.pt` if there is one.
-
-    What it writes depends only on the task, not on where an earlier call was stopped. A loss or
-    gradient that is not finite, or a file that cannot be read, is a RuntimeError.
-    """
-    FoldTraining(task, policy).run()
-
-
 class FoldTraining:
-    """A fold in training: its learner, step and position."""
+    """A fold in training, from its first step or from where `last.pt` left it."""
 
     def __init__(self, task: FoldTask, policy: DevicePolicy) -> None:
         self.task, self.policy, self.config = task, policy, task.config
@@ -102,7 +94,10 @@ class FoldTraining:
         self.predictor = predictor.single_view()
 
     def run(self) -> None:
-        """Train to the last epoch."""
+        """Train to the last epoch; what it writes does not depend on where it was stopped.
+
+        A loss or gradient that is not finite, or a file that cannot be read, is a RuntimeError.
+        """
         if not self.config.training.epochs:
             from engine.training.starts import adopt
 
@@ -125,17 +120,11 @@ class FoldTraining:
 
     def draws(self, epoch: int, first: int) -> Iterator[Draws]:
         """How each sample of an epoch's batches is cropped, from step `first` on."""
-        split = self.task.dataset.train
+        split, data, seed = self.task.dataset.train, self.config.data, self.config.training.seed
         hw = np.array([sample.hw for sample in split.samples], dtype=np.int64)
+        small = split.small_pixels
         for index in self._batches(epoch)[first:]:
-            yield draw(
-                self.config.data,
-                seed=self.config.training.seed,
-                epoch=epoch,
-                index=index,
-                hw=hw,
-                small_pixels=split.small_pixels,
-            )
+            yield draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
 
     def validate(self, epoch: int) -> dict[str, float]:
         """The average's `miou` and `pixel_acc`, by one view at the labels' size; keeps the best."""
@@ -202,7 +191,7 @@ class FoldTraining:
             validation_s=round(time.monotonic() - start_s, 3),
         )
         self.close_epoch(line)
-        _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
+        _log.info("%s", checkpoint.epoch_row(task.fold, self.metrics, training.epochs))
 
     def _batches(self, epoch: int) -> NDArray[np.int64]:
         """(steps, batch) positions of the samples of an epoch."""
@@ -213,12 +202,7 @@ class FoldTraining:
     def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""
         step = int(self.learner.sums.first_bad_step)
-        if step < 0:
-            return
-        samples, epoch = self.task.dataset.train.samples, self.position.epoch
-        stems = ", ".join(samples[i].stem for i in self._batches(epoch)[step])
-        raise RuntimeError(
-            f"fold {self.task.fold}, epoch {epoch + 1}, step {step + 1}: the loss "
-            f"or its gradient is not finite; samples {stems}. Nothing bad was saved: --resume "
-            "starts before it. A lower training.lr or training.clip_norm = 1 usually helps"
-        )
+        if step >= 0:
+            samples, epoch = self.task.dataset.train.samples, self.position.epoch
+            stems = ", ".join(samples[i].stem for i in self._batches(epoch)[step])
+            raise not_finite(f"fold {self.task.fold}, epoch {epoch + 1}, step {step + 1}", stems)
