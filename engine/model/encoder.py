@@ -16,11 +16,7 @@ STRIDES = (4, 8, 16, 32)
 class Encoder(nn.Module):
     """A timm feature extractor; its parameters are named `model.*`, as in smp's `tu-` encoders.
 
-    Attributes:
-        channels: width of each feature, in the order of `STRIDES`.
-
-    Raises:
-        ValueError: as `extractor`, or it cannot have the `drop_path` or `output_stride`.
+    A ValueError as of `extractor`, or that it cannot have the `drop_path` or `output_stride`.
     """
 
     def __init__(
@@ -35,6 +31,7 @@ class Encoder(nn.Module):
         model = create(in_chans=in_channels)
         self.model: nn.Module = model
         self.channels: tuple[int, ...] = tuple(model.feature_info.channels())
+        """Width of each feature, in the order of `STRIDES`."""
         # Swin and a few others return NHWC, and say so.
         self._returns_nhwc = getattr(model, "output_fmt", None) == "NHWC"
         for module in self.model.modules():
@@ -53,8 +50,7 @@ class Encoder(nn.Module):
 def extractor(name: str) -> Create:
     """What creates timm's network `name` so that it returns one feature for each of `STRIDES`.
 
-    Raises:
-        ValueError: timm has none, it takes inputs of one size only, or lacks one of the strides.
+    A ValueError where timm has none, it takes inputs of one size only, or lacks a stride.
     """
     check_name(name)
     create: Create = partial(timm.create_model, name, features_only=True)

@@ -23,7 +23,7 @@ _REPEAT = nn.Upsample(scale_factor=2.0, mode="nearest")
 
 
 class FpnDecoder(nn.Module):
-    """Four encoder features to one map, returned as two parts that need not be added up.
+    """Encoder features at strides 4, 8, 16, 32 to one map, in two parts that need not be added up.
 
     smp upsamples each level to stride 4, adds them and applies dropout: `upsample(coarse) + fine`.
     Upsampling is linear, so the levels are added at stride 8, and the caller applies its (linear,
@@ -32,17 +32,12 @@ class FpnDecoder(nn.Module):
     Each GroupNorm reads a convolution, which inductor runs as a kernel of its own. Keep it so: an
     upsampling that a GroupNorm reads directly is fused into its reduction and made 6 times slower
     (pytorch issue 189488, mended by pull request 191134); a test guards the order.
-
-    Attributes:
-        output_stride: that the encoder's last feature is to have.
-        xavier_heads: whether heads start as smp initialises an FPN's; else as PyTorch makes them.
-
-    Args:
-        widths: of the features at strides 4, 8, 16, 32.
     """
 
     output_stride = 32
+    """That the encoder's last feature is to have."""
     xavier_heads = True
+    """Whether heads start as smp initialises an FPN's; else as PyTorch makes them."""
 
     def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
@@ -81,7 +76,7 @@ def _level(in_channels: int, out_channels: int, n_blocks: int) -> nn.Module:
         width = out_channels if n else in_channels
         conv = nn.Conv2d(width, out_channels, kernel_size=3, padding=1, bias=False)
         norm = nn.GroupNorm(_GROUPS, out_channels)
-        parts = {"up": UPSAMPLE} if n else {}
+        parts: dict[str, nn.Module] = {"up": UPSAMPLE} if n else {}
         parts["block"] = nn.Sequential(conv, norm, nn.ReLU(inplace=True))
         blocks.append(nn.Sequential(OrderedDict(parts)))
     return nn.Sequential(OrderedDict(block=nn.Sequential(*blocks)))

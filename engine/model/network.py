@@ -62,10 +62,9 @@ class Network(nn.Module):
     def forward(self, image_BCHW: Tensor) -> Prediction:
         """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError."""
         height, width = image_BCHW.shape[-2:]
-        if height % STRIDES[-1] or width % STRIDES[-1]:
-            raise ValueError(
-                f"image is {height} x {width}; both must be multiples of {STRIDES[-1]}"
-            )
+        unit = STRIDES[-1]
+        if height % unit or width % unit:
+            raise ValueError(f"image is {height} x {width}; both must be multiples of {unit}")
         parts = self.decoder(self.encoder(image_BCHW))
         return Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
 
@@ -73,8 +72,7 @@ class Network(nn.Module):
 def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = True) -> Network:
     """Build the network that `config` describes, channels-last, on the CPU; raises as its parts.
 
-    Without `initial_weights` they are random, not what `config.weights` names, for a caller that
-    loads others next: no hub, package or file is needed then.
+    Without `initial_weights` a caller loads others next: no hub, package or file is needed then.
     """
     network = Network(config, classes)
     if initial_weights and config.weights == "none":

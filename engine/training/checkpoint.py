@@ -46,14 +46,9 @@ def load_last(path: Path, config_hash: str) -> Checkpoint | None:
 def save_best(path: Path, network: nn.Module, note: BestNote) -> None:
     """Write weights as safetensors (contiguous, on the CPU), whole or not at all."""
     tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-    said = {
-        "config_hash": note.config_hash,
-        "fold": str(note.fold),
-        "epoch": str(note.epoch),
-        **vars(note.normalisation),
-    }
+    said = {"config_hash": note.config_hash, "fold": str(note.fold), "epoch": str(note.epoch)}
     # One entry only: safetensors writes several in an order that changes from process to process.
-    entry = {"roomsmith": json.dumps(said, sort_keys=True)}
+    entry = {"roomsmith": json.dumps({**said, **vars(note.normalisation)}, sort_keys=True)}
     with whole_file(path) as temporary:
         # Not save_file, whose files only their owner may read (mode 600).
         temporary.write_bytes(save(tensors, metadata=entry))

@@ -1,5 +1,6 @@
 """The words in which training stops: a checkpoint that does not serve, a loss gone bad."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -18,10 +19,10 @@ def of_another_config(path: Path) -> RuntimeError:
     )
 
 
-def not_finite(where: str, samples: str) -> RuntimeError:
-    """The error of a loss or gradient at the step `where`, of `samples`."""
+def not_finite(where: str, stems: Sequence[str]) -> RuntimeError:
+    """The error of a loss or gradient at the step `where`, of the samples `stems`."""
     return RuntimeError(
-        f"{where}: the loss or its gradient is not finite; samples {samples}. Nothing bad was "
-        "saved: --resume starts before it. A lower training.lr or training.clip_norm = 1 usually "
-        "helps"
+        f"{where}: the loss or its gradient is not finite; samples {', '.join(stems)}. Nothing "
+        "bad was saved: --resume starts before it. A lower training.lr or training.clip_norm = 1 "
+        "usually helps"
     )

@@ -74,8 +74,8 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW over every parameter, in torch's fused form (one pass over the weights)."""
     device = next(network.parameters()).device
-    # There its learning rate and step counts are tensors, as a recorded step needs them.
     on_gpu = device.type == "cuda"
+    # There its learning rate and step counts are tensors, as a recorded step needs them.
     return torch.optim.AdamW(
         network.parameters(),
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
