@@ -36,7 +36,8 @@ from engine.runtime.recorded import RecordedRuntime
 from engine.selection.records import TemperatureChoice
 from engine.selection.scores import choose_temperature
 from engine.training import checkpoint
-from engine.training.loop import FoldTask, train_fold
+from engine.training.loop import FoldTask, FoldTraining
+from engine.training.records import Position
 from engine.views import store
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import open_predictor
@@ -73,7 +74,7 @@ class Experiment:
         run._recorded().write(self.dir.runtime(fold))
         return run.task(fold), run.policy
 
-    def position(self, fold: int) -> checkpoint.Position | None:
+    def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
         saved = checkpoint.load_last(self.dir.last(fold), self.weights_hash)
         return None if saved is None else saved.position
@@ -200,7 +201,7 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
     for fold in untrained:
-        train_fold(*run.begin(fold))
+        FoldTraining(*run.begin(fold)).run()
 
 
 def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> dict[int, FoldState]:

@@ -28,8 +28,7 @@ import engine.experiment
 import engine.train
 from engine.command import start_logging
 from engine.runtime.device import DevicePolicy
-from engine.training import loop
-from engine.training.loop import FoldTask
+from engine.training.loop import FoldTask, FoldTraining
 from engine.training.step import TrainStep
 
 TRACE = "KILLING_TRACE"
@@ -60,12 +59,12 @@ class _Killer:
 def install(killer: _Killer) -> None:
     """Let the events pass the killer."""
     train_step, replace, unlink = TrainStep.__call__, Path.replace, Path.unlink
-    pwrite, fsync, train_fold = os.pwrite, os.fsync, loop.train_fold
+    pwrite, fsync, begin_fold = os.pwrite, os.fsync, FoldTraining.__init__
 
-    def killing_fold(task: FoldTask, policy: DevicePolicy) -> None:
+    def killing_fold(self: FoldTraining, task: FoldTask, policy: DevicePolicy) -> None:
         if killer.happens(f"fold {task.fold}"):
             killer.kill()
-        train_fold(task, policy)
+        begin_fold(self, task, policy)
 
     def killing_step(self: TrainStep, *arguments: Any, **named: Any) -> None:
         train_step(self, *arguments, **named)
@@ -98,7 +97,7 @@ def install(killer: _Killer) -> None:
             killer.kill()
         fsync(descriptor)
 
-    engine.experiment.train_fold = killing_fold  # type: ignore[attr-defined]
+    FoldTraining.__init__ = killing_fold  # type: ignore[method-assign]
     TrainStep.__call__ = killing_step  # type: ignore[method-assign]
     Path.replace = killing_replace  # type: ignore[method-assign, assignment]
     Path.unlink = killing_unlink  # type: ignore[method-assign]

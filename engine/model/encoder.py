@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.adapted import dilated, with_drop_path
-from engine.model.refusals import INSTEAD, Create, unknown_encoder
+from engine.model.refusals import Create, of_no_size, unknown_encoder, without_strides
 
 STRIDES = (4, 8, 16, 32)
 """Strides of an encoder's features in pixels, or its output stride where that is less."""
@@ -16,11 +16,7 @@ STRIDES = (4, 8, 16, 32)
 class Encoder(nn.Module):
     """A timm feature extractor; its parameters are named `model.*`, as in smp's `tu-` encoders.
 
-    Attributes:
-        channels: width of each feature, in the order of `STRIDES`.
-
-    Raises:
-        ValueError: as `extractor`, or it cannot have the `drop_path` or `output_stride`.
+    A ValueError as of `extractor`, or that it cannot have the `drop_path` or `output_stride`.
     """
 
     def __init__(
@@ -35,6 +31,7 @@ class Encoder(nn.Module):
         model = create(in_chans=in_channels)
         self.model: nn.Module = model
         self.channels: tuple[int, ...] = tuple(model.feature_info.channels())
+        """Width of each feature, in the order of `STRIDES`."""
         # Swin and a few others return NHWC, and say so.
         self._returns_nhwc = getattr(model, "output_fmt", None) == "NHWC"
         for module in self.model.modules():
@@ -53,8 +50,7 @@ class Encoder(nn.Module):
 def extractor(name: str) -> Create:
     """What creates timm's network `name` so that it returns one feature for each of `STRIDES`.
 
-    Raises:
-        ValueError: timm has none, it takes inputs of one size only, or lacks one of the strides.
+    A ValueError where timm has none, it takes inputs of one size only, or lacks a stride.
     """
     check_name(name)
     create: Create = partial(timm.create_model, name, features_only=True)
@@ -67,26 +63,17 @@ def extractor(name: str) -> Create:
                 create = partial(create, strict_img_size=False)
                 features = create()
     except (RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
-        raise ValueError(
-            f"encoder {name!r} cannot return features of any size in timm {timm.__version__} "
-            f"({error}); choose another, {INSTEAD}"
-        ) from error
+        raise of_no_size(name, error) from error
     info = features.feature_info
     # The deepest feature, where several share a stride.
     at_stride = dict(zip(info.reduction(), info.out_indices, strict=True))
-    missing = [stride for stride in STRIDES if stride not in at_stride]
-    if missing:
-        raise ValueError(
-            f"encoder {name!r} has features at strides {sorted(at_stride)} and none at {missing}; "
-            f"choose one with strides 4, 8, 16, 32, {INSTEAD}"
-        )
+    if not at_stride.keys() >= set(STRIDES):
+        raise without_strides(name, at_stride, STRIDES)
     return partial(create, out_indices=tuple(at_stride[stride] for stride in STRIDES))
 
 
 def check_name(name: str) -> None:
     """Refuse, by a ValueError with the nearest names, an encoder that timm does not know."""
     architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture) or (
-        tag and name not in timm.list_models(f"{architecture}.*", pretrained=True)
-    ):
+    if not timm.is_model(architecture) or (tag and not timm.is_model_pretrained(name)):
         raise unknown_encoder(name)

@@ -18,7 +18,7 @@ from engine.config import ModelConfig
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
-from engine.model.fpn import FpnDecoder, upsample
+from engine.model.fpn import UPSAMPLE, FpnDecoder
 from engine.model.weights import PACKAGE_NORMALISATION, PACKAGE_PREFIX, load_weights
 
 _LOG = logging.getLogger(__name__)
@@ -62,10 +62,9 @@ class Network(nn.Module):
     def forward(self, image_BCHW: Tensor) -> Prediction:
         """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError."""
         height, width = image_BCHW.shape[-2:]
-        if height % STRIDES[-1] or width % STRIDES[-1]:
-            raise ValueError(
-                f"image is {height} x {width}; both must be multiples of {STRIDES[-1]}"
-            )
+        unit = STRIDES[-1]
+        if height % unit or width % unit:
+            raise ValueError(f"image is {height} x {width}; both must be multiples of {unit}")
         parts = self.decoder(self.encoder(image_BCHW))
         return Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
 
@@ -73,8 +72,7 @@ class Network(nn.Module):
 def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = True) -> Network:
     """Build the network that `config` describes, channels-last, on the CPU; raises as its parts.
 
-    Without `initial_weights` they are random, not what `config.weights` names, for a caller that
-    loads others next: no hub, package or file is needed then.
+    Without `initial_weights` a caller loads others next: no hub, package or file is needed then.
     """
     network = Network(config, classes)
     if initial_weights and config.weights == "none":
@@ -129,4 +127,4 @@ class _Head(nn.ModuleList):
         assert isinstance(conv, nn.Conv2d)
         # The bias belongs to the sum, so it is added once, with the fine part.
         out: Tensor = conv(fine)
-        return out if coarse is None else out + upsample(F.conv2d(coarse, conv.weight))
+        return out if coarse is None else out + UPSAMPLE(F.conv2d(coarse, conv.weight))

@@ -32,6 +32,24 @@ def unknown_encoder(name: str) -> ValueError:
     return ValueError(f"model.encoder = {name!r} is not a timm model; {hint}")
 
 
+def of_no_size(name: str, error: Exception) -> ValueError:
+    """The error of a network whose features timm cannot return, or not of any size."""
+    return ValueError(
+        f"encoder {name!r} cannot return features of any size in timm {timm.__version__} "
+        f"({error}); choose another, {INSTEAD}"
+    )
+
+
+def without_strides(name: str, found: Iterable[int], needed: Iterable[int]) -> ValueError:
+    """The error of a network that has features at the strides `found` only."""
+    found, needed = sorted(found), sorted(needed)
+    missing = [stride for stride in needed if stride not in found]
+    return ValueError(
+        f"encoder {name!r} has features at strides {found} and none at {missing}; choose one with "
+        f"strides {', '.join(map(str, needed))}, {INSTEAD}"
+    )
+
+
 def misfit(origin: str, fault: str) -> ValueError:
     """The error of tensors from `origin` that do not fit the network."""
     return ValueError(

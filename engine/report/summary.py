@@ -52,14 +52,17 @@ def summarise(
         ValueError: a file is damaged.
     """
     # Not to show a finished run: it loads PyTorch.
-    from engine.training.checkpoint import best_line, read_metrics
+    from engine.training.checkpoint import read_metrics
 
     choice, counts, folds = TemperatureChoice.read(run.temperature), {}, []
     training_s, validation_s = [], []
     for fold, state in sorted(predicted.items()):
         # A fold that was not trained has one line too: the score of the weights it was given.
         lines = read_metrics(run.metrics(fold), max(config.training.epochs, 1))
-        best, counts[fold] = best_line(lines), np.array(state.confusion[choice.index])
+        validated = [line for line in lines if line.miou is not None]
+        # The first of the highest.
+        best = max(validated, key=lambda line: line.miou or 0.0)
+        counts[fold] = np.array(state.confusion[choice.index])
         score = FoldScore(
             fold=fold,
             miou=mean_iou(counts[fold]),

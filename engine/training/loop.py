@@ -18,19 +18,9 @@ from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
-from engine.training import checkpoint
-from engine.training.checkpoint import BestNote, EpochLine, Position, epoch_row
-from engine.training.step import (
-    Ema,
-    EpochSums,
-    Learner,
-    TrainingLoss,
-    TrainStep,
-    class_weights,
-    learning_rate,
-    make_optimizer,
-    step_seed,
-)
+from engine.training import checkpoint, step
+from engine.training.faults import not_finite
+from engine.training.records import BestNote, EpochLine, Position
 from engine.views.predictor import FoldNetwork, Predictor
 from kernels.metrics import mean_iou, pixel_accuracy
 
@@ -61,17 +51,8 @@ class FoldTask:
         return len(self.training) // self.batch_size
 
 
-def train_fold(task: FoldTask, policy: DevicePolicy) -> None:
-    """Train the fold to its last epoch, continuing from `last.pt` if there is one.
-
-    What it writes depends only on the task, not on where an earlier call was stopped. A loss or
-    gradient that is not finite, or a file that cannot be read, is a RuntimeError.
-    """
-    FoldTraining(task, policy).run()
-
-
 class FoldTraining:
-    """A fold in training: its learner, step and position."""
+    """A fold in training, from its first step or from where `last.pt` left it."""
 
     def __init__(self, task: FoldTask, policy: DevicePolicy) -> None:
         self.task, self.policy, self.config = task, policy, task.config
@@ -80,20 +61,20 @@ class FoldTraining:
         saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
         # The generator's state is in no checkpoint: whatever draws is seeded anew by what it is
         # for. Here the new layers, at step -1; in each step its dropout; in each epoch its order.
-        torch.manual_seed(step_seed(training.seed, task.fold, -1))
+        torch.manual_seed(step.step_seed(training.seed, task.fold, -1))
         model = self.config.model.of_fold(task.fold)
         network = build_network(model, len(classes), initial_weights=saved is None)
         network.to(policy.device).train()
-        ema = Ema(network, training.ema_decay, warmup=training.ema_warmup)
-        optimizer = make_optimizer(network, training)
-        self.learner = Learner(network, ema, optimizer, EpochSums(policy.device))
+        ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
+        optimizer = step.make_optimizer(network, training)
+        self.learner = step.Learner(network, ema, optimizer, step.EpochSums(policy.device))
         if saved is not None:
             from engine.training.starts import resume
 
             resume(self, saved)
-        weights_C = class_weights(training, classes, policy.device)
-        loss = TrainingLoss(training, weights_C, policy.operations)
-        self.step = TrainStep(self.learner, loss, policy, task.fold)
+        weights_C = step.class_weights(training, classes, policy.device)
+        loss = step.TrainingLoss(training, weights_C, policy.operations)
+        self.step = step.TrainStep(self.learner, loss, policy, task.fold)
         self.spec = InputSpec.of(self.config.model, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
@@ -103,7 +84,10 @@ class FoldTraining:
         self.predictor = predictor.single_view()
 
     def run(self) -> None:
-        """Train to the last epoch."""
+        """Train to the last epoch; what it writes does not depend on where it was stopped.
+
+        A loss or gradient that is not finite, or a file that cannot be read, is a RuntimeError.
+        """
         if not self.config.training.epochs:
             from engine.training.starts import adopt
 
@@ -126,17 +110,13 @@ class FoldTraining:
 
     def draws(self, epoch: int, first: int) -> Iterator[Draws]:
         """How each sample of an epoch's batches is cropped, from step `first` on."""
-        split = self.task.dataset.train
-        hw = np.array([sample.hw for sample in split.samples], dtype=np.int64)
-        for index in self._batches(epoch)[first:]:
-            yield draw(
-                self.config.data,
-                seed=self.config.training.seed,
-                epoch=epoch,
-                index=index,
-                hw=hw,
-                small_pixels=split.small_pixels,
-            )
+        task, data, seed = self.task, self.config.data, self.config.training.seed
+        split, size = task.dataset.train, task.batch_size
+        hw, small = np.array([sample.hw for sample in split.samples]), split.small_pixels
+        order = epoch_order(seed, epoch, task.training)
+        for start in range(first * size, task.steps_per_epoch * size, size):
+            index = order[start : start + size]
+            yield draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
 
     def validate(self, epoch: int) -> dict[str, float]:
         """The average's `miou` and `pixel_acc`, by one view at the labels' size; keeps the best."""
@@ -162,7 +142,7 @@ class FoldTraining:
         self.metrics.append(line)
         checkpoint.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
         self.position = Position(line.epoch)
-        self.learner.sums = EpochSums(self.policy.device)
+        self.learner.sums = step.EpochSums(self.policy.device)
         self.save()
 
     def _train_epoch(self, source: Source) -> None:
@@ -175,7 +155,7 @@ class FoldTraining:
         with track(title, steps, position.step) as advance:
             for batch in batches:
                 number = position.epoch * steps + position.step
-                self.step(batch, learning_rate(training, number, steps), position.step, number)
+                self.step(batch, step.learning_rate(training, number, steps), position.step, number)
                 position.step += 1
                 position.elapsed_s = before_s + time.monotonic() - start_s
                 logs = (number + 1) % runtime.log_every == 0
@@ -196,30 +176,20 @@ class FoldTraining:
             scores = self.validate(done)
         line = EpochLine(
             epoch=done,
-            lr=learning_rate(training, done * task.steps_per_epoch - 1, task.steps_per_epoch),
+            lr=step.learning_rate(training, done * task.steps_per_epoch - 1, task.steps_per_epoch),
             **self.learner.sums.means()._asdict(),
             **scores,
             train_s=round(position.elapsed_s, 3),
             validation_s=round(time.monotonic() - start_s, 3),
         )
         self.close_epoch(line)
-        _log.info("%s", epoch_row(task.fold, self.metrics, training.epochs))
-
-    def _batches(self, epoch: int) -> NDArray[np.int64]:
-        """(steps, batch) positions of the samples of an epoch."""
-        steps, size = self.task.steps_per_epoch, self.task.batch_size
-        order = epoch_order(self.config.training.seed, epoch, self.task.training)
-        return order[: steps * size].reshape(steps, size)
+        _log.info("%s", checkpoint.epoch_row(task.fold, self.metrics, training.epochs))
 
     def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""
-        step = int(self.learner.sums.first_bad_step)
-        if step < 0:
-            return
-        samples, epoch = self.task.dataset.train.samples, self.position.epoch
-        stems = ", ".join(samples[i].stem for i in self._batches(epoch)[step])
-        raise RuntimeError(
-            f"fold {self.task.fold}, epoch {epoch + 1}, step {step + 1}: the loss "
-            f"or its gradient is not finite; samples {stems}. Nothing bad was saved: --resume "
-            "starts before it. A lower training.lr or training.clip_norm = 1 usually helps"
-        )
+        bad_step, epoch = int(self.learner.sums.first_bad_step), self.position.epoch
+        if bad_step >= 0:
+            where = f"fold {self.task.fold}, epoch {epoch + 1}, step {bad_step + 1}"
+            samples = self.task.dataset.train.samples
+            stems = [samples[i].stem for i in next(self.draws(epoch, bad_step)).index]
+            raise not_finite(where, stems)

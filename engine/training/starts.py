@@ -3,8 +3,9 @@
 import logging
 import time
 
-from engine.training.checkpoint import Checkpoint, EpochLine, read_metrics
+from engine.training.checkpoint import read_metrics
 from engine.training.loop import FoldTraining
+from engine.training.records import Checkpoint, EpochLine
 from engine.training.step import Learner
 
 _log = logging.getLogger(__name__)

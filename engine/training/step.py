@@ -8,7 +8,6 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +22,7 @@ from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from engine.runtime.device import DevicePolicy, Operations
 from engine.runtime.graphs import Replayed
 from engine.training.accumulate import WHOLE, Shares, accumulated
-
-
-class Losses(NamedTuple):
-    """Scalars on the device; `total` carries the gradient."""
-
-    total: Tensor
-    segmentation: Tensor
-    depth: Tensor
+from engine.training.records import Losses, MeanLosses
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +74,8 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW over every parameter, in torch's fused form (one pass over the weights)."""
     device = next(network.parameters()).device
-    # There its learning rate and step counts are tensors, as a recorded step needs them.
     on_gpu = device.type == "cuda"
+    # There its learning rate and step counts are tensors, as a recorded step needs them.
     return torch.optim.AdamW(
         network.parameters(),
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
@@ -148,14 +140,6 @@ def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         [tensor for tensor in tensors if tensor.is_floating_point()],
         [tensor for tensor in tensors if not tensor.is_floating_point()],
     )
-
-
-class MeanLosses(NamedTuple):
-    """Losses of an epoch, so far, as the epoch line names them."""
-
-    loss: float
-    segmentation_loss: float
-    depth_loss: float
 
 
 class EpochSums:

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from engine.config import ModelConfig
 from engine.data.inputs import Normalisation
 from engine.model.network import input_normalisation
-from engine.training.checkpoint import BestNote, save_best
+from engine.training.checkpoint import save_best
+from engine.training.records import BestNote
 
 
 def test_input_normalisation_is_the_one_the_weights_were_trained_with() -> None:

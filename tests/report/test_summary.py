@@ -12,7 +12,8 @@ from engine.report.show import summary_tables
 from engine.report.summary import Summary, summarise
 from engine.rundir import RunDir
 from engine.selection.records import TemperatureChoice, TemperatureScore
-from engine.training.checkpoint import EpochLine, write_metrics
+from engine.training.checkpoint import write_metrics
+from engine.training.records import EpochLine
 from engine.views.records import FoldState
 
 CLASSES = ("floor", "wall", "window")

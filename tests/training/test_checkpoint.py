@@ -11,16 +11,8 @@ from engine.config import Config
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
-from engine.training.checkpoint import (
-    BestNote,
-    EpochLine,
-    Position,
-    load_last,
-    read_metrics,
-    save_best,
-    save_last,
-    write_metrics,
-)
+from engine.training.checkpoint import load_last, read_metrics, save_best, save_last, write_metrics
+from engine.training.records import BestNote, EpochLine, Position
 from engine.training.starts import restore
 from engine.training.step import Ema, EpochSums, Learner, make_optimizer
 

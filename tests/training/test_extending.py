@@ -16,8 +16,9 @@ from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.accumulate import WHOLE, Shares
 from engine.training.checkpoint import read_metrics
-from engine.training.loop import FoldTask, FoldTraining, train_fold
-from engine.training.step import Losses, TrainingLoss
+from engine.training.loop import FoldTask, FoldTraining
+from engine.training.records import Losses
+from engine.training.step import TrainingLoss
 from kernels.boundary_ce import boundary_ce
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -121,7 +122,7 @@ def test_a_data_source_turns_draws_into_batches(
     task = make_task(training={"epochs": 1})
     source: Source = Grey(task.config.data.crop_hw)
     monkeypatch.setattr("engine.training.loop.make_source", lambda *_: source)
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     (line,) = read_metrics(task.run.metrics(task.fold), 1)
     assert line.depth_loss == 0
 
@@ -135,5 +136,5 @@ def test_a_kernel_is_called_by_its_name(make_task: MakeTask) -> None:
 
     task = make_task(training={"epochs": 1})
     policy = replace(POLICY, operations=replace(OPERATIONS, boundary_ce=counted))
-    train_fold(task, policy)
+    FoldTraining(task, policy).run()
     assert len(called) == task.steps_per_epoch

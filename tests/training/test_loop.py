@@ -19,9 +19,10 @@ from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.accumulate import WHOLE, Shares
-from engine.training.checkpoint import Position, load_last
-from engine.training.loop import FoldTask, FoldTraining, train_fold
-from engine.training.step import Losses, TrainingLoss, TrainStep
+from engine.training.checkpoint import load_last
+from engine.training.loop import FoldTask, FoldTraining
+from engine.training.records import Losses, Position
+from engine.training.step import TrainingLoss, TrainStep
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
@@ -41,7 +42,7 @@ class StoppedError(Exception):
 @pytest.fixture(scope="module")
 def undisturbed(open_run: OpenRun, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     run = open_run(tmp_path_factory.mktemp("loop") / "run")
-    train_fold(run.task(1), POLICY)
+    FoldTraining(run.task(1), POLICY).run()
     return run.dir
 
 
@@ -129,12 +130,12 @@ def test_stopped_after_any_step_it_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         stop_after(steps, patch)
         with pytest.raises(StoppedError):
-            train_fold(task, POLICY)
+            FoldTraining(task, POLICY).run()
     # save_every is 2 and counts over the whole fold; the end of an epoch saves as well. The step
     # that the process died after was not saved.
     saved = max(done for done in (0, 2, STEPS, 4) if done < steps)
     assert steps_saved(task.run) == saved
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
@@ -152,15 +153,15 @@ def test_stopped_between_metrics_and_checkpoint_an_epoch_is_not_counted_twice(
 
         patch.setattr(Path, "replace", stop)
         with pytest.raises(StoppedError):
-            train_fold(task, POLICY)
+            FoldTraining(task, POLICY).run()
     assert len(metrics_of(task.run)) == 1
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
 def test_a_finished_fold_is_left_as_it_is(undisturbed: RunDir, open_run: OpenRun) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.fold(1).iterdir()}
-    train_fold(open_run(undisturbed.root).task(1), POLICY)
+    FoldTraining(open_run(undisturbed.root).task(1), POLICY).run()
     assert {path: path.stat().st_mtime_ns for path in undisturbed.fold(1).iterdir()} == before
 
 
@@ -168,13 +169,13 @@ def test_how_often_it_saves_changes_no_result(
     make_task: MakeTask, undisturbed: RunDir, read_run: ReadRun
 ) -> None:
     task = make_task(runtime={"save_every": 1, "log_every": 1})
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 
 def test_another_seed_gives_other_weights(make_task: MakeTask, undisturbed: RunDir) -> None:
     task = make_task(training={"seed": 1})
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     ours, theirs = load_file(task.run.best(1)), load_file(undisturbed.best(1))
     assert not all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -218,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_the_fold_and_the_checkpoint_before_it_s
     )
     assert steps_saved(task.run) == saved
     # Once the cause is gone, it goes on as if nothing had happened.
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     assert read_run(task.run.root) == read_run(undisturbed.root)
 
 

@@ -18,12 +18,11 @@ from engine.model.network import Prediction, build_network
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.accumulate import WHOLE, Shares
 from engine.training.phases import PhaseClock
+from engine.training.records import Losses, MeanLosses
 from engine.training.step import (
     Ema,
     EpochSums,
     Learner,
-    Losses,
-    MeanLosses,
     TrainingLoss,
     TrainStep,
     class_weights,

@@ -12,8 +12,9 @@ from safetensors import safe_open
 from engine.data.file_source import network_input
 from engine.frames.decode import read_image, read_label
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.checkpoint import EpochLine, epoch_row, read_metrics
-from engine.training.loop import FoldTask, FoldTraining, train_fold
+from engine.training.checkpoint import epoch_row, read_metrics
+from engine.training.loop import FoldTask, FoldTraining
+from engine.training.records import EpochLine
 from kernels.confusion import probability_confusion
 from kernels.metrics import mean_iou, pixel_accuracy
 
@@ -27,7 +28,7 @@ def test_epochs_between_validations_are_not_scored_but_the_last_one_is(
     make_task: MakeTask,
 ) -> None:
     task = make_task(training={"validate_every": 2, "epochs": 3})
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     lines = read_metrics(task.run.metrics(1), 3)
     assert [line.epoch for line in lines if line.miou is not None] == [2, 3]
     assert "-      -" in epoch_row(1, lines[:1], 3)
@@ -77,6 +78,6 @@ def test_validation_takes_the_frames_that_training_holds(
         raise AssertionError("a file is read again")
 
     monkeypatch.setattr("engine.data.sources.read_frame", read)
-    train_fold(task, POLICY)
+    FoldTraining(task, POLICY).run()
     scores = [line.miou for line in read_metrics(task.run.metrics(1), 2)]
     assert all(score is not None and 0 < score <= 1 for score in scores)

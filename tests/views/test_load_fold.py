@@ -13,7 +13,8 @@ from engine.data.inputs import InputSpec, Normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.checkpoint import BestNote, save_best
+from engine.training.checkpoint import save_best
+from engine.training.records import BestNote
 from engine.views.predictor import load_fold, open_predictor
 
 smp = pytest.importorskip(

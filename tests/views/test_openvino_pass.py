@@ -12,7 +12,8 @@ from engine.data.inputs import Normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.checkpoint import BestNote, save_best
+from engine.training.checkpoint import save_best
+from engine.training.records import BestNote
 from engine.views.openvino_pass import OpenVinoPass, check_openvino
 from engine.views.predictor import load_fold
 

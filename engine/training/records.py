@@ -1,0 +1,67 @@
+"""What training hands on: losses of a step and an epoch, where a fold stands, what it leaves."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from engine.data.inputs import Normalisation
+from engine.rundir import Record
+
+
+class Losses(NamedTuple):
+    """Scalars on the device; `total` carries the gradient."""
+
+    total: Tensor
+    segmentation: Tensor
+    depth: Tensor
+
+
+class MeanLosses(NamedTuple):
+    """Losses of an epoch, so far, as the epoch line names them."""
+
+    loss: float
+    segmentation_loss: float
+    depth_loss: float
+
+
+class EpochLine(Record):
+    """A line of `metrics.jsonl`. What was not trained or not validated is not in it."""
+
+    epoch: int
+    """From 1; 0 for weights that were taken as they are."""
+    lr: float | None = None
+    loss: float | None = None
+    segmentation_loss: float | None = None
+    depth_loss: float | None = None
+    miou: float | None = None
+    pixel_acc: float | None = None
+    train_s: float
+    validation_s: float
+
+
+@dataclass
+class Position:
+    """Where a fold stands: `step` steps of epoch `epoch` (from 0) are done."""
+
+    epoch: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What `last.pt` holds, on the CPU, mapped into memory."""
+
+    position: Position
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BestNote:
+    """What `best.safetensors` says of its weights: best after `epoch`, from 1, on such input."""
+
+    config_hash: str
+    fold: int
+    epoch: int
+    normalisation: Normalisation
