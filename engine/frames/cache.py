@@ -3,9 +3,8 @@
     CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind
     CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
-Decoded frames are memory-mapped. Their key is a hash of what the frames' files hold, so a changed
-dataset is another cache and a moved one the same; the folder appears whole or not at all: written
-beside its place, synced, renamed. A report is found by its dataset folder and what it depends on.
+The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
+moved one the same; the second of the dataset's folder and what reports depend on besides files.
 """
 
 import fcntl
@@ -26,7 +25,8 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from engine.frames.decode import DECODERS, KINDS, Frame, FrameFiles, FrameReport, Sample
+from engine.frames.decode import DECODERS, Frame, FrameFiles, Sample
+from engine.frames.kinds import KINDS, FrameReport
 from engine.rundir import Record, sync_folder, whole_file
 from kernels.crop_resize import Frames
 
@@ -59,14 +59,14 @@ def cache_folder(configured: str = "") -> Path:
 
 @dataclass(frozen=True)
 class CheckMemory:
-    """Where what was checked is remembered and decoded frames are kept."""
+    """What is remembered from one check to the next."""
 
     folder: Path | None = None
     """See `cache_folder`; None remembers nothing."""
     anew: bool = False
     """Read every file, whatever is remembered of it."""
     frame_bytes: int = 0
-    """Training frames that have to be read are kept decoded if all have at most so many bytes."""
+    """Training frames that have to be read are kept decoded if they have at most so many."""
 
     def recall(self, root: Path, frames: Sequence[FrameFiles], key: str) -> "Remembered":
         """What is known of a dataset's files; `key` is all that reports depend on besides them."""
@@ -98,7 +98,7 @@ class Remembered:
         content = _REPORTS.dump_json(sound)
         try:
             with whole_file(self.file) as temporary:
-                temporary.write_bytes(_digest(content) + b"\n" + content)
+                temporary.write_bytes(_sealed(content))
         except OSError as error:
             _log.info("what was checked cannot be remembered: %s", error)
 
@@ -278,17 +278,11 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
 def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile.
 
-    An OSError says that it cannot be written, or that another process works in it unless `wait`.
+    An OSError: it cannot be written; a BlockingIOError unless `wait`: a process works in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            _log.info("decoded frames: waiting for another process that works in %s", folder)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         part = folder / ".frames.part"
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir()
@@ -340,12 +334,13 @@ def _state(files: FrameFiles) -> str:
 
 def _load(file: Path) -> dict[str, FrameReport]:
     """What `save` wrote; nothing if it is not there or damaged."""
-    try:
-        digest, _, content = file.read_bytes().partition(b"\n")
-        return _REPORTS.validate_json(content) if digest == _digest(content) else {}
-    except (OSError, ValueError):
-        return {}
+    with suppress(OSError, ValueError):
+        written = file.read_bytes()
+        content = written.partition(b"\n")[2]
+        if written == _sealed(content):
+            return _REPORTS.validate_json(content)
+    return {}
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+def _sealed(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content

@@ -1,8 +1,7 @@
 """PNGs of one channel, 8 or 16 bits deep, which hold depth maps and labels.
 
-A row of a PNG holds what a filter left of it. General libraries undo the filters of one and two
-bytes a pixel a byte at a time, which takes most of their time: see `benchmarks.throughput --rows
-decode`.
+General libraries undo the filters of their rows a byte at a time, which takes most of their time:
+see `benchmarks.throughput --rows decode`.
 """
 
 import deflate
@@ -23,10 +22,7 @@ _LENGTHS |= dict.fromkeys((b"IDAT", b"tEXt"), (0, _MOST_BYTES))
 
 
 def decode_png(content: bytes) -> NDArray[np.generic] | None:
-    """(H, W) uint8 or uint16 as of `reference.decode_png`; None for what is left to that.
-
-    That is anything but a whole PNG of one channel with right checksums.
-    """
+    """(H, W) uint8 or uint16 of a whole PNG of one channel; None for all that is left to Pillow."""
     header = PngHeader.of(content)
     if header is None or header.start != _START or any(header.methods) or 0 in header.hw:
         return None

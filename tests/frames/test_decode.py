@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import decode
-from engine.frames.decode import KINDS, FileKind, Sample, read_ahead, read_frame
+from engine.frames.decode import Sample, read_ahead, read_frame
+from engine.frames.kinds import KINDS, FileKind
 
 HW = (6, 9)
 
