@@ -10,7 +10,6 @@ moved one the same; the second of the dataset's folder and what reports depend o
 import fcntl
 import hashlib
 import logging
-import math
 import mmap
 import os
 import shutil
@@ -96,9 +95,10 @@ class Remembered:
         reports = ((self.states[files], report) for files, report in self.reports.items())
         sound = {state: report for state, report in reports if state and not report.faults}
         content = _REPORTS.dump_json(sound)
+        digest = hashlib.sha256(content).hexdigest().encode()
         try:
             with whole_file(self.file) as temporary:
-                temporary.write_bytes(_sealed(content))
+                temporary.write_bytes(digest + b"\n" + content)
         except OSError as error:
             _log.info("what was checked cannot be remembered: %s", error)
 
@@ -111,11 +111,8 @@ def frame_bytes(samples: Sequence[Sample]) -> int:
 def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:
     """The decoded frames of `samples`, on the CPU; decodes them unless the cache has them.
 
-    Pages of the cache `folder` are read when first touched and given back when memory is short.
-    Where it cannot be written, `memory` is how many bytes frames may take for this run only.
-
-    Raises:
-        RuntimeError: a file cannot be read, or the frames fit neither on the disk nor in memory.
+    Where its `folder` cannot be written they take up to `memory` bytes, for this run only. Raises
+    RuntimeError for a file that cannot be read, or frames that fit neither on disk nor in memory.
     """
     layout = Layout(samples)
     if not samples:
@@ -146,7 +143,7 @@ class Layout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of each buffer that there is."""
-        pixels = sum(math.prod(sample.hw) for sample in self.samples)
+        pixels = sum(sample.hw[0] * sample.hw[1] for sample in self.samples)
         kinds = self.samples[0].present if self.samples else ()
         return {kind: pixels * KINDS[kind].pixel_bytes for kind in kinds}
 
@@ -261,8 +258,7 @@ class FrameKeeper:
 def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> Iterator[FrameKeeper]:
     """Take decoded frames of at most `limit` bytes in all, `put` in order while they are checked.
 
-    None is wanted where the cache `folder` cannot be written, or another process works in it; a GiB
-    of the disk is spared.
+    None is wanted where the cache `folder` cannot be written, or another process works in it.
     """
     with ExitStack() as stack:
         keeper = FrameKeeper()
@@ -316,8 +312,8 @@ def _read_digest(sample: Sample) -> str:
 def _state(files: FrameFiles) -> str:
     """Names, sizes, times and inodes of a frame's files: while they last, so does the content.
 
-    Empty if a file was written so lately that another write within the same tick of the clock would
-    leave the same times (https://git-scm.com/docs/racy-git), or cannot be looked at.
+    Empty if one cannot be looked at, or was written in a tick of the clock that another write might
+    share (https://git-scm.com/docs/racy-git).
     """
     parts, settled_ns = [], time.time_ns() - TICK_NS
     with suppress(OSError):  # whoever reads the file says what is wrong with it
@@ -334,13 +330,9 @@ def _state(files: FrameFiles) -> str:
 
 def _load(file: Path) -> dict[str, FrameReport]:
     """What `save` wrote; nothing if it is not there or damaged."""
-    with suppress(OSError, ValueError):
-        written = file.read_bytes()
-        content = written.partition(b"\n")[2]
-        if written == _sealed(content):
-            return _REPORTS.validate_json(content)
-    return {}
-
-
-def _sealed(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    try:
+        digest, _, content = file.read_bytes().partition(b"\n")
+        sound = digest.decode() == hashlib.sha256(content).hexdigest()
+        return _REPORTS.validate_json(content) if sound else {}
+    except (OSError, ValueError):
+        return {}

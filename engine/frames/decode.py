@@ -1,7 +1,7 @@
 """One frame from its files: decoded whole and unchanged, judged, counted.
 
 PNGs of one channel are decoded by `kernels.png` and JPEGs, whose head Pillow has looked at, by
-simplejpeg: quicker than Pillow and with the same pixels. What they cannot vouch for, Pillow decodes.
+simplejpeg: quicker than Pillow and with the same pixels. Pillow decodes what they do not.
 """
 
 import hashlib
@@ -122,10 +122,7 @@ def check_frame(
 
 
 def read_frame(sample: Sample) -> Frame:
-    """Decode a sample's files.
-
-    Raises FileNotFoundError for one that is gone, RuntimeError for one that changed since its check.
-    """
+    """Decode a sample's files; FileNotFoundError if one is gone, RuntimeError if it changed."""
     label_HW = None if sample.label is None else read_label(sample)
     return Frame(read_image(sample), read_depth(sample), label_HW)
 
