@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engine.config import RuntimeConfig
 from engine.data.inputs import CropResize, Draws, InputSpec, crop_frames
-from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
+from engine.frames.cache import GIB, Layout, cache_folder, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy, total_bytes
 from kernels.crop_resize import Frames
@@ -104,7 +104,7 @@ def choose_source(
 
     It does not depend on what else is running: a run goes on with the source that it began with.
     """
-    need, limit = frame_bytes(samples), resident_limit(runtime, device)
+    need, limit = sum(Layout(samples).sizes.values()), resident_limit(runtime, device)
     if need <= limit:
         return "resident", "the decoded frames fit" if runtime.source == "auto" else "as configured"
     from engine.data.file_source import choose_file_source

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
+from engine.frames.dataset import Reports
 from engine.frames.decode import DECODERS, Frame, FrameFiles, Sample
 from engine.frames.kinds import KINDS, FrameReport
 from engine.rundir import Record, sync_folder, whole_file
@@ -85,7 +86,7 @@ class Remembered:
 
     file: Path | None
     states: dict[FrameFiles, str]
-    reports: dict[FrameFiles, FrameReport]
+    reports: Reports
     """Of frames whose files did not change; whoever reads the others adds theirs."""
 
     def save(self) -> None:
@@ -101,11 +102,6 @@ class Remembered:
                 temporary.write_bytes(digest + b"\n" + content)
         except OSError as error:
             _log.info("what was checked cannot be remembered: %s", error)
-
-
-def frame_bytes(samples: Sequence[Sample]) -> int:
-    """Bytes of the decoded frames."""
-    return sum(Layout(samples).sizes.values())
 
 
 def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.decode import Sample
+from engine.frames.decode import FrameFiles, Sample
 from engine.frames.kinds import FrameReport
+
+Reports = dict[FrameFiles, FrameReport]
+"""What a check found in frames."""
 
 Progress = Callable[[int, int], None]
 """Is told, from the thread that asked, (frames read, frames to read)."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.frames.cache import CheckMemory, FrameKeeper, keeping
-from engine.frames.dataset import Dataset, DatasetSpec, Progress, Split
+from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
 from engine.frames.faults import DatasetError
 from engine.frames.kinds import KINDS, Fault, FrameReport
@@ -40,9 +40,8 @@ def load_dataset(
         expected = "a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
-    scenes: dict[str, str] = {}
-    if (root / "scenes.csv").exists():
-        scenes = read_scenes(root / "scenes.csv", faults)
+    table = root / "scenes.csv"
+    scenes = read_scenes(table, faults) if table.exists() else {}
     splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
     listed: dict[str, list[FrameFiles]] = {"test": []}
     for name, kinds in splits.items():
@@ -79,16 +78,13 @@ def load_dataset(
 def load_frames(
     images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
 ) -> tuple[Sample, ...]:
-    """List and check frames to predict, without labels; raises as `load_dataset`.
-
-    Files of other types are passed over; with a folder of `depth` each image needs a map.
-    """
+    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`."""
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     frames = _list_frames(root, folders, faults, strays=True)
     check = partial(check_frame, root, classes=0, small=())
-    reports: dict[FrameFiles, FrameReport] = {}
+    reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
@@ -99,7 +95,7 @@ def _list_frames(
     root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
 ) -> list[FrameFiles]:
     """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`."""
-    paths_of: dict[str, dict[str, Path]] = {}
+    paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
     entries = 0
     for kind, folder in folders.items():
         # Finder and file-sharing services leave files that begin with a dot.
@@ -108,9 +104,7 @@ def _list_frames(
         fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
         paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
     stems = sorted(set().union(*paths_of.values()))
-    frames = [
-        FrameFiles(stem, *(paths_of.get(kind, {}).get(stem) for kind in KINDS)) for stem in stems
-    ]
+    frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
     taken = sum(map(len, paths_of.values()))
     if not frames or not taken == entries == len(frames) * len(folders):
         faults += listing_faults(root, folders, frames, strays=strays)
@@ -120,7 +114,7 @@ def _list_frames(
 def _read(
     frames: Sequence[FrameFiles],
     check: Callable[[FrameFiles], tuple[FrameReport, Frame | None]],
-    reports: dict[FrameFiles, FrameReport],
+    reports: Reports,
     keeper: FrameKeeper,
     workers: int,
     progress: Progress | None,
@@ -140,12 +134,8 @@ def _read(
     return [fault for files in frames for fault in reports[files].faults]
 
 
-def _split(
-    files_N: Sequence[FrameFiles],
-    report_of: Mapping[FrameFiles, FrameReport],
-    scenes: Mapping[str, str],
-) -> Split:
-    samples, reports = [], [report_of[files] for files in files_N]
+def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str]) -> Split:
+    samples, reports = [], [found[files] for files in files_N]
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
         digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
