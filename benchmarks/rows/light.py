@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.figures import Facts
 from benchmarks.sides import Prepared
 from benchmarks.subset import Job, pixels
-from engine.frames.decode import KINDS, Sample
+from engine.frames.decode import Sample
+from engine.frames.kinds import KINDS
 
 
 def decoding(job: Job) -> Prepared:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from engine.config import RuntimeConfig
 from engine.data.batch import Batch, Draws, FrameBatch, Source
 from engine.data.inputs import CropResize, InputSpec, crop_frames
-from engine.frames.cache import GIB, Layout, cache_folder, frame_bytes, open_frames
+from engine.frames.cache import GIB, Layout, cache_folder, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy, total_bytes
 from kernels.crop_resize import Frames
@@ -75,7 +75,7 @@ def choose_source(
 
     What else is running does not matter: a run goes on with the source that it began with.
     """
-    need, limit = frame_bytes(samples), resident_limit(runtime, device)
+    need, limit = sum(Layout(samples).sizes.values()), resident_limit(runtime, device)
     if need <= limit:
         return "resident", "the decoded frames fit" if runtime.source == "auto" else "as configured"
     from engine.data.file_source import choose_file_source

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from engine.frames.cache import GIB, Layout, append_frame, part_folder
@@ -20,7 +20,7 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
     size_gib = size / GIB
     try:
         # One process builds at a time; another that wants the same frames waits and finds them.
-        with part_folder(folder, wait=True) as part:
+        with _waited_for(folder) as part:
             # Asked again under the lock: the other process may have made them meanwhile.
             if fault := layout.fault(place):
                 free_gib = shutil.disk_usage(folder).free / GIB
@@ -51,6 +51,18 @@ def read_whole(sample: Sample) -> Frame:
         return read_frame(sample)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(f"sample {sample.stem} cannot be read: {error}") from error
+
+
+@contextmanager
+def _waited_for(folder: Path) -> Iterator[Path]:
+    """`part_folder`, once no other process works in the cache."""
+    with ExitStack() as stack:
+        try:
+            part = stack.enter_context(part_folder(folder, wait=False))
+        except BlockingIOError:
+            _log.info("decoded frames: waiting for another process that works in %s", folder)
+            part = stack.enter_context(part_folder(folder, wait=True))
+        yield part
 
 
 def _decoded(layout: Layout, workers: int) -> Generator[Frame]:

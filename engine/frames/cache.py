@@ -3,15 +3,13 @@
     CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind
     CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
-Decoded frames are memory-mapped. Their key is a hash of what the frames' files hold, so a changed
-dataset is another cache and a moved one the same; the folder appears whole or not at all: written
-beside its place, synced, renamed. A report is found by its dataset folder and what it depends on.
+The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
+moved one the same; the second of the dataset's folder and what reports depend on besides files.
 """
 
 import fcntl
 import hashlib
 import logging
-import math
 import mmap
 import os
 import shutil
@@ -26,7 +24,9 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from engine.frames.decode import DECODERS, KINDS, Frame, FrameFiles, FrameReport, Sample
+from engine.frames.dataset import Reports
+from engine.frames.decode import DECODERS, Frame, FrameFiles, Sample
+from engine.frames.kinds import KINDS, FrameReport
 from engine.rundir import Record, sync_folder, whole_file
 from kernels.crop_resize import Frames
 
@@ -59,14 +59,14 @@ def cache_folder(configured: str = "") -> Path:
 
 @dataclass(frozen=True)
 class CheckMemory:
-    """Where what was checked is remembered and decoded frames are kept."""
+    """What is remembered from one check to the next."""
 
     folder: Path | None = None
     """See `cache_folder`; None remembers nothing."""
     anew: bool = False
     """Read every file, whatever is remembered of it."""
     frame_bytes: int = 0
-    """Training frames that have to be read are kept decoded if all have at most so many bytes."""
+    """Training frames that have to be read are kept decoded if they have at most so many."""
 
     def recall(self, root: Path, frames: Sequence[FrameFiles], key: str) -> "Remembered":
         """What is known of a dataset's files; `key` is all that reports depend on besides them."""
@@ -86,7 +86,7 @@ class Remembered:
 
     file: Path | None
     states: dict[FrameFiles, str]
-    reports: dict[FrameFiles, FrameReport]
+    reports: Reports
     """Of frames whose files did not change; whoever reads the others adds theirs."""
 
     def save(self) -> None:
@@ -96,26 +96,19 @@ class Remembered:
         reports = ((self.states[files], report) for files, report in self.reports.items())
         sound = {state: report for state, report in reports if state and not report.faults}
         content = _REPORTS.dump_json(sound)
+        digest = hashlib.sha256(content).hexdigest().encode()
         try:
             with whole_file(self.file) as temporary:
-                temporary.write_bytes(_digest(content) + b"\n" + content)
+                temporary.write_bytes(digest + b"\n" + content)
         except OSError as error:
             _log.info("what was checked cannot be remembered: %s", error)
-
-
-def frame_bytes(samples: Sequence[Sample]) -> int:
-    """Bytes of the decoded frames."""
-    return sum(Layout(samples).sizes.values())
 
 
 def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:
     """The decoded frames of `samples`, on the CPU; decodes them unless the cache has them.
 
-    Pages of the cache `folder` are read when first touched and given back when memory is short.
-    Where it cannot be written, `memory` is how many bytes frames may take for this run only.
-
-    Raises:
-        RuntimeError: a file cannot be read, or the frames fit neither on the disk nor in memory.
+    Where its `folder` cannot be written they take up to `memory` bytes, for this run only. Raises
+    RuntimeError for a file that cannot be read, or frames that fit neither on disk nor in memory.
     """
     layout = Layout(samples)
     if not samples:
@@ -146,7 +139,7 @@ class Layout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of each buffer that there is."""
-        pixels = sum(math.prod(sample.hw) for sample in self.samples)
+        pixels = sum(sample.hw[0] * sample.hw[1] for sample in self.samples)
         kinds = self.samples[0].present if self.samples else ()
         return {kind: pixels * KINDS[kind].pixel_bytes for kind in kinds}
 
@@ -261,8 +254,7 @@ class FrameKeeper:
 def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> Iterator[FrameKeeper]:
     """Take decoded frames of at most `limit` bytes in all, `put` in order while they are checked.
 
-    None is wanted where the cache `folder` cannot be written, or another process works in it; a GiB
-    of the disk is spared.
+    None is wanted where the cache `folder` cannot be written, or another process works in it.
     """
     with ExitStack() as stack:
         keeper = FrameKeeper()
@@ -278,17 +270,11 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
 def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile.
 
-    An OSError says that it cannot be written, or that another process works in it unless `wait`.
+    An OSError: it cannot be written; a BlockingIOError unless `wait`: a process works in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            _log.info("decoded frames: waiting for another process that works in %s", folder)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         part = folder / ".frames.part"
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir()
@@ -322,8 +308,8 @@ def _read_digest(sample: Sample) -> str:
 def _state(files: FrameFiles) -> str:
     """Names, sizes, times and inodes of a frame's files: while they last, so does the content.
 
-    Empty if a file was written so lately that another write within the same tick of the clock would
-    leave the same times (https://git-scm.com/docs/racy-git), or cannot be looked at.
+    Empty if one cannot be looked at, or was written in a tick of the clock that another write might
+    share (https://git-scm.com/docs/racy-git).
     """
     parts, settled_ns = [], time.time_ns() - TICK_NS
     with suppress(OSError):  # whoever reads the file says what is wrong with it
@@ -342,10 +328,7 @@ def _load(file: Path) -> dict[str, FrameReport]:
     """What `save` wrote; nothing if it is not there or damaged."""
     try:
         digest, _, content = file.read_bytes().partition(b"\n")
-        return _REPORTS.validate_json(content) if digest == _digest(content) else {}
+        sound = digest.decode() == hashlib.sha256(content).hexdigest()
+        return _REPORTS.validate_json(content) if sound else {}
     except (OSError, ValueError):
         return {}
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()

@@ -1,8 +1,7 @@
 """One frame from its files: decoded whole and unchanged, judged, counted.
 
 PNGs of one channel are decoded by `kernels.png` and JPEGs, whose head Pillow has looked at, by
-simplejpeg: quicker than Pillow and with the same pixels. Where they cannot vouch for a file, Pillow
-decodes it or says what is wrong. C: classes. K: kept small-class pixels of a frame.
+simplejpeg: quicker than Pillow and with the same pixels. Pillow decodes what they do not.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +22,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.frames import faults
+from engine.frames.kinds import KINDS, Fault, FileKind, FrameReport, UnfitError
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
 
@@ -37,27 +38,6 @@ _JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 # What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-class FileKind(NamedTuple):
-    """What a file of a frame must be."""
-
-    suffixes: tuple[str, ...]
-    expected: str
-    found: tuple[str, ...]
-    """The encodings that are what is expected."""
-    pixel_bytes: int
-    """Of a decoded pixel."""
-
-
-_IMAGE, _DEPTH = "an 8-bit RGB JPEG or PNG", "a 16-bit grey PNG (millimetres, 0 = missing)"
-_LABEL = f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
-KINDS = {
-    "image": FileKind((".jpg", ".jpeg", ".png"), _IMAGE, ("8-bit RGB JPEG", "8-bit RGB PNG"), 3),
-    "depth": FileKind((".png",), _DEPTH, ("16-bit grey PNG",), 2),
-    "label": FileKind((".png",), _LABEL, ("8-bit grey PNG", "8-bit indexed PNG"), 1),
-}
-"""The files of a frame, in the order of `Frame`."""
 
 
 @dataclass(frozen=True)
@@ -104,40 +84,6 @@ class Frame(NamedTuple):
         return {kind: part.reshape(-1).view(np.uint8) for kind, part in parts if part is not None}
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong with a dataset."""
-
-    file: str
-    """Path relative to the dataset's root."""
-    found: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: found {self.found}; expected {self.expected}"
-
-
-@dataclass
-class FrameReport:
-    """What one frame holds, in types that a file can keep; meaningful while `faults` is empty."""
-
-    hw: tuple[int, int] = (0, 0)
-    digests: list[tuple[str, str]] = field(default_factory=list)
-    """Relative name and SHA-256, in hexadecimal, of every file."""
-    class_pixels: list[int] = field(default_factory=list)
-    """C counts of labelled pixels; empty without a label."""
-    ignored_pixels: int = 0
-    missing_depth: float | None = None
-    """Share of pixels without depth, 0..1; None without a depth map."""
-    small_pixels: list[int] = field(default_factory=list)
-    """2 K numbers: row and column of one pixel of the small classes after another."""
-    faults: list[Fault] = field(default_factory=list)
-
-
-class UnfitError(Exception):
-    """What was found in a file instead of what is needed."""
-
-
 _Files = TypeVar("_Files", bound=FrameFiles)
 _Result = TypeVar("_Result")
 
@@ -145,10 +91,9 @@ _Result = TypeVar("_Result")
 def check_frame(
     root: Path, files: FrameFiles, classes: int, small: Sequence[int]
 ) -> tuple[FrameReport, Frame | None]:
-    """Decode every file of a frame; every fault is found, none hides another.
+    """Decode and judge every file of a frame; the frame is None where it has faults or no image.
 
-    Names in the report are relative to `root`; of the classes `small` pixels are kept for
-    class-aware crops. The decoded frame is None where it has faults or no image.
+    Names in the report are relative to `root`; of the classes `small` it holds some pixels.
     """
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
@@ -158,18 +103,15 @@ def check_frame(
             content = path.read_bytes()
             pixels[kind] = decode(content, KINDS[kind])
         except (OSError, UnfitError) as error:
-            from engine.frames.faults import words
-
-            report.faults.append(Fault(names[kind], words(error), KINDS[kind].expected))
+            found = faults.words(error)
+            report.faults.append(Fault(names[kind], found, KINDS[kind].expected))
         else:
             report.digests.append((names[kind], hashlib.sha256(content).hexdigest()))
     # The image sets the size; where it cannot be read, depth and label still check each other.
     sizes = {kind: (part.shape[0], part.shape[1]) for kind, part in pixels.items()}
     report.hw = next(iter(sizes.values()), (0, 0))
     if any(hw != report.hw for hw in sizes.values()):
-        from engine.frames.faults import size_faults
-
-        report.faults += size_faults(names, sizes)
+        report.faults += faults.size_faults(names, sizes)
     if "depth" in pixels:
         report.missing_depth = float(np.mean(pixels["depth"] == 0))
     if "label" in pixels:
@@ -180,27 +122,23 @@ def check_frame(
 
 
 def read_frame(sample: Sample) -> Frame:
-    """Decode a sample's files; safe to call from several threads.
-
-    Raises FileNotFoundError for a file that is gone, and RuntimeError for one that is not what
-    `engine.prepare check` lets pass, with what was found and what was needed.
-    """
+    """Decode a sample's files; FileNotFoundError if one is gone, RuntimeError if it changed."""
     label_HW = None if sample.label is None else read_label(sample)
     return Frame(read_image(sample), read_depth(sample), label_HW)
 
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
-    """Decode a sample's image alone; raises as `read_frame`."""
+    """The `image_HW3` of `read_frame` alone."""
     return _read(sample.image, KINDS["image"], sample.hw)
 
 
 def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
-    """Decode a sample's depth alone, None if it has none; raises as `read_frame`."""
+    """The `depth_HW` of `read_frame` alone."""
     return None if sample.depth is None else _read(sample.depth, KINDS["depth"], sample.hw)
 
 
 def read_label(sample: Sample) -> NDArray[np.uint8]:
-    """Decode a sample's label alone; raises as `read_frame`, and ValueError if it has none."""
+    """The `label_HW` of `read_frame` alone; ValueError if there is none."""
     if sample.label is None:
         raise ValueError(f"{sample.stem} has no label file; choose a training frame")
     return _read(sample.label, KINDS["label"], sample.hw)
@@ -219,26 +157,19 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
                 if pixels is None:
                     pixels = np.array(opened)  # a copy: torch refuses read-only memory
     except _BROKEN as error:
-        from engine.frames.faults import unreadable
-
-        raise UnfitError(unreadable(content, error)) from error
+        raise UnfitError(faults.unreadable(content, error)) from error
     # Pillow's modes hide the bit depth (a 16-bit RGB PNG opens as 8-bit), so the header says it.
     found = header.kind if header else f"8-bit {'grey' if mode == 'L' else mode} JPEG"
     end = _PNG_END if header else _JPEG_END
     if found not in kind.found or not content.endswith(end):
-        from engine.frames.faults import unfit
-
-        raise UnfitError(unfit(content, found, kind, end))
+        raise UnfitError(faults.unfit(content, found, kind, end))
     return pixels
 
 
 def in_order(
     work: Callable[[_Files], _Result], frames: Iterable[_Files], workers: int
 ) -> Generator[_Result]:
-    """What `work` makes of each frame, in order, by threads, which end when this is closed.
-
-    The system fetches the files of frames to come meanwhile; a few results wait to be taken.
-    """
+    """What `work` makes of each frame, in order, by threads, which end when this is closed."""
     waiting: deque[Future[_Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
@@ -278,10 +209,7 @@ def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
     except FileNotFoundError:
         raise
     except (OSError, UnfitError) as error:
-        from engine.frames.faults import words
-
-        needed = f"{kind.expected} of {hw[1]} x {hw[0]} pixels; restore the file"
-        raise RuntimeError(f"{path}: found {words(error)}; expected {needed}") from error
+        raise RuntimeError(faults.changed(path, kind, hw, error)) from error
     return pixels
 
 
@@ -290,9 +218,7 @@ def _count(
 ) -> None:
     counts = np.bincount(label.ravel(), minlength=256)
     if counts[classes:IGNORE_INDEX].any():
-        from engine.frames.faults import label_fault
-
-        report.faults.append(label_fault(name, counts, classes))
+        report.faults.append(faults.label_fault(name, counts, classes))
     report.class_pixels = counts[:classes].tolist()
     report.ignored_pixels = int(counts[IGNORE_INDEX])
     # Of each class an equal quota, spread evenly over its pixels in raster order.

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, in words; entered only where something is."""
+"""What is wrong with the files of a frame, in words; entered only where something is."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.decode import KINDS, Fault, FileKind, FrameFiles, UnfitError
+from engine.frames.kinds import Fault, FileKind, UnfitError
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader
 
@@ -48,6 +48,12 @@ def unfit(content: bytes, found: str, kind: FileKind, end: bytes) -> str:
     return f"{after} bytes after the end of the picture" if end in content else "no end marker"
 
 
+def changed(path: Path, kind: FileKind, hw: tuple[int, int], error: OSError | UnfitError) -> str:
+    """What a file is that is not what a check found: of the kind and of height and width `hw`."""
+    needed = f"{kind.expected} of {hw[1]} x {hw[0]} pixels; restore the file"
+    return f"{path}: found {words(error)}; expected {needed}"
+
+
 def size_faults(names: Mapping[str, str], sizes: Mapping[str, tuple[int, int]]) -> list[Fault]:
     """Files of a frame that are not of the first one's size, by kind."""
     first, size = next(iter(sizes.items()))
@@ -65,51 +71,3 @@ def label_fault(name: str, counts: NDArray[Any], classes: int) -> Fault:
     shown = ", ".join(str(value) for value in strays[:5]) + (", ..." if strays[5:] else "")
     found = f"label {shown} in {int(counts[strays].sum())} pixels"
     return Fault(name, found, f"0..{classes - 1} or {IGNORE_INDEX}")
-
-
-def listing_faults(
-    root: Path, folders: Mapping[str, Path], frames: Sequence[FrameFiles], *, strays: bool
-) -> list[Fault]:
-    """What keeps the frames of some folders, by kind, from being complete and all there is.
-
-    Args:
-        root: what names in faults are relative to.
-        folders: what was listed; entries whose names begin with a dot do not count.
-        frames: those that were found in them.
-        strays: whether files of other types are no faults.
-    """
-    faults = []
-    for kind, folder in folders.items():
-        name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
-        taken = {files.stem: files.present[kind] for files in frames if kind in files.present}
-        faults += _folder_faults(name, folder, kind, taken, strays)
-        # An empty folder is one fault by itself, not one for every frame.
-        for files in frames if taken else ():
-            if files.stem not in taken:
-                partner = next(iter(files.present.values())).relative_to(root).as_posix()
-                file = f"{name}/{files.stem}{'|'.join(suffixes)}"
-                faults.append(Fault(file, "no such file", f"the {kind} of {partner}"))
-    return faults
-
-
-def _folder_faults(
-    name: str, folder: Path, kind: str, taken: Mapping[str, Path], strays: bool
-) -> list[Fault]:
-    """What is in one folder besides the files that were taken, by stem, or that nothing is."""
-    suffixes, faults = KINDS[kind].suffixes, []
-    endings = " or ".join(suffixes)
-    needed = f"a folder of {endings} files"
-    if not folder.is_dir():
-        return [Fault(name, "no such folder", needed)]
-    for path in sorted(set(folder.glob("[!.]*")) - set(taken.values())):
-        file = f"{name}/{path.name}"
-        if path.suffix.lower() in suffixes and path.is_file():
-            other = taken[path.stem].name
-            faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
-        elif not strays:
-            ending = f"a file ending in {path.suffix or path.name!r}"
-            what = "a folder" if path.is_dir() else ending
-            faults.append(Fault(file, what, f"only {endings} files"))
-    if not taken and not faults:
-        faults.append(Fault(name, "no such file in it" if strays else "an empty folder", needed))
-    return faults

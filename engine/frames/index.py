@@ -7,67 +7,21 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.frames.cache import CheckMemory, FrameKeeper, keeping
-from engine.frames.decode import (
-    KINDS,
-    Fault,
-    Frame,
-    FrameFiles,
-    FrameReport,
-    Sample,
-    check_frame,
-    in_order,
-)
+from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
+from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
 from engine.frames.faults import DatasetError
+from engine.frames.kinds import KINDS, Fault, FrameReport
+from engine.frames.listing import listing_faults
+from engine.frames.scenes import read_scenes
 
-__all__ = ["CheckMemory", "DatasetError", "Fault", "Sample"]  # with what is defined here
-
-Progress = Callable[[int, int], None]
-"""Is told, from the thread that asked, (frames read, frames to read)."""
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """What a dataset must be."""
-
-    classes: Sequence[str]
-    """Names by label value."""
-    small_classes: Sequence[str]
-    """Those of `classes` whose pixels are kept for class-aware crops."""
-    need_depth: bool = False
-    """Whether a frame without depth is a fault. Where it is not, a split without a `depth` folder
-    has samples without depth; a folder that is there must be complete."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The N frames of `train` or `test`, sorted by stem."""
-
-    samples: tuple[Sample, ...]
-    reports: tuple[FrameReport, ...]
-
-    @cached_property
-    def small_pixels(self) -> list[NDArray[np.int32]]:
-        """N arrays (K, 2): row and column of pixels of the small classes; K = 0 without labels."""
-        pixels = (np.array(report.small_pixels, np.int32) for report in self.reports)
-        return [pixels_K.reshape(-1, 2) for pixels_K in pixels]
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A dataset folder that passed every check."""
-
-    train: Split
-    test: Split
-    fingerprint: str
-    """SHA-256 over the relative name and content of every file."""
+# What others need to call what is defined here.
+__all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample", "Split"]
 
 
 def load_dataset(
@@ -78,20 +32,16 @@ def load_dataset(
     progress: Progress | None = None,
     memory: CheckMemory | None = None,
 ) -> Dataset:
-    """List and check a dataset folder; files are decoded completely, unless they are remembered.
+    """List and check a dataset folder; files are decoded, by `workers` threads, or remembered.
 
-    The dataset is the same for any number of decoding threads, `workers`; by default nothing is
-    remembered and kept. Raises DatasetError, which names every fault of every file.
+    By default nothing is remembered and kept. Raises DatasetError, which names every fault.
     """
     if not root.is_dir():
         expected = "a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
-    scenes: dict[str, str] = {}
-    if (root / "scenes.csv").exists():
-        from engine.frames.scenes import read_scenes
-
-        scenes = read_scenes(root / "scenes.csv", faults)
+    table = root / "scenes.csv"
+    scenes = read_scenes(table, faults) if table.exists() else {}
     splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
     listed: dict[str, list[FrameFiles]] = {"test": []}
     for name, kinds in splits.items():
@@ -128,17 +78,13 @@ def load_dataset(
 def load_frames(
     images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
 ) -> tuple[Sample, ...]:
-    """List and check frames to predict, without labels; raises as `load_dataset`.
-
-    Files that are neither JPEG nor PNG are passed over in both folders; of `depth` each image needs
-    a map.
-    """
+    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`."""
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     frames = _list_frames(root, folders, faults, strays=True)
     check = partial(check_frame, root, classes=0, small=())
-    reports: dict[FrameFiles, FrameReport] = {}
+    reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
@@ -148,11 +94,8 @@ def load_frames(
 def _list_frames(
     root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
 ) -> list[FrameFiles]:
-    """The frames of some folders, by kind, sorted by stem; a missing partner is a fault.
-
-    Files of other types are passed over with `strays`, and otherwise faults.
-    """
-    paths_of: dict[str, dict[str, Path]] = {}
+    """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`."""
+    paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
     entries = 0
     for kind, folder in folders.items():
         # Finder and file-sharing services leave files that begin with a dot.
@@ -161,13 +104,9 @@ def _list_frames(
         fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
         paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
     stems = sorted(set().union(*paths_of.values()))
-    frames = [
-        FrameFiles(stem, *(paths_of.get(kind, {}).get(stem) for kind in KINDS)) for stem in stems
-    ]
+    frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
     taken = sum(map(len, paths_of.values()))
     if not frames or not taken == entries == len(frames) * len(folders):
-        from engine.frames.faults import listing_faults
-
         faults += listing_faults(root, folders, frames, strays=strays)
     return frames
 
@@ -175,7 +114,7 @@ def _list_frames(
 def _read(
     frames: Sequence[FrameFiles],
     check: Callable[[FrameFiles], tuple[FrameReport, Frame | None]],
-    reports: dict[FrameFiles, FrameReport],
+    reports: Reports,
     keeper: FrameKeeper,
     workers: int,
     progress: Progress | None,
@@ -195,17 +134,14 @@ def _read(
     return [fault for files in frames for fault in reports[files].faults]
 
 
-def _split(
-    files_N: Sequence[FrameFiles],
-    report_of: Mapping[FrameFiles, FrameReport],
-    scenes: Mapping[str, str],
-) -> Split:
-    samples, reports = [], [report_of[files] for files in files_N]
+def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str]) -> Split:
+    samples, reports = [], [found[files] for files in files_N]
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
         digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
         samples.append(Sample(**vars(files), hw=report.hw, scene=scene, digest=digest))
-    return Split(tuple(samples), tuple(reports))
+    pixels = (np.array(report.small_pixels, np.int32) for report in reports)
+    return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
 
 
 def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from engine.frames.decode import Fault
+from engine.frames.kinds import Fault
 
 
 def read_scenes(path: Path, faults: list[Fault]) -> dict[str, str]:

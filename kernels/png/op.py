@@ -1,8 +1,7 @@
 """PNGs of one channel, 8 or 16 bits deep, which hold depth maps and labels.
 
-A row of a PNG holds what a filter left of it. General libraries undo the filters of one and two
-bytes a pixel a byte at a time, which takes most of their time: see `benchmarks.throughput --rows
-decode`.
+General libraries undo the filters of their rows a byte at a time, which takes most of their time:
+see `benchmarks.throughput --rows decode`.
 """
 
 import deflate
@@ -10,28 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.png import cpu
-from kernels.png.reference import SIGNATURE, PngHeader
+from kernels.png.reference import CHUNK_BYTES, MOST_BYTES, SIGNATURE, PngHeader
 
 _START = SIGNATURE + b"\0\0\0\x0dIHDR"
 _RESTORED = ("8-bit grey PNG", "8-bit indexed PNG", "16-bit grey PNG")
 
-_MOST_BYTES = 1 << 26  # Pillow warns of or refuses pictures and texts that are larger than that
-# Chunks that do not change what Pillow makes of a file, and the lengths that it does not mind.
-_LENGTHS = {b"IHDR": (13, 13), b"gAMA": (4, 4), b"pHYs": (9, 9), b"sRGB": (1, 1), b"cHRM": (32, 32)}
-_LENGTHS |= {b"PLTE": (0, 768), b"tIME": (7, 7), b"IEND": (0, 0)}
-_LENGTHS |= dict.fromkeys((b"IDAT", b"tEXt"), (0, _MOST_BYTES))
-
 
 def decode_png(content: bytes) -> NDArray[np.generic] | None:
-    """(H, W) uint8 or uint16 as of `reference.decode_png`; None for what is left to that.
-
-    That is anything but a whole PNG of one channel with right checksums.
-    """
+    """(H, W) uint8 or uint16 of a whole PNG of one channel; None for all that is left to Pillow."""
     header = PngHeader.of(content)
     if header is None or header.start != _START or any(header.methods) or 0 in header.hw:
         return None
     size = header.height * (1 + header.width * header.bits // 8)
-    if header.kind not in _RESTORED or max(size, len(content)) >= _MOST_BYTES:
+    if header.kind not in _RESTORED or max(size, len(content)) >= MOST_BYTES:
         return None
     try:
         filtered = np.frombuffer(deflate.zlib_decompress(_data(content), size), np.uint8)
@@ -56,7 +46,7 @@ def _data(content: bytes) -> bytes:
         # A chunk: four bytes of length, four of name, the data, and a CRC over name and data.
         before, name = name, bytes(view[start + 4 : start + 8])
         data, end = start + 8, start + 8 + length
-        least, most = _LENGTHS.get(name, (1, 0))
+        least, most = CHUNK_BYTES.get(name, (1, 0))
         if not least <= length <= most or end + 4 > len(content):
             return b""
         if deflate.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):

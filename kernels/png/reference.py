@@ -11,6 +11,14 @@ from PIL import Image
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """What every PNG begins with: https://www.w3.org/TR/png-3/#3PNGsignature."""
 
+MOST_BYTES = 1 << 26
+"""Pillow warns of or refuses pictures and texts that are larger than that."""
+
+CHUNK_BYTES = {b"IHDR": (13, 13), b"gAMA": (4, 4), b"pHYs": (9, 9), b"sRGB": (1, 1)}
+CHUNK_BYTES |= {b"cHRM": (32, 32), b"PLTE": (0, 768), b"tIME": (7, 7), b"IEND": (0, 0)}
+CHUNK_BYTES |= dict.fromkeys((b"IDAT", b"tEXt"), (0, MOST_BYTES))
+"""Chunks that do not change what Pillow makes of a file, and the lengths that it does not mind."""
+
 _HEADER = struct.Struct(">16sIIBB3s")
 # https://www.w3.org/TR/png-3/#3colourType
 _COLOURS = {0: "grey", 2: "RGB", 3: "indexed", 4: "grey + alpha", 6: "RGBA"}

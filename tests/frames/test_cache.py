@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from engine.frames import build
-from engine.frames.cache import cache_folder, frame_bytes, open_frames
+from engine.frames.cache import Layout, cache_folder, open_frames
 from engine.frames.decode import Frame, Sample, read_frame
 from kernels.crop_resize import Frames
 
@@ -70,7 +70,9 @@ def test_the_buffers_hold_the_files_pixels_and_are_found_by_the_next_run(
     samples = [replace(sample, **dict.fromkeys(absent)) for sample in jpg]  # type: ignore[arg-type]
     first = opened(samples, tmp_path)
     assert_holds(first, samples)
-    assert sum(part.nbytes for part in first[:3] if part is not None) == frame_bytes(samples)
+    assert sum(part.nbytes for part in first[:3] if part is not None) == sum(
+        Layout(samples).sizes.values()
+    )
     before = contents(tmp_path)
     with no_decoding(), caplog.at_level(logging.INFO, logger="engine"):
         again = opened(samples, tmp_path)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import decode
-from engine.frames.decode import KINDS, FileKind, Sample, read_ahead, read_frame
+from engine.frames.decode import Sample, read_ahead, read_frame
+from engine.frames.kinds import KINDS, FileKind, UnfitError
 
 HW = (6, 9)
 
@@ -152,7 +153,7 @@ def test_a_wrong_kind_or_size_of_file_is_named_with_what_was_needed(tmp_path: Pa
 def verdict(content: bytes, kind: FileKind) -> bytes | str:
     try:
         return decode.decode(content, kind).tobytes()
-    except decode.UnfitError as error:
+    except UnfitError as error:
         return re.sub("0x[0-9a-f]+", "", str(error))  # Pillow names an object by its address
 
 

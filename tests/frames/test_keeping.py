@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine import nyuv2
 from engine.frames import build
-from engine.frames.cache import frame_bytes, open_frames
+from engine.frames.cache import Layout, open_frames
 from engine.frames.index import CheckMemory, Dataset, DatasetError, DatasetSpec, load_dataset
 
 SPEC = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True)
@@ -90,7 +90,7 @@ def test_where_frames_cannot_be_kept_the_check_is_the_same_and_leaves_no_part(
     assert keeping.folder is not None
     keeping.folder.mkdir()
     samples = load(root, None).train.samples
-    limit = frame_bytes(samples) * (7 / 8 if obstacle == "limit" else 8 / 7)
+    limit = sum(Layout(samples).sizes.values()) * (7 / 8 if obstacle == "limit" else 8 / 7)
     memory = CheckMemory(keeping.folder, frame_bytes=int(limit))
     if obstacle == "disk":
         usage = shutil.disk_usage(root)._replace(free=(1 << 30) + 1000)

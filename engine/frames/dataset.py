@@ -1,0 +1,49 @@
+"""What a dataset must be, and what one holds that passed every check."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.frames.decode import FrameFiles, Sample
+from engine.frames.kinds import FrameReport
+
+Reports = dict[FrameFiles, FrameReport]
+"""What a check found in frames."""
+
+Progress = Callable[[int, int], None]
+"""Is told, from the thread that asked, (frames read, frames to read)."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a dataset must be."""
+
+    classes: Sequence[str]
+    """Names by label value."""
+    small_classes: Sequence[str]
+    """Those of `classes` whose pixels are kept for class-aware crops."""
+    need_depth: bool = False
+    """Whether a frame without depth is a fault. Where it is not, a split without a `depth` folder
+    has samples without depth; a folder that is there must be complete."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The N frames of `train` or `test`, sorted by stem."""
+
+    samples: tuple[Sample, ...]
+    reports: tuple[FrameReport, ...]
+    small_pixels: list[NDArray[np.int32]]
+    """N arrays (K, 2): row and column of pixels of the small classes; K = 0 without labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset folder that passed every check."""
+
+    train: Split
+    test: Split
+    fingerprint: str
+    """SHA-256 over the relative name and content of every file."""
