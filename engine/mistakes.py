@@ -2,11 +2,14 @@
 
 import argparse
 import difflib
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import Config
+from engine.formats import FORMAT, Source
 
 
 def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
@@ -19,13 +22,31 @@ def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
-def describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
-    """A fault that the validation of a config found, and where it comes from, in one line.
+def unreadable(error: OSError | tomllib.TOMLDecodeError | UnicodeDecodeError) -> str:
+    """Why a config file cannot be read."""
+    if isinstance(error, OSError):
+        return f"{error.strerror}; give a config that exists"
+    return f"not valid TOML: {error}"
 
-    Args:
-        fault: as pydantic tells it.
-        origin: what set a section, or a field by its full name.
-    """
+
+def unknown_format(number: JsonValue) -> str:
+    """What to do about a file of a later release."""
+    return f"format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
+
+
+def describe(error: ValidationError, sources: Sequence[Source]) -> str:
+    """The faults of a config, one a line, each with the source that was the last to set it."""
+    origin: dict[str, str] = {}
+    for source, sections in sources:
+        for section, values in sections.items():
+            origin[section] = source
+            if isinstance(values, dict):
+                origin |= dict.fromkeys((f"{section}.{key}" for key in values), source)
+    return "\n".join(_describe(fault, origin) for fault in error.errors())
+
+
+def _describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
+    """A fault, as pydantic tells it; `origin` is what set a section, or a field by full name."""
     path = [str(part) for part in fault["loc"]]
     above = (".".join(path[:n]) for n in range(len(path), 0, -1))
     where = next((origin[name] for name in above if name in origin), "config")

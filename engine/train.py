@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,15 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     add, on = parser.add_argument, "store_true"
-    add(
-        "--config",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="TOML files, merged left to right (default: configs/demo.toml)",
-    )
+    files = "TOML files, merged left to right (default: configs/demo.toml)"
+    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=files)
     add("--out", type=Path, help="run folder (default: runs/ + config names)")
     add("--folds", type=int, nargs="+", metavar="K", help="train only these")
     add("--resume", action=on, help="continue a fold that was stopped half-way")
@@ -46,11 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train nothing: show where an epoch of the first of the folds spends its time, "
         "and write profile/phases.json and profile/trace.json.gz into --out",
     )
-    add(
-        "--kernels",
-        choices=("fused", "reference"),
-        help="short for --runtime.kernels: reference runs plain PyTorch for the fused operations",
-    )
+    short = "short for --runtime.kernels: reference runs plain PyTorch for the fused operations"
+    add("--kernels", choices=("fused", "reference"), help=short)
     options, flags = parse_command_line(parser, arguments)
     if options.kernels:
         flags.setdefault("runtime", {})["kernels"] = options.kernels
@@ -65,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist"
             )
     if options.profile:
+        from engine.profile import profile
+
         profile(config, run, chosen[0])
     else:
         train(config, run, sorted(set(chosen)), resume=options.resume)
@@ -72,10 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> None:
-    """Run every stage that is not done yet and show a finished run.
-
-    For arguments and errors see `engine.experiment.complete`.
-    """
+    """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
     from engine.report.show import show
 
     if is_sealed(config, run_dir):
@@ -88,22 +76,6 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
             return
         seal(config, run_dir)
     show(run_dir)
-
-
-def profile(config: Config, run_dir: RunDir, fold: int) -> None:
-    """Show where an epoch of a fold spends its time; the fold itself stays as it is."""
-    if not config.training.epochs:
-        raise ConfigError("--profile: training.epochs = 0, so there is nothing to train")
-    # Before PyTorch is loaded, whose profiler calls a missing GPU an error.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
-    from rich.console import Console
-
-    from engine.experiment import open_experiment
-    from engine.training.profile import profile_fold, profile_table
-
-    run, folder, console = open_experiment(config, run_dir), run_dir.root / "profile", Console()
-    console.print(profile_table(profile_fold(run.task(fold), run.policy, folder)))
-    console.print(f"written to {folder}", highlight=False)
 
 
 if __name__ == "__main__":
