@@ -23,7 +23,9 @@ class ConfigError(ValueError):
     """A mistake in a config file or a flag; the message is meant for the user."""
 
 
-class _Settings(BaseSettings, Config):  # type: ignore[misc] # their settings are merged
+class _Settings(  # type: ignore[misc] # their settings are merged
+    BaseSettings, Config, cli_avoid_json=True, cli_hide_none_type=True, cli_implicit_flags=True
+):
     """The fields that flags are made for. Never made itself: it would read the environment."""
 
 
@@ -43,13 +45,7 @@ def parse_command_line(
     parser.error = fail  # type: ignore[method-assign]
     for name in MOVED:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        _Settings,
-        root_parser=parser,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        cli_implicit_flags=True,
-    )
+    source: CliSettingsSource[Any] = CliSettingsSource(_Settings, root_parser=parser)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         fail(unknown_argument(unknown[0], parser))

@@ -1,9 +1,10 @@
-"""What the user is told of a mistake in a config file or a flag."""
+"""What the user is told of a mistake in a config file, a flag or a file of a run."""
 
 import argparse
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,6 +33,14 @@ def unreadable(error: OSError | tomllib.TOMLDecodeError | UnicodeDecodeError) ->
 def unknown_format(number: JsonValue) -> str:
     """What to do about a file of a later release."""
     return f"format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
+
+
+def damaged(path: Path, error: ValidationError) -> str:
+    """What to do about a file of a run folder that does not fit."""
+    fault = error.errors()[0]
+    where = ".".join(map(str, fault["loc"])) or "file"
+    told = f"{where}: {fault['msg']}"
+    return f"{path} is damaged or of another release ({told}); delete it and run again"
 
 
 def describe(error: ValidationError, sources: Sequence[Source]) -> str:

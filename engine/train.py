@@ -1,7 +1,6 @@
 """python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission, atlas."""
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,6 @@ from engine.command import run_main
 from engine.config import Config
 from engine.report.seal import is_sealed, seal
 from engine.rundir import RunDir
-
-# As a command the module is `__main__`, whose messages nobody shows.
-_log = logging.getLogger("engine.train")
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 """The embedded default: what runs when no --config is given."""
@@ -27,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     add, on = parser.add_argument, "store_true"
-    files = "TOML files, merged left to right (default: configs/demo.toml)"
-    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=files)
+    merged = "TOML files, merged left to right (default: configs/demo.toml)"
+    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=merged)
     add("--out", type=Path, help="run folder (default: runs/ + config names)")
     add("--folds", type=int, nargs="+", metavar="K", help="train only these")
     add("--resume", action=on, help="continue a fold that was stopped half-way")
@@ -48,11 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
     folds = range(config.data.folds)
     chosen = folds if options.folds is None else options.folds
-    for fold in chosen:
-        if fold not in folds:
-            raise ConfigError(
-                f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist"
-            )
+    for fold in (k for k in chosen if k not in folds):
+        raise ConfigError(f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist")
     if options.profile:
         from engine.profile import profile
 
@@ -66,9 +59,7 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
     from engine.report.show import show
 
-    if is_sealed(config, run_dir):
-        _log.info("%s is complete; nothing to do", run_dir.root)
-    else:
+    if not is_sealed(config, run_dir):
         # Not to answer for a finished run: it loads PyTorch.
         from engine.experiment import complete
 
