@@ -8,7 +8,7 @@ import argparse
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import tomli_w
 from pydantic import JsonValue, ValidationError
@@ -16,11 +16,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from engine.config import Config
 from engine.formats import FORMAT, MOVED, Sections, Source, rename
-from engine.mistakes import describe, unknown_argument, unknown_format, unreadable
-
-
-class ConfigError(ValueError):
-    """A mistake in a config file or a flag; the message is meant for the user."""
+from engine.mistakes import refuse_flag, unknown_argument, unknown_format, unreadable, validate
 
 
 class _Settings(  # type: ignore[misc] # their settings are merged
@@ -37,18 +33,13 @@ def parse_command_line(
     Returns the command's own options, and the config fields that flags set; raises ConfigError for
     a flag that is unknown, lacks its value or has one that does not fit.
     """
-
-    def fail(message: str) -> NoReturn:
-        # argparse would print the usage first: two lines a field, with the message at their end.
-        raise ConfigError(f"command line: {message}")
-
-    parser.error = fail  # type: ignore[method-assign]
+    parser.error = refuse_flag  # type: ignore[method-assign]
     for name in MOVED:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     source: CliSettingsSource[Any] = CliSettingsSource(_Settings, root_parser=parser)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        fail(unknown_argument(unknown[0], parser))
+        refuse_flag(unknown_argument(unknown[0], parser))
     source(parsed_args=parsed)
     own = {name: value for name, value in vars(parsed).items() if "." not in name}
     return argparse.Namespace(**own), dict(source())
@@ -62,10 +53,10 @@ def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {unreadable(error)}") from error
+        raise unreadable(file, error) from error
     number = content.pop("format", 1)
     if number not in range(1, FORMAT + 1):
-        raise ConfigError(f"{file}: {unknown_format(number)}")
+        raise unknown_format(file, number)
     return number, content
 
 
@@ -88,10 +79,7 @@ def load_config(
     except ValidationError:
         # Today's fields know no name of format 1.
         sources = rename(sources)
-    try:
-        return Config.model_validate(_merge(sources))
-    except ValidationError as error:
-        raise ConfigError(describe(error, sources)) from None
+        return validate(_merge(sources), sources)
 
 
 def _merge(sources: Sequence[Source]) -> dict[str, JsonValue]:

@@ -22,7 +22,7 @@ from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas_report import AtlasFrames
-from engine.report.finish import finish_run, is_finished
+from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.summary import summarise
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
@@ -65,12 +65,6 @@ class Experiment:
             run = replace(self, config=config, policy=policy)
         run._recorded().write(self.dir.runtime(fold))
         return run.task(fold), run.policy
-
-    @property
-    def atlas_frames(self) -> AtlasFrames:
-        """What the error atlas is of."""
-        folds = self.folds.fold_of.tolist()
-        return AtlasFrames(self.dataset.train.samples, folds, self.config.data.classes)
 
     def position(self, fold: int) -> checkpoint.Position | None:
         """Where an earlier call left the fold; None if it never saved."""
@@ -128,12 +122,10 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     input_normalisation(config.model)
     policy = set_up_device(config.runtime)
     check_runtime(config, policy.device)
-    data = config.data
-    dataset = read_dataset(config, policy.device)
-    folds = make_folds(
-        dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
-    )
-    counts = len(dataset.train.samples), len(dataset.test.samples)
+    dataset, data = read_dataset(config, policy.device), config.data
+    frames = dataset.train.samples
+    folds = make_folds(frames, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
+    counts = len(frames), len(dataset.test.samples)
     told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
     _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
@@ -158,7 +150,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             raise stopped(run_dir, fold, position.epoch, epochs)
     opened_s = round(time.monotonic() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    if is_finished(run_dir, key, run.atlas_frames, run.policy):
+    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
+    if is_finished(run_dir, key, frames, run.policy):
         return True
     run.write_description()
     _train_folds(run, chosen)
@@ -170,7 +163,10 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         told = "folds %s remain: run the same command without --folds to complete %s"
         _log.info(told, " ".join(missing), run_dir.root)
         return False
-    _finish(run, key, predicted, opened_s)
+    summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    submission_s = _predict_test(run, key)
+    atlas = run_atlas(run_dir, key, frames, run.policy)
+    finish(run_dir, summary, submission_s, atlas.elapsed_s)
     return True
 
 
@@ -207,15 +203,12 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     return predicted
 
 
-def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s: float) -> None:
-    """Predict the test frames, map the errors and write the summary."""
-    config, test = run.config, run.dataset.test.samples
-
+def _predict_test(run: Experiment, key: str) -> float | None:
     def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
+        folds = range(run.config.data.folds)
+        predictor = open_predictor(run.config, run.dir, folds, run.policy)
         return predictor.at(temperature).masks(test, start)
 
-    summary = summarise(config, run.dir, key, predicted, run.folds.leakage, opened_s)
-    submission_s = store.write_submission(masks, test, run.dir, key)
-    finish_run(run.dir, summary, submission_s, run.atlas_frames, run.policy)
+    test = run.dataset.test.samples
+    return store.write_submission(masks, test, run.dir, key)

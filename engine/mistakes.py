@@ -2,15 +2,24 @@
 
 import argparse
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import Config
 from engine.formats import FORMAT, Source
+
+
+class ConfigError(ValueError):
+    """A mistake in a config file or a flag; the message is meant for the user."""
+
+
+def refuse_flag(message: str) -> NoReturn:
+    """In place of argparse's, which prints the usage first: two lines a field."""
+    raise ConfigError(f"command line: {message}")
 
 
 def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
@@ -23,16 +32,17 @@ def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
-def unreadable(error: OSError | tomllib.TOMLDecodeError | UnicodeDecodeError) -> str:
-    """Why a config file cannot be read."""
+def unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
+    """Why a config file cannot be read; a ValueError says that it is no TOML, or not UTF-8."""
     if isinstance(error, OSError):
-        return f"{error.strerror}; give a config that exists"
-    return f"not valid TOML: {error}"
+        return ConfigError(f"{file}: {error.strerror}; give a config that exists")
+    return ConfigError(f"{file}: not valid TOML: {error}")
 
 
-def unknown_format(number: JsonValue) -> str:
+def unknown_format(file: Path, number: JsonValue) -> ConfigError:
     """What to do about a file of a later release."""
-    return f"format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
+    told = f"{file}: format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
+    return ConfigError(told)
 
 
 def damaged(path: Path, error: ValidationError) -> str:
@@ -43,8 +53,18 @@ def damaged(path: Path, error: ValidationError) -> str:
     return f"{path} is damaged or of another release ({told}); delete it and run again"
 
 
-def describe(error: ValidationError, sources: Sequence[Source]) -> str:
-    """The faults of a config, one a line, each with the source that was the last to set it."""
+def validate(merged: Mapping[str, JsonValue], sources: Sequence[Source]) -> Config:
+    """A config of what sources say together.
+
+    Raises ConfigError with one line a fault, each with the source that was the last to set it.
+    """
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_describe_all(error, sources)) from None
+
+
+def _describe_all(error: ValidationError, sources: Sequence[Source]) -> str:
     origin: dict[str, str] = {}
     for source, sections in sources:
         for section, values in sections.items():

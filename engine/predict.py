@@ -5,9 +5,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import ConfigError
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.

@@ -2,8 +2,8 @@
 
 import os
 
-from engine.cli import ConfigError
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir
 
 

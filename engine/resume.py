@@ -1,7 +1,7 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
-from engine.cli import ConfigError
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.recorded import RecordedRuntime, resume_runtime

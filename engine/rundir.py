@@ -26,10 +26,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json
 
-from engine.cli import ConfigError, load_config, read_file, to_toml
+from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
 from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
-from engine.mistakes import damaged
+from engine.mistakes import ConfigError, damaged
 
 
 class _Name:
@@ -115,8 +115,7 @@ class Record(BaseModel):
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
-    A kill at any moment leaves either the old file or the new one, never a part of one. On an
-    exception the temporary file is removed and `path` is untouched.
+    A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import ConfigError, load_config, parse_command_line
+from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.report.seal import is_sealed, seal
 from engine.rundir import RunDir
 

@@ -19,24 +19,12 @@ def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy
     if not run.summary.exists() or Summary.read(run.summary).key != key:
         return False
     _log.info("%s is complete; nothing to do", run.root)
-    _run_atlas(run, key, frames, policy)
+    run_atlas(run, key, frames, policy)
     forget_progress(run)
     return True
 
 
-def finish_run(
-    run: RunDir,
-    summary: Summary,
-    submission_s: float | None,
-    frames: AtlasFrames,
-    policy: DevicePolicy,
-) -> None:
-    """Map the errors of a run and write its summary, see `finish`."""
-    atlas = _run_atlas(run, summary.key, frames, policy)
-    finish(run, summary, submission_s, atlas.elapsed_s)
-
-
-def _run_atlas(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> Atlas:
+def run_atlas(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> Atlas:
     """The atlas of a run's own out-of-fold predictions, see `complete_atlas`."""
 
     def open_masks() -> MaskOf:
