@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.cli import ConfigError, load_config
+from engine.cli import load_config
 from engine.config import Config
+from engine.mistakes import ConfigError
 
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _SIZES = {"lite": ("exp093_2.toml", "lite.toml"), "full": ("exp093_2.toml",)}

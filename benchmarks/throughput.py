@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import command
 from benchmarks.figures import Figures, say
-from engine.cli import ConfigError, parse_command_line
+from engine.cli import parse_command_line
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 
 if TYPE_CHECKING:
     from benchmarks.measure import Bench

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from engine.cli import ConfigError
 from engine.command import run_main
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import argparse
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import tomli_w
 from pydantic import JsonValue, ValidationError
@@ -16,14 +16,12 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from engine.config import Config
 from engine.formats import FORMAT, MOVED, Sections, Source, rename
-from engine.mistakes import describe, unknown_argument
+from engine.mistakes import refuse_flag, unknown_argument, unknown_format, unreadable, validate
 
 
-class ConfigError(ValueError):
-    """A mistake in a config file or a flag; the message is meant for the user."""
-
-
-class _Settings(BaseSettings, Config):  # type: ignore[misc] # their settings are merged
+class _Settings(  # type: ignore[misc] # their settings are merged
+    BaseSettings, Config, cli_avoid_json=True, cli_hide_none_type=True, cli_implicit_flags=True
+):
     """The fields that flags are made for. Never made itself: it would read the environment."""
 
 
@@ -35,33 +33,16 @@ def parse_command_line(
     Returns the command's own options, and the config fields that flags set; raises ConfigError for
     a flag that is unknown, lacks its value or has one that does not fit.
     """
-    options = argparse.Namespace()
-
-    def fail(message: str) -> NoReturn:
-        # argparse would print the usage first: two lines a field, with the message at their end.
-        raise ConfigError(f"command line: {message}")
-
-    def parse(root: argparse.ArgumentParser, typed: Any) -> argparse.Namespace:
-        parsed, unknown = root.parse_known_args(typed)
-        if unknown:
-            fail(unknown_argument(unknown[0], root))
-        # The source rewrites the namespace it is given; the command's own options must survive.
-        vars(options).update({name: vars(parsed)[name] for name in vars(parsed) if "." not in name})
-        return parsed
-
-    parser.error = fail  # type: ignore[method-assign]
+    parser.error = refuse_flag  # type: ignore[method-assign]
     for name in MOVED:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        _Settings,
-        cli_parse_args=True if arguments is None else list(arguments),
-        root_parser=parser,
-        parse_args_method=parse,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        cli_implicit_flags=True,
-    )
-    return options, dict(source())
+    source: CliSettingsSource[Any] = CliSettingsSource(_Settings, root_parser=parser)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        refuse_flag(unknown_argument(unknown[0], parser))
+    source(parsed_args=parsed)
+    own = {name: value for name, value in vars(parsed).items() if "." not in name}
+    return argparse.Namespace(**own), dict(source())
 
 
 def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
@@ -71,15 +52,11 @@ def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; give a config that exists") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
     number = content.pop("format", 1)
     if number not in range(1, FORMAT + 1):
-        raise ConfigError(
-            f"{file}: format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
-        )
+        raise unknown_format(file, number)
     return number, content
 
 
@@ -91,39 +68,31 @@ def load_config(
     """Merge `defaults`, TOML `files` left to right, then `flags`, and validate the result.
 
     Files and flags of format 1 are read too; the first that a process meets are told in one line.
-
-    Raises:
-        ConfigError: a file cannot be read, a key is unknown, a value is out of range; one line a
-            fault, with the file that set it.
+    Raises ConfigError: a file cannot be read, a key is unknown, a value is out of range; one line
+    a fault, with the file that set it.
     """
     sources: list[Source] = [("config", defaults or {})]
     sources += [(str(file), read_file(file)[1]) for file in files]
     sources += [("command line", flags or {})]
-    merged, origin = _merge(sources)
-    if not MOVED.keys().isdisjoint(origin):
-        merged, origin = _merge(rename(sources))
     try:
-        return Config.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError("\n".join(describe(fault, origin) for fault in error.errors())) from None
+        return Config.model_validate(_merge(sources))
+    except ValidationError:
+        # Today's fields know no name of format 1.
+        sources = rename(sources)
+        return validate(_merge(sources), sources)
 
 
-def _merge(sources: Sequence[Source]) -> tuple[dict[str, JsonValue], dict[str, str]]:
-    """The sections together; and which source was the last to set each section, and each field."""
+def _merge(sources: Sequence[Source]) -> dict[str, JsonValue]:
     merged: dict[str, JsonValue] = {}
-    origin: dict[str, str] = {}
-    for source, sections in sources:
+    for _, sections in sources:
         for section, values in sections.items():
-            origin[section] = source
-            if not isinstance(values, dict):
-                merged[section] = values
-                continue
-            origin |= dict.fromkeys((f"{section}.{key}" for key in values), source)
             # Sections merge key by key; a table below a section (class weights) is one value.
             before = merged.setdefault(section, {})
-            if isinstance(before, dict):
+            if not isinstance(values, dict):
+                merged[section] = values
+            elif isinstance(before, dict):
                 before.update(values)
-    return merged, origin
+    return merged
 
 
 def to_toml(config: Config) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.cli import ConfigError
 from engine.config import ROOMS, Config, data_root
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import choose_source, resident_limit
@@ -22,12 +21,11 @@ from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
-from engine.report.atlas import MaskOf, complete_atlas, stored_masks
-from engine.report.atlas_report import Atlas, AtlasFrames
+from engine.report.atlas_report import AtlasFrames
 from engine.report.environment import describe_environment
-from engine.report.finish import finish
-from engine.report.summary import Summary, summarise
-from engine.resume import check_same_experiment, kept_runtime
+from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.summary import summarise
+from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
@@ -67,10 +65,8 @@ class Experiment:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
         run = self
         if self.position(fold) is not None:
-            kept = kept_runtime(self.config.runtime, self._recorded(), self.dir, fold)
-            if kept != self.config.runtime:
-                config = self.config.model_copy(update={"runtime": kept})
-                run = replace(self, config=config, policy=set_up_device(kept))
+            config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
+            run = replace(self, config=config, policy=policy)
         run._recorded().write(self.dir.runtime(fold))
         return run.task(fold), run.policy
 
@@ -108,41 +104,33 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     """Check the dataset that a config names; the embedded rooms are rendered if they are not there.
 
     Frames that the source of a `device` to train on would keep are kept decoded as they are
-    checked. Raises as `load_dataset`.
+    checked. Raises DatasetError for the faults of a dataset.
     """
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
+    memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
+    spec = DatasetSpec(data.classes, data.small_classes, config.model.needs_depth)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
             render_rooms(root, progress=progress)
     with track_total("checking files") as progress:
-        return load_dataset(
-            root,
-            DatasetSpec(data.classes, data.small_classes, config.model.needs_depth),
-            workers=runtime.workers,
-            progress=progress,
-            memory=CheckMemory(cache_folder(runtime.cache), frame_bytes=limit),
-        )
+        return load_dataset(root, spec, workers=runtime.workers, progress=progress, memory=memory)
 
 
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     """Choose the device, check the dataset, cut the folds; writes nothing.
 
-    Raises:
-        RuntimeError: the device or `runtime.inference` is not there.
-        DatasetError: the dataset has faults.
+    Raises RuntimeError if the device or `runtime.inference` is not there; else as `read_dataset`.
     """
     # An unknown encoder or an absent device is found now, not after the files have been read.
     input_normalisation(config.model)
     policy = set_up_device(config.runtime)
     if config.runtime.inference == "openvino":
         check_openvino(policy.device)
-    data = config.data
-    dataset = read_dataset(config, policy.device)
-    folds = make_folds(
-        dataset.train.samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
-    )
-    counts = len(dataset.train.samples), len(dataset.test.samples)
+    dataset, data = read_dataset(config, policy.device), config.data
+    frames = dataset.train.samples
+    folds = make_folds(frames, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
+    counts = len(frames), len(dataset.test.samples)
     told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
     _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
@@ -153,12 +141,9 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
-    stages wait until all are. `resume` continues a fold that was stopped half-way.
-
-    Raises:
-        ConfigError: the run folder holds another experiment, or a stopped fold without `resume`.
-        DatasetError: the dataset has faults.
-        RuntimeError: training diverged, or a file of the run is damaged.
+    stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
+    ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
+    RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
     """
     start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
@@ -167,16 +152,11 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
-            raise ConfigError(
-                f"fold {fold} of {run_dir.root} was stopped in epoch {position.epoch + 1} of "
-                f"{epochs}; --resume continues it exactly, another --out starts afresh"
-            )
+            raise stopped(run_dir, fold, position.epoch, epochs)
     opened_s = round(time.monotonic() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    if run_dir.summary.exists() and Summary.read(run_dir.summary).key == key:
-        _log.info("%s is complete; nothing to do", run_dir.root)
-        _complete_atlas(run, key)
-        store.forget_progress(run_dir)
+    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
+    if is_finished(run_dir, key, frames, run.policy):
         return True
     run.write_description()
     _train_folds(run, chosen)
@@ -188,7 +168,10 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         told = "folds %s remain: run the same command without --folds to complete %s"
         _log.info(told, " ".join(missing), run_dir.root)
         return False
-    _finish(run, key, predicted, opened_s)
+    summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    submission_s = _predict_test(run, key)
+    atlas = run_atlas(run_dir, key, frames, run.policy)
+    finish(run_dir, summary, submission_s, atlas.elapsed_s)
     return True
 
 
@@ -217,35 +200,20 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
         load = partial(open_predictor, config, run.dir, [fold], run.policy)
         predicted[fold] = store.predict_fold(load, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
-        choice = choose_temperature(
-            config.inference.temperatures,
-            np.array([state.confusion for state in predicted.values()]),
-            config.selection.temperature,
-        )
+        count_FTCC = np.array([state.confusion for state in predicted.values()])
+        fixed = config.selection.temperature
+        choice = choose_temperature(config.inference.temperatures, count_FTCC, fixed)
         choice.write(run.dir.temperature)
         writer.finish(choice.best, key)
     return predicted
 
 
-def _finish(run: Experiment, key: str, predicted: dict[int, FoldState], opened_s: float) -> None:
-    """Predict the test frames, map the errors and write the summary."""
-    config, test = run.config, run.dataset.test.samples
-
+def _predict_test(run: Experiment, key: str) -> float | None:
     def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        predictor = open_predictor(config, run.dir, range(config.data.folds), run.policy)
+        folds = range(run.config.data.folds)
+        predictor = open_predictor(run.config, run.dir, folds, run.policy)
         return predictor.at(temperature).masks(test, start)
 
-    summary = summarise(config, run.dir, key, predicted, run.folds.leakage, opened_s)
-    submission_s = store.write_submission(masks, test, run.dir, key)
-    finish(run.dir, summary, submission_s, _complete_atlas(run, key).elapsed_s)
-
-
-def _complete_atlas(run: Experiment, key: str) -> Atlas:
-    def open_masks() -> MaskOf:
-        prob_NChw = store.open_store(run.dir.oof, key).prob_NChw
-        return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), run.policy)
-
-    samples, folds = run.dataset.train.samples, run.folds.fold_of.tolist()
-    frames = AtlasFrames(samples, folds, run.config.data.classes)
-    return complete_atlas(run.dir, key, frames, open_masks)
+    test = run.dataset.test.samples
+    return store.write_submission(masks, test, run.dir, key)

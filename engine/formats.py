@@ -8,7 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
+from pydantic_core import to_json
 
 _log = logging.getLogger(__name__)
 
@@ -94,3 +95,17 @@ def rename(sources: Sequence[Source]) -> list[Source]:
         _told.extend(dict.fromkeys(told))
         _log.info("config: %s", ", ".join(_told))
     return renamed
+
+
+def introduced_text(section: str, values: BaseModel) -> bytes:
+    """What is hashed of the fields of a section that are younger than `HASHED_1`.
+
+    A field is silent at the value that stood for it when there was no such field, so that adding
+    one changes no hash that exists.
+    """
+    text = b""
+    for key, default in INTRODUCED[section].items():
+        value = to_json(getattr(values, key))
+        if value != to_json(default):
+            text += f"{section}.{key}=".encode() + value + b"\n"
+    return text

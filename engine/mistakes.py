@@ -1,12 +1,25 @@
-"""What the user is told of a mistake in a config file or a flag."""
+"""What the user is told of a mistake in a config file, a flag or a file of a run."""
 
 import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
 
+from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import Config
+from engine.formats import FORMAT, Source
+
+
+class ConfigError(ValueError):
+    """A mistake in a config file or a flag; the message is meant for the user."""
+
+
+def refuse_flag(message: str) -> NoReturn:
+    """In place of argparse's, which prints the usage first: two lines a field."""
+    raise ConfigError(f"command line: {message}")
 
 
 def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
@@ -19,13 +32,50 @@ def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
-def describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
-    """A fault that the validation of a config found, and where it comes from, in one line.
+def unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
+    """Why a config file cannot be read; a ValueError says that it is no TOML, or not UTF-8."""
+    if isinstance(error, OSError):
+        return ConfigError(f"{file}: {error.strerror}; give a config that exists")
+    return ConfigError(f"{file}: not valid TOML: {error}")
 
-    Args:
-        fault: as pydantic tells it.
-        origin: what set a section, or a field by its full name.
+
+def unknown_format(file: Path, number: JsonValue) -> ConfigError:
+    """What to do about a file of a later release."""
+    told = f"{file}: format = {number!r}; this engine reads 1 to {FORMAT}, use a later one"
+    return ConfigError(told)
+
+
+def damaged(path: Path, error: ValidationError) -> str:
+    """What to do about a file of a run folder that does not fit."""
+    fault = error.errors()[0]
+    where = ".".join(map(str, fault["loc"])) or "file"
+    told = f"{where}: {fault['msg']}"
+    return f"{path} is damaged or of another release ({told}); delete it and run again"
+
+
+def validate(merged: Mapping[str, JsonValue], sources: Sequence[Source]) -> Config:
+    """A config of what sources say together.
+
+    Raises ConfigError with one line a fault, each with the source that was the last to set it.
     """
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_describe_all(error, sources)) from None
+
+
+def _describe_all(error: ValidationError, sources: Sequence[Source]) -> str:
+    origin: dict[str, str] = {}
+    for source, sections in sources:
+        for section, values in sections.items():
+            origin[section] = source
+            if isinstance(values, dict):
+                origin |= dict.fromkeys((f"{section}.{key}" for key in values), source)
+    return "\n".join(_describe(fault, origin) for fault in error.errors())
+
+
+def _describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
+    """A fault, as pydantic tells it; `origin` is what set a section, or a field by full name."""
     path = [str(part) for part in fault["loc"]]
     above = (".".join(path[:n]) for n in range(len(path), 0, -1))
     where = next((origin[name] for name in above if name in origin), "config")

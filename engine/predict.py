@@ -5,9 +5,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import ConfigError
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.
@@ -25,19 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder of engine.train")
     add("images", type=Path, metavar="FOLDER", help="folder of .jpg or .png images")
-    add(
-        "--depth",
-        type=Path,
-        help="folder of 16-bit PNG depth maps, millimetres, joined by stem "
-        "(default, where the run needs it: FOLDER/../depth)",
-    )
+    maps = "folder of 16-bit PNG depth maps, millimetres, joined by stem "
+    add("--depth", type=Path, help=f"{maps}(default, where the run needs it: FOLDER/../depth)")
     add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)")
     add("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
-    add(
-        "--runtime",
-        choices=("torch", "openvino"),
-        help="what runs the networks (default: the run's)",
-    )
+    networks = "what runs the networks (default: the run's)"
+    add("--runtime", choices=("torch", "openvino"), help=networks)
     options = parser.parse_args(arguments)
     run = RunDir(options.run)
     asked = {"device": options.device, "inference": options.runtime}
@@ -53,10 +46,8 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     """Write one mask a frame of the folder `images` into `out`, under the same stems.
 
     A network that takes depth finds it in the folder `depth`, None being the one beside `images`.
-
-    Raises:
-        DatasetError: a file cannot be used; names every such file.
-        FileNotFoundError: the run lacks a fold's weights.
+    Raises DatasetError, which names every file that cannot be used, and FileNotFoundError for a
+    fold's weights.
     """
     from PIL import Image
 

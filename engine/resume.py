@@ -1,8 +1,9 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
-from engine.cli import ConfigError
-from engine.config import Config, RuntimeConfig
+from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run
+from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.recorded import RecordedRuntime, resume_runtime
 
 
@@ -35,19 +36,26 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
-def kept_runtime(
-    config: RuntimeConfig, now: RecordedRuntime, run: RunDir, fold: int
-) -> RuntimeConfig:
-    """What a fold that was begun before goes on with, see `resume_runtime`.
+def stopped(run: RunDir, fold: int, epoch: int, epochs: int) -> ConfigError:
+    """What to do about a fold that was stopped after `epoch` of its epochs."""
+    return ConfigError(
+        f"fold {fold} of {run.root} was stopped in epoch {epoch + 1} of {epochs}; --resume "
+        "continues it exactly, another --out starts afresh"
+    )
 
-    Args:
-        config: of this call.
-        now: what it would begin with.
-        run: the folder.
-        fold: of it.
+
+def kept_setup(
+    config: Config, policy: DevicePolicy, now: RecordedRuntime, run: RunDir, fold: int
+) -> tuple[Config, DevicePolicy]:
+    """What a fold that was begun before goes on with, and on what, see `resume_runtime`.
+
+    `config` and `policy` are of this call, and `now` is what it would begin with.
     """
     began = recorded_runtime(run, fold)
-    return config if began == now else resume_runtime(config, began, fold)
+    kept = config.runtime if began == now else resume_runtime(config.runtime, began, fold)
+    if kept == config.runtime:
+        return config, policy
+    return config.model_copy(update={"runtime": kept}), set_up_device(kept)
 
 
 def recorded_runtime(run: RunDir, fold: int) -> RecordedRuntime:

@@ -26,9 +26,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json
 
-from engine.cli import ConfigError, load_config, read_file, to_toml
+from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
-from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1
+from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
+from engine.mistakes import ConfigError, damaged
 
 
 class _Name:
@@ -107,20 +108,14 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise ValueError(
-                f"{path} is damaged or of another release ({where or 'file'}: {fault['msg']}); "
-                "delete it and run again"
-            ) from error
+            raise ValueError(damaged(path, error)) from error
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
-    A kill at any moment leaves either the old file or the new one, never a part of one. On an
-    exception the temporary file is removed and `path` is untouched.
+    A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -176,8 +171,7 @@ def identity(
     """
     runtime = RUNTIME_1
     if run is not None and run_format(run) == 1:
-        began = load_run(run).runtime
-        runtime = {name: getattr(began, name) for name in RUNTIME_1}
+        runtime = load_run(run).runtime.model_dump(include=set(RUNTIME_1))
     digest = hashlib.sha256()
     for section in sections:
         values = getattr(config, section)
@@ -186,22 +180,17 @@ def identity(
             for name in HASHED_1[section].split()
         }
         digest.update(f"{section}=".encode() + to_json(fields) + b"\n")
-        # A field younger than the table: silent at the value that stood for it when there was no
-        # such field, so that adding one changes no hash that exists.
-        for key, default in INTRODUCED.get(section, {}).items():
-            value = to_json(getattr(values, key))
-            if value != to_json(default):
-                digest.update(f"{section}.{key}=".encode() + value + b"\n")
+        if section in INTRODUCED:
+            digest.update(introduced_text(section, values))
     for part in parts:
         digest.update(f"{part}\n".encode())
     return digest.hexdigest()
 
 
 def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Sequence[int]) -> str:
-    """Hash of all that trained weights depend on.
+    """Hash of all that trained weights depend on; the `run` folder need not exist yet.
 
-    Beside the `config`: the `fingerprint` of the dataset and the fold that each training frame
-    validates. The `run` folder need not exist yet.
+    Beside the `config`: the dataset's `fingerprint`, and the fold that each frame validates.
     """
     sections = ("data", "model", "training")
     return identity(config, fingerprint, ",".join(map(str, fold_of)), sections=sections, run=run)

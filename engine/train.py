@@ -1,19 +1,15 @@
 """python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission, atlas."""
 
 import argparse
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli import ConfigError, load_config, parse_command_line
+from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.report.seal import is_sealed, seal
 from engine.rundir import RunDir
-
-# As a command the module is `__main__`, whose messages nobody shows.
-_log = logging.getLogger("engine.train")
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 """The embedded default: what runs when no --config is given."""
@@ -28,15 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     add, on = parser.add_argument, "store_true"
-    add(
-        "--config",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="TOML files, merged left to right (default: configs/demo.toml)",
-    )
+    merged = "TOML files, merged left to right (default: configs/demo.toml)"
+    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=merged)
     add("--out", type=Path, help="run folder (default: runs/ + config names)")
     add("--folds", type=int, nargs="+", metavar="K", help="train only these")
     add("--resume", action=on, help="continue a fold that was stopped half-way")
@@ -46,11 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train nothing: show where an epoch of the first of the folds spends its time, "
         "and write profile/phases.json and profile/trace.json.gz into --out",
     )
-    add(
-        "--kernels",
-        choices=("fused", "reference"),
-        help="short for --runtime.kernels: reference runs plain PyTorch for the fused operations",
-    )
+    short = "short for --runtime.kernels: reference runs plain PyTorch for the fused operations"
+    add("--kernels", choices=("fused", "reference"), help=short)
     options, flags = parse_command_line(parser, arguments)
     if options.kernels:
         flags.setdefault("runtime", {})["kernels"] = options.kernels
@@ -59,12 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
     folds = range(config.data.folds)
     chosen = folds if options.folds is None else options.folds
-    for fold in chosen:
-        if fold not in folds:
-            raise ConfigError(
-                f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist"
-            )
+    for fold in (k for k in chosen if k not in folds):
+        raise ConfigError(f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist")
     if options.profile:
+        from engine.profile import profile
+
         profile(config, run, chosen[0])
     else:
         train(config, run, sorted(set(chosen)), resume=options.resume)
@@ -72,15 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> None:
-    """Run every stage that is not done yet and show a finished run.
-
-    For arguments and errors see `engine.experiment.complete`.
-    """
+    """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
     from engine.report.show import show
 
-    if is_sealed(config, run_dir):
-        _log.info("%s is complete; nothing to do", run_dir.root)
-    else:
+    if not is_sealed(config, run_dir):
         # Not to answer for a finished run: it loads PyTorch.
         from engine.experiment import complete
 
@@ -88,22 +68,6 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
             return
         seal(config, run_dir)
     show(run_dir)
-
-
-def profile(config: Config, run_dir: RunDir, fold: int) -> None:
-    """Show where an epoch of a fold spends its time; the fold itself stays as it is."""
-    if not config.training.epochs:
-        raise ConfigError("--profile: training.epochs = 0, so there is nothing to train")
-    # Before PyTorch is loaded, whose profiler calls a missing GPU an error.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
-    from rich.console import Console
-
-    from engine.experiment import open_experiment
-    from engine.training.profile import profile_fold, profile_table
-
-    run, folder, console = open_experiment(config, run_dir), run_dir.root / "profile", Console()
-    console.print(profile_table(profile_fold(run.task(fold), run.policy, folder)))
-    console.print(f"written to {folder}", highlight=False)
 
 
 if __name__ == "__main__":

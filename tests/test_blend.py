@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from engine import blend
-from engine.cli import ConfigError
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir
 from engine.views.records import SubmissionProgress
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.cli import ConfigError, load_config, parse_command_line, to_toml
+from engine.cli import load_config, parse_command_line, to_toml
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.resume import differences
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from engine.cli import ConfigError
 from engine.command import run_main, start_logging
+from engine.mistakes import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from engine import formats, predict, train
-from engine.cli import ConfigError, load_config, parse_command_line, to_toml
+from engine.cli import load_config, parse_command_line, to_toml
 from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.experiment import open_experiment
 from engine.formats import FORMAT
+from engine.mistakes import ConfigError
 from engine.report.environment import describe_environment
 from engine.resume import check_same_experiment, recorded_runtime
 from engine.rundir import RunDir, load_run, run_format

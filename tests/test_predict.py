@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import predict
-from engine.cli import ConfigError
 from engine.command import run_main
 from engine.config import Config
 from engine.frames.index import DatasetError
+from engine.mistakes import ConfigError
 from engine.nyuv2 import PALETTE
 from engine.rundir import RunDir
 

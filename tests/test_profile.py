@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import train
-from engine.cli import ConfigError
+from engine.mistakes import ConfigError
 from engine.training.profile import PhaseReport
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import ConfigError, load_config, to_toml
+from engine.cli import load_config, to_toml
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.resume import check_same_experiment, differences
 from engine.rundir import RunDir, load_run
 

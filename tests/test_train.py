@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from engine import train
-from engine.cli import ConfigError, load_config
+from engine.cli import load_config
 from engine.command import run_main
 from engine.config import Config
+from engine.mistakes import ConfigError
 from engine.rundir import RunDir
 from engine.views.store import open_store
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from engine.cli import ConfigError
 from engine.data.folds import FoldsFile
+from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.tables import Cell, Row, table
 from engine.rundir import RunDir

@@ -1,9 +1,38 @@
 """The end of a run and of a blend: the summary, once submission and error atlas stand."""
 
+import logging
+
+import numpy as np
+
+from engine.report.atlas import MaskOf, complete_atlas, stored_masks
+from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.environment import peak_memory_mib
 from engine.report.summary import Summary
 from engine.rundir import RunDir
-from engine.views.store import forget_progress
+from engine.runtime.device import DevicePolicy
+from engine.views.store import forget_progress, open_store
+
+_log = logging.getLogger(__name__)
+
+
+def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> bool:
+    """Whether an earlier call finished the run; an atlas that is missing since is made anew."""
+    if not run.summary.exists() or Summary.read(run.summary).key != key:
+        return False
+    _log.info("%s is complete; nothing to do", run.root)
+    run_atlas(run, key, frames, policy)
+    forget_progress(run)
+    return True
+
+
+def run_atlas(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> Atlas:
+    """The atlas of a run's own out-of-fold predictions, see `complete_atlas`."""
+
+    def open_masks() -> MaskOf:
+        prob_NChw = open_store(run.oof, key).prob_NChw
+        return stored_masks([prob_NChw], np.ones((1, prob_NChw.shape[1])), policy)
+
+    return complete_atlas(run, key, frames, open_masks)
 
 
 def finish(run: RunDir, summary: Summary, submission_s: float | None, atlas_s: float) -> None:

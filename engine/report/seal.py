@@ -5,9 +5,12 @@ fields and of the name, size, times and inode of every file of dataset and resul
 """
 
 import hashlib
+import logging
 
 from engine.config import Config, data_root
 from engine.rundir import RunDir, write_text
+
+_log = logging.getLogger(__name__)
 
 
 def seal(config: Config, run: RunDir) -> None:
@@ -16,8 +19,11 @@ def seal(config: Config, run: RunDir) -> None:
 
 
 def is_sealed(config: Config, run: RunDir) -> bool:
-    """Whether a run of this experiment was finished here and nothing has changed since."""
-    return run.seal.exists() and run.seal.read_text("utf-8") == _seal(config, run)
+    """Whether a run of this experiment was finished here and nothing has changed since; says so."""
+    if not run.seal.exists() or run.seal.read_text("utf-8") != _seal(config, run):
+        return False
+    _log.info("%s is complete; nothing to do", run.root)
+    return True
 
 
 def _seal(config: Config, run: RunDir) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quality import main
-from engine.cli import ConfigError, load_config
+from engine.cli import load_config
 from engine.config import Config
+from engine.mistakes import ConfigError
 
 for _library in ("cv2", "albumentations", "segmentation_models_pytorch"):
     pytest.importorskip(_library, reason="a rival: pip install 'roomsmith[bench]'")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.rows import ours
 from benchmarks.subset import Job, Subset
 from benchmarks.throughput import main
-from engine.cli import ConfigError
+from engine.mistakes import ConfigError
 from engine.views.records import StoreLayout
 from engine.views.store import ProbStoreWriter
 

@@ -12,8 +12,8 @@ import pytest
 from benchmarks import throughput
 from benchmarks.subset import Job, Subset, with_section
 from benchmarks.throughput import CURVES, ROWS, main
-from engine.cli import ConfigError
 from engine.config import Config
+from engine.mistakes import ConfigError
 
 _SIDE_MIB = {
     f"{side}peak_{kind}_mib": 1.0 for side in ("", "rival_") for kind in ("extra", "mapped")
