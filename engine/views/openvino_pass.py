@@ -66,7 +66,6 @@ class OpenVinoPass:
             end.tensor().set_layout(openvino.Layout("NHWC"))
             end.model().set_layout(openvino.Layout("NCHW"))
         self._model = layout.build()
-        self._core = openvino.Core()
         self._request = functools.cache(self._compile)
         _log.info("OpenVINO %s, float32: %.1f s", openvino.__version__, time.monotonic() - start_s)
 
@@ -90,7 +89,17 @@ class OpenVinoPass:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        return self._core.compile_model(model, "CPU", options).create_infer_request()
+        return _core().compile_model(model, "CPU", options).create_infer_request()
+
+
+@functools.cache
+def _core() -> "openvino.Core":
+    # Where there is AMX, its CPU plugin has the thread handle signals on a stack of its own, and
+    # frees that with the core. Of two cores, the second would give the thread the freed stack of
+    # the first again, and the next signal, such as Ctrl-C, would end the process.
+    import openvino
+
+    return openvino.Core()
 
 
 class _Outputs(nn.Module):

@@ -1,5 +1,6 @@
 """OpenVINO's forward pass gives what PyTorch's gives; where it cannot, that is said first."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from engine.training.records import BestNote
 from engine.views.openvino_pass import OpenVinoPass, check_openvino
 from engine.views.predictor import load_fold
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 CPU = torch.device("cpu")
 POLICY = DevicePolicy(CPU, None, compile=False, operations=choose_operations("fused", CPU))
 SHAPES = [(1, 64, 96), (3, 96, 64), (2, 32, 160), (3, 96, 64)]
@@ -71,3 +73,35 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RuntimeError, match=r"pip install 'roomsmith\[openvino\]'"):
         check_openvino(CPU)
+
+
+SIGNALLED = """
+import faulthandler, gc, signal
+import torch
+from engine.config import ModelConfig
+from engine.model.network import build_network
+from engine.views.openvino_pass import OpenVinoPass
+
+faulthandler.enable()  # a stack for signals, as every thread that handles one may have
+signal.signal(signal.SIGUSR1, lambda *_: None)
+model = ModelConfig(
+    encoder="test_efficientnet", weights="none", pyramid_channels=8, segmentation_channels=32
+)
+passes = [OpenVinoPass(build_network(model, 3).eval(), 3) for _ in range(2)]
+for number in range(2):
+    passes[number](torch.randn(1, 3, 64, 96))
+while passes:
+    passes.pop(0)
+    gc.collect()
+    signal.raise_signal(signal.SIGUSR1)
+print("alive")
+"""
+
+
+def test_a_signal_is_survived_once_passes_are_gone() -> None:
+    """Where there is AMX, OpenVINO sets the stack that signals are handled on, and frees it."""
+    pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
