@@ -30,7 +30,7 @@ class Batch:
     """One step's input and targets, on the source's device."""
 
     image_BCHW: Tensor
-    """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth)."""
+    """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth, derived channels)."""
     depth_BHW: Tensor
     """(B, H, W) float32 metres as stored, 0 = missing; all 0 if the dataset has no depth."""
     label_BHW: Tensor

@@ -34,9 +34,9 @@ class FileSource:
     def finish(self, draws: Draws, crops: Mapping[str, Tensor]) -> Batch:
         """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
 
-        A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
-        network's input is 0 in every channel, the depth missing and the label 255, whatever the
-        crops hold.
+        A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There RGB
+        and inverse depth are 0, the depth missing and the label 255, whatever the crops hold;
+        derived channels are made of these.
 
         Args:
             draws: B rows that the crops were made by.
@@ -62,10 +62,10 @@ class FileSource:
         light_B2 = torch.from_numpy(draws.light).to(device, non_blocking=True)
         gain_B111, shift_B111 = light_B2.T[..., None, None, None]
         lit_BCHW = (crops["image"] * gain_B111 + 255 * shift_B111).clamp(0, 255)
-        input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
+        input_BCHW = network_input(lit_BCHW, metres_BHW, spec)
         input_BCHW = torch.where(inside_BHW[:, None], input_BCHW, 0.0)
         input_BCHW = input_BCHW.contiguous(memory_format=torch.channels_last)
-        return Batch(input_BCHW, metres_BHW, label_BHW, draws.index)
+        return Batch(spec.complete(input_BCHW, metres_BHW), metres_BHW, label_BHW, draws.index)
 
     def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""

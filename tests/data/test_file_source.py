@@ -1,6 +1,9 @@
-"""Crops to a batch: light, and what lies outside of the frame."""
+"""Crops to a batch: light, what lies outside of the frame, and channels derived from both."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,3 +71,20 @@ def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)
+
+
+def test_a_derived_channel_is_that_of_the_resident_source_outside_the_frame_too(
+    png: list[Sample], source_of: Callable[..., Any]
+) -> None:
+    # A channel that is not 0 where there is nothing: which pixels have no depth.
+    spec = replace(RGBD, derived=(lambda _, depth_BHW: (depth_BHW == 0).float(),))
+    draws = draws_of([-10.25, -20.25, 64, 128])
+    a, b = (
+        next(replace(source_of(kind, png), spec=spec).batches([draws]))
+        for kind in ("torch", "resident")
+    )
+    assert a.image_BCHW.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(a.image_BCHW[:, 4], b.image_BCHW[:, 4])
+    outside_BHW = (a.image_BCHW[:, :4] == 0).all(dim=1)
+    assert outside_BHW.any()
+    assert (a.image_BCHW[:, 4][outside_BHW] == 1).all()
