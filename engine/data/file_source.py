@@ -45,6 +45,9 @@ class FileSource:
 
         Returns:
             The batch, in new tensors: the crops may be overwritten afterwards.
+
+        Raises:
+            ValueError: four channels are wanted, and there is no depth.
         """
         device, spec = self.device, self.spec
         in_rows_BH, in_columns_BW = self.inside(draws)
@@ -56,6 +59,8 @@ class FileSource:
             # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
             units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
             metres_BHW = torch.where(inside_BHW, crops["depth"].float() / units, 0.0)
+        elif spec.has_depth:
+            raise ValueError("4 input channels need depth, got none; give depth maps or use 'rgb'")
         label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
         if "label" in crops:
             label_BHW = torch.where(inside_BHW, crops["label"], label_BHW)
