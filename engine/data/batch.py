@@ -13,7 +13,10 @@ from kernels.crop_resize import Frames
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
+    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows.
+
+    Parts of different lengths are a ValueError.
+    """
 
     index: NDArray[np.int64]
     """(B,) position of the sample in its split."""
@@ -23,6 +26,11 @@ class Draws:
     """(B,) mirrored left to right."""
     light: NDArray[np.float32]
     """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
+
+    def __post_init__(self) -> None:
+        rows = [len(part) for part in (self.index, self.box, self.flip, self.light)]
+        if len(set(rows)) > 1:
+            raise ValueError(f"index, box, flip and light must have a row a sample, got {rows}")
 
 
 @dataclass(frozen=True, eq=False)
