@@ -152,8 +152,7 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Ten
         for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
     ]
     if spec.has_depth:
-        near_m, far_m = spec.depth_range_m
-        near, far = 1 / near_m, 1 / far_m
-        inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
+        near, far = 1 / nyuv2.DEPTH_MIN_M, 1 / nyuv2.DEPTH_MAX_M
+        inverse_BHW = depth_BHW.clamp(nyuv2.DEPTH_MIN_M, nyuv2.DEPTH_MAX_M).reciprocal()
         channels.append(torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0))
     return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)
