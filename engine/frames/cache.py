@@ -276,7 +276,9 @@ def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         part = folder / ".frames.part"
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
+        for left in folder.glob(".frames*.part"):
+            shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
         try:
             yield part

@@ -199,6 +199,16 @@ def test_after_a_kill_the_next_run_makes_the_cache(
     ]
 
 
+def test_what_a_killed_process_of_an_older_release_left_is_removed(
+    png: list[Sample], tmp_path: Path
+) -> None:
+    old = tmp_path / ".frames-0123456789abcdef.part"
+    old.mkdir()
+    (old / "image").write_bytes(b"half")
+    opened(png, tmp_path)
+    assert not old.exists()
+
+
 def test_without_room_on_the_disk_frames_are_held_in_memory_or_refused(
     png: list[Sample],
     tmp_path: Path,
