@@ -1,6 +1,6 @@
 """What the sources that decode files for each batch share; which of them runs.
 
-The resident source has all of this in one kernel, `kernels.crop_resize`.
+The resident source has all of it but derived channels in one kernel, `kernels.crop_resize`.
 
 B: rows of a batch. C: channels. H W: pixels of the crop.
 """
@@ -23,13 +23,15 @@ from engine.frames.decode import Sample
 
 @dataclass(frozen=True, eq=False)
 class FileSource:
-    """What a source that decodes files works on; arguments as of `make_source`."""
+    """What a source that decodes files works on; see `engine.data.sources.make_source`."""
 
     samples: Sequence[Sample]
     crop_hw: tuple[int, int]
     spec: InputSpec
     device: torch.device
+    """Where batches are made."""
     workers: int
+    """Decoding threads."""
 
     def finish(self, draws: Draws, crops: Mapping[str, Tensor]) -> Batch:
         """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.

@@ -20,8 +20,9 @@ from engine.frames.kinds import KINDS, Fault, FrameReport
 from engine.frames.listing import listing_faults
 from engine.frames.scenes import read_scenes
 
-# What others need to call what is defined here.
-__all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample", "Split"]
+# With what others need to call what is defined here.
+__all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
+__all__ += ["load_dataset", "load_frames"]
 
 
 def load_dataset(
