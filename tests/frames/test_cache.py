@@ -24,8 +24,7 @@ from engine.frames import build
 from engine.frames.cache import Layout, cache_folder, open_frames
 from engine.frames.decode import Frame, Sample, read_frame
 from kernels.crop_resize import Frames
-
-PLENTY = 1 << 30
+from tests.frames.small_dataset import PLENTY
 
 
 def opened(samples: list[Sample], folder: Path, memory: int = PLENTY) -> Frames:
