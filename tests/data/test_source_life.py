@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import re
 import sys
 import threading
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -23,13 +21,8 @@ from engine.data.batch import Draws, Source
 from engine.data.sources import ResidentSource, choose_source
 from engine.frames.cache import GIB, Layout
 from engine.frames.decode import Sample
+from tests.frames_on_disk import Kind, has_dali
 
-Kind = Literal["dali", "resident", "torch"]
-
-has_dali = pytest.mark.skipif(
-    not (sys.platform == "linux" and os.uname().machine == "x86_64"),
-    reason="DALI exists for Linux x86-64 only",
-)
 READING = [pytest.param("dali", marks=has_dali), "torch"]
 ALL = [*READING, "resident"]
 
