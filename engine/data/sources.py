@@ -52,9 +52,7 @@ def make_source(
         if have not in (0, count):
             raise ValueError(f"{have} of {count} samples have a {kind} file; need all or none")
     if spec.has_depth and any(sample.depth is None for sample in samples):
-        raise ValueError(
-            "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
-        )
+        raise ValueError("4 input channels need depth, but the dataset has no maps; use 'rgb'")
     chosen, why = choose_source(runtime, samples, device)
     told = "data source: %s (%s), batches on %s, %d threads"
     _log_once(told, chosen, why, device, workers)
