@@ -1,8 +1,11 @@
 """Frames on disk, their draws and their sources, for all tests of `engine.data`'s sources."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +19,16 @@ from engine.data.sources import make_source
 from engine.frames.decode import Sample
 from engine.runtime.device import DevicePolicy, choose_operations
 
+Kind = Literal["dali", "resident", "torch"]
+
+has_dali = pytest.mark.skipif(
+    not (sys.platform == "linux" and os.uname().machine == "x86_64"),
+    reason="DALI exists for Linux x86-64 only",
+)
+
 CROP_HW = (32, 64)
+"""The shape that sources of `source_of` crop."""
+
 # Images in 0..255 stay in 0..255, so that tests may count in those units.
 IDENTITY = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 # Odd sides, a frame smaller than the crop, one as large, and one much larger.

@@ -1,1 +1,1 @@
-"""Files to batches: index, folds, draws of the augmentation, sources."""
+"""Samples to batches: folds, draws of the augmentation, inputs, sources."""

@@ -13,7 +13,10 @@ from kernels.crop_resize import Frames
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows."""
+    """Which samples a batch holds and how each is cropped, mirrored and lit; B rows.
+
+    Parts of different lengths are a ValueError.
+    """
 
     index: NDArray[np.int64]
     """(B,) position of the sample in its split."""
@@ -24,13 +27,18 @@ class Draws:
     light: NDArray[np.float32]
     """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
 
+    def __post_init__(self) -> None:
+        rows = [len(part) for part in (self.index, self.box, self.flip, self.light)]
+        if len(set(rows)) > 1:
+            raise ValueError(f"index, box, flip and light must have a row a sample, got {rows}")
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """One step's input and targets, on the source's device."""
 
     image_BCHW: Tensor
-    """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth)."""
+    """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth, derived channels)."""
     depth_BHW: Tensor
     """(B, H, W) float32 metres as stored, 0 = missing; all 0 if the dataset has no depth."""
     label_BHW: Tensor

@@ -176,10 +176,9 @@ def _crop_files(
             antialias=False,
             dtype=resized,
         )
-        crop = fn.slice(
-            window, start=offset, shape=crop_hw, axes=(0, 1), out_of_bounds_policy="pad"
+        crops.append(
+            fn.slice(window, start=offset, shape=crop_hw, axes=(0, 1), out_of_bounds_policy="pad")
         )
-        crops.append(crop)
     return tuple(crops)
 
 

@@ -1,6 +1,6 @@
 """What the sources that decode files for each batch share; which of them runs.
 
-The resident source has all of this in one kernel, `kernels.crop_resize`.
+The resident source has all of it but derived channels in one kernel, `kernels.crop_resize`.
 
 B: rows of a batch. C: channels. H W: pixels of the crop.
 """
@@ -23,20 +23,22 @@ from engine.frames.decode import Sample
 
 @dataclass(frozen=True, eq=False)
 class FileSource:
-    """What a source that decodes files works on; arguments as of `make_source`."""
+    """What a source that decodes files works on; see `engine.data.sources.make_source`."""
 
     samples: Sequence[Sample]
     crop_hw: tuple[int, int]
     spec: InputSpec
     device: torch.device
+    """Where batches are made."""
     workers: int
+    """Decoding threads."""
 
     def finish(self, draws: Draws, crops: Mapping[str, Tensor]) -> Batch:
         """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
 
-        A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There the
-        network's input is 0 in every channel, the depth missing and the label 255, whatever the
-        crops hold.
+        A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There RGB
+        and inverse depth are 0, the depth missing and the label 255, whatever the crops hold;
+        derived channels are made of these.
 
         Args:
             draws: B rows that the crops were made by.
@@ -45,6 +47,9 @@ class FileSource:
 
         Returns:
             The batch, in new tensors: the crops may be overwritten afterwards.
+
+        Raises:
+            ValueError: four channels are wanted, and there is no depth.
         """
         device, spec = self.device, self.spec
         in_rows_BH, in_columns_BW = self.inside(draws)
@@ -56,16 +61,18 @@ class FileSource:
             # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
             units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
             metres_BHW = torch.where(inside_BHW, crops["depth"].float() / units, 0.0)
+        elif spec.has_depth:
+            raise ValueError("4 input channels need depth, got none; give depth maps or use 'rgb'")
         label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
         if "label" in crops:
             label_BHW = torch.where(inside_BHW, crops["label"], label_BHW)
         light_B2 = torch.from_numpy(draws.light).to(device, non_blocking=True)
         gain_B111, shift_B111 = light_B2.T[..., None, None, None]
         lit_BCHW = (crops["image"] * gain_B111 + 255 * shift_B111).clamp(0, 255)
-        input_BCHW = spec.complete(network_input(lit_BCHW, metres_BHW, spec), metres_BHW)
+        input_BCHW = network_input(lit_BCHW, metres_BHW, spec)
         input_BCHW = torch.where(inside_BHW[:, None], input_BCHW, 0.0)
         input_BCHW = input_BCHW.contiguous(memory_format=torch.channels_last)
-        return Batch(input_BCHW, metres_BHW, label_BHW, draws.index)
+        return Batch(spec.complete(input_BCHW, metres_BHW), metres_BHW, label_BHW, draws.index)
 
     def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""
@@ -147,8 +154,7 @@ def network_input(image_BCHW: Tensor, depth_BHW: Tensor, spec: InputSpec) -> Ten
         for channel, (offset, deviation) in enumerate(zip(mean, std, strict=True))
     ]
     if spec.has_depth:
-        near_m, far_m = spec.depth_range_m
-        near, far = 1 / near_m, 1 / far_m
-        inverse_BHW = depth_BHW.clamp(near_m, far_m).reciprocal()
+        near, far = 1 / nyuv2.DEPTH_MIN_M, 1 / nyuv2.DEPTH_MAX_M
+        inverse_BHW = depth_BHW.clamp(nyuv2.DEPTH_MIN_M, nyuv2.DEPTH_MAX_M).reciprocal()
         channels.append(torch.where(depth_BHW > 0, (inverse_BHW - far) / (near - far), 0.0))
     return torch.stack(channels, dim=-1).permute(0, 3, 1, 2)

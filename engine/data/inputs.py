@@ -79,8 +79,6 @@ class InputSpec:
     channels: int
     """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
     normalisation: Normalisation
-    depth_range_m: tuple[float, float] = (DEPTH_MIN_M, DEPTH_MAX_M)
-    """Nearest and farthest depth that the fourth channel tells apart, metres."""
     derived: tuple[Derived, ...] = ()
 
     def __post_init__(self) -> None:
@@ -177,7 +175,7 @@ def crop_frames(
     draw_B8 = torch.from_numpy(np.column_stack(columns))
     if device.type == "cuda":  # from pinned memory the copy does not stop the host
         draw_B8 = draw_B8.pin_memory()
-    encoding = Encoding(rgb.mean, rgb.std, spec.depth_range_m, spec.channels)
+    encoding = Encoding(rgb.mean, rgb.std, (DEPTH_MIN_M, DEPTH_MAX_M), spec.channels)
     crops = crop(frames, draw_B8.to(device, non_blocking=True), crop_hw, encoding)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
 

@@ -1,8 +1,8 @@
 """Frames in batches: crops by draws to train on, whole frames in order to look at.
 
 Sources of crops: `resident` keeps decoded frames on the device and crops them by a fused operation;
-`dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For the same
-draws all give the same labels and depths, and images within rounding.
+`dali` lets NVIDIA DALI decode and crop; `torch` is the reference, in plain PyTorch. For draws of
+`engine.data.inputs.draw` all give the same labels and depths, and images within rounding.
 
 B: rows of a batch. H W: pixels of a frame. N: frames of a split.
 """
@@ -52,9 +52,7 @@ def make_source(
         if have not in (0, count):
             raise ValueError(f"{have} of {count} samples have a {kind} file; need all or none")
     if spec.has_depth and any(sample.depth is None for sample in samples):
-        raise ValueError(
-            "4 input channels need depth, but the dataset has no depth maps; use 'rgb'"
-        )
+        raise ValueError("4 input channels need depth, but the dataset has no maps; use 'rgb'")
     chosen, why = choose_source(runtime, samples, device)
     told = "data source: %s (%s), batches on %s, %d threads"
     _log_once(told, chosen, why, device, workers)
@@ -86,9 +84,9 @@ def choose_source(
 def resident_limit(runtime: RuntimeConfig, device: torch.device) -> int:
     """Bytes of decoded frames that may stay on the device; 0 if each batch is decoded anew.
 
-    By default half of a CPU's memory, because the rest of the engine needs some and pages of a
-    mapping that does not fit are read again each epoch; a quarter of a GPU's, which the network
-    needs.
+    Without `runtime.memory_gib` half of a CPU's memory, because the rest of the engine needs some
+    and pages of a mapping that does not fit are read again each epoch; a quarter of a GPU's, which
+    the network needs.
     """
     if runtime.source != "auto":
         return sys.maxsize if runtime.source == "resident" else 0
@@ -150,7 +148,8 @@ class FrameReader:
     workers: int
     """Decoding threads."""
     resident: ResidentFrames | None = None
-    """All frames that will be asked for, on `device`; without them files are decoded, ahead."""
+    """All frames that will be asked for, on `device`; without them files are decoded, ahead
+    by as much as `engine.frames.decode.in_order` says."""
 
     def batches(
         self, samples: Sequence[Sample], start: int = 0, *, label: bool = False

@@ -45,19 +45,16 @@ class TorchSource(FileSource):
         samples = [self.samples[sample] for sample in rows.index]
         rows_BH, columns_BW = sample_positions(rows, self.crop_hw)
         columns_BW = np.where(rows.flip[:, None], columns_BW[:, ::-1], columns_BW)
-        return [
-            pool.submit(_crop, *each) for each in zip(samples, rows_BH, columns_BW, strict=True)
-        ]
+        positions = zip(samples, rows_BH, columns_BW, strict=True)
+        return [pool.submit(_crop, *each) for each in positions]
 
     def _assemble(self, rows: Draws, futures: list[Future[dict[str, Tensor]]]) -> Batch:
         crops = [future.result() for future in futures]
         stacks = {kind: torch.stack([crop[kind] for crop in crops]) for kind in crops[0]}
         if self.device.type == "cuda":  # from pinned memory the copy does not stop the host
             stacks = {kind: stack.pin_memory() for kind, stack in stacks.items()}
-        return self.finish(
-            rows,
-            {kind: stack.to(self.device, non_blocking=True) for kind, stack in stacks.items()},
-        )
+        moved = {kind: stack.to(self.device, non_blocking=True) for kind, stack in stacks.items()}
+        return self.finish(rows, moved)
 
 
 def _crop(

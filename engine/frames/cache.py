@@ -196,10 +196,13 @@ class Layout:
 
     def hold(self, decoded: Iterable[Frame]) -> Frames:
         """The frames in memory, as they are decoded."""
-        buffers = {kind: bytearray() for kind in self.sizes}
+        # Of their size at once: what grows by appending is larger than that, and moves on the way.
+        buffers = {kind: bytearray(size) for kind, size in self.sizes.items()}
+        left = {kind: memoryview(buffer) for kind, buffer in buffers.items()}
         for frame in decoded:
             for kind, content in frame.contents().items():
-                buffers[kind] += content.data
+                left[kind][: content.size] = content.data
+                left[kind] = left[kind][content.size :]
         return self.frames(buffers)
 
     def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> Frames:
@@ -276,7 +279,9 @@ def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         part = folder / ".frames.part"
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
+        for left in folder.glob(".frames*.part"):
+            shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
         try:
             yield part

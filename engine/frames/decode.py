@@ -33,7 +33,7 @@ DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 MAX_SMALL_PIXELS = 256
 """Kept small-class pixels of a frame: enough to centre crops on, a few MB over a whole dataset."""
 
-_AHEAD = 16  # frames whose files are asked for before they are needed
+_AHEAD = 16  # frames that are asked for before they are needed
 _JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 # What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
@@ -169,7 +169,11 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
 def in_order(
     work: Callable[[_Files], _Result], frames: Iterable[_Files], workers: int
 ) -> Generator[_Result]:
-    """What `work` makes of each frame, in order, by threads, which end when this is closed."""
+    """What `work` makes of each frame, in order, by threads, which end when this is closed.
+
+    At most 16 frames, or two a worker if these are more, are asked for beyond the one that is
+    taken: so many decoded ones may wait in memory.
+    """
     waiting: deque[Future[_Result]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:

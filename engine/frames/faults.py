@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +64,7 @@ def size_faults(names: Mapping[str, str], sizes: Mapping[str, tuple[int, int]]) 
     return faults
 
 
-def label_fault(name: str, counts: NDArray[Any], classes: int) -> Fault:
+def label_fault(name: str, counts: NDArray[np.intp], classes: int) -> Fault:
     """Which values of a label are no classes; `counts` are its pixels by value, 256 numbers."""
     strays = [value for value in np.flatnonzero(counts) if classes <= value != IGNORE_INDEX]
     shown = ", ".join(str(value) for value in strays[:5]) + (", ..." if strays[5:] else "")

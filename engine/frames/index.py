@@ -6,7 +6,7 @@ ROOT/train/{image,depth,label}  ROOT/test/{image,depth}  [ROOT/scenes.csv]
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from engine.frames.kinds import KINDS, Fault, FrameReport
 from engine.frames.listing import listing_faults
 from engine.frames.scenes import read_scenes
 
-# What others need to call what is defined here.
-__all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample", "Split"]
+# With what others need to call what is defined here.
+__all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
+__all__ += ["load_dataset", "load_frames"]
 
 
 def load_dataset(
@@ -98,11 +99,13 @@ def _list_frames(
     paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
     entries = 0
     for kind, folder in folders.items():
-        # Finder and file-sharing services leave files that begin with a dot.
-        paths = sorted(folder.glob("[!.]*"))
-        suffixes, entries = KINDS[kind].suffixes, entries + len(paths)
-        fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
-        paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
+        suffixes = KINDS[kind].suffixes
+        with suppress(OSError):  # `listing_faults` says what is wrong with the folder
+            # Finder and file-sharing services leave files that begin with a dot.
+            paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+            fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+            paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
+            entries += len(paths)
     stems = sorted(set().union(*paths_of.values()))
     frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
     taken = sum(map(len, paths_of.values()))

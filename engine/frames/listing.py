@@ -39,11 +39,16 @@ def _folder_faults(
     suffixes, faults = KINDS[kind].suffixes, []
     endings = " or ".join(suffixes)
     needed = f"a folder of {endings} files"
-    if not folder.is_dir():
-        return [Fault(name, "no such folder", needed)]
-    for path in sorted(set(folder.glob("[!.]*")) - set(taken.values())):
+    try:
+        if not folder.is_dir():
+            return [Fault(name, "no such folder", needed)]
+        is_file = {path: path.is_file() for path in folder.iterdir() if path.name[0] != "."}
+    except OSError as error:
+        found = f"a folder that cannot be read ({error.strerror})"
+        return [Fault(name, found, f"{needed}; give yourself the right to read and enter it")]
+    for path in sorted(is_file.keys() - set(taken.values())):
         file = f"{name}/{path.name}"
-        if path.suffix.lower() in suffixes and path.is_file():
+        if path.suffix.lower() in suffixes and is_file[path]:
             other = taken[path.stem].name
             faults.append(Fault(file, f"a second {kind} of its stem, beside {other}", "one"))
         elif not strays:

@@ -1,5 +1,5 @@
 import itertools
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -217,3 +217,10 @@ def test_a_sample_outside_the_split_is_refused(sample: int) -> None:
             hw=np.array([[9, 9]]),
             small_pixels=[np.zeros((0, 2), np.int32)],
         )
+
+
+@pytest.mark.parametrize("short", ["index", "box", "flip", "light"])
+def test_draws_of_different_lengths_are_refused(short: str) -> None:
+    draws = whole_frame_draws(np.array([0, 1]), np.full((2, 2), 4))
+    with pytest.raises(ValueError, match="must have a row a sample, got .*1"):
+        replace(draws, **{short: getattr(draws, short)[:1]})

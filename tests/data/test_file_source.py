@@ -1,6 +1,9 @@
-"""Crops to a batch: light, and what lies outside of the frame."""
+"""Crops to a batch: light, what lies outside of the frame, and channels derived from both."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ def draws_of(box: list[float], *, flip: bool = False, gain: float = 1, shift: fl
     return Draws(np.array([0]), np.array([box]), np.array([flip]), light_B2)
 
 
-def source_of(side: int, spec: InputSpec) -> FileSource:
+def plain_source(side: int, spec: InputSpec) -> FileSource:
     return FileSource(SAMPLES, (side, side), spec, torch.device("cpu"), workers=1)
 
 
@@ -29,7 +32,7 @@ def finished(
     draws: Draws, image: float = 50.0, spec: InputSpec = RGBD
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Constant crops of 4 x 4 pixels from a frame of 4 x 6."""
-    batch = source_of(4, spec).finish(
+    batch = plain_source(4, spec).finish(
         draws,
         {
             "image": torch.full((1, 3, 4, 4), image),
@@ -64,7 +67,30 @@ def test_light_is_applied_in_0_to_255_and_clipped_there() -> None:
 
 def test_without_depth_and_labels_all_is_missing_and_ignored() -> None:
     image = torch.zeros(1, 3, 2, 2)
-    batch = source_of(2, RGB).finish(draws_of([0, 0, 2, 2]), {"image": image})
+    batch = plain_source(2, RGB).finish(draws_of([0, 0, 2, 2]), {"image": image})
     assert (batch.depth_BHW == 0).all()
     assert (batch.label_BHW == 255).all()
     assert (batch.depth_BHW.dtype, batch.label_BHW.dtype) == (torch.float32, torch.uint8)
+
+
+def test_four_channels_of_a_frame_without_depth_are_refused() -> None:
+    source, image = plain_source(2, RGBD), torch.zeros(1, 3, 2, 2)
+    with pytest.raises(ValueError, match="4 input channels need depth, got none; give depth maps"):
+        source.finish(draws_of([0, 0, 2, 2]), {"image": image})
+
+
+def test_a_derived_channel_is_that_of_the_resident_source_outside_the_frame_too(
+    png: list[Sample], source_of: Callable[..., Any]
+) -> None:
+    # A channel that is not 0 where there is nothing: which pixels have no depth.
+    spec = replace(RGBD, derived=(lambda _, depth_BHW: (depth_BHW == 0).float(),))
+    draws = draws_of([-10.25, -20.25, 64, 128])
+    a, b = (
+        next(replace(source_of(kind, png), spec=spec).batches([draws]))
+        for kind in ("torch", "resident")
+    )
+    assert a.image_BCHW.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(a.image_BCHW[:, 4], b.image_BCHW[:, 4])
+    outside_BHW = (a.image_BCHW[:, :4] == 0).all(dim=1)
+    assert outside_BHW.any()
+    assert (a.image_BCHW[:, 4][outside_BHW] == 1).all()

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import re
 import sys
 import threading
@@ -10,23 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.config import RuntimeConfig
 from engine.data.batch import Draws, Source
-from engine.data.sources import ResidentSource
+from engine.data.sources import ResidentSource, choose_source
+from engine.frames.cache import GIB, Layout
 from engine.frames.decode import Sample
+from tests.frames_on_disk import Kind, has_dali
 
-Kind = Literal["dali", "resident", "torch"]
-
-has_dali = pytest.mark.skipif(
-    not (sys.platform == "linux" and os.uname().machine == "x86_64"),
-    reason="DALI exists for Linux x86-64 only",
-)
 READING = [pytest.param("dali", marks=has_dali), "torch"]
 ALL = [*READING, "resident"]
 
@@ -158,6 +154,18 @@ def test_auto_keeps_frames_that_fit_and_says_so(
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.data.sources.total_bytes", lambda device: 200_000)
+
+
+def test_frames_stay_if_they_fit_into_memory_gib_whatever_the_machine_has(
+    little_memory: None, png: list[Sample]
+) -> None:
+    need, cpu = sum(Layout(png).sizes.values()), torch.device("cpu")
+    chosen = [
+        choose_source(RuntimeConfig(memory_gib=given / GIB), png, cpu) for given in (need, need - 1)
+    ]
+    assert chosen[0] == ("resident", "the decoded frames fit")
+    assert chosen[1][0] != "resident"
+    assert "of decoded frames exceed 0.0 GiB, runtime.memory_gib" in chosen[1][1]
 
 
 @has_dali

@@ -1,11 +1,8 @@
 """The `torch` source is held to the mathematics, the others to the `torch` source."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,16 +11,8 @@ from PIL import Image
 
 from engine.data.batch import Batch, Draws, Source
 from engine.frames.decode import Sample
+from tests.frames_on_disk import CROP_HW, Kind, has_dali
 
-Kind = Literal["dali", "resident", "torch"]
-
-# The shape that the fixtures' sources crop.
-CROP_HW = (32, 64)
-
-has_dali = pytest.mark.skipif(
-    not (sys.platform == "linux" and os.uname().machine == "x86_64"),
-    reason="DALI exists for Linux x86-64 only",
-)
 FUSED = [pytest.param("dali", marks=has_dali), "resident"]
 ALL = [*FUSED, "torch"]
 

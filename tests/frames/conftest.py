@@ -10,8 +10,7 @@ from PIL import Image
 
 from engine.frames import decode as frame_decode
 from engine.frames.index import CheckMemory
-
-TRAIN, TEST = 5, 2
+from tests.frames.small_dataset import TEST, TRAIN
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def small_root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, later: None) -> Path:
     rng = np.random.default_rng(0)
     for number in range(TRAIN + TEST):
         hw = (20 + number, 30)

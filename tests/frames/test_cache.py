@@ -24,8 +24,7 @@ from engine.frames import build
 from engine.frames.cache import Layout, cache_folder, open_frames
 from engine.frames.decode import Frame, Sample, read_frame
 from kernels.crop_resize import Frames
-
-PLENTY = 1 << 30
+from tests.frames.small_dataset import PLENTY
 
 
 def opened(samples: list[Sample], folder: Path, memory: int = PLENTY) -> Frames:
@@ -197,6 +196,16 @@ def test_after_a_kill_the_next_run_makes_the_cache(
     assert sorted(name.partition("/")[2] for name in contents(tmp_path)) == [
         *("", "depth", "image", "label", "manifest.json")
     ]
+
+
+def test_what_a_killed_process_of_an_older_release_left_is_removed(
+    png: list[Sample], tmp_path: Path
+) -> None:
+    old = tmp_path / ".frames-0123456789abcdef.part"
+    old.mkdir()
+    (old / "image").write_bytes(b"half")
+    opened(png, tmp_path)
+    assert not old.exists()
 
 
 def test_without_room_on_the_disk_frames_are_held_in_memory_or_refused(

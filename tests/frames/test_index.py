@@ -221,6 +221,27 @@ def test_what_is_missing_or_empty_is_one_fault(root: Path, kind: str, leave_empt
     assert list(faults(root / "nowhere")) == [str(root / "nowhere")]
 
 
+@pytest.mark.parametrize("name", ["iterdir", "is_file"])  # without the right to read, to enter
+def test_a_folder_that_may_not_be_read_is_no_empty_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Injected, because a superuser may read everything.
+    look, closed = getattr(Path, name), root / "train" / "depth"
+
+    def refuse(path: Path) -> Any:
+        if closed in (path, path.parent):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(DatasetError) as caught:
+        load(root)
+    assert [str(fault) for fault in caught.value.faults] == [
+        "train/depth: found a folder that cannot be read (Permission denied); expected a folder "
+        "of .png files; give yourself the right to read and enter it"
+    ]
+
+
 def test_depth_may_be_absent_unless_it_is_needed(root: Path) -> None:
     shutil.rmtree(root / "train" / "depth")
     assert list(faults(root)) == ["train/depth"]

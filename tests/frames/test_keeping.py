@@ -10,22 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import nyuv2
 from engine.frames import build
 from engine.frames.cache import Layout, open_frames
-from engine.frames.index import CheckMemory, Dataset, DatasetError, DatasetSpec, load_dataset
-
-SPEC = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True)
-PLENTY = 1 << 30
-
-
-@pytest.fixture
-def root(small_root: Path, later: None) -> Path:
-    return small_root
-
-
-def load(root: Path, memory: CheckMemory | None, spec: DatasetSpec = SPEC) -> Dataset:
-    return load_dataset(root, spec, workers=1, memory=memory)
+from engine.frames.index import CheckMemory, DatasetError
+from tests.frames.small_dataset import PLENTY, load
 
 
 def names(folder: Path | None) -> list[str]:

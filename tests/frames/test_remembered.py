@@ -13,19 +13,7 @@ import pytest
 from engine import nyuv2
 from engine.frames import cache
 from engine.frames.index import CheckMemory, Dataset, DatasetError, DatasetSpec, load_dataset
-
-SPEC = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True)
-PLENTY = 1 << 30
-TRAIN, TEST = 5, 2
-
-
-@pytest.fixture
-def root(small_root: Path, later: None) -> Path:
-    return small_root
-
-
-def load(root: Path, memory: CheckMemory | None, spec: DatasetSpec = SPEC) -> Dataset:
-    return load_dataset(root, spec, workers=1, memory=memory)
+from tests.frames.small_dataset import PLENTY, SPEC, TEST, TRAIN, load
 
 
 def assert_equal(found: Dataset, expected: Dataset) -> None:
