@@ -102,6 +102,7 @@ def blend(options: Options) -> None:
     """
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, open_members, search_blend
+    from engine.views.records import SUBMISSION_NOTE
 
     start_s, out = time.monotonic(), RunDir(options.out)
     members = open_members(options.runs)
@@ -115,8 +116,10 @@ def blend(options: Options) -> None:
         )
     results = [out.blend, out.summary, out.atlas]
     if options.submission:
-        results.append(out.submission_zip)
-    if all(path.exists() for path in results):
+        results += [out.submission_zip, out.submission]
+    # Where a submission was stopped on its way, the summary is of an earlier call without one.
+    stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
+    if all(path.exists() for path in results) and not stopped:
         _log.info("%s is complete; nothing to do", out.root)
     else:
         dataset, policy = _open_data(members, options)

@@ -15,14 +15,10 @@ from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
-from engine.views.records import SubmissionProgress
+from tests.stopping import StoppedError, stop_at
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 MakeRun = Callable[..., RunDir]
-
-
-class StoppedError(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -181,38 +177,60 @@ def test_a_run_blended_with_itself_gains_nothing(finished_run: FinishedRun, tmp_
     )
 
 
-def test_the_submission_may_wait_for_a_later_call(pair: list[Path], tmp_path: Path) -> None:
-    out = RunDir(tmp_path / "later")
+@pytest.fixture(scope="module")
+def without_submission(pair: list[Path], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Their equal blend, its test frames left for later; nobody may change it."""
+    out = RunDir(tmp_path_factory.mktemp("blend") / "later")
     run(*pair, "--out", out.root, "--no-submission", "--method", "equal")
-    assert not out.submission.exists()
-    assert "submission" not in read(out.summary)["seconds"]
-    before = out.blend.read_bytes()
+    return out
+
+
+def test_the_submission_may_wait_for_a_later_call(
+    without_submission: RunDir, pair: list[Path], tmp_path: Path
+) -> None:
+    assert not without_submission.submission.exists()
+    assert "submission" not in read(without_submission.summary)["seconds"]
+    out = RunDir(shutil.copytree(without_submission.root, tmp_path / "later"))
     run(*pair, "--out", out.root, "--method", "equal")
     assert np.load(out.submission).shape == (5, 48, 64)
-    assert out.blend.read_bytes() == before
+    assert out.blend.read_bytes() == without_submission.blend.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("event", "summarised"),
+    [
+        ("renamed .submission.json 2", False),
+        ("renamed .submission.json 2", True),
+        ("write submission.zip 1", True),
+        ("renamed submission.zip 1", True),
+        ("renamed submission.npy 1", True),
+        ("renamed submission.npy 1", False),
+    ],
+)
 def test_a_stopped_submission_goes_on_to_the_same_bytes(
-    finished_blend: RunDir, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    event: str,
+    summarised: bool,
+    without_submission: RunDir,
+    pair: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = RunDir(tmp_path / "stopped")
-    out.root.mkdir()
-    shutil.copy(finished_blend.blend, out.blend)
-    written = SubmissionProgress.write
-
+    whole, parts = (
+        RunDir(shutil.copytree(without_submission.root, tmp_path / name))
+        for name in ("whole", "parts")
+    )
+    run(*pair, "--out", whole.root, "--method", "equal")
+    if not summarised:
+        parts.summary.unlink()
     with monkeypatch.context() as patch:
-
-        def stopping(self: SubmissionProgress, path: Path) -> None:
-            written(self, path)
-            if self.done == 4:
-                raise StoppedError
-
-        patch.setattr(SubmissionProgress, "write", stopping)
+        stop_at(event, patch)
         with pytest.raises(StoppedError):
-            run(*pair, "--out", out.root, "--compare")
-    assert not out.submission.exists()
-    run(*pair, "--out", out.root, "--compare")
-    assert out.submission_zip.read_bytes() == finished_blend.submission_zip.read_bytes()
+            run(*pair, "--out", parts.root, "--method", "equal")
+    run(*pair, "--out", parts.root, "--method", "equal")
+    for path in (whole.submission, whole.submission_zip):
+        assert (parts.root / path.name).read_bytes() == path.read_bytes()
+    assert "submission" in read(parts.summary)["seconds"]
+    assert {path.name for path in parts.root.iterdir()} == {p.name for p in whole.root.iterdir()}
 
 
 def test_weights_by_class_are_written_by_name(pair: list[Path], tmp_path: Path) -> None:

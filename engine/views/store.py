@@ -194,7 +194,7 @@ def write_submission(
         why = "their sizes differ; engine.predict writes a mask each"
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
-    partial, note = run.root / ".submission.npy.partial", run.root / ".submission.json"
+    partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
     state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
         if state.done == len(samples) and run.submission_zip.exists():
@@ -228,7 +228,7 @@ def write_submission(
 
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / ".submission.json").unlink(missing_ok=True)
+    (run.root / records.SUBMISSION_NOTE).unlink(missing_ok=True)
     _forget_oof(run.oof)
 
 

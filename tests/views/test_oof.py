@@ -22,14 +22,11 @@ from engine.views.predictor import FoldNetwork, Predictor
 from engine.views.records import FoldState
 from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.confusion import probability_confusion
+from tests.stopping import StoppedError
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 SPEC = InputSpec(3, Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0)))
-
-
-class StoppedError(Exception):
-    """Stands for a kill."""
 
 
 @dataclass(frozen=True)
