@@ -54,20 +54,21 @@ def predict_fold(
     """Predict the frames, among all training samples, that `fold` validates, and count; resumes.
 
     What weights of another hash than `weights` predicted is predicted again. `load` gives the
-    predictor of the fold; it is not called if all is predicted.
+    predictor of the fold, a ValueError if it is another's; it is not called if all is predicted.
     """
     layout, state = writer.layout, writer.state(fold, weights)
     validation = np.flatnonzero(layout.fold_of == fold).tolist()
     if state.done == len(validation):
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
+    (network,) = predictor.networks
     start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
         for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
             count_TCC += predictor.counts(frames, prob_BTCHW).cpu().numpy()
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
                 prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
-                writer.write(index, prob_TChw.cpu().numpy(), fold)
+                writer.write(index, prob_TChw.cpu().numpy(), network.fold)
             done, elapsed_s = state.done + len(frames.index), round(time.monotonic() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)

@@ -160,6 +160,13 @@ def test_a_predicted_fold_loads_no_network(case: Case, tmp_path: Path) -> None:
     assert predict_fold(load, 0, "weights", case.dataset.train.samples, writer) == state
 
 
+def test_a_network_of_another_fold_is_refused(case: Case, tmp_path: Path) -> None:
+    writer, samples = case.writer(tmp_path), case.dataset.train.samples
+    with pytest.raises(ValueError, match="by fold 0; the network of fold 1 was trained on it"):
+        predict_fold(lambda: case.predictor(1, 2), 0, "weights", samples, writer)
+    assert writer.state(0, "weights").done == 0
+
+
 def test_new_weights_predict_their_fold_again_from_the_start(case: Case, tmp_path: Path) -> None:
     writer = case.writer(tmp_path)
     before = case.predict(0, writer)
