@@ -11,6 +11,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -205,10 +206,12 @@ def write_submission(
         # The note first: it may be another key's, which must not find an array of this one.
         for path in (note, partial):
             path.unlink(missing_ok=True)
-    array = ResumableArray(partial, (len(samples), *sizes.pop()), np.uint8)
     if state.done < len(samples):
-        start_s = time.monotonic() - state.elapsed_s
-        with track("test frames", len(samples), state.done) as advance:
+        start_s, shape = time.monotonic() - state.elapsed_s, (len(samples), *sizes.pop())
+        with (
+            closing(ResumableArray(partial, shape, np.uint8)) as array,
+            track("test frames", len(samples), state.done) as advance,
+        ):
             for first, mask_BHW in masks(state.done):
                 array.write(first, mask_BHW)
                 array.sync()
@@ -216,7 +219,6 @@ def write_submission(
                 state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(note)
                 advance(len(mask_BHW))
-    array.close()
     # The partial file goes last: without it, both others are whole.
     with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # An entry's time is 1980 unless it is told another: equal masks give equal bytes.

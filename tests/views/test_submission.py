@@ -20,7 +20,7 @@ from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.store import forget_progress, write_submission
+from engine.views.store import ResumableArray, forget_progress, write_submission
 from tests.stopping import StoppedError, stop_at
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -179,6 +179,22 @@ def test_what_other_weights_predicted_is_predicted_again(
     write(run, tiny_config, dataset)
     write(run, tiny_config, dataset, key="other", shift=7)
     assert np.array_equal(np.load(run.submission), masks_of(tiny_config, dataset, shift=7))
+
+
+def test_the_array_is_given_back_where_prediction_fails(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, closed = ResumableArray.close, []
+
+    def noting(self: ResumableArray) -> None:
+        close(self)
+        closed.append(self)
+
+    monkeypatch.setattr(ResumableArray, "close", noting)
+    stop_at("renamed .submission.json 1", monkeypatch)
+    with pytest.raises(StoppedError):
+        write(RunDir(tmp_path), tiny_config, dataset)
+    assert len(closed) == 1
 
 
 def test_one_size_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
