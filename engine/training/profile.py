@@ -4,11 +4,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.table import Table
+from torch.profiler import ProfilerActivity
 
 from engine.rundir import Record, RunDir
 from engine.runtime.device import DevicePolicy
@@ -85,11 +87,14 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     )
     clock.attach(fold.step)
     taken: list[dict[str, float]] = []
-    trace = torch.profiler.profile()
-    with track("profile", total) as advance:
+    activities = [ProfilerActivity.CPU]
+    if fold.policy.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    trace = torch.profiler.profile(activities=activities)
+    with track("profile", total) as advance, ExitStack() as traced:
         for number in range(total):
             if number == WARM_STEPS + STEPS:
-                trace.start()
+                traced.enter_context(trace)
             clock.start()
             batch = next(batches)
             clock.mark("data wait")
@@ -98,7 +103,6 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
             clock.mark("other")
             taken.append(clock.seconds)
             advance(1)
-    trace.stop()
     folder.mkdir(parents=True, exist_ok=True)
     trace.export_chrome_trace(str(folder / "trace.json.gz"))
     measured = taken[WARM_STEPS : WARM_STEPS + STEPS]
