@@ -172,7 +172,8 @@ def _finish(
     from engine.views.store import write_submission
 
     out, test = RunDir(options.out), dataset.test.samples
-    found = Blend.read(out.blend)
+    found, first = Blend.read(out.blend), members[0].manifest
+    weight_MC = found.weights_of(first.classes)
 
     def predict(start: int) -> Iterator[tuple[int, "NDArray[np.uint8]"]]:
         predictors = []
@@ -180,15 +181,14 @@ def _finish(
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
             predictors.append(predictor.at(member.manifest.temperature))
-        return blend_masks(predictors, found.weights, test, start)
+        return blend_masks(predictors, weight_MC, test, start)
 
     def open_masks() -> MaskOf:
-        return stored_masks([member.prob_NChw for member in members], found.weights, policy)
+        return stored_masks([member.prob_NChw for member in members], weight_MC, policy)
 
     summary = Summary(
         key=found.key, **dict(found.summary), seconds=found.seconds, leakage=found.leakage
     )
-    first = members[0].manifest
     frames = AtlasFrames(dataset.train.samples, first.folds, first.classes)
     submission_s = write_submission(predict, test, out, found.key) if options.submission else None
     finish(out, summary, submission_s, complete_atlas(out, found.key, frames, open_masks).elapsed_s)

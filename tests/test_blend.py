@@ -15,6 +15,7 @@ from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
+from engine.selection.blend_search import Blend
 from tests.stopping import StoppedError, stop_at
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -233,12 +234,21 @@ def test_a_stopped_submission_goes_on_to_the_same_bytes(
     assert {path.name for path in parts.root.iterdir()} == {p.name for p in whole.root.iterdir()}
 
 
-def test_weights_by_class_are_written_by_name(pair: list[Path], tmp_path: Path) -> None:
+def test_weights_by_class_are_written_and_read_by_name(
+    pair: list[Path], tiny_config: Config, tmp_path: Path
+) -> None:
     out = RunDir(tmp_path / "classes")
     run(*pair, "--out", out.root, "--per-class", "--method", "equal", "--no-submission")
     found = read(out.blend)
     assert set(found["members"][0]["weight"]) == set(found["iou"])
     assert found["curve"] is None
+    classes = tiny_config.data.classes
+    before = Blend.read(out.blend).weights_of(classes)
+    assert before.tolist() == [[m["weight"][c] for c in classes] for m in found["members"]]
+    for member in found["members"]:
+        member["weight"] = dict(reversed(member["weight"].items()))
+    out.blend.write_text(json.dumps(found), encoding="utf-8")
+    assert np.array_equal(Blend.read(out.blend).weights_of(classes), before)
 
 
 @pytest.mark.parametrize("method", ["equal", "exact"])

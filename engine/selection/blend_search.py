@@ -105,12 +105,11 @@ class Blend(Record):
     """By stage."""
     summary: BlendReach
 
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """(M, C) float64 weights."""
+    def weights_of(self, classes: Sequence[str]) -> NDArray[np.float64]:
+        """(M, C) float64 weights of the classes of those names."""
         given = (run.weight for run in self.members)
-        by_name = (w if isinstance(w, dict) else dict.fromkeys(self.iou, w) for w in given)
-        return np.array([list(weight.values()) for weight in by_name], np.float64)
+        by_name = (w if isinstance(w, dict) else dict.fromkeys(classes, w) for w in given)
+        return np.array([[weight[name] for name in classes] for weight in by_name], np.float64)
 
 
 class Member(NamedTuple):
