@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from engine.frames.index import Dataset
     from engine.runtime.device import DevicePolicy
-    from engine.selection.blend_search import Member
+    from engine.selection.members import Member
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.blend")
@@ -101,7 +101,8 @@ def blend(options: Options) -> None:
         FileNotFoundError: a run has no finished store.
     """
     from engine.report.show import show
-    from engine.selection.blend_search import Blend, BlendSearch, open_members, search_blend
+    from engine.selection.blend_search import Blend, BlendSearch, search_blend
+    from engine.selection.members import open_members
     from engine.views.records import SUBMISSION_NOTE
 
     start_s, out = time.monotonic(), RunDir(options.out)
@@ -136,7 +137,7 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     from engine.config import Config
     from engine.experiment import read_dataset
     from engine.runtime.device import set_up_device
-    from engine.selection.blend_search import check_dataset
+    from engine.selection.members import check_dataset
     from engine.views.openvino_pass import check_openvino
 
     config = members[0].config.model_dump()
