@@ -1,5 +1,6 @@
 """Where an epoch's time goes: `engine.train --profile`. Trains nothing that stays."""
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -80,11 +81,8 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     source = fold.open_source()
     training, total = fold.config.training, WARM_STEPS + STEPS + TRACED_STEPS
     # As many epochs as that takes, where they are short.
-    batches = (
-        batch
-        for epoch in range(-(-total // task.steps_per_epoch))
-        for batch in source.batches(fold.draws(epoch, 0))
-    )
+    epochs = (source.batches(fold.draws(epoch, 0)) for epoch in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
     clock.attach(fold.step)
     taken: list[dict[str, float]] = []
     activities = [ProfilerActivity.CPU]

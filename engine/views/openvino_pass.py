@@ -73,9 +73,7 @@ class OpenVinoPass:
     def __call__(self, image_BCHW: Tensor) -> Prediction:
         """The network's prediction."""
         image_BHWC = image_BCHW.permute(0, 2, 3, 1).contiguous()
-        request = self._requests.get(image_BHWC.shape)
-        if request is None:
-            request = self._requests[image_BHWC.shape] = self._compile(image_BHWC.shape)
+        request = self._requests.get(image_BHWC.shape) or self._compile(image_BHWC.shape)
         found = request.infer([image_BHWC.numpy()], share_inputs=True, share_outputs=True)
         logits_BhwC, depth_Bhw = found.values()
         return Prediction(
@@ -90,7 +88,9 @@ class OpenVinoPass:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        return _core().compile_model(model, "CPU", options).create_infer_request()
+        request = _core().compile_model(model, "CPU", options).create_infer_request()
+        self._requests[shape] = request
+        return request
 
 
 @functools.cache

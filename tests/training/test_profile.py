@@ -28,7 +28,7 @@ def test_a_traced_step_that_fails_ends_the_trace(
 
     def failing(config: object, number: int, steps_per_epoch: int) -> float:
         if number == profile.WARM_STEPS + profile.STEPS:
-            seen.append(torch.autograd._profiler_enabled())
+            seen.append(torch._C._autograd._profiler_enabled())
             raise StoppedError
         return 1e-3
 
@@ -37,6 +37,6 @@ def test_a_traced_step_that_fails_ends_the_trace(
     with pytest.raises(StoppedError):
         profile.profile_fold(make_task(), POLICY, tmp_path)
     assert seen == [True]
-    assert not torch.autograd._profiler_enabled()
+    assert not torch._C._autograd._profiler_enabled()
     # On a CPU it asks nothing of a GPU, which would have to be set up first.
     assert asked == [{"activities": [ProfilerActivity.CPU]}]
