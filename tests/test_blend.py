@@ -186,19 +186,28 @@ def without_submission(pair: list[Path], tmp_path_factory: pytest.TempPathFactor
     return out
 
 
+@pytest.fixture(scope="module")
+def completed(
+    without_submission: RunDir, pair: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """The same after a later call; nobody may change it."""
+    root = tmp_path_factory.mktemp("blend") / "completed"
+    out = RunDir(shutil.copytree(without_submission.root, root))
+    run(*pair, "--out", out.root, "--method", "equal")
+    return out
+
+
 def test_the_submission_may_wait_for_a_later_call(
-    without_submission: RunDir, pair: list[Path], tmp_path: Path
+    without_submission: RunDir, completed: RunDir
 ) -> None:
     assert not without_submission.submission.exists()
     assert "submission" not in read(without_submission.summary)["seconds"]
-    out = RunDir(shutil.copytree(without_submission.root, tmp_path / "later"))
-    run(*pair, "--out", out.root, "--method", "equal")
-    assert np.load(out.submission).shape == (5, 48, 64)
-    assert out.blend.read_bytes() == without_submission.blend.read_bytes()
+    assert np.load(completed.submission).shape == (5, 48, 64)
+    assert completed.blend.read_bytes() == without_submission.blend.read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("event", "summarised"),
+    "moment",
     [
         ("renamed .submission.json 2", False),
         ("renamed .submission.json 2", True),
@@ -209,18 +218,15 @@ def test_the_submission_may_wait_for_a_later_call(
     ],
 )
 def test_a_stopped_submission_goes_on_to_the_same_bytes(
-    event: str,
-    summarised: bool,
+    moment: tuple[str, bool],
     without_submission: RunDir,
+    completed: RunDir,
     pair: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, parts = (
-        RunDir(shutil.copytree(without_submission.root, tmp_path / name))
-        for name in ("whole", "parts")
-    )
-    run(*pair, "--out", whole.root, "--method", "equal")
+    parts = RunDir(shutil.copytree(without_submission.root, tmp_path / "parts"))
+    event, summarised = moment
     if not summarised:
         parts.summary.unlink()
     with monkeypatch.context() as patch:
@@ -228,10 +234,12 @@ def test_a_stopped_submission_goes_on_to_the_same_bytes(
         with pytest.raises(StoppedError):
             run(*pair, "--out", parts.root, "--method", "equal")
     run(*pair, "--out", parts.root, "--method", "equal")
-    for path in (whole.submission, whole.submission_zip):
+    for path in (completed.submission, completed.submission_zip):
         assert (parts.root / path.name).read_bytes() == path.read_bytes()
     assert "submission" in read(parts.summary)["seconds"]
-    assert {path.name for path in parts.root.iterdir()} == {p.name for p in whole.root.iterdir()}
+    assert {path.name for path in parts.root.iterdir()} == {
+        path.name for path in completed.root.iterdir()
+    }
 
 
 def test_weights_by_class_are_written_and_read_by_name(
