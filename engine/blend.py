@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from engine.frames.index import Dataset
     from engine.runtime.device import DevicePolicy
-    from engine.selection.blend_search import Member
+    from engine.selection.members import Member
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.blend")
@@ -101,7 +101,9 @@ def blend(options: Options) -> None:
         FileNotFoundError: a run has no finished store.
     """
     from engine.report.show import show
-    from engine.selection.blend_search import Blend, BlendSearch, open_members, search_blend
+    from engine.selection.blend_search import Blend, BlendSearch, search_blend
+    from engine.selection.members import open_members
+    from engine.views.records import SUBMISSION_NOTE
 
     start_s, out = time.monotonic(), RunDir(options.out)
     members = open_members(options.runs)
@@ -115,8 +117,10 @@ def blend(options: Options) -> None:
         )
     results = [out.blend, out.summary, out.atlas]
     if options.submission:
-        results.append(out.submission_zip)
-    if all(path.exists() for path in results):
+        results += [out.submission_zip, out.submission]
+    # Where a submission was stopped on its way, the summary is of an earlier call without one.
+    stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
+    if all(path.exists() for path in results) and not stopped:
         _log.info("%s is complete; nothing to do", out.root)
     else:
         dataset, policy = _open_data(members, options)
@@ -133,7 +137,7 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     from engine.config import Config
     from engine.experiment import read_dataset
     from engine.runtime.device import set_up_device
-    from engine.selection.blend_search import check_dataset
+    from engine.selection.members import check_dataset
     from engine.views.openvino_pass import check_openvino
 
     config = members[0].config.model_dump()
@@ -169,7 +173,8 @@ def _finish(
     from engine.views.store import write_submission
 
     out, test = RunDir(options.out), dataset.test.samples
-    found = Blend.read(out.blend)
+    found, first = Blend.read(out.blend), members[0].manifest
+    weight_MC = found.weights_of(first.classes)
 
     def predict(start: int) -> Iterator[tuple[int, "NDArray[np.uint8]"]]:
         predictors = []
@@ -177,15 +182,14 @@ def _finish(
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
             predictors.append(predictor.at(member.manifest.temperature))
-        return blend_masks(predictors, found.weights, test, start)
+        return blend_masks(predictors, weight_MC, test, start)
 
     def open_masks() -> MaskOf:
-        return stored_masks([member.prob_NChw for member in members], found.weights, policy)
+        return stored_masks([member.prob_NChw for member in members], weight_MC, policy)
 
     summary = Summary(
         key=found.key, **dict(found.summary), seconds=found.seconds, leakage=found.leakage
     )
-    first = members[0].manifest
     frames = AtlasFrames(dataset.train.samples, first.folds, first.classes)
     submission_s = write_submission(predict, test, out, found.key) if options.submission else None
     finish(out, summary, submission_s, complete_atlas(out, found.key, frames, open_masks).elapsed_s)

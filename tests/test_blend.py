@@ -15,14 +15,11 @@ from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
-from engine.views.records import SubmissionProgress
+from engine.selection.blend_search import Blend
+from tests.stopping import StoppedError, stop_at
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 MakeRun = Callable[..., RunDir]
-
-
-class StoppedError(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -181,46 +178,85 @@ def test_a_run_blended_with_itself_gains_nothing(finished_run: FinishedRun, tmp_
     )
 
 
-def test_the_submission_may_wait_for_a_later_call(pair: list[Path], tmp_path: Path) -> None:
-    out = RunDir(tmp_path / "later")
+@pytest.fixture(scope="module")
+def without_submission(pair: list[Path], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Their equal blend, its test frames left for later; nobody may change it."""
+    out = RunDir(tmp_path_factory.mktemp("blend") / "later")
     run(*pair, "--out", out.root, "--no-submission", "--method", "equal")
-    assert not out.submission.exists()
-    assert "submission" not in read(out.summary)["seconds"]
-    before = out.blend.read_bytes()
+    return out
+
+
+@pytest.fixture(scope="module")
+def completed(
+    without_submission: RunDir, pair: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """The same after a later call; nobody may change it."""
+    root = tmp_path_factory.mktemp("blend") / "completed"
+    out = RunDir(shutil.copytree(without_submission.root, root))
     run(*pair, "--out", out.root, "--method", "equal")
-    assert np.load(out.submission).shape == (5, 48, 64)
-    assert out.blend.read_bytes() == before
+    return out
 
 
-def test_a_stopped_submission_goes_on_to_the_same_bytes(
-    finished_blend: RunDir, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_submission_may_wait_for_a_later_call(
+    without_submission: RunDir, completed: RunDir
 ) -> None:
-    out = RunDir(tmp_path / "stopped")
-    out.root.mkdir()
-    shutil.copy(finished_blend.blend, out.blend)
-    written = SubmissionProgress.write
+    assert not without_submission.submission.exists()
+    assert "submission" not in read(without_submission.summary)["seconds"]
+    assert np.load(completed.submission).shape == (5, 48, 64)
+    assert completed.blend.read_bytes() == without_submission.blend.read_bytes()
 
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("renamed .submission.json 2", False),
+        ("renamed .submission.json 2", True),
+        ("write submission.zip 1", True),
+        ("renamed submission.zip 1", True),
+        ("renamed submission.npy 1", True),
+        ("renamed submission.npy 1", False),
+    ],
+)
+def test_a_stopped_submission_goes_on_to_the_same_bytes(
+    moment: tuple[str, bool],
+    without_submission: RunDir,
+    completed: RunDir,
+    pair: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = RunDir(shutil.copytree(without_submission.root, tmp_path / "parts"))
+    event, summarised = moment
+    if not summarised:
+        parts.summary.unlink()
     with monkeypatch.context() as patch:
-
-        def stopping(self: SubmissionProgress, path: Path) -> None:
-            written(self, path)
-            if self.done == 4:
-                raise StoppedError
-
-        patch.setattr(SubmissionProgress, "write", stopping)
+        stop_at(event, patch)
         with pytest.raises(StoppedError):
-            run(*pair, "--out", out.root, "--compare")
-    assert not out.submission.exists()
-    run(*pair, "--out", out.root, "--compare")
-    assert out.submission_zip.read_bytes() == finished_blend.submission_zip.read_bytes()
+            run(*pair, "--out", parts.root, "--method", "equal")
+    run(*pair, "--out", parts.root, "--method", "equal")
+    for path in (completed.submission, completed.submission_zip):
+        assert (parts.root / path.name).read_bytes() == path.read_bytes()
+    assert "submission" in read(parts.summary)["seconds"]
+    assert {path.name for path in parts.root.iterdir()} == {
+        path.name for path in completed.root.iterdir()
+    }
 
 
-def test_weights_by_class_are_written_by_name(pair: list[Path], tmp_path: Path) -> None:
+def test_weights_by_class_are_written_and_read_by_name(
+    pair: list[Path], tiny_config: Config, tmp_path: Path
+) -> None:
     out = RunDir(tmp_path / "classes")
     run(*pair, "--out", out.root, "--per-class", "--method", "equal", "--no-submission")
     found = read(out.blend)
     assert set(found["members"][0]["weight"]) == set(found["iou"])
     assert found["curve"] is None
+    classes = tiny_config.data.classes
+    before = Blend.read(out.blend).weights_of(classes)
+    assert before.tolist() == [[m["weight"][c] for c in classes] for m in found["members"]]
+    for member in found["members"]:
+        member["weight"] = dict(reversed(member["weight"].items()))
+    out.blend.write_text(json.dumps(found), encoding="utf-8")
+    assert np.array_equal(Blend.read(out.blend).weights_of(classes), before)
 
 
 @pytest.mark.parametrize("method", ["equal", "exact"])

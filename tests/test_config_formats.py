@@ -22,7 +22,7 @@ from engine.report.environment import describe_environment
 from engine.resume import check_same_experiment, recorded_runtime
 from engine.rundir import RunDir, load_run, run_format
 from engine.runtime.recorded import Environment, RecordedRuntime
-from engine.selection.blend_search import open_members
+from engine.selection.members import open_members
 from tests.fixtures.make import processor
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"

@@ -8,7 +8,6 @@ Shapes: B batch, C channels, h w cells of stride 4 (a quarter of the input's siz
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
@@ -16,8 +15,8 @@ from engine.config import ModelConfig
 _SKIP_CHANNELS = 48
 """Width that the stride-4 feature is reduced to; the paper's, and part of every checkpoint."""
 
-_UPSAMPLING = 4
-"""Scale of the pyramid's map: from its stride, 16, to the decoder's, 4."""
+_UPSAMPLE = nn.Upsample(scale_factor=4.0, mode="bilinear", align_corners=True)
+"""The pyramid's map from its stride, 16, to the decoder's, 4; it has no weights."""
 
 
 class DeepLabV3PlusDecoder(nn.Module):
@@ -56,9 +55,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         Returns:
             None (there is no part at stride 8, as FPN has) and the map (B, C, h, w).
         """
-        context = F.interpolate(
-            self.aspp(features[-1]), scale_factor=_UPSAMPLING, mode="bilinear", align_corners=True
-        )
+        context = _UPSAMPLE(self.aspp(features[-1]))
         return None, self.block2(torch.cat([context, self.block1(features[0])], dim=1))
 
 

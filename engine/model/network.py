@@ -83,7 +83,10 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
 
 
 def load_best(network: Network, path: Path) -> None:
-    """Load a file that `save_best` wrote, or one of smp's in its place; raises as `load_state`."""
+    """Load a file that `save_best` wrote, or one of smp's in its place.
+
+    Raises as `read_state` and `load_state`.
+    """
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, OSError, SafetensorError):

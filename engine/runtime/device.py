@@ -143,7 +143,7 @@ def _device(asked: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
     if device.type == "cuda" and not has_cuda:
-        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu")
+        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
     _log.info("device %s: %s", device, why)
     return device
 

@@ -39,8 +39,7 @@ def pass_pixels(
 
     The network is on the device already. Passes may take `memory_gib` at most; 0 = any.
     """
-    most = memory_gib * (1 << 30) or math.inf
-    free = min(most, _USABLE * release_free_bytes(device))
+    free = min(memory_gib * (1 << 30) or math.inf, _USABLE * release_free_bytes(device))
     return free * math.prod(_PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))
 
 

@@ -246,8 +246,7 @@ def _random(rng: np.random.Generator, weight_M: Array) -> Array:
     direction_M = rng.standard_normal(len(weight_M))
     # A weight of 0 can only grow; the sum stays.
     direction_M = np.where(weight_M > 0, direction_M, np.abs(direction_M))
-    share_M = np.where(weight_M > 0, weight_M, 0)
-    return np.asarray(direction_M - share_M / share_M.sum() * direction_M.sum())
+    return np.asarray(direction_M - weight_M / weight_M.sum() * direction_M.sum())
 
 
 def _clip(weight_M: Array, direction_M: Array) -> Array | None:

@@ -52,6 +52,8 @@ class PhaseClock:
             return call
 
         def marked_forward(image_BCHW: Tensor) -> Prediction:
+            # Every part of a batch but the first comes after the backward pass of another.
+            self.mark("backward" if "loss" in self.seconds else "other")
             prediction = forward(image_BCHW)
             self.mark("forward")
             for part in prediction:

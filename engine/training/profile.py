@@ -1,14 +1,17 @@
 """Where an epoch's time goes: `engine.train --profile`. Trains nothing that stays."""
 
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.table import Table
+from torch.profiler import ProfilerActivity
 
 from engine.rundir import Record, RunDir
 from engine.runtime.device import DevicePolicy
@@ -78,18 +81,18 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     source = fold.open_source()
     training, total = fold.config.training, WARM_STEPS + STEPS + TRACED_STEPS
     # As many epochs as that takes, where they are short.
-    batches = (
-        batch
-        for epoch in range(-(-total // task.steps_per_epoch))
-        for batch in source.batches(fold.draws(epoch, 0))
-    )
+    epochs = (source.batches(fold.draws(epoch, 0)) for epoch in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
     clock.attach(fold.step)
     taken: list[dict[str, float]] = []
-    trace = torch.profiler.profile()
-    with track("profile", total) as advance:
+    activities = [ProfilerActivity.CPU]
+    if fold.policy.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    trace = torch.profiler.profile(activities=activities)
+    with track("profile", total) as advance, ExitStack() as traced:
         for number in range(total):
             if number == WARM_STEPS + STEPS:
-                trace.start()
+                traced.enter_context(trace)
             clock.start()
             batch = next(batches)
             clock.mark("data wait")
@@ -98,7 +101,6 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
             clock.mark("other")
             taken.append(clock.seconds)
             advance(1)
-    trace.stop()
     folder.mkdir(parents=True, exist_ok=True)
     trace.export_chrome_trace(str(folder / "trace.json.gz"))
     measured = taken[WARM_STEPS : WARM_STEPS + STEPS]

@@ -66,17 +66,16 @@ class OpenVinoPass:
             end.tensor().set_layout(openvino.Layout("NHWC"))
             end.model().set_layout(openvino.Layout("NCHW"))
         self._model = layout.build()
-        self._request = functools.cache(self._compile)
+        # Not a cache of the bound method: that would be a cycle, which only a collection frees.
+        self._requests: dict[torch.Size, openvino.InferRequest] = {}
         _log.info("OpenVINO %s, float32: %.1f s", openvino.__version__, time.monotonic() - start_s)
 
     def __call__(self, image_BCHW: Tensor) -> Prediction:
         """The network's prediction."""
         image_BHWC = image_BCHW.permute(0, 2, 3, 1).contiguous()
-        logits_BhwC, depth_Bhw = (
-            self._request(image_BHWC.shape)
-            .infer([image_BHWC.numpy()], share_inputs=True, share_outputs=True)
-            .values()
-        )
+        request = self._requests.get(image_BHWC.shape) or self._compile(image_BHWC.shape)
+        found = request.infer([image_BHWC.numpy()], share_inputs=True, share_outputs=True)
+        logits_BhwC, depth_Bhw = found.values()
         return Prediction(
             torch.from_numpy(logits_BhwC).permute(0, 3, 1, 2), torch.from_numpy(depth_Bhw)
         )
@@ -89,7 +88,9 @@ class OpenVinoPass:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        return _core().compile_model(model, "CPU", options).create_infer_request()
+        request = _core().compile_model(model, "CPU", options).create_infer_request()
+        self._requests[shape] = request
+        return request
 
 
 @functools.cache

@@ -170,8 +170,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
             "validation frames cannot be told here",
             path,
         )
-    network.to(policy.device).to(memory_format=torch.channels_last)
-    network.eval().requires_grad_(False)
+    network.to(policy.device).eval().requires_grad_(False)
     runtime = config.runtime
     pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)

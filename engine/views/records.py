@@ -12,6 +12,9 @@ from pydantic import Field
 
 from engine.rundir import Record
 
+SUBMISSION_NOTE = ".submission.json"
+"""The file of `SubmissionProgress` in a run folder; there until a summary tells of its seconds."""
+
 
 class FoldState(Record):
     """How many of a fold's frames the weights of a hash predicted, and what was counted."""
@@ -36,7 +39,7 @@ class OofProgress(Note):
 
 
 class SubmissionProgress(Note):
-    """`.submission.json`: how many frames are predicted."""
+    """`SUBMISSION_NOTE`: how many frames are predicted."""
 
     done: int = 0
     elapsed_s: float = 0.0

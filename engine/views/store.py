@@ -11,6 +11,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -54,20 +55,21 @@ def predict_fold(
     """Predict the frames, among all training samples, that `fold` validates, and count; resumes.
 
     What weights of another hash than `weights` predicted is predicted again. `load` gives the
-    predictor of the fold; it is not called if all is predicted.
+    predictor of the fold, a ValueError if it is another's; it is not called if all is predicted.
     """
     layout, state = writer.layout, writer.state(fold, weights)
     validation = np.flatnonzero(layout.fold_of == fold).tolist()
     if state.done == len(validation):
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
+    (network,) = predictor.networks
     start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
         for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
             count_TCC += predictor.counts(frames, prob_BTCHW).cpu().numpy()
             for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
                 prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
-                writer.write(index, prob_TChw.cpu().numpy(), fold)
+                writer.write(index, prob_TChw.cpu().numpy(), network.fold)
             done, elapsed_s = state.done + len(frames.index), round(time.monotonic() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
@@ -194,7 +196,7 @@ def write_submission(
         why = "their sizes differ; engine.predict writes a mask each"
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
-    partial, note = run.root / ".submission.npy.partial", run.root / ".submission.json"
+    partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
     state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
         if state.done == len(samples) and run.submission_zip.exists():
@@ -204,10 +206,12 @@ def write_submission(
         # The note first: it may be another key's, which must not find an array of this one.
         for path in (note, partial):
             path.unlink(missing_ok=True)
-    array = ResumableArray(partial, (len(samples), *sizes.pop()), np.uint8)
     if state.done < len(samples):
-        start_s = time.monotonic() - state.elapsed_s
-        with track("test frames", len(samples), state.done) as advance:
+        start_s, shape = time.monotonic() - state.elapsed_s, (len(samples), *sizes.pop())
+        with (
+            closing(ResumableArray(partial, shape, np.uint8)) as array,
+            track("test frames", len(samples), state.done) as advance,
+        ):
             for first, mask_BHW in masks(state.done):
                 array.write(first, mask_BHW)
                 array.sync()
@@ -215,7 +219,6 @@ def write_submission(
                 state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(note)
                 advance(len(mask_BHW))
-    array.close()
     # The partial file goes last: without it, both others are whole.
     with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
@@ -228,7 +231,7 @@ def write_submission(
 
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / ".submission.json").unlink(missing_ok=True)
+    (run.root / records.SUBMISSION_NOTE).unlink(missing_ok=True)
     _forget_oof(run.oof)
 
 

@@ -14,7 +14,7 @@ from engine.cli import load_config, to_toml
 from engine.config import Config
 from engine.frames.index import DatasetSpec, load_dataset
 from engine.rundir import RunDir
-from engine.selection.blend_search import check_dataset, open_members, open_pixels
+from engine.selection.members import check_dataset, open_members, open_pixels
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 MakeRun = Callable[..., RunDir]

@@ -23,6 +23,7 @@ from engine.training.checkpoint import load_last
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Losses, Position
 from engine.training.step import TrainingLoss, TrainStep
+from tests.stopping import StoppedError
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
@@ -33,10 +34,6 @@ STEPS, EPOCHS = 3, 2
 ReadRun = Callable[[Path], dict[str, Any]]
 OpenRun = Callable[..., Experiment]
 MakeTask = Callable[..., FoldTask]
-
-
-class StoppedError(Exception):
-    """Stands for a kill: nothing of the engine catches it."""
 
 
 @pytest.fixture(scope="module")

@@ -264,12 +264,23 @@ def test_of_three_folds_only_the_first_is_compiled(
     torch._dynamo.reset()
 
 
+class _NotingClock(PhaseClock):
+    """Keeps the phases in the order in which they were marked, repeats once."""
+
+    marks: tuple[str, ...] = ()
+
+    def mark(self, phase: str) -> None:
+        super().mark(phase)
+        if self.marks[-1:] != (phase,):
+            self.marks += (phase,)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_clock_is_told_every_phase_of_a_step_and_changes_nothing(
     tiny_config: Config, accumulate: int
 ) -> None:
     plain, timed = (make_step(tiny_config, accumulate=accumulate) for _ in range(2))
-    clock = PhaseClock(CPU)
+    clock = _NotingClock(CPU)
     clock.attach(timed)
     start_s = time.perf_counter()
     clock.start()
@@ -277,6 +288,8 @@ def test_a_clock_is_told_every_phase_of_a_step_and_changes_nothing(
     elapsed_s = time.perf_counter() - start_s
     seconds = clock.seconds
     assert set(seconds) == {"other", "forward", "loss", "backward", "optimizer", "average"}
+    part = ["forward", "loss", "backward"]
+    assert list(clock.marks) == ["other", *part * accumulate, "optimizer", "other", "average"]
     assert min(seconds.values()) > 0
     assert sum(seconds.values()) <= elapsed_s
     clock.start()

@@ -22,14 +22,11 @@ from engine.views.predictor import FoldNetwork, Predictor
 from engine.views.records import FoldState
 from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.confusion import probability_confusion
+from tests.stopping import StoppedError
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 SPEC = InputSpec(3, Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0)))
-
-
-class StoppedError(Exception):
-    """Stands for a kill."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +158,13 @@ def test_a_predicted_fold_loads_no_network(case: Case, tmp_path: Path) -> None:
         raise AssertionError("nothing is left to predict")
 
     assert predict_fold(load, 0, "weights", case.dataset.train.samples, writer) == state
+
+
+def test_a_network_of_another_fold_is_refused(case: Case, tmp_path: Path) -> None:
+    writer, samples = case.writer(tmp_path), case.dataset.train.samples
+    with pytest.raises(ValueError, match="by fold 0; the network of fold 1 was trained on it"):
+        predict_fold(lambda: case.predictor(1, 2), 0, "weights", samples, writer)
+    assert writer.state(0, "weights").done == 0
 
 
 def test_new_weights_predict_their_fold_again_from_the_start(case: Case, tmp_path: Path) -> None:

@@ -20,15 +20,12 @@ from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.store import forget_progress, write_submission
+from engine.views.store import ResumableArray, forget_progress, write_submission
+from tests.stopping import StoppedError, stop_at
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 SPEC = InputSpec(3, Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0)))
-
-
-class StoppedError(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -91,24 +88,6 @@ def test_the_array_is_the_masks_in_stem_order_and_the_zip_holds_it(
     assert [sample.stem for sample in dataset.test.samples] == [f"{i:03d}" for i in range(5)]
     forget_progress(run)
     assert sorted(path.name for path in run.root.iterdir()) == ["submission.npy", "submission.zip"]
-
-
-def stop_at(event: str, patch: pytest.MonkeyPatch) -> None:
-    """Let the process die before or after a file gets its name; `event` is "moment name count"."""
-    moment, name, count = event.split()
-    replace, seen = Path.replace, [0]
-
-    def stopping(self: Path, target: Path) -> Path:
-        seen[0] += target.name == name
-        now = target.name == name and seen[0] == int(count)
-        if now and moment == "write":
-            raise StoppedError
-        result = replace(self, target)
-        if now:
-            raise StoppedError
-        return result
-
-    patch.setattr(Path, "replace", stopping)
 
 
 def whole_and_stopped(
@@ -200,6 +179,22 @@ def test_what_other_weights_predicted_is_predicted_again(
     write(run, tiny_config, dataset)
     write(run, tiny_config, dataset, key="other", shift=7)
     assert np.array_equal(np.load(run.submission), masks_of(tiny_config, dataset, shift=7))
+
+
+def test_the_array_is_given_back_where_prediction_fails(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, closed = ResumableArray.close, []
+
+    def noting(self: ResumableArray) -> None:
+        close(self)
+        closed.append(self)
+
+    monkeypatch.setattr(ResumableArray, "close", noting)
+    stop_at("renamed .submission.json 1", monkeypatch)
+    with pytest.raises(StoppedError):
+        write(RunDir(tmp_path), tiny_config, dataset)
+    assert len(closed) == 1
 
 
 def test_one_size_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

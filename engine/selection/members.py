@@ -1,0 +1,144 @@
+"""The runs of a blend: opened, checked, their stores read together.
+
+They have to have the same classes, frames, data and folds; all of that is checked from small files
+and hashes before any probability is read.
+
+Axes: N samples, C class, h w stored pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import Config
+from engine.data.folds import FoldsFile
+from engine.frames.decode import read_label
+from engine.frames.index import Dataset
+from engine.rundir import RunDir, fold_hashes, load_run, stage_identity, weights_identity
+from engine.runtime.recorded import Environment
+from engine.selection.pixels import OofPixels
+from engine.views.records import Manifest
+from engine.views.store import open_store
+
+
+class Member(NamedTuple):
+    """One finished run.
+
+    Attributes:
+        run: its folder.
+        config: its config.
+        prob_NChw: (N, C, h, w) float16 out-of-fold probabilities, memory-mapped.
+        manifest: what they are: their temperature, classes, frames and folds, and what of.
+        fingerprint: of the dataset that it was trained on.
+        leakage: share of frames with a neighbour among the training frames of their fold.
+    """
+
+    run: RunDir
+    config: Config
+    prob_NChw: NDArray[np.float16]
+    manifest: Manifest
+    fingerprint: str
+    leakage: float
+
+    def predicting(self, runtime: str | None) -> Config:
+        """The config, with another `runtime.inference` if one is named."""
+        named = {} if runtime is None else {"inference": runtime}
+        changed = self.config.runtime.model_copy(update=named)
+        return self.config.model_copy(update={"runtime": changed})
+
+
+def open_members(roots: Sequence[Path]) -> tuple[Member, ...]:
+    """Open run folders whose out-of-fold probabilities can be blended.
+
+    Args:
+        roots: two run folders of `engine.train` or more; one may come twice.
+
+    Raises:
+        ValueError: there are fewer than two, a run is not finished or its files do not belong
+            together, or two runs differ in classes, frames, data or folds; the message names the
+            first of these.
+        FileNotFoundError: a run has no finished store.
+    """
+    if len(roots) < 2:
+        raise ValueError(f"a blend needs two runs or more, got {len(roots)}")
+    members = tuple(_open_member(root) for root in roots)
+    for other in members[1:]:
+        _check_alike(members[0], other)
+    return members
+
+
+def check_dataset(members: Sequence[Member], dataset: Dataset) -> None:
+    """Refuse a dataset that is not what the runs were trained on.
+
+    Raises:
+        ValueError: a file of the dataset was changed, added or removed since.
+    """
+    if dataset.fingerprint != members[0].fingerprint:
+        raise ValueError(
+            f"the dataset is not the one that {members[0].run.root} was trained on: a file was "
+            "changed, added or removed since; restore it, or name its folder with --data"
+        )
+
+
+def open_pixels(members: Sequence[Member], dataset: Dataset) -> OofPixels:
+    """The members' stores with the labels of a dataset that `check_dataset` let pass."""
+    samples = dataset.train.samples
+    stores_M = tuple(member.prob_NChw for member in members)
+    fold_of_N = np.array(members[0].manifest.folds, np.int64)
+    return OofPixels(stores_M, lambda n: read_label(samples[n]), fold_of_N, np.arange(len(samples)))
+
+
+def _open_member(root: Path) -> Member:
+    run = RunDir(root)
+    config = load_run(run)
+    for path in (run.environment, run.folds, run.temperature, run.manifest):
+        if not path.exists():
+            raise ValueError(
+                f"{root} is not finished: it has no {path.name}; complete it with engine.train"
+            )
+    folds, manifest = FoldsFile.read(run.folds), Manifest.read(run.manifest)
+    fingerprint = Environment.read(run.environment).dataset_fingerprint
+    stems, fold_of = tuple(folds.fold_of), tuple(folds.fold_of.values())
+    again = f"delete {run.oof} and run engine.train again"
+    if stems != manifest.stems:
+        strays = _examples({*stems} ^ {*manifest.stems})
+        raise ValueError(f"{root}: the store and folds.json list other frames ({strays}); {again}")
+    if fold_of != manifest.folds:
+        raise ValueError(
+            f"{root}: the store was made with other folds than folds.json lists; {again}"
+        )
+    weights = weights_identity(config, run, fingerprint, fold_of)
+    store = open_store(run.oof, stage_identity(config, weights, *fold_hashes(config, run)))
+    return Member(run, config, store.prob_NChw, store.manifest, fingerprint, folds.leakage)
+
+
+def _check_alike(first: Member, other: Member) -> None:
+    names = f"{first.run.root} and {other.run.root}"
+    a, b = first.manifest, other.manifest
+    if a.classes != b.classes:
+        differing = _examples({*a.classes} ^ {*b.classes}) or "in another order"
+        raise ValueError(f"{names} have other classes ({differing}); blend runs of one class list")
+    if a.stems != b.stems:
+        raise ValueError(
+            f"{names} have other frames: {len(a.stems)} and {len(b.stems)}, not in both: "
+            f"{_examples({*a.stems} ^ {*b.stems})}; train them on one dataset"
+        )
+    if first.fingerprint != other.fingerprint:
+        raise ValueError(
+            f"{names} were trained on other data: same frames, but an image, depth map, label or "
+            "scenes.csv differs; train them on one dataset"
+        )
+    moved = {stem for stem, one, two in zip(a.stems, a.folds, b.folds, strict=True) if one != two}
+    if moved:
+        raise ValueError(
+            f"{names} have other folds: {len(moved)} of {len(a.stems)} frames are validated "
+            f"by another one ({_examples(moved)}), so one run trained on what the other is scored "
+            "on; train them with the same data.fold_* fields"
+        )
+
+
+def _examples(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:3])
