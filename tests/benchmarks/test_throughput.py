@@ -160,6 +160,25 @@ def test_the_gate_decides_the_exit_code(
     assert ("epoch against plain: ratio 1.50, was 2.00" in capsys.readouterr().err) == bool(code)
 
 
+def test_a_row_that_once_timed_other_work_is_not_compared_but_the_others_are(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
+    rows = [_STAGE | {"name": name, "ratio": 2.0, "quartiles": [2.0, 2.1]} for name in ROWS[-2:]]
+    monkeypatch.setattr(throughput, "_measured", lambda *_: iter([("rows", rows)]))
+    out, older = tmp_path / "figures.json", tmp_path / "older.json"
+    arguments = [*_flags(tiny_config), "--rows"]
+    assert main([*arguments, "blend", "chain", "--json", str(out)]) == 0
+    assert main([*arguments, "chain", "--gate", str(out)]) == 0
+    # Written before the row's work had a version.
+    content = json.loads(out.read_text(encoding="utf-8"))
+    assert content["settings"].pop("work of chain") == 2
+    older.write_text(json.dumps(content), encoding="utf-8")
+    assert main([*arguments, "blend", "--gate", str(older)]) == 0
+    with pytest.raises(ValueError, match="measured with work of chain None, now 2; measure anew"):
+        main([*arguments, "blend", "chain", "--gate", str(older)])
+
+
 @pytest.mark.parametrize("name", CURVES)
 def test_a_curve_measures_its_points_and_fits_both_sides(
     name: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
