@@ -8,7 +8,8 @@ python -m benchmarks.quality          the engine and the recipe, trained alike: 
     rows/                what `throughput` measures: both sides of each row, their floors
     measure.py sides.py  a row, or a curve of it: processes that take turns, and what they hold
     subset.py fit.py     frames for both sides; the power law of a curve
-    cases.py timing.py   what `kernel_speed` measures, in one process; the machine's floors
+    cases.py             what `kernel_speed` measures; crop_case.py: its longest case
+    timing.py            in one process, in turns; the machine's floors
     figures.py report.py turns and statistics; tables and the picture
     command.py scene.py  what commands share; inputs that look like rooms
 """

@@ -1,6 +1,7 @@
 """What the commands of the benchmarks have in common."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -58,12 +59,13 @@ def load_size(size: str, flags: Mapping[str, Any], device: str) -> Config:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, threads, versions of ours and of the rivals, commit."""
+    """Processor, threads, versions of ours and of the rivals that are installed, commit."""
     from engine.report.environment import describe_environment
 
     described = describe_environment(fingerprint="").model_dump(exclude={"dataset_fingerprint"})
     for name in ("opencv-python-headless", "albumentations", "torchmetrics", "scikit-learn"):
-        described["versions"][name] = importlib.metadata.version(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            described["versions"][name] = importlib.metadata.version(name)
     return described
 
 

@@ -25,10 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in figures.items():
         print(f"{name:20} {value}")
     if options.json:
-        from engine.report.environment import describe_environment
-
-        machine = describe_environment(fingerprint="").to_json()
-        command.write_json(options.json, {"machine": machine, "rows": [figures]})
+        content = {"machine": command.describe_machine(), "rows": [figures]}
+        command.write_json(options.json, content)
     return 0
 
 
@@ -63,7 +61,9 @@ def measure(config: Config) -> dict[str, Any]:
     figures["step_mib"] = round(peak_memory_mib())
     if int(fold.learner.sums.first_bad_step) >= 0:
         raise RuntimeError("the loss or its gradient is not finite")
-    del batch, fold.step  # the views are to have their memory
+    # The views are to have their memory: predicting holds no moments.
+    del batch, fold.step
+    fold.learner.optimizer.state.clear()
     start_s = time.monotonic()
     prob_BTCHW = ours.all_views(run, fold)
     if not bool(torch.isfinite(prob_BTCHW).all()):

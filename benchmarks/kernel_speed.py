@@ -9,6 +9,9 @@ from engine.command import run_main
 
 OPERATIONS = ("boundary_ce", "tta_accumulate", "confusion", "crop_resize")
 
+_LIBRARIES = {"confusion": ("sklearn", "torchmetrics"), "crop_resize": ("albumentations",)}
+"""Of the extra, by operation; besides the OpenCV of all."""
+
 
 def main() -> int:
     """Parse the command line, measure and report; returns the exit code."""
@@ -21,18 +24,22 @@ def main() -> int:
     for name in options.operations:
         if name not in OPERATIONS:
             parser.error(f"unknown operation {name!r}; there are {', '.join(OPERATIONS)}")
-    command.check_ready("albumentations", "cv2", "sklearn", "torchmetrics", gpu=options.gpu)
+    chosen = options.operations or OPERATIONS
+    libraries = [name for operation in chosen for name in _LIBRARIES.get(operation, ())]
+    command.check_ready("cv2", *libraries, gpu=options.gpu)
     import torch
 
     from benchmarks.cases import CASES
     from benchmarks.figures import Figures, Rates, rows_of, say
     from benchmarks.report import print_rows
-    from benchmarks.timing import extra_memory, machine_rates, time_case
+    from benchmarks.timing import extra_memory, machine_rates, status_mib, time_case
 
     device = torch.device("cuda" if options.gpu else "cpu")
+    if not options.gpu:
+        status_mib("VmHWM")  # Before all timing: without it nothing of this could be finished.
     rates: dict[int, Rates] = {}
     timed = []
-    for operation in options.operations or OPERATIONS:
+    for operation in chosen:
         case = CASES[operation](device)
         if case.threads not in rates:
             say(f"measuring the machine on {case.threads} threads")

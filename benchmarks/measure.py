@@ -17,6 +17,7 @@ from typing import NamedTuple
 from benchmarks.figures import OURS, Facts, Figures, Work, check_alike, rows_of, say, take_turns
 from benchmarks.fit import fit_power_law
 from benchmarks.plain.recipe import Recipe
+from benchmarks.plain.selection import grid_weights, slsqp_weights
 from benchmarks.rows import light, ours, plain, work
 from benchmarks.sides import Prepared, Side
 from benchmarks.subset import Job, Subset, open_subset, with_section
@@ -110,14 +111,9 @@ class Row:
         return config
 
 
-def rows(device: str, workers: int = 2) -> dict[str, Row]:
-    """All rows by name, with the rivals that make sense on that device.
-
-    Args:
-        device: where both sides' networks run.
-        workers: processes of the recipe's DataLoaders.
-    """
-    published = Recipe(device, workers=workers)
+def rows(device: str) -> dict[str, Row]:
+    """All rows by name, with the rivals that make sense on the device of both sides' networks."""
+    published = Recipe(device)
     # What a user may already do to the recipe to make it faster.
     passes = {"plain, shared passes": published._replace(shared_passes=True)}
     faster = {"plain, channels-last": published._replace(channels_last=True)}
@@ -130,7 +126,10 @@ def rows(device: str, workers: int = 2) -> dict[str, Row]:
         return {name: partial(side, recipe=recipe) for name, recipe in recipes.items()}
 
     decoders: Rivals = {"plain": light.decoding_by_opencv, "Pillow": light.decoding_by_pillow}
-    searches: Rivals = {"plain": light.blending_by_grid, "plain SLSQP": light.blending_by_slsqp}
+    searches: Rivals = {
+        "plain": partial(light.blending_by, search=grid_weights),
+        "plain SLSQP": partial(light.blending_by, search=slsqp_weights),
+    }
     found = [
         Row("data cached", ours.data_cached, by(plain.data_cached), work.data_cached, 200, 7),
         Row("data cold", ours.data_cold, by(plain.data_cold), work.data_cold, 200, 5),

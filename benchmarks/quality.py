@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("quality", __doc__)
     add, all_frames = parser.add_argument, "training frames (default: all)"
     add("--seeds", type=command.at_least(1), default=3, metavar="N", help="how many (default: 3)")
-    add("--frames", type=int, default=sys.maxsize, metavar="N", help=all_frames)
+    add("--frames", type=command.at_least(2), default=sys.maxsize, metavar="N", help=all_frames)
     options, flags = parse_command_line(parser, arguments)
     command.check_ready("cv2", "albumentations", "segmentation_models_pytorch")
     config = command.load_size("lite", flags, "cpu")

@@ -103,11 +103,10 @@ def draw_curves(curves: Sequence[dict[str, Any]], path: Path) -> None:
 
 def _mib(figures: dict[str, Any]) -> list[str]:
     """Memory of ours and of the rival, mapped files apart where they were measured."""
-    kinds = [kind for kind in ("extra", "mapped") if f"peak_{kind}_mib" in figures]
-    return [
-        " + ".join(f"{figures[f'{side}peak_{kind}_mib']:.0f}" for kind in kinds)
-        for side in ("", "rival_")
-    ]
+    keys = [key for key in ("peak_extra_mib", "peak_mapped_mib") if key in figures]
+    # Three digits: below a hundred the JSON's one decimal says something.
+    shown = {key: f"{mib:.{int(mib < 100)}f}" for key, mib in figures.items() if "_mib" in key}
+    return [" + ".join(shown[side + key] for key in keys) for side in ("", "rival_")]
 
 
 def _seconds(seconds: float) -> str:

@@ -14,7 +14,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 """Of man 2 prctl: a process that would wait for the next call for ever is ended with its parent."""
 
 _LEAVE_S = 10.0
-"""How long a side may take to end its workers before it is stopped."""
+"""How long a side that has done its calls may take to end its workers before it is stopped."""
 
 _EVERY_S = 0.02
 """Between two looks at memory; each costs a millisecond a process, and more where gigabytes are
@@ -92,18 +91,18 @@ class Side(contextlib.AbstractContextManager["Side"]):
         try:
             pid: int = self._answer()
             before = tree_memory(pid)
-            with ThreadPoolExecutor(1) as pool:
-                asked = pool.submit(self._ask, prepare)
-                peak = peak_memory(pid, asked)
-                self.first = asked.result()
-        except BaseException:
-            self.close()
+            self._pipe.send(prepare)
+            peak = peak_memory(pid, self._pipe.poll)
+            self.first = self._called()
+        except BaseException:  # Ctrl-C too: nothing of a side outlives what it was started for.
+            self.close(0.0)
             raise
         own, mapped = np.maximum(0, np.subtract(peak, before)).tolist()
         self.mib = {"peak_extra_mib": own, "peak_mapped_mib": mapped, **self.mib}
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After a fault or Ctrl-C it may be in the midst of a call, and would not hear of the end.
+        self.close(_LEAVE_S if kind is None else 0.0)
 
     def call(self) -> Called:
         """Run once.
@@ -111,19 +110,20 @@ class Side(contextlib.AbstractContextManager["Side"]):
         Raises:
             RuntimeError: the side failed.
         """
-        return self._ask(True)
+        self._pipe.send(True)
+        return self._called()
 
-    def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(OSError):  # It may have ended already.
-            self._pipe.send(False)
-        self._process.join(_LEAVE_S)
-        if self._process.is_alive():
-            self._process.terminate()
+    def close(self, wait_s: float = _LEAVE_S) -> None:
+        """End the process: ask it to, then kill it if it is there after `wait_s` or on Ctrl-C."""
+        try:
+            with contextlib.suppress(OSError):  # It may have ended already.
+                self._pipe.send(False)
+            self._process.join(wait_s)
+        finally:
+            self._process.kill()
             self._process.join()
 
-    def _ask(self, order: Prepare | bool) -> Called:
-        self._pipe.send(order)
+    def _called(self) -> Called:
         called: Called = self._answer()
         if called.gpu_mib:
             self.mib["peak_gpu_mib"] = called.gpu_mib
@@ -173,11 +173,16 @@ def tree_memory(pid: int) -> TreeMemory:
     return TreeMemory(own_kib / _MIB, mapped_kib / _MIB)
 
 
-def peak_memory(pid: int, work: Future[Any]) -> TreeMemory:
-    """The most that a process tree holds until a work is over; it is looked at once at least."""
+def peak_memory(pid: int, is_over: Callable[[float], bool]) -> TreeMemory:
+    """The most that a process tree holds until its work is over; it is looked at once at least.
+
+    Args:
+        pid: of the tree's root.
+        is_over: waits for the end of the work, at most so many seconds: did it come?
+    """
     peak, over, took_s = TreeMemory(0.0, 0.0), False, 0.0
     while not over:
-        over = bool(wait([work], max(_EVERY_S, _LEFT_ALONE * took_s)).done)
+        over = is_over(max(_EVERY_S, _LEFT_ALONE * took_s))
         start_s = time.perf_counter()
         now = tree_memory(pid)
         took_s = time.perf_counter() - start_s
@@ -187,9 +192,9 @@ def peak_memory(pid: int, work: Future[Any]) -> TreeMemory:
 
 def _serve(pipe: Connection, threads: int, arguments: tuple[Any, ...]) -> None:
     """In a side's process: be bare, be prepared, then run as often as the other end asks."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     import torch
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # Progress bars of two sides would mix on a terminal.
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - kept open
     # This process was spawned, and would spawn its workers too; a user's does what is usual.

@@ -5,6 +5,7 @@ And what the machine can do at best: the floors that a measured time is held aga
 
 import ctypes
 import gc
+import re
 import statistics
 import time
 import timeit
@@ -128,6 +129,21 @@ def machine_rates(threads: int, device: str = "cpu", *, tensor_cores: bool = Tru
     return {"copy_bytes_s": copied / copied_s, "gemm_flop_s": multiplied / multiplied_s}
 
 
+def status_mib(key: str) -> float:
+    """A figure of this process's memory, MiB, by its name in man 5 proc.
+
+    Raises:
+        RuntimeError: this system does not tell it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    if (found := re.search(rf"^{key}:\s*(\d+) kB$", status, re.MULTILINE)) is None:
+        raise RuntimeError(
+            f"/proc/self/status has no line {key} here, by which memory is measured on a CPU; "
+            "measure on a system whose kernel writes it"
+        )
+    return int(found[1]) / 1024
+
+
 @contextmanager
 def threads_of(count: int) -> Iterator[None]:
     """PyTorch and OpenCV on so many threads within the block."""
@@ -190,17 +206,11 @@ def _peak_mib(call: Callable[[], Any], libc: ctypes.CDLL) -> float:
     libc.malloc_trim(0)
     # Writing 5 sets the kernel's mark of the peak back: man 5 proc.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before_mib = _status_mib("VmRSS")
+    before_mib = status_mib("VmRSS")
     result = call()
-    peak_mib = _status_mib("VmHWM")
+    peak_mib = status_mib("VmHWM")
     del result
     return max(0.0, peak_mib - before_mib)
-
-
-def _status_mib(key: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    kib = dict(line.split(":", maxsplit=1) for line in lines)[key].split()[0]
-    return int(kib) / 1024
 
 
 def _median_s(call: Callable[[], object], device: str) -> float:

@@ -8,8 +8,10 @@
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
     cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
-    gpu.py            what their GPU forms share
+    gpu.py            what their GPU forms share: which tensors they take, sides of tiles
     threads.py        how their CPU forms share threads with one another and with PyTorch
 
-In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests.
+In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests,
+`op.py` checks and chooses by device, `cpu*.py` is Numba; `triton.py` and `launch.py`, where there
+is a form for GPUs (not of blend_sweep and png), are Triton.
 """

@@ -112,9 +112,11 @@ def find_winners(winner_W: Array, largest_W: Array, value_CW: Array) -> None:
 
 
 def exp(x: Any, lowest: Any) -> Any:
-    """The exponential of a number that is not positive, not below `lowest`; NaN stays NaN.
+    """The exponential of a number that is not positive; NaN stays NaN.
 
-    Compiled, it is `_exp_of`, which LLVM can make vectors of.
+    Compiled, it is `_exp_of`: in float32 a polynomial, of which LLVM can make vectors and where a
+    number below `lowest` counts as `lowest` (-87.33654 or more: 2^k stays a normal number), in any
+    other type `math.exp`, which cuts nothing off.
     """
     return np.exp(np.maximum(x, lowest))
 

@@ -9,5 +9,5 @@ def uses_triton(tensor: Tensor) -> bool:
 
 
 def power_of_two(least: int) -> int:
-    """The smallest power of two that is not below `least`, at least 1: a side of a Triton tile."""
+    """The smallest power of two that is not below `least`, 1 or more: a side of a Triton tile."""
     return 1 << (least - 1).bit_length()

@@ -68,6 +68,23 @@ def first_epoch(
     return Prepared(run, reset)
 
 
+def validating(job: Job, count: Callable[..., Any], score: Callable[..., float]) -> Prepared:
+    """Validation of a trained network by one view.
+
+    Args:
+        job: whose frames.
+        count: makes (C, C) int64 counts of samples.
+        score: makes mIoU of counts.
+    """
+
+    def validate() -> Facts:
+        count_CC = count(job.validation)
+        mious = (score(count_CC),)
+        return Facts(len(job.validation), mious=mious, pixels=int(count_CC.sum()))
+
+    return Prepared(validate)
+
+
 def blending(job: Job) -> Prepared:
     """The exact line search, from the other runs in equal parts to the last alone.
 
@@ -89,18 +106,13 @@ def blending(job: Job) -> Prepared:
     return Prepared(search)
 
 
-def blending_by_grid(job: Job) -> Prepared:
-    """The recipe's grid: 101 weights of the same line."""
-    from benchmarks.plain.selection import grid_weights
+def blending_by(job: Job, search: Callable[..., tuple[Any, float]]) -> Prepared:
+    """A search of the recipe's: 101 weights of the same line, or the published one by SLSQP.
 
-    return _blending(job, grid_weights)
-
-
-def blending_by_slsqp(job: Job) -> Prepared:
-    """The published search: quick, because it does not leave equal weights."""
-    from benchmarks.plain.selection import slsqp_weights
-
-    return _blending(job, slsqp_weights)
+    That is quick, because it does not leave equal weights.
+    """
+    stores_M, labels_N = job.stores(), job.labels()
+    return Prepared(lambda: Facts(len(labels_N), mious=(search(stores_M, labels_N)[1],)))
 
 
 def _decoding(job: Job, *readers: Callable[[Sample], Any]) -> Prepared:
@@ -130,8 +142,3 @@ def _forget_pages(job: Job) -> None:
         for file in sample.present.values():
             with file.open("rb") as stream:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _blending(job: Job, search: Callable[..., tuple[Any, float]]) -> Prepared:
-    stores_M, labels_N = job.stores(), job.labels()
-    return Prepared(lambda: Facts(len(labels_N), mious=(search(stores_M, labels_N)[1],)))

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.figures import Facts
-from benchmarks.rows.light import first_epoch
+from benchmarks.rows.light import first_epoch, validating
 from benchmarks.scene import smooth_probabilities
 from benchmarks.sides import Prepared
 from benchmarks.subset import STEPS_PER_EPOCH, Job, Subset, evenly, reseeded, with_section
@@ -98,13 +98,7 @@ def epoch(job: Job) -> Prepared:
 def validation(job: Job) -> Prepared:
     """Validation of a trained network by one view."""
     predictor = load(experiment(job, job.network(0))).single_view()
-
-    def validate() -> Facts:
-        count_CC = predictor.confusion(job.validation)
-        mious = (mean_iou(count_CC),)
-        return Facts(len(job.validation), mious=mious, pixels=int(count_CC.sum()))
-
-    return Prepared(validate)
+    return validating(job, predictor.confusion, mean_iou)
 
 
 def oof(job: Job) -> Prepared:
@@ -167,11 +161,10 @@ def stores(job: Job) -> None:
     its own smooth disturbance.
     """
     job.shared.mkdir(parents=True, exist_ok=True)
-    if job.runs:
-        predicted = [_stored(job, run) for run in job.runs]
-    else:
+    if not job.runs:
         networks(job)
-        predicted = [_predicted(job, number) for number in range(NETWORKS)]
+    predicted = [_stored(job, run) for run in job.runs]
+    predicted = predicted or [_predicted(job, number) for number in range(NETWORKS)]
     for number in range(job.models):
         store = predicted[number] if number < NETWORKS else _disturbed(predicted, number)
         np.save(job.store(number), store)

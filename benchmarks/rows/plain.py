@@ -11,7 +11,7 @@ from benchmarks.plain.model import build_model
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.run import Predictor, Stepper, blend, out_of_fold, run, train_fold
 from benchmarks.plain.selection import mean_iou
-from benchmarks.rows.light import first_epoch
+from benchmarks.rows.light import first_epoch, validating
 from benchmarks.sides import Prepared
 from benchmarks.subset import STEPS_PER_EPOCH, Job, reseeded
 
@@ -61,14 +61,7 @@ def epoch(job: Job, recipe: Recipe) -> Prepared:
 
 def validation(job: Job, recipe: Recipe) -> Prepared:
     """Validation of a trained network by one view."""
-    predictor = _trained(job, recipe)
-
-    def validate() -> Facts:
-        count_CC = predictor.validate(job.validation)
-        mious = (mean_iou(count_CC),)
-        return Facts(len(job.validation), mious=mious, pixels=int(count_CC.sum()))
-
-    return Prepared(validate)
+    return validating(job, _trained(job, recipe).validate, mean_iou)
 
 
 def oof(job: Job, recipe: Recipe) -> Prepared:

@@ -51,11 +51,13 @@ class Crops(NamedTuple):
     """What a network takes and what it is held to."""
 
     image_BChw: Tensor
-    """(B, 3 or 4, h, w) channels-last: normalised RGB (and inverse depth); 0 outside."""
+    """(B, 3 or 4, h, w) of the dtype asked for, channels-last in memory: a view of contiguous
+    (B, h, w, C), which is what `cpu` and `launch` are given to write. Normalised RGB (and inverse
+    depth); 0 outside."""
     depth_Bhw: Tensor
-    """(B, h, w) float32 metres, 0 = missing and outside."""
+    """(B, h, w) float32 metres, contiguous; 0 = missing, outside, or frames without depth."""
     label_Bhw: Tensor
-    """(B, h, w) uint8, 255 = ignore and outside."""
+    """(B, h, w) uint8, contiguous; 255 = ignored, outside, or frames without labels."""
 
 
 def crop_resize(

@@ -38,6 +38,7 @@ def test_both_sides_are_trained_and_scored_for_each_seed(
     assert "ours - plain: " in capsys.readouterr().out
 
 
-def test_no_seeds_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--seeds: must be at least 1, got 0"):
-        main(["--seeds", "0"])
+@pytest.mark.parametrize(("flag", "least"), [("--seeds", 1), ("--frames", 2)])
+def test_too_few_are_refused(flag: str, least: int) -> None:
+    with pytest.raises(ConfigError, match=f"{flag}: must be at least {least}, got {least - 1}"):
+        main([flag, str(least - 1)])

@@ -54,8 +54,8 @@ def test_every_row_rival_and_phase_is_in_the_table(capsys: pytest.CaptureFixture
     assert {"250.0 ms", "1.50 s", "6.00", "5.50 .. 6.50", "40%", "0.5000", "0.5100"} <= {
         cell.strip() for cell in lines["validation"].split("│")
     }
-    assert "123 + 78" in lines["validation"]
-    assert "457 + 9" in lines["validation"]
+    assert "123 + 78.0" in lines["validation"]
+    assert "457 + 9.0" in lines["validation"]
     assert "plain, AMP" in lines["train step"]
     assert "40% of it" in lines["forward"]
     assert "2.00" in lines["forward"]

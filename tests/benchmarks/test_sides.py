@@ -1,15 +1,20 @@
 """A side runs in a process of its own, reports its faults, and its memory is counted as a tree."""
 
 import math
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
 from functools import partial
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 
+from benchmarks import sides
 from benchmarks.figures import Facts, take_turns
 from benchmarks.sides import Prepared, Side, peak_memory, tree_memory
 
@@ -24,6 +29,16 @@ held = bytes(range(256)) * (4 << 16)
 inner = "held = bytes(range(256)) * (4 << 16); print('ready', flush=True); input()"
 with subprocess.Popen([sys.executable, "-c", inner], stdin=subprocess.PIPE) as child:
     input()
+"""
+
+
+# Nobody waits for the end of it: only a child that is stopped ends in time.
+_LONG_S = 60
+_BUSY_FROM_THE_SECOND_CALL = f"""
+calls.append(0)
+if len(calls) > 1:
+    import time
+    time.sleep({_LONG_S})
 """
 
 
@@ -50,16 +65,48 @@ def test_a_side_that_dies_is_told_with_its_exit_code() -> None:
         Side("plain", 1, os._exit, 3)
 
 
+def test_ctrl_c_stops_a_side_in_the_midst_of_its_preparation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sides, "peak_memory", interrupted)
+    start_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Side("plain", 1, time.sleep, _LONG_S)  # type: ignore[arg-type]
+    # Importing torch takes some of it.
+    assert time.monotonic() - start_s < _LONG_S / 2
+    assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_stops_both_sides_in_the_midst_of_a_call() -> None:
+    busy: Any = partial(exec, _BUSY_FROM_THE_SECOND_CALL, {"calls": []})
+    started_s = []
+
+    def interrupted() -> None:
+        with (
+            Side("ours", 1, Prepared, partial(Facts, 3)),
+            Side("plain", 1, Prepared, busy) as plain,
+        ):
+            started_s.append(time.monotonic())
+            Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            plain.call()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - started_s[0] < sides._LEAVE_S / 2
+    assert multiprocessing.active_children() == []
+
+
 def test_memory_counts_a_process_and_what_it_started() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _TWO_HOLDERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        with ThreadPoolExecutor(1) as pool:
-            looked = pool.submit(tree_memory, process.pid)
-            peak = peak_memory(process.pid, looked)
-        now = looked.result()
+        now = tree_memory(process.pid)
+        peak = peak_memory(process.pid, lambda _: True)
         process.terminate()
     for held in (now.own, peak.own):
         assert 128 < held < 180

@@ -7,8 +7,11 @@ them `kernels.gpu.uses_triton(tensor)` decides, and a test that asks for `triton
 """
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,6 +19,7 @@ import torch
 
 from kernels import gpu
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 BACKENDS = ("reference", "cpu", "triton")
 
 
@@ -57,6 +61,28 @@ def operation(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleTyp
         return importlib.import_module(f"kernels.{folder}")
 
     return module
+
+
+@pytest.fixture
+def run_alone() -> Callable[..., str]:
+    """`run_alone(program, *arguments, NAME="value")`: what it prints in a process of its own.
+
+    The names are variables of its environment, such as Numba and Triton read once, on import.
+    """
+
+    def run(program: str, *arguments: str, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    return run
 
 
 def assert_interpreting() -> None:

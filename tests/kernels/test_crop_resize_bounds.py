@@ -3,14 +3,9 @@
 What lies there would have no weight, so no value shows such a tap.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 AT_THE_END_OF_MEMORY = """
 import ctypes, mmap, sys
@@ -48,13 +43,5 @@ print("all read")
 
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
-def test_nothing_is_read_beyond_the_last_frame(backend: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_END_OF_MEMORY, backend],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "all read\n", f"exit code {done.returncode}: {done.stderr}"
+def test_nothing_is_read_beyond_the_last_frame(backend: str, run_alone: Callable[..., str]) -> None:
+    assert run_alone(AT_THE_END_OF_MEMORY, backend, TRITON_INTERPRET="1") == "all read\n"

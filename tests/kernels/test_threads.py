@@ -1,8 +1,7 @@
 """Parallel kernels in two Python threads at once, beside PyTorch's own threads."""
 
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -10,8 +9,6 @@ import pytest
 import torch
 
 from kernels.threads import cpu_threads, forget_stale_code
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 # One kernel keeps the layer busy while the other is called: without turns, `workqueue` aborts.
 TWO_THREADS = """
@@ -67,18 +64,12 @@ print(numba.threading_layer())
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
-def test_two_python_threads_may_call_kernels_at_once_beside_torch(layer: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_THREADS],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_two_python_threads_may_call_kernels_at_once_beside_torch(
+    layer: str, run_alone: Callable[..., str]
+) -> None:
+    used = run_alone(TWO_THREADS, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
     if layer == "workqueue":
-        assert done.stdout.strip() == layer
+        assert used.strip() == layer
 
 
 ONE_THREAD = """
@@ -92,16 +83,10 @@ assert torch.get_num_threads() == 1
 """
 
 
-def test_the_first_kernel_leaves_the_number_of_threads_of_torch_alone() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_THREAD],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_first_kernel_leaves_the_number_of_threads_of_torch_alone(
+    run_alone: Callable[..., str],
+) -> None:
+    run_alone(ONE_THREAD, NUMBA_NUM_THREADS="2")
 
 
 @pytest.mark.parametrize("count", [1, 10_000, 0])
