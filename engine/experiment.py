@@ -183,8 +183,11 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
             check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
+    threads = torch.get_num_threads()
     for fold in untrained:
         FoldTraining(*run.begin(fold)).run()
+        # A resumed fold may have set those that it began with.
+        torch.set_num_threads(threads)
 
 
 def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> dict[int, FoldState]:
