@@ -147,3 +147,18 @@ def test_a_seal_that_cannot_be_written_is_one_line(
     refused = f"[Errno 30] Read-only file system: '{run.seal}'"
     assert caplog.messages[-1] == f"{run.root} gets no seal ({refused})"
     assert "OOF mIoU" in capsys.readouterr().out, "the run is shown all the same"
+
+
+@pytest.mark.parametrize("name", ["config", "environment", "folds", "temperature"])
+def test_a_small_file_that_was_deleted_is_made_again(
+    name: str,
+    finished_run: FinishedRun,
+    tiny_toml: Path,
+    tmp_path: Path,
+    read_run: Callable[[Path], dict[str, Any]],
+) -> None:
+    shutil.copytree(finished_run.dir.root, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    getattr(run, name).unlink()
+    assert train.main(["--config", str(tiny_toml), "--out", str(run.root)]) == 0
+    assert read_run(run.root) == read_run(finished_run.dir.root)
