@@ -55,7 +55,7 @@ def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
     number = content.pop("format", 1)
-    if number not in range(1, FORMAT + 1):
+    if type(number) is not int or number not in range(1, FORMAT + 1):
         raise unknown_format(file, number)
     return number, content
 

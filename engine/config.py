@@ -101,10 +101,9 @@ class InferenceConfig(InferenceFields):
                 raise ValueError(f"inference.{key} must be positive, got {values}")
             if len(set(values)) != len(values):
                 raise ValueError(f"inference.{key} repeat: {values}")
-        if self.base_hw is not None and min(self.base_hw) * min(self.scales) < 32:
-            raise ValueError(
-                f"inference.base_hw {self.base_hw} at scale {min(self.scales)} is under 32 pixels"
-            )
+        hw, scale = self.base_hw, min(self.scales)
+        if hw is not None and min(hw) * scale < 32:
+            raise ValueError(f"inference.base_hw {hw} at scale {scale} is under 32 pixels")
         return self
 
 

@@ -6,7 +6,7 @@ call goes on where an earlier one ended.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -183,15 +183,21 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
             check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
+    threads = torch.get_num_threads()
     for fold in untrained:
         FoldTraining(*run.begin(fold)).run()
+        # A resumed fold may have set those that it began with.
+        torch.set_num_threads(threads)
 
 
 def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> dict[int, FoldState]:
     """Predict every trained fold's validation frames; finish the store once all are trained."""
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists():
-        return store.open_store(run.dir.oof, key).manifest.predicted
+        predicted = store.open_store(run.dir.oof, key).manifest.predicted
+        if not run.dir.temperature.exists():
+            _choose_temperature(run, predicted)
+        return predicted
     begun = stage_identity(config, run.weights_hash)
     layout = store.oof_layout(config, samples, run.folds, begun)
     writer = store.ProbStoreWriter(run.dir.oof, layout)
@@ -200,12 +206,17 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
         load = partial(open_predictor, config, run.dir, [fold], run.policy)
         predicted[fold] = store.predict_fold(load, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
-        count_FTCC = np.array([state.confusion for state in predicted.values()])
-        fixed = config.selection.temperature
-        choice = choose_temperature(config.inference.temperatures, count_FTCC, fixed)
-        choice.write(run.dir.temperature)
-        writer.finish(choice.best, key)
+        writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted
+
+
+def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> TemperatureChoice:
+    """Write and return the choice, which follows from the counts alone."""
+    count_FTCC = np.array([state.confusion for state in predicted.values()])
+    fixed = run.config.selection.temperature
+    choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
+    choice.write(run.dir.temperature)
+    return choice
 
 
 def _predict_test(run: Experiment, key: str) -> float | None:

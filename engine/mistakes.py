@@ -68,9 +68,12 @@ def _describe_all(error: ValidationError, sources: Sequence[Source]) -> str:
     origin: dict[str, str] = {}
     for source, sections in sources:
         for section, values in sections.items():
-            origin[section] = source
-            if isinstance(values, dict):
-                origin |= dict.fromkeys((f"{section}.{key}" for key in values), source)
+            keys = values if isinstance(values, dict) else {}
+            origin |= dict.fromkeys((section, *(f"{section}.{key}" for key in keys)), source)
+    # What is no table stays, whatever later sources set below it.
+    for source, sections in sources:
+        wrong = (name for name, values in sections.items() if not isinstance(values, dict))
+        origin |= dict.fromkeys(wrong, source)
     return "\n".join(_describe(fault, origin) for fault in error.errors())
 
 

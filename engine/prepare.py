@@ -27,17 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "and ROOT/scenes.csv. Faults are all named at once (exit code 2); a sound dataset is "
         "summarised.",
     )
-    check.add_argument("root", type=Path, metavar="ROOT", help="dataset folder")
-    check.add_argument(
-        "--config",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="experiment whose classes and folds apply (default: the 13 of NYUv2, 5 folds)",
-    )
-    check.add_argument("--depth", action="store_true", help="a frame without depth is a fault")
+    add = check.add_argument
+    add("root", type=Path, metavar="ROOT", help="dataset folder")
+    used = "experiment whose classes and folds apply (default: the 13 of NYUv2, 5 folds)"
+    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=used)
+    add("--depth", action="store_true", help="a frame without depth is a fault")
     rooms = commands.add_parser("rooms", help="render the procedural rooms into DIR")
     rooms.add_argument("root", type=Path, metavar="DIR", help="folder to create")
     rooms.add_argument("--scenes", type=int, default=48, help="rooms (default: 48)")

@@ -13,16 +13,11 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     Raises:
         ConfigError: naming every field that changed, but for those that are no part of it.
     """
-    changed = [
-        line
-        for line in differences(load_run(run), config)
-        if not line.startswith(("data.root:", "runtime."))
-    ]
+    apart, lines = ("data.root:", "runtime."), differences(load_run(run), config)
+    changed = [line for line in lines if not line.startswith(apart)]
     if changed:
-        raise ConfigError(
-            f"{run.root} holds another experiment; choose another --out, or undo:\n  "
-            + "\n  ".join(changed)
-        )
+        told = f"{run.root} holds another experiment; choose another --out, or undo:"
+        raise ConfigError("\n  ".join([told, *changed]))
 
 
 def differences(old: Config, new: Config) -> list[str]:

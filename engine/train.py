@@ -8,7 +8,7 @@ from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
-from engine.report.seal import is_sealed, seal
+from engine.report.seal import dataset_files, is_sealed, seal
 from engine.rundir import RunDir
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
@@ -64,9 +64,10 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
         # Not to answer for a finished run: it loads PyTorch.
         from engine.experiment import complete
 
+        dataset = dataset_files(config)
         if not complete(config, run_dir, chosen, resume=resume):
             return
-        seal(config, run_dir)
+        seal(config, run_dir, dataset)
     show(run_dir)
 
 

@@ -114,6 +114,13 @@ def test_all_mistakes_are_told_at_once_each_with_its_own_origin(tmp_path: Path) 
     assert sum(line.startswith("command line: data.folds = 'many'") for line in shown) == 1
 
 
+def test_a_value_in_place_of_a_section_is_blamed_on_what_set_it(tmp_path: Path) -> None:
+    shown = mistake("training = 3\n", tmp_path, training={"lr": "0.1"}, data={"folds": "many"})
+    assert f"{tmp_path / 'mine.toml'}: training = 3: Input should be a valid" in shown
+    assert "command line: data.folds = 'many'" in shown
+    assert len(shown.splitlines()) == 2
+
+
 def test_the_file_that_set_a_value_last_is_blamed(tmp_path: Path) -> None:
     good = write(tmp_path / "good.toml", "[training]\nepochs = 3\n")
     bad = write(tmp_path / "bad.toml", "[training]\nepochs = -3\n")

@@ -1,5 +1,6 @@
 """A finished run answers a second call at once, by its seal, and notices what has changed since."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from engine import train
 from engine.cli import load_config
 from engine.config import Config
+from engine.report.finish import is_finished
 from engine.report.seal import is_sealed
 from engine.rundir import RunDir
 
@@ -102,3 +104,61 @@ def test_the_same_dataset_elsewhere_is_the_same_experiment(
     after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
     changed = {path for path in after if after[path] != before.get(path)}
     assert changed <= {run.root, run.seal}
+
+
+def files_of(config: Config, run: RunDir) -> list[str]:
+    return ["--config", str(run.config), "--data.root", config.data.root, "--out", str(run.root)]
+
+
+def test_a_run_whose_dataset_changed_meanwhile_gets_no_seal(
+    sealed: tuple[Config, RunDir, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config, run, data = sealed
+    run.seal.unlink()
+
+    def finish_and_touch(*arguments: Any) -> bool:
+        (data / "train" / "label" / "003.png").touch()
+        return is_finished(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.experiment.is_finished", finish_and_touch)
+        assert train.main(files_of(config, run)) == 0
+    assert f"{run.root} gets no seal ({data} changed while it ran; run the same" in caplog.text
+    assert not run.seal.exists()
+    assert train.main(files_of(config, run)) == 0
+    assert is_sealed(config, run)
+
+
+def test_a_seal_that_cannot_be_written_is_one_line(
+    sealed: tuple[Config, RunDir, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(path: Path, _: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    config, run, _ = sealed
+    run.seal.unlink()
+    monkeypatch.setattr("engine.report.seal.write_text", refuse)
+    assert train.main(files_of(config, run)) == 0
+    refused = f"[Errno 30] Read-only file system: '{run.seal}'"
+    assert caplog.messages[-1] == f"{run.root} gets no seal ({refused})"
+    assert "OOF mIoU" in capsys.readouterr().out, "the run is shown all the same"
+
+
+@pytest.mark.parametrize("name", ["config", "environment", "folds", "temperature"])
+def test_a_small_file_that_was_deleted_is_made_again(
+    name: str,
+    finished_run: FinishedRun,
+    tiny_toml: Path,
+    tmp_path: Path,
+    read_run: Callable[[Path], dict[str, Any]],
+) -> None:
+    shutil.copytree(finished_run.dir.root, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    getattr(run, name).unlink()
+    assert train.main(["--config", str(tiny_toml), "--out", str(run.root)]) == 0
+    assert read_run(run.root) == read_run(finished_run.dir.root)

@@ -70,11 +70,16 @@ def test_every_fault_is_printed_and_the_exit_code_is_2(tmp_path: Path) -> None:
     assert "train/label/000001.png: found no such file; expected" in done.stderr
 
 
-def test_missing_depth_is_a_fault_only_where_it_is_needed(rooms: Path, tmp_path: Path) -> None:
+def test_missing_depth_is_a_fault_only_where_it_is_needed(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for kind in ("image", "label"):
         (tmp_path / "train").mkdir(exist_ok=True)
         (tmp_path / "train" / kind).symlink_to(rooms / "train" / kind)
     assert prepare.main(["check", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.replace("│", " ").split()
+    assert "nan" not in shown
+    assert shown[shown.index("train") :][3:7] == ["32", "x", "48", "-"]
     with pytest.raises(DatasetError, match="train/depth: found no such folder"):
         prepare.main(["check", str(tmp_path), "--depth"])
 

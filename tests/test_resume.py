@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from engine import train
 from engine.cli import load_config, to_toml
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.resume import check_same_experiment, differences
 from engine.rundir import RunDir, load_run
+from engine.runtime.recorded import RecordedRuntime
 
 
 def test_runtime_makes_no_other_experiment(tiny_config: Config, tmp_path: Path) -> None:
@@ -27,3 +30,31 @@ def test_differences_are_named_field_by_field() -> None:
         "training.epochs: 50 -> 3",
         "inference.flip: True -> False",
     ]
+
+
+def test_a_resumed_fold_has_its_threads_and_the_next_one_this_calls(
+    tiny_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def stop(*_: object) -> None:
+        threads.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    arguments = ["--config", str(tiny_toml), "--out", str(tmp_path), "--runtime.threads", "0"]
+    torch.set_num_threads(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.training.loop.FoldTraining.validate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.main([*arguments, "--folds", "0"])
+    torch.set_num_threads(2)
+    with monkeypatch.context() as patch:
+        # Neither fold is trained on, so the call ends after them.
+        patch.setattr(
+            "engine.training.loop.FoldTraining.run",
+            lambda _: threads.append(torch.get_num_threads()),
+        )
+        assert train.main([*arguments, "--resume"]) == 0
+    assert threads == [1, 1, 2]
+    assert RecordedRuntime.read(RunDir(tmp_path).runtime(1)).threads == 2
+    assert torch.get_num_threads() == 2

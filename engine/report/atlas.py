@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from engine.frames.decode import Sample, read_depth, read_image, read_label
 from engine.nyuv2 import IGNORE_INDEX, PALETTE
-from engine.report.atlas_report import Atlas, AtlasFrames, FrameErrors, atlas_of, count_frame
+from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of
+from engine.report.frame_errors import FrameErrors, count_frame
 from engine.rundir import RunDir, whole_file
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track

@@ -73,10 +73,8 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
         ("scenes", a.atlas.groups == b.atlas.groups),
     ):
         if not same:
-            raise ConfigError(
-                f"{first.root} and {second.root} have other {what}; compare runs with the same "
-                "data.root, data.classes and data.fold_* settings"
-            )
+            needed = "compare runs with the same data.root, data.classes and data.fold_* settings"
+            raise ConfigError(f"{first.root} and {second.root} have other {what}; {needed}")
     return a, b
 
 

@@ -38,8 +38,8 @@ def _frame_table(root: Path, dataset: Dataset) -> Table:
         if len(sizes) > len(shown):
             shown.append(f"and {len(sizes) - len(shown)} more sizes")
         scenes = len({sample.scene for sample in samples} - {None})
-        missing_N = np.array([report.missing_depth for report in split.reports], np.float64)
-        no_depth = _percent(float(missing_N.mean())) if samples else "-"
+        missing = [r.missing_depth for r in split.reports if r.missing_depth is not None]
+        no_depth = _percent(float(np.mean(missing))) if missing else "-"
         sizes_shown = ", ".join(shown) or "-"
         table.add_row(name, str(len(samples)), str(scenes or "-"), sizes_shown, no_depth)
     table.caption = f"fingerprint {dataset.fingerprint[:16]}"

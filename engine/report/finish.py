@@ -16,8 +16,12 @@ _log = logging.getLogger(__name__)
 
 
 def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> bool:
-    """Whether an earlier call finished the run; an atlas that is missing since is made anew."""
-    if not run.summary.exists() or Summary.read(run.summary).key != key:
+    """Whether an earlier call finished the run; an atlas that is missing since is made anew.
+
+    Without one of its other small files it is not finished: the stages that write them run again.
+    """
+    files = run.summary, run.config, run.environment, run.folds, run.temperature
+    if not all(path.exists() for path in files) or Summary.read(run.summary).key != key:
         return False
     _log.info("%s is complete; nothing to do", run.root)
     run_atlas(run, key, frames, policy)

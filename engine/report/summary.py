@@ -63,12 +63,8 @@ def summarise(
         # The first of the highest.
         best = max(validated, key=lambda line: line.miou or 0.0)
         counts[fold] = np.array(state.confusion[choice.index])
-        score = FoldScore(
-            fold=fold,
-            miou=mean_iou(counts[fold]),
-            best_epoch=best.epoch,
-            validation_miou=best.miou,
-        )
+        miou, epoch = mean_iou(counts[fold]), best.epoch
+        score = FoldScore(fold=fold, miou=miou, best_epoch=epoch, validation_miou=best.miou)
         folds.append(score)
         training_s.append(sum(line.train_s for line in lines))
         validation_s.append(sum(line.validation_s for line in lines))

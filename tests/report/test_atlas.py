@@ -14,14 +14,11 @@ from rich.console import Console
 
 from engine.frames.decode import Sample
 from engine.report.atlas import MaskOf, complete_atlas, count_frames
-from engine.report.atlas_report import (
+from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
+from engine.report.frame_errors import (
     DEPTHS,
     EDGES,
     SIZES,
-    TOP_CONFUSIONS,
-    WORST_FRAMES,
-    Atlas,
-    AtlasFrames,
     depth_bins,
     object_sizes,
     on_boundary,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import engine.report.atlas_report
-from engine.report.atlas_report import (
+import engine.report.frame_errors
+from engine.report.frame_errors import (
     DEPTHS,
     SIZE_LIMITS_PX,
     SIZES,
@@ -136,7 +136,7 @@ def flood(label: Map, y: int, x: int) -> set[tuple[int, int]]:
 def test_every_pixel_knows_the_size_of_its_object(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.report.atlas_report, "SIZE_LIMITS_PX", (1, 2, 4, 8))
+    monkeypatch.setattr(engine.report.frame_errors, "SIZE_LIMITS_PX", (1, 2, 4, 8))
     for seed in range(20):
         label = random_map(shape, seed)
         size, objects = object_sizes(label)
