@@ -117,7 +117,8 @@ def boundary_ce_sweep(  # noqa: PLR0915  one nest of loops, whose state has to s
                 low = tl.minimum(tl.minimum(least, least_1), least_2)
                 edge = _next(low) != tl.maximum(tl.maximum(most, most_1), most_2)
                 valid = (k < length) & (own != IGNORE_INDEX)
-                weight = tl.load(weight_2C + edge * C + own, valid & (own < C), 0.0)
+                is_class = valid & (own >= 0) & (own < C)
+                weight = tl.load(weight_2C + edge * C + own, is_class, 0.0)
                 across = _lanes(_share(x, lane, w, stride, real, ALIGN_CORNERS))
                 cross_entropy, slope = _softmax(
                     at_near + across * (at_far - at_near), c, own, weight

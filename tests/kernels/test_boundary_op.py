@@ -119,6 +119,24 @@ def test_a_label_that_no_byte_holds_is_refused_and_not_wrapped(
         boundary_ce(logits, label, weights, 2.0, align_corners=True)
 
 
+@pytest.mark.parametrize("value", [-100, -1, CLASSES, 256])
+@pytest.mark.parametrize("fused", ["triton"], indirect=True)
+def test_on_the_gpu_the_pixel_of_a_label_out_of_range_weighs_nothing(
+    op: ModuleType, device_of: Callable[[str], torch.device], fused: str, value: int
+) -> None:
+    # A cell a pixel, so that a pixel's gradient is its own; labels at random are edges everywhere.
+    generator, device = torch.Generator().manual_seed(0), device_of(fused)
+    logits = torch.randn(1, CLASSES, 8, 16, generator=generator).to(device).requires_grad_()
+    label = torch.randint(0, CLASSES, (1, 8, 16), generator=generator)
+    label[0, 3, 5] = value
+    weights = torch.ones(CLASSES, device=device)
+    op.boundary_ce(logits, label.to(device), weights, 2.0, align_corners=True).backward()
+    assert logits.grad is not None
+    is_zero = (logits.grad[0] == 0).all(0).cpu()
+    assert is_zero[3, 5]
+    assert int(is_zero.sum()) == 1
+
+
 @pytest.mark.parametrize("classes", [1, 2, 16, 40])
 def test_any_number_of_classes_works(
     op: ModuleType, fused: str, device_of: Callable[[str], torch.device], classes: int
