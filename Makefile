@@ -5,8 +5,10 @@
 #   make check      style, formatting, types, import contracts
 #   make test-bench the tests of the benchmarks against their rivals, which it installs first
 #   make test-gpu   the tests that need a CUDA device
+#   make test-oldest    all tests with the oldest PyTorch that is supported, in .venv-oldest
+#   make test-lowering  the Triton kernels to machine code, by the newest and the oldest Triton
 #   make setup      only the environment; PYTHON=... names the interpreter to build it with
-#   make clean      remove .venv and caches; data/ and runs/ stay
+#   make clean      remove the environments and caches; data/ and runs/ stay
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,8 +18,10 @@ SHELL := bash
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 PY := .venv/bin/python
 READY := .venv/.ready
+OLDEST := .venv-oldest/.ready
+OLDEST_PY := .venv-oldest/bin/python
 
-.PHONY: help setup demo test check test-bench test-gpu clean
+.PHONY: help setup demo test check test-bench test-gpu test-oldest test-lowering clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -45,16 +49,28 @@ test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"
 	@$(PY) -m pytest -m gpu $(ARGS)
 
+test-oldest: $(OLDEST)
+	@$(OLDEST_PY) -m pytest $(ARGS)
+
+test-lowering: $(READY) $(OLDEST)
+	@for python in $(PY) $(OLDEST_PY); do \
+	    $$python -c "import triton; print('Triton', triton.__version__)"; \
+	    $$python -m pytest tests/kernels/test_lowering.py $(ARGS); \
+	done
+
+# Each torch pins its Triton: 2.11 has 3.6.
+$(OLDEST): REQUIREMENTS := 'torch==2.11.*'
+
 # The stamp depends on what is installed, not on when: a new pyproject.toml completes .venv.
 # A name can be on the path and still not run (version-manager shims), so each candidate is tried.
-$(READY): pyproject.toml tools/set_up.py
+$(READY) $(OLDEST): pyproject.toml tools/set_up.py
 	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python}; do \
 	    if "$$python" -c "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))" \
-	        2> /dev/null; then exec "$$python" tools/set_up.py; fi; \
+	        2> /dev/null; then exec "$$python" tools/set_up.py $(@D) $(REQUIREMENTS); fi; \
 	done; \
 	echo "Roomsmith needs Python 3.11 or newer with venv and ensurepip, tried:" \
 	    "$${PYTHON:-python3 and newer names}. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1
 
 clean:
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-oldest .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	find engine kernels benchmarks tests tools -name __pycache__ -prune -exec rm -rf {} +

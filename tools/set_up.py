@@ -1,5 +1,8 @@
-"""Make or complete the environment in `.venv`; the Makefile calls it.
+"""Make or complete an environment; the Makefile calls it.
 
+    python tools/set_up.py [FOLDER [REQUIREMENT...]]
+
+FOLDER is `.venv` unless another is named, for releases held down by the requirements.
 It runs before anything is installed, so it uses the standard library only. Whatever moment it is
 killed at, the next call ends with a complete environment and installs only what is missing.
 """
@@ -10,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,25 +21,26 @@ _GB = 8
 """Of disk that a new environment takes: PyTorch and what it brings for a GPU, and DALI."""
 
 
-def main() -> None:
-    """Bring `.venv` up to what pyproject.toml asks for, then stamp it."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Bring an environment up to what pyproject.toml and the command line ask for; stamp it."""
     started = time.monotonic()
-    environment = ROOT / ".venv"
+    name, *requirements = arguments or [".venv"]
+    environment = ROOT / name
     unfinished, ready = environment / ".unfinished", environment / ".ready"
     if unfinished.exists():
         for site_packages in environment.glob("lib/python3*/site-packages"):
-            for name in forget_torn_packages(site_packages):
-                print(f"set-up: {name} was cut short, installing it again", flush=True)
+            for package in forget_torn_packages(site_packages):
+                print(f"set-up: {package} was cut short, installing it again", flush=True)
     python = environment / "bin" / "python"
     if not _works(python):
         shutil.rmtree(environment, ignore_errors=True)
         free = shutil.disk_usage(ROOT).free / 1e9
         if free < _GB:
             sys.exit(
-                f"set-up: .venv needs {_GB} GB of disk, {ROOT} has {free:.1f} GB free; make room, "
+                f"set-up: {name} needs {_GB} GB of disk, {ROOT} has {free:.1f} GB free; make room, "
                 "or clone to another disk"
             )
-        print(f"set-up: making .venv ({_GB} GB, a few minutes)", flush=True)
+        print(f"set-up: making {name} ({_GB} GB, a few minutes)", flush=True)
         environment.mkdir()
         unfinished.touch()
         # Not the interpreter of an active environment, which may vanish: the one beneath it.
@@ -44,11 +49,11 @@ def main() -> None:
     unfinished.touch()
     _run(
         *(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
-        *("--editable", f"{ROOT}[test]"),
+        *("--editable", f"{ROOT}[test]", *requirements),
     )
     ready.touch()
     unfinished.unlink()
-    print(f"set-up: .venv is ready after {time.monotonic() - started:.0f} s", flush=True)
+    print(f"set-up: {name} is ready after {time.monotonic() - started:.0f} s", flush=True)
 
 
 def forget_torn_packages(site_packages: Path) -> list[str]:
@@ -111,4 +116,4 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

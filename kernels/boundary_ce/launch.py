@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from kernels.boundary_ce.reference import Weights
-from kernels.gpu import power_of_two
+from kernels.gpu import capability, power_of_two
 
 THREADS = 128
-LAUNCH = {"num_warps": THREADS // 32, "maxnreg": 128}
-"""Four blocks fit a multiprocessor. Left to itself ptxas aims at that too, and spills."""
+"""Of a block: four warps."""
 CLASSES_PER_THREAD = 4
 """More take more registers, of which a class needs 13; fewer weigh a pixel on more threads."""
 FEWEST_LANES = 8
@@ -39,9 +39,21 @@ def sweep(
         weight_2C = torch.stack((weights.class_C, weights.boundary * weights.class_C))
         arrays = (logits_BChw, slope, label_BHW, weight_2C, numerator, count_2)
         sizes = (h, w, label_BHW.shape[1] // h, *logits_BChw.stride())
-        boundary_ce_sweep[grid](*arrays, *sizes, **constants, **LAUNCH)
+        boundary_ce_sweep[grid](*arrays, *sizes, **constants, **options(capability(logits_BChw)))
     counted, edges = count_2.sum(0, dtype=torch.float64).unbind()
     return numerator.sum(dtype=torch.float64), counted + (weights.boundary - 1) * edges
+
+
+def options(architecture: tuple[int, int]) -> dict[str, int]:
+    """Warps of a block and registers of a thread, for a GPU of that compute capability.
+
+    With 128 registers four blocks fit a multiprocessor; left to itself ptxas aims at that too, and
+    spills. What Triton made for capability 8 before 3.8 needs more: there three blocks fit.
+    """
+    import triton
+
+    spills = architecture[0] == 8 and TorchVersion(triton.__version__) < (3, 8)
+    return {"num_warps": THREADS // 32, "maxnreg": 168 if spills else 128}
 
 
 def tile_constants(

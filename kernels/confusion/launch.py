@@ -12,6 +12,9 @@ from torch import Tensor
 from kernels.gpu import power_of_two
 
 LAUNCH = {"num_warps": 4}
+BLEND_LAUNCH = {**LAUNCH, "maxnreg": 128}
+"""Of `count_blends`: four programs fit a multiprocessor. Left to itself Triton 3.6 spills."""
+
 PIXELS = 4096
 """Pixels of a tile of `count_pairs`: 32 a thread, two loads of 128 bits."""
 
@@ -75,7 +78,7 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
     prob = torch.cat([prob_BChw.flatten() for prob_BChw in prob_MBChw])
     inputs = (prob, weight_KM.contiguous(), settle.to(torch.uint8), label_BHW)
     grid = (_programs(label_BHW.device, B * H * -(-W // constants["L"])),)
-    kernel[grid](*inputs, settled_CC, count_KCC, B, H, W, K, **constants, **LAUNCH)
+    kernel[grid](*inputs, settled_CC, count_KCC, B, H, W, K, **constants, **BLEND_LAUNCH)
     return count_KCC + settled_CC
 
 

@@ -40,8 +40,8 @@ def main(folders: list[str]) -> None:
     todo = [
         (folder, number, arch)
         for folder in folders
-        for number in range(len(specialisations(folder)))
         for arch in ARCHITECTURES
+        for number in range(len(specialisations(folder, arch)))
     ]
     # Forked workers keep what is imported; nothing has started a thread yet.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
@@ -49,7 +49,7 @@ def main(folders: list[str]) -> None:
 
 
 def _lower(folder: str, number: int, arch: int) -> dict[str, Any]:
-    kernel, signature, constexprs, options = specialisations(folder)[number]
+    kernel, signature, constexprs, options = specialisations(folder, arch)[number]
     given = set(signature) | set(constexprs)
     assert given == set(kernel.arg_names), f"{kernel.__name__}: {given ^ set(kernel.arg_names)}"
     hints = {name: int(hint) for name, type_ in signature.items() for hint in type_.split(":")[1:]}
@@ -71,7 +71,8 @@ def _lower(folder: str, number: int, arch: int) -> dict[str, Any]:
     return {
         "folder": folder,
         "kernel": kernel.__name__,
-        "specialisation": f"{signature} {constexprs} {options}",
+        "specialisation": f"{signature} {constexprs}",
+        "options": options,
         "arch": arch,
         "registers": int(registers[1]),
         "spilled": int(spills[1]) + int(spills[2]),

@@ -1,6 +1,7 @@
 """Every way the engine calls the Triton kernels: all that decides their machine code."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -25,10 +26,10 @@ class Specialisation(NamedTuple):
     """Of the launch: num_warps and others."""
 
 
-def specialisations(folder: str) -> list[Specialisation]:
-    """Those of the kernels that `kernels/FOLDER/launch.py` launches."""
+def specialisations(folder: str, arch: int) -> list[Specialisation]:
+    """Those of the kernels that `kernels/FOLDER/launch.py` launches on sm_ARCH."""
     ways = {
-        "boundary_ce": _boundary_ce,
+        "boundary_ce": partial(_boundary_ce, arch),
         "confusion": _confusion,
         "crop_resize": _crop_resize,
         "tta_accumulate": _tta_accumulate,
@@ -45,7 +46,7 @@ def _specialise(
     return Specialisation(kernel, signature, constants, options)
 
 
-def _boundary_ce() -> Iterator[Specialisation]:
+def _boundary_ce(arch: int) -> Iterator[Specialisation]:
     """With 13 classes; and with 16, which are read 128 bits at a time."""
     from kernels.boundary_ce.triton import boundary_ce_sweep
 
@@ -63,7 +64,8 @@ def _boundary_ce() -> Iterator[Specialisation]:
             classes, classes == 16, align_corners, ignored_edges, gradient
         )
         types = {"logits": logits, **arrays}
-        yield _specialise(boundary_ce_sweep, types, constants, boundary.LAUNCH)
+        launch = boundary.options(divmod(arch, 10))
+        yield _specialise(boundary_ce_sweep, types, constants, launch)
 
 
 def _confusion() -> Iterator[Specialisation]:
@@ -89,7 +91,7 @@ def _confusion() -> Iterator[Specialisation]:
     types |= {"prob": "*fp16", "weight_KM": "*fp32"}
     for models in (2, 3):
         constants = counting.blend_constants(CLASSES, [(240, 320)] * models)
-        yield _specialise(triton.count_blends, types, constants, counting.LAUNCH)
+        yield _specialise(triton.count_blends, types, constants, counting.BLEND_LAUNCH)
 
 
 def _crop_resize() -> Iterator[Specialisation]:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.torch_version import TorchVersion
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/triton.py"))
@@ -16,15 +18,19 @@ FOLDERS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/triton.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 # Registers a thread; 65536 / (ceiling x threads of a block) blocks then fit a multiprocessor.
+# boundary_ce_sweep states its own, `maxnreg`: that of its launch.
 REGISTER_CEILING = {
     "add_view": 128,
-    "boundary_ce_sweep": 128,
     "count_blends": 128,
-    "count_pairs": 40,
+    # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
+    "count_pairs": 40 if TorchVersion(version("triton")) >= (3, 8) else 56,
     "count_winners": 128,
     "crop_rows": 96,
     "write_winners": 128,
 }
+
+# Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
+MOST_REGISTERS = 168
 
 # Kernels that read neighbouring memory in order, and by what a specialisation that does is known
 # ("": all do); the others gather, byte by byte or pixel by pixel.
@@ -73,8 +79,9 @@ def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
 
 
 def test_registers_stay_under_the_stated_ceiling(records: list[dict[str, Any]]) -> None:
-    over = [r for r in records if r["registers"] > REGISTER_CEILING.get(r["kernel"], 0)]
-    assert over == []
+    for record in records:
+        ceiling = record["options"].get("maxnreg") or REGISTER_CEILING[record["kernel"]]
+        assert record["registers"] <= ceiling <= MOST_REGISTERS, record
 
 
 def test_shared_memory_fits_the_architecture(records: list[dict[str, Any]]) -> None:

@@ -72,11 +72,12 @@ def test_what_pip_had_set_aside_is_removed(site_packages: Path) -> None:
     assert not (site_packages / "~ight").exists()
 
 
+@pytest.mark.parametrize("name", [".venv", ".venv-oldest"])
 def test_a_disk_that_is_too_full_is_named_before_anything_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(set_up, "ROOT", tmp_path)
     monkeypatch.setattr(set_up.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5.94e9))
-    with pytest.raises(SystemExit, match=r"\.venv needs 8 GB of disk, .* has 5\.9 GB free"):
-        set_up.main()
+    with pytest.raises(SystemExit, match=rf"set-up: \{name} needs 8 GB of disk, .* has 5\.9 GB"):
+        set_up.main([name, "torch==2.11.*"])
     assert list(tmp_path.iterdir()) == []
