@@ -58,8 +58,8 @@ test-lowering: $(READY) $(OLDEST)
 	    $$python -m pytest tests/kernels/test_lowering.py $(ARGS); \
 	done
 
-# Each torch pins its Triton: 2.11 has 3.6.
-$(OLDEST): REQUIREMENTS := 'torch==2.11.*'
+# Each torch pins its Triton: 2.11 has 3.6, whose interpreter does what NumPy 2.4 refuses.
+$(OLDEST): REQUIREMENTS := 'torch==2.11.*' 'numpy<2.4'
 
 # The stamp depends on what is installed, not on when: a new pyproject.toml completes .venv.
 # A name can be on the path and still not run (version-manager shims), so each candidate is tried.

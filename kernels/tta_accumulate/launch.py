@@ -26,7 +26,8 @@ def accumulate(
     constants = tile_constants(temperatures, C, tuple(view.hw) != (H, W), view.align_corners)
     sizes = (H, W, *view.hw, *logits_BChw.shape[2:], *total_BTCHW.stride(), *logits_BChw.stride())
     grid = (-(-W // constants["L"]) * H, B)
-    add_view[grid](total_BTCHW, logits_BChw, *sizes, view.flipped, **constants, **LAUNCH)
+    # Not as a bool, which the interpreter of Triton 3.6 does not take.
+    add_view[grid](total_BTCHW, logits_BChw, *sizes, int(view.flipped), **constants, **LAUNCH)
 
 
 def tile_constants(

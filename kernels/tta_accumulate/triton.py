@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# A flag is not compiled in: it would make two kernels of one.
+@triton.jit(do_not_specialize=["flipped"])
 def add_view(
     total,
     logits,
@@ -60,7 +61,7 @@ def add_view(
         logits_c: stride.
         logits_y: stride.
         logits_x: stride.
-        flipped: bool: the view was mirrored left to right.
+        flipped: 1 where the view was mirrored left to right, else 0.
         INVERSE_T: 1 / temperature for each, a tuple.
         CLASSES: number of classes.
         RESIZED: the view is not of the base's size.

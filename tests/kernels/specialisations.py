@@ -119,5 +119,5 @@ def _tta_accumulate() -> Iterator[Specialisation]:
     for logits, resized, align_corners in product(("*fp32", "*bf16"), yes_no, yes_no):
         constants = views.tile_constants(temperatures, CLASSES, resized, align_corners)
         constants |= {"total_c": 1, "logits_c": 1}
-        types = {"total": "*fp32", "logits": logits, "flipped": "u1"}
+        types = {"total": "*fp32", "logits": logits}
         yield _specialise(add_view, types, constants, views.LAUNCH)
