@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
 from engine.data.folds import Folds, make_folds
-from engine.data.sources import choose_source, resident_limit
+from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
@@ -38,7 +38,7 @@ from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
 from engine.views import store
 from engine.views.openvino_pass import check_openvino
-from engine.views.predictor import open_predictor
+from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
 
 _log = logging.getLogger(__name__)
@@ -159,10 +159,11 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     if is_finished(run_dir, key, frames, run.policy):
         return True
     run.write_description()
-    _train_folds(run, chosen)
+    resident = _train_folds(run, chosen)
     weights = fold_hashes(config, run_dir)
     key = stage_identity(config, run.weights_hash, *weights)
-    predicted = _predict_out_of_fold(run, weights, key)
+    predicted = _predict_out_of_fold(run, weights, key, resident)
+    del resident
     missing = [str(k) for k in range(config.data.folds) if k not in predicted]
     if missing:
         told = "folds %s remain: run the same command without --folds to complete %s"
@@ -175,7 +176,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     return True
 
 
-def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
+def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | None:
+    """Returns the training frames, if they are on the run's device, decoded, after the last."""
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
     # A file that is missing is missed now, not when the folds before it have been trained.
     for fold in untrained:
@@ -183,15 +185,27 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> None:
             check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
-    threads = torch.get_num_threads()
+    threads, resident = torch.get_num_threads(), None
     for fold in untrained:
-        FoldTraining(*run.begin(fold)).run()
+        resident = None  # gone before the fold's own are there
+        task, policy = run.begin(fold)
+        resident = FoldTraining(task, policy).run()
+        if policy.device != run.policy.device:
+            resident = None
         # A resumed fold may have set those that it began with.
         torch.set_num_threads(threads)
+    return resident
 
 
-def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> dict[int, FoldState]:
+def _predict_out_of_fold(
+    run: Experiment, weights: Sequence[str], key: str, resident: ResidentFrames | None
+) -> dict[int, FoldState]:
     """Predict every trained fold's validation frames; finish the store once all are trained."""
+
+    def load(fold: int) -> Predictor:
+        opened = open_predictor(config, run.dir, [fold], run.policy)
+        return replace(opened, reader=replace(opened.reader, resident=resident))
+
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists():
         predicted = store.open_store(run.dir.oof, key).manifest.predicted
@@ -203,8 +217,8 @@ def _predict_out_of_fold(run: Experiment, weights: Sequence[str], key: str) -> d
     writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
     for fold in filter(run.is_trained, range(config.data.folds)):
-        load = partial(open_predictor, config, run.dir, [fold], run.policy)
-        predicted[fold] = store.predict_fold(load, fold, weights[fold], samples, writer)
+        opening = partial(load, fold)
+        predicted[fold] = store.predict_fold(opening, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
         writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted

@@ -13,7 +13,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -33,13 +33,27 @@ from kernels.png import PngHeader
 _PREFETCH = 2
 """Batches that DALI prepares ahead of use."""
 
-_Feed = Iterator[tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]]
-"""For each batch: the files of every kind, B each, then what `DaliSource._windows` returns."""
+_Fed = tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]
+"""Of a batch: the files of every kind, B each, then what `DaliSource._windows` returns."""
+
+
+@dataclass(eq=False)
+class _Feed:
+    """What a pipeline calls for its next batch, epoch after epoch."""
+
+    batches: Iterator[_Fed] = field(default_factory=lambda: iter(()))
+    """Of the epoch that runs."""
+
+    def __call__(self) -> _Fed:
+        return next(self.batches)
 
 
 @dataclass(frozen=True, eq=False)
 class DaliSource(FileSource):
-    """See `engine.data.batch.Source`."""
+    """See `engine.data.batch.Source`; built once, its pipeline serves epoch after epoch."""
+
+    _idle: list[tuple[Any, _Feed]] = field(default_factory=list, init=False, repr=False)
+    """Pipelines whose last epoch was taken to its end, to be fed again."""
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -53,13 +67,21 @@ class DaliSource(FileSource):
         if first is None:
             return
         fed: deque[Draws] = deque()
+        pipeline, feed = self._take_pipeline(len(first.index))
         with ThreadPoolExecutor(self.workers, thread_name_prefix="read") as pool:
-            feed = self._feed(itertools.chain([first], iterator), len(first.index), pool, fed)
-            pipeline = self._pipeline(feed, len(first.index))
+            rows = itertools.chain([first], iterator)
+            feed.batches = self._read(rows, len(first.index), pool, fed)
             while True:
                 try:
-                    outputs = pipeline.run()
+                    # Bound to the stream that reads them, outputs are ready when it gets there, and
+                    # their memory, once they are dropped, is DALI's again behind what was asked of
+                    # that stream. Bound to the host, as by default, it would be DALI's at once:
+                    # maybe before the kernels that `finish` has started have read it.
+                    outputs = pipeline.run(self._stream())
                 except StopIteration:
+                    pipeline.reset()
+                    # Only now: one with batches under way, or at fault, is not used again.
+                    self._idle.append((pipeline, feed))
                     return
                 except (OSError, RuntimeError) as error:
                     raise self._blame(fed, error) from error
@@ -69,9 +91,9 @@ class DaliSource(FileSource):
                 maps = {kind: map_BHW1[..., 0] for kind, map_BHW1 in crops.items()}
                 yield self.finish(fed.popleft(), {"image": image_BCHW, **maps})
 
-    def _feed(
+    def _read(
         self, draws: Iterable[Draws], rows_max: int, pool: ThreadPoolExecutor, fed: deque[Draws]
-    ) -> _Feed:
+    ) -> Iterator[_Fed]:
         """What each run of the pipeline takes; batches are noted in `fed` before they are read."""
         for rows in draws:
             if len(rows.index) > rows_max:
@@ -114,8 +136,17 @@ class DaliSource(FileSource):
         window = (part.astype(np.float32) for part in (start_B2, end_B2, size_B2))
         return (*window, -first_B2.astype(np.int32))
 
-    def _pipeline(self, feed: _Feed, rows_max: int) -> Any:
-        on_gpu = self.device.type == "cuda"
+    def _stream(self) -> torch.cuda.Stream | None:
+        """The stream that reads a batch; None for the host, which reads those of a CPU."""
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+    def _take_pipeline(self, rows_max: int) -> tuple[Any, _Feed]:
+        """A pipeline that nobody else uses, for batches of at most so many rows, and its feed."""
+        while self._idle:
+            pipeline, feed = self._idle.pop()
+            if pipeline.max_batch_size >= rows_max:
+                return pipeline, feed
+        on_gpu, feed = self.device.type == "cuda", _Feed()
         # A CPU pipeline gets no device at all, or DALI would look for a driver. A tensor knows the
         # number of a device that is named "cuda" only.
         device_id = torch.empty(0, device=self.device).get_device() if on_gpu else None
@@ -128,9 +159,10 @@ class DaliSource(FileSource):
             num_threads=self.workers,
             device_id=device_id,
             prefetch_queue_depth=_PREFETCH,
+            exec_dynamic=True,  # no other way of running binds outputs to a stream
         )
         pipeline.build()
-        return pipeline
+        return pipeline, feed
 
     def _blame(self, fed: Iterable[Draws], error: Exception) -> RuntimeError:
         """Find the sample at fault: the messages of DALI do not name it."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine import nyuv2
 from engine.config import RuntimeConfig
 from engine.data.batch import Batch, Draws, Source
-from engine.data.inputs import InputSpec
+from engine.data.inputs import InputSpec, upload
 from engine.frames.cache import GIB
 from engine.frames.decode import Sample
 
@@ -54,8 +54,11 @@ class FileSource:
         device, spec = self.device, self.spec
         in_rows_BH, in_columns_BW = self.inside(draws)
         in_columns_BW[draws.flip] = in_columns_BW[draws.flip, ::-1]
-        inside = torch.from_numpy(in_rows_BH[:, :, None] & in_columns_BW[:, None, :])
-        inside_BHW = inside.to(device, non_blocking=True)
+        in_rows, in_columns, light_B2 = (
+            upload(torch.from_numpy(part), device)
+            for part in (in_rows_BH, in_columns_BW, draws.light)
+        )
+        inside_BHW = in_rows[:, :, None] & in_columns[:, None, :]
         metres_BHW = torch.zeros(inside_BHW.shape, device=device)
         if "depth" in crops:
             # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
@@ -66,7 +69,6 @@ class FileSource:
         label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)
         if "label" in crops:
             label_BHW = torch.where(inside_BHW, crops["label"], label_BHW)
-        light_B2 = torch.from_numpy(draws.light).to(device, non_blocking=True)
         gain_B111, shift_B111 = light_B2.T[..., None, None, None]
         lit_BCHW = (crops["image"] * gain_B111 + 255 * shift_B111).clamp(0, 255)
         input_BCHW = network_input(lit_BCHW, metres_BHW, spec)

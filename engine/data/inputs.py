@@ -37,6 +37,9 @@ _ROW_STREAM, _ORDER_STREAM = 0, 1
 _NUMBERS_PER_ROW = 10
 """Random numbers that `draw` reads for a row, whether its probabilities need them or not."""
 
+_PINNED_BYTES = 1 << 28
+"""More, which a split's frames have and no batch, is waited for: pinned it would be there twice."""
+
 CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
 """`kernels.crop_resize.crop_resize`, or its reference."""
 
@@ -169,15 +172,22 @@ def crop_frames(
     A frame that is not there, or four channels without depth, is a ValueError.
     """
     _check_samples(draws.index, len(frames.offset_N))  # on a GPU nobody would
-    device, rgb = frames.image_P3.device, spec.normalisation
     # In the order of `kernels.crop_resize.DRAW_COLUMNS`.
     columns = draws.index, draws.box, draws.flip, draws.light
-    draw_B8 = torch.from_numpy(np.column_stack(columns))
-    if device.type == "cuda":  # from pinned memory the copy does not stop the host
-        draw_B8 = draw_B8.pin_memory()
+    draw_B8 = upload(torch.from_numpy(np.column_stack(columns)), frames.image_P3.device)
+    rgb = spec.normalisation
     encoding = Encoding(rgb.mean, rgb.std, (DEPTH_MIN_M, DEPTH_MAX_M), spec.channels)
-    crops = crop(frames, draw_B8.to(device, non_blocking=True), crop_hw, encoding)
+    crops = crop(frames, draw_B8, crop_hw, encoding)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
+
+
+def upload(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`; a GPU copies it behind the host's back, if it is small."""
+    if device.type != "cuda" or host.nbytes > _PINNED_BYTES:
+        return host.to(device)
+    # Only what is pinned can be read later. It may be dropped at once: torch's allocator notes an
+    # event behind whatever reads it and gives its memory to nobody before.
+    return host.pin_memory().to(device, non_blocking=True)
 
 
 def _check_samples(index: NDArray[np.int64], count: int) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from engine.config import RuntimeConfig
 from engine.data.batch import Batch, Draws, FrameBatch, Source
-from engine.data.inputs import CropResize, InputSpec, crop_frames
+from engine.data.inputs import CropResize, InputSpec, crop_frames, upload
 from engine.frames.cache import GIB, Layout, cache_folder, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.runtime.device import DevicePolicy, total_bytes
@@ -111,9 +111,8 @@ class ResidentFrames:
     ) -> "ResidentFrames":
         """Put the frames of samples, which are on the CPU, on a device."""
         offset_N = frames.offset_N.numpy()
-        if device.type != "cpu":
-            parts = (None if part is None else part.to(device) for part in frames)
-            frames = Frames(*parts)  # type: ignore[arg-type]
+        parts = (None if part is None else upload(part, device) for part in frames)
+        frames = Frames(*parts)  # type: ignore[arg-type]
         return cls(frames, offset_N, {sample: number for number, sample in enumerate(samples)})
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource, sample_positions
+from engine.data.inputs import upload
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample
 
@@ -51,9 +52,7 @@ class TorchSource(FileSource):
     def _assemble(self, rows: Draws, futures: list[Future[dict[str, Tensor]]]) -> Batch:
         crops = [future.result() for future in futures]
         stacks = {kind: torch.stack([crop[kind] for crop in crops]) for kind in crops[0]}
-        if self.device.type == "cuda":  # from pinned memory the copy does not stop the host
-            stacks = {kind: stack.pin_memory() for kind, stack in stacks.items()}
-        moved = {kind: stack.to(self.device, non_blocking=True) for kind, stack in stacks.items()}
+        moved = {kind: upload(stack, self.device) for kind, stack in stacks.items()}
         return self.finish(rows, moved)
 
 

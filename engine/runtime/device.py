@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import RuntimeConfig
-from engine.runtime.graphs import Replayed
+from engine.runtime.graphs import replayed_pass
 from kernels.crop_resize import Crops, Encoding, Frames
 
 _Output = TypeVar("_Output")
@@ -58,14 +58,14 @@ class DevicePolicy:
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def evaluation(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
-        """The forward pass for use in inference mode; if replayed, a call overwrites the last."""
+        """The forward pass for inference mode; if replayed, a call overwrites any last result."""
         forward = torch.compile(network, fullgraph=True) if self.compile else network
 
         def predict(image_BCHW: Tensor) -> _Output:
             with self.autocast():
                 return forward(image_BCHW)
 
-        return Replayed(predict) if self.replay else predict
+        return replayed_pass(predict) if self.replay else predict
 
 
 def set_up_device(config: RuntimeConfig) -> DevicePolicy:

@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -25,6 +26,29 @@ class _Recording:
     output: Any
 
 
+class GraphMemory:
+    """Where recordings keep what they compute with; several may share it.
+
+    Each takes what those before it gave back, so that all hold as much as the largest. A replay
+    then overwrites what another's returned: whoever shares uses a result up, on the stream that
+    asked for it, before anybody's next call. `Predictor.probabilities` adds it to a total.
+    """
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        # One stream too: what was given back on another is not taken.
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+_SHARED: WeakValueDictionary[int, GraphMemory] = WeakValueDictionary()
+"""By GPU; each is gone with its last user: torch refuses a pool whose recordings are all gone."""
+
+
+def replayed_pass(function: Callable[..., Any]) -> "Replayed":
+    """A forward pass that shares its memory with all others, of whatever network, on this GPU."""
+    return Replayed(function, _SHARED.setdefault(torch.cuda.current_device(), GraphMemory()))
+
+
 class Replayed:
     """A function of tensors on a GPU, replayed from its fourth call with the same shapes.
 
@@ -32,10 +56,8 @@ class Replayed:
     place; it must not wait for the device, and no Python of it runs in a replay.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, function: Callable[..., Any], memory: GraphMemory | None = None) -> None:
+        self.function, self._memory = function, memory or GraphMemory()
         self._calls: dict[_Shape, int] = {}
         self._recordings: dict[_Shape, _Recording] = {}
 
@@ -55,10 +77,11 @@ class Replayed:
 
     def _eager(self, inputs: tuple[Tensor, ...]) -> Any:
         # On the stream that it will be recorded on: autograd returns to where a weight was used.
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        stream = self._memory.stream
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             output = self.function(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        torch.cuda.current_stream().wait_stream(stream)
         return output
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
@@ -68,6 +91,6 @@ class Replayed:
         torch.cuda.synchronize()
         # A collection during the recording could free memory of the GPU, which is not allowed then.
         gc.collect()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        with torch.cuda.graph(graph, pool=self._memory.pool, stream=self._memory.stream):
             output = self.function(*kept)
         return _Recording(graph, kept, output)

@@ -37,7 +37,8 @@ def pass_pixels(
 ) -> float:
     """Pixels of input that may pass together, by the memory that is free on `device` now.
 
-    The network is on the device already. Passes may take `memory_gib` at most; 0 = any.
+    The network is on the device already. Passes may take `memory_gib` at most; 0 = any. Networks
+    that take turns share it, see `engine.runtime.graphs`: each may ask for the whole.
     """
     free = min(memory_gib * (1 << 30) or math.inf, _USABLE * release_free_bytes(device))
     return free * math.prod(_PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.config import Config
 from engine.data.batch import Draws, Source
 from engine.data.inputs import InputSpec, draw, epoch_order
-from engine.data.sources import FrameReader, ResidentSource, make_source
+from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
 from engine.frames.index import Dataset
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
@@ -83,20 +83,22 @@ class FoldTraining:
         predictor = Predictor([average], inference, len(classes), policy, reader)
         self.predictor = predictor.single_view()
 
-    def run(self) -> None:
+    def run(self) -> ResidentFrames | None:
         """Train to the last epoch; what it writes does not depend on where it was stopped.
 
-        A loss or gradient that is not finite, or a file that cannot be read, is a RuntimeError.
+        Returns the split's decoded frames, if they were kept on the device. A loss or gradient that
+        is not finite, or a file that cannot be read, is a RuntimeError.
         """
         if not self.config.training.epochs:
             from engine.training.starts import adopt
 
             adopt(self)
-            return
+            return None
         source = self.open_source()
         while self.position.epoch < self.config.training.epochs:
             self._train_epoch(source)
             self._finish_epoch()
+        return self.predictor.reader.resident
 
     def open_source(self) -> Source:
         """Where batches come from; validation frames too, where it keeps decoded frames."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.frames.decode import Sample
 from engine.views.predictor import Predictor
@@ -37,13 +38,19 @@ def blend_masks(
         batch_size=min(reader.batch_size for reader in readers),
         depth=any(reader.depth for reader in readers),
     )
-    for frames in reader.batches(samples, start):
-        blend_BCHW = torch.zeros((), device=reader.device)
-        for predictor, weight_C in zip(predictors, weight_MC, strict=True):
-            prob_BTCHW = predictor.probabilities(frames)
-            wide_BCHW = F.interpolate(
-                prob_BTCHW[:, 0], size=frames.hw, mode="bilinear", align_corners=False
-            )
-            weight_C11 = torch.from_numpy(weight_C[:, None, None]).to(wide_BCHW)
-            blend_BCHW = blend_BCHW + weight_C11 * wide_BCHW
-        yield frames.first, blend_BCHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
+    weight_MC11 = torch.from_numpy(weight_MC).to(reader.device, torch.float32)[..., None, None]
+
+    def masks() -> Iterator[tuple[Tensor]]:
+        for frames in reader.batches(samples, start):
+            blend_BCHW = torch.zeros((), device=reader.device)
+            for predictor, weight_C11 in zip(predictors, weight_MC11, strict=True):
+                prob_BTCHW = predictor.probabilities(frames)
+                wide_BCHW = F.interpolate(
+                    prob_BTCHW[:, 0], size=frames.hw, mode="bilinear", align_corners=False
+                )
+                blend_BCHW = blend_BCHW + weight_C11 * wide_BCHW
+            yield (blend_BCHW.argmax(dim=1).to(torch.uint8),)
+
+    for (mask_BHW,), _ in predictors[0].fetch(masks()):
+        yield start, mask_BHW.numpy()
+        start += len(mask_BHW)

@@ -107,9 +107,25 @@ class Predictor:
         self, samples: Sequence[Sample], start: int = 0
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield a batch's first position and (B, H, W) classes at frame size, at the first T."""
-        for frames, prob_BTCHW in self.predict(samples, start):
-            mask_BHW = self.policy.operations.resized_argmax(prob_BTCHW[:, 0], frames.hw)
-            yield frames.first, mask_BHW.cpu().numpy()
+        argmax = self.policy.operations.resized_argmax
+        predicted = self.predict(samples, start)
+        masks = ((argmax(prob_BTCHW[:, 0], frames.hw),) for frames, prob_BTCHW in predicted)
+        for (mask_BHW,), _ in self.fetch(masks):
+            yield start, mask_BHW.numpy()
+            start += len(mask_BHW)
+
+    def fetch(
+        self, results: Iterator[tuple[Tensor, ...]]
+    ) -> Iterator[tuple[tuple[Tensor, ...], bool]]:
+        """Each batch's tensors on the CPU, and whether what was fetched is due to be made durable.
+
+        On a CPU it always is. A GPU does not wait for that: it has been asked for the next batch.
+        """
+        if self.policy.device.type != "cuda":
+            return ((tensors, True) for tensors in results)
+        from engine.views.behind import fetch_behind
+
+        return fetch_behind(results)
 
     def counts(self, frames: FrameBatch, prob_BTCHW: Tensor) -> Tensor:
         """(T, C, C) int64 counts at the labels' own resolution, truth by prediction."""

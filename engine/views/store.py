@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
 
 from engine.config import Config
 from engine.data.folds import Folds
@@ -64,18 +66,29 @@ def predict_fold(
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
     (network,) = predictor.networks
     start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
+    predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
-        for frames, prob_BTCHW in predictor.predict(asked, state.done, label=True):
-            count_TCC += predictor.counts(frames, prob_BTCHW).cpu().numpy()
-            for index, prob_TCHW in zip(validation[state.done :], prob_BTCHW, strict=False):
-                prob_TChw = F.interpolate(prob_TCHW, layout.shape[2:], mode="bilinear")
-                writer.write(index, prob_TChw.cpu().numpy(), network.fold)
-            done, elapsed_s = state.done + len(frames.index), round(time.monotonic() - start_s, 3)
+        for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
+            count_TCC += batch_TCC.numpy()
+            for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
+                writer.write(index, prob_TChw.numpy(), network.fold)
+            done, elapsed_s = state.done + len(prob_BTChw), round(time.monotonic() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
-            writer.commit(fold, state)
-            advance(len(frames.index))
+            if is_due:
+                writer.commit(fold, state)
+            advance(len(prob_BTChw))
     return state
+
+
+def _counts_and_halves(
+    predictor: "Predictor", samples: Sequence[Sample], start: int, hw: tuple[int, int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each batch, on its device: (T, C, C) counts, (B, T, C, *hw) float16 probabilities."""
+    for frames, prob_BTCHW in predictor.predict(samples, start, label=True):
+        # Frame by frame, as the bytes of a CPU have always been made.
+        resized = [F.interpolate(prob_TCHW, hw, mode="bilinear").half() for prob_TCHW in prob_BTCHW]
+        yield predictor.counts(frames, prob_BTCHW), torch.stack(resized)
 
 
 class ProbStoreWriter:
@@ -96,7 +109,7 @@ class ProbStoreWriter:
             self._prob.replace(missing[0])
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
 
-    def write(self, index: int, prob_TChw: NDArray[np.float32], fold: int) -> None:
+    def write(self, index: int, prob_TChw: NDArray[np.floating], fold: int) -> None:
         """Write the sample at position `index` at every temperature, as float16.
 
         Raises:

@@ -1,6 +1,8 @@
 """Out-of-fold prediction against frames predicted one by one, stopped and resumed."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +20,13 @@ from engine.data.sources import FrameReader
 from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
+from engine.views import behind
+from engine.views.behind import fetch_behind
 from engine.views.predictor import FoldNetwork, Predictor
 from engine.views.records import FoldState
 from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.confusion import probability_confusion
+from tests.pretend_gpu import GPU, PretendGpu
 from tests.stopping import StoppedError
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -36,18 +41,22 @@ class Case:
     config: Config
     dataset: Dataset
     folds: Folds
+    policy: DevicePolicy = POLICY
 
     def writer(self, folder: Path) -> ProbStoreWriter:
         samples = self.dataset.train.samples
         return ProbStoreWriter(folder, oof_layout(self.config, samples, self.folds, "key"))
 
     def predictor(self, fold: int, batch_size: int) -> Predictor:
-        reader = FrameReader(POLICY.device, batch_size, depth=False, workers=1)
-        return Predictor([network_of(fold)], self.config.inference, 13, POLICY, reader)
+        policy = self.policy
+        reader = FrameReader(policy.device, batch_size, depth=False, workers=1)
+        return Predictor([network_of(fold)], self.config.inference, 13, policy, reader)
 
-    def predict(self, fold: int, writer: ProbStoreWriter, *, weights: str = "weights") -> FoldState:
+    def predict(
+        self, fold: int, writer: ProbStoreWriter, *, weights: str = "weights", batch_size: int = 2
+    ) -> FoldState:
         def load() -> Predictor:
-            return self.predictor(fold, self.config.inference.batch_size)
+            return self.predictor(fold, batch_size)
 
         return predict_fold(load, fold, weights, self.dataset.train.samples, writer)
 
@@ -77,7 +86,7 @@ def network_of(fold: int) -> FoldNetwork:
     mixing = torch.randn(13, 3, 1, 1, generator=torch.Generator().manual_seed(fold))
 
     def forward(image: Tensor) -> Prediction:
-        logits = F.conv2d(F.avg_pool2d(image, 4), 4 * mixing)
+        logits = F.conv2d(F.avg_pool2d(image, 4), 4 * mixing.to(image.device))
         return Prediction(logits, logits[:, 0])
 
     return FoldNetwork(fold, forward, SPEC)
@@ -191,3 +200,107 @@ def test_the_layout_of_a_store_is_that_of_the_training_frames(case: Case) -> Non
     assert layout.shape == (12, 13, 24, 32)
     assert layout.temperatures == case.config.inference.temperatures
     assert np.array_equal(layout.fold_of, case.folds.fold_of)
+
+
+def test_torch_rounds_to_float16_as_numpy_does() -> None:
+    half = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    assert half[1] == 2.0**-24, "the smallest subnormal is among them"
+    middle = (half[:-1] + half[1:]) * np.float32(0.5)  # exact: float32 has 13 bits more
+    ends = np.float32(0), np.float32(np.inf)
+    beside = [np.nextafter(each, end) for each in (half, middle) for end in ends]
+    smaller = np.random.default_rng(0).random(100_000, np.float32) * 2.0 ** -np.arange(30)[:, None]
+    every: list[NDArray[np.float32]] = [half, middle, *beside, smaller.astype(np.float32)]
+    for numbers in every:
+        found = torch.from_numpy(numbers).half().numpy()
+        assert np.array_equal(found.view(np.uint16), numbers.astype(np.float16).view(np.uint16))
+
+
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames each commit notes, where each batch of a GPU takes half a second."""
+    commit, done = ProbStoreWriter.commit, list[int]()
+
+    def fetch(results: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[tuple[Tensor, ...], bool]]:
+        return fetch_behind(results, map(float, itertools.count(0, 0.5)).__next__)
+
+    monkeypatch.setattr(behind, "fetch_behind", fetch)
+
+    def noting(self: ProbStoreWriter, fold: int, state: FoldState) -> None:
+        commit(self, fold, state)
+        done.append(state.done)
+
+    monkeypatch.setattr(ProbStoreWriter, "commit", noting)
+    return done
+
+
+def test_a_gpu_waits_for_nothing_commits_by_time_and_gives_the_bytes_of_a_cpu(
+    case: Case, tmp_path: Path, committed: list[int]
+) -> None:
+    on_cpu, on_gpu = (case.writer(tmp_path / name) for name in ("cpu", "gpu"))
+    on_gpu_case = replace(case, policy=replace(POLICY, device=GPU))
+    with PretendGpu() as gpu:
+        ends = [on_gpu_case.predict(fold, on_gpu, batch_size=1) for fold in (0, 1)]
+        assert gpu.waits == []
+    assert committed == 2 * [4, 6]
+    committed.clear()
+    for fold, end in enumerate(ends):
+        assert case.predict(fold, on_cpu, batch_size=1).confusion == end.confusion
+    assert committed == 2 * [1, 2, 3, 4, 5, 6]
+    for writer in (on_cpu, on_gpu):
+        writer.finish(0.7, "whole")
+    assert (tmp_path / "gpu/prob.npy").read_bytes() == (tmp_path / "cpu/prob.npy").read_bytes()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("written", [1, 3, 5, 6])
+def test_killed_between_two_commits_it_predicts_again_what_was_not_noted(
+    device: str,
+    written: int,
+    case: Case,
+    tmp_path: Path,
+    committed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = replace(case, policy=replace(POLICY, device=torch.device(device)))
+
+    def predict(writer: ProbStoreWriter) -> FoldState:
+        with PretendGpu() if device == "cuda" else nullcontext():
+            return there.predict(0, writer, batch_size=1)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    state = predict(case.writer(whole))
+    with monkeypatch.context() as patch:
+        write, left = ProbStoreWriter.write, [written]
+
+        def stopping(self: ProbStoreWriter, index: int, prob: NDArray[np.float16], f: int) -> None:
+            write(self, index, prob, f)
+            left[0] -= 1
+            if not left[0]:
+                raise StoppedError
+
+        committed.clear()
+        patch.setattr(ProbStoreWriter, "write", stopping)
+        with pytest.raises(StoppedError):
+            predict(case.writer(parts))
+    noted = written - 1 if device == "cpu" else 4 * (written > 4)
+    assert case.writer(parts).state(0, "weights").done == (committed or [0])[-1] == noted
+    again = case.writer(parts)
+    assert predict(again).confusion == state.confusion
+    for name in (".prob_t0.7.npy", ".prob_t1.npy"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_stores_what_a_cpu_stores_within_rounding(case: Case, tmp_path: Path) -> None:
+    on_cpu, on_gpu = (case.writer(tmp_path / name) for name in ("cpu", "gpu"))
+    operations = choose_operations("fused", GPU)
+    on_gpu_case = replace(case, policy=replace(POLICY, device=GPU, operations=operations))
+    for fold in (0, 1):
+        found, expected = on_gpu_case.predict(fold, on_gpu), case.predict(fold, on_cpu)
+        assert found.done == expected.done
+        difference = np.array(found.confusion) - np.array(expected.confusion)
+        assert np.abs(difference).sum() <= 40
+    for writer in (on_cpu, on_gpu):
+        writer.finish(1.0, "whole")
+    stored, expected_NChw = (open_store(tmp_path / name).prob_NChw for name in ("gpu", "cpu"))
+    np.testing.assert_allclose(stored, expected_NChw, atol=2e-3)

@@ -1,14 +1,17 @@
 """The mean over views and networks, with networks whose answer is known."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import InferenceConfig
 from engine.data.batch import FrameBatch
@@ -177,6 +180,24 @@ def test_the_network_sees_channels_last_and_the_mirrored_frame() -> None:
 
     predict([network_of(noted)], config_of(flip=True))
     assert torch.equal(seen[1], seen[0].flip(-1))
+
+
+def test_a_mirrored_view_is_copied_once() -> None:
+    done: Counter[str] = Counter()
+
+    class Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            done[func.overloadpacket.__name__] += 1
+            return func(*args, **(kwargs or {}))
+
+    frames, config = frames_of(), config_of(flip=True)
+    with Copies():  # type: ignore[no-untyped-call]
+        predict([network_of(by_colour, pixels=64 * 96)], config, frames)
+    # By the flip itself, which keeps the channels last: not once more for that.
+    assert done["flip"] == 1
+    assert not {"clone", "copy_", "_to_copy"} & set(done)
 
 
 @pytest.mark.parametrize(
