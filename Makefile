@@ -4,7 +4,7 @@
 #   make test       checks, then all tests                                 (ARGS="..." adds flags)
 #   make check      style, formatting, types, import contracts
 #   make test-bench the tests of the benchmarks against their rivals, which it installs first
-#   make test-gpu   the tests that need a CUDA device
+#   make test-gpu   the tests that need a CUDA device, and the kernels' as machine code
 #   make setup      only the environment; PYTHON=... names the interpreter to build it with
 #   make clean      remove .venv and caches; data/ and runs/ stay
 
@@ -44,6 +44,7 @@ test-bench: $(READY)
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"
 	@$(PY) -m pytest -m gpu $(ARGS)
+	@$(PY) -m pytest -m "not gpu" tests/kernels $(ARGS)
 
 # The stamp depends on what is installed, not on when: a new pyproject.toml completes .venv.
 # A name can be on the path and still not run (version-manager shims), so each candidate is tried.
