@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.11 or newer: both set up .venv first, once.
+# `make demo` and `make test` need nothing but Python 3.11: both set up .venv first, once.
 #
 #   make demo       train the embedded default, from folds to a submission (ARGS="..." adds flags)
 #   make test       checks, then all tests                                 (ARGS="..." adds flags)
@@ -49,12 +49,12 @@ test-gpu: $(READY)
 # The stamp depends on what is installed, not on when: a new pyproject.toml completes .venv.
 # A name can be on the path and still not run (version-manager shims), so each candidate is tried.
 $(READY): pyproject.toml tools/set_up.py
-	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python}; do \
+	@for python in $${PYTHON:-python3.11 python3 python3.12 python3.13 python3.14 python}; do \
 	    if "$$python" -c "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))" \
 	        2> /dev/null; then exec "$$python" tools/set_up.py; fi; \
 	done; \
 	echo "Roomsmith needs Python 3.11 or newer with venv and ensurepip, tried:" \
-	    "$${PYTHON:-python3 and newer names}. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1
+	    "$${PYTHON:-python3.11 and newer names}. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
