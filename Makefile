@@ -1,10 +1,10 @@
-# `make demo` and `make test` need nothing but Python 3.11 or newer: both set up .venv first, once.
+# `make demo` and `make test` need nothing but Python 3.11: both set up .venv first, once.
 #
 #   make demo       train the embedded default, from folds to a submission (ARGS="..." adds flags)
 #   make test       checks, then all tests                                 (ARGS="..." adds flags)
 #   make check      style, formatting, types, import contracts
 #   make test-bench the tests of the benchmarks against their rivals, which it installs first
-#   make test-gpu   the tests that need a CUDA device
+#   make test-gpu   the tests that need a CUDA device, and the kernels' as machine code
 #   make test-oldest    all tests with the oldest PyTorch that is supported, in .venv-oldest
 #   make test-lowering  the Triton kernels to machine code, by the newest and the oldest Triton
 #   make setup      only the environment; PYTHON=... names the interpreter to build it with
@@ -48,6 +48,7 @@ test-bench: $(READY)
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"
 	@$(PY) -m pytest -m gpu $(ARGS)
+	@$(PY) -m pytest -m "not gpu" tests/kernels $(ARGS)
 
 test-oldest: $(OLDEST)
 	@$(OLDEST_PY) -m pytest $(ARGS)
@@ -64,12 +65,12 @@ $(OLDEST): REQUIREMENTS := 'torch==2.11.*' 'numpy<2.4'
 # The stamp depends on what is installed, not on when: a new pyproject.toml completes .venv.
 # A name can be on the path and still not run (version-manager shims), so each candidate is tried.
 $(READY) $(OLDEST): pyproject.toml tools/set_up.py
-	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python}; do \
+	@for python in $${PYTHON:-python3.11 python3 python3.12 python3.13 python3.14 python}; do \
 	    if "$$python" -c "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))" \
 	        2> /dev/null; then exec "$$python" tools/set_up.py $(@D) $(REQUIREMENTS); fi; \
 	done; \
 	echo "Roomsmith needs Python 3.11 or newer with venv and ensurepip, tried:" \
-	    "$${PYTHON:-python3 and newer names}. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1
+	    "$${PYTHON:-python3.11 and newer names}. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1
 
 clean:
 	rm -rf .venv .venv-oldest .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist

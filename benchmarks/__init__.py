@@ -4,7 +4,10 @@ python -m benchmarks.kernel_speed     each fused operation and what a user would
 python -m benchmarks.full_size        one step and one frame's views: does an experiment fit?
 python -m benchmarks.throughput       the whole engine and the published recipe (`plain/`)
 python -m benchmarks.quality          the engine and the recipe, trained alike: which scores higher?
+python -m benchmarks.certify          is the engine right, and how fast, on this GPU?
+python -m benchmarks.gate             did a ratio fall between two measurements?
 
+    certify/             the sections of `certify`
     rows/                what `throughput` measures: both sides of each row, their floors
     measure.py sides.py  a row, or a curve of it: processes that take turns, and what they hold
     subset.py fit.py     frames for both sides; the power law of a curve

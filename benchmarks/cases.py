@@ -23,7 +23,7 @@ from benchmarks.figures import Work
 from benchmarks.plain import selection
 from benchmarks.plain.loss import boundary_cross_entropy
 from benchmarks.scene import IGNORE_INDEX, blocky_labels
-from benchmarks.timing import Case
+from benchmarks.timing import BF16_STEP, Case
 
 _C = 13
 """Classes of NYU Depth v2."""
@@ -36,9 +36,10 @@ _VIEW_HW = (576, 800)
 _VIEW: dict[str, Any] = {"view_hw": _VIEW_HW, "flipped": True, "align_corners": True}
 
 
-def boundary_ce(device: torch.device) -> Case:
-    """Forward + backward, 13 x 144 x 192 -> 576 x 768, batch 4."""
-    logits_BChw = _noise(4, 144, 192).to(device, memory_format=torch.channels_last).requires_grad_()
+def boundary_ce(device: torch.device, dtype: torch.dtype = torch.float32) -> Case:
+    """Forward + backward of logits in a precision, 13 x 144 x 192 -> 576 x 768, batch 4."""
+    logits_BChw = _noise(4, 144, 192).to(device, dtype, memory_format=torch.channels_last)
+    logits_BChw.requires_grad_()
     label_BHW = blocky_labels((4, 576, 768), _C).to(device)
     weight_C = torch.tensor([1.5 if c in (1, 9, 10) else 1.0 for c in range(_C)], device=device)
 
@@ -83,10 +84,10 @@ def confusion(device: torch.device) -> Case:
     return Case("confusion", sides, work, _check_counts, device)
 
 
-def tta_accumulate(device: torch.device) -> Case:
+def tta_accumulate(device: torch.device, dtype: torch.dtype = torch.float32) -> Case:
     """A mirrored view at scale 1.25, at four temperatures; each side adds into its own total."""
     logits_BChw = _noise(1, _VIEW_HW[0] // 4, _VIEW_HW[1] // 4)
-    logits_BChw = logits_BChw.to(device, memory_format=torch.channels_last)
+    logits_BChw = logits_BChw.to(device, dtype, memory_format=torch.channels_last)
 
     def with_total(accumulate: Callable[..., None]) -> Callable[[], Tensor]:
         total_BTCHW = kernels.tta_accumulate.zero_total(1, len(_TEMPERATURES), _C, _HW, device)
@@ -121,10 +122,10 @@ def tta_accumulate(device: torch.device) -> Case:
     return Case("tta_accumulate", sides, _view_work(logits_BChw.nbytes), _check_totals, device)
 
 
-CASES: dict[str, Callable[[torch.device], Case]] = {
+CASES: dict[str, Callable[..., Case]] = {
     made.__name__: made for made in (boundary_ce, tta_accumulate, confusion, crop_resize)
 }
-"""By name of the operation."""
+"""By name of the operation; each takes the device, all but `confusion` a precision too."""
 
 
 def _noise(frames: int, height: int, width: int) -> Tensor:
@@ -144,13 +145,15 @@ def _boundary_work(logits_bytes: int, label_BHW: Tensor) -> Work:
 
 def _eager_loss(logits_BChw: Tensor, label_BHW: Tensor, weight_C: Tensor, edge: float) -> Tensor:
     """The chain that a training script has: every step stores a full-resolution tensor."""
+    logits_BChw = logits_BChw.float()
     logits_BCHW = F.interpolate(logits_BChw, scale_factor=4, mode="bilinear", align_corners=True)
     return boundary_cross_entropy(logits_BCHW, label_BHW.long(), weight_C, edge)
 
 
 def _check_boundary(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-3, atol=1e-9)
+    rtol = 1e-3 if ours[1].dtype == torch.float32 else BF16_STEP
+    torch.testing.assert_close(ours[1], theirs[1], rtol=rtol, atol=1e-9)
 
 
 def _bincount(label_N: selection.Mask, prediction_N: selection.Mask) -> Tensor:

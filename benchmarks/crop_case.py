@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import kernels.crop_resize.reference
 from benchmarks.figures import Work
 from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
-from benchmarks.timing import Case
+from benchmarks.timing import BF16_STEP, Case
 from kernels.crop_resize import Crops, Encoding, Frames
 
 _Array = NDArray[Any]
@@ -35,7 +35,7 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _ENCODING = Encoding(_MEAN, _STD, depth_range_m=(0.71, 10.0), in_channels=3)
 
 
-def crop_resize(device: torch.device) -> Case:
+def crop_resize(device: torch.device, dtype: torch.dtype = torch.float32) -> Case:
     """Crops 576 x 768 of RGB-D frames in memory as 720 x 960; each side on one thread."""
     image_NHW3, depth_NHW, label_NHW = arrays_N = _frames()
     frames = Frames(
@@ -46,7 +46,7 @@ def crop_resize(device: torch.device) -> Case:
         torch.tensor([_HW] * _BATCH).to(device),
     )
     draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(_BATCH)], dtype=torch.float64)
-    asked = frames, draw_B8.to(device), _CROP_HW, _ENCODING
+    asked = frames, draw_B8.to(device), _CROP_HW, _ENCODING, dtype
 
     def each(chain: _Chain) -> Callable[[], list[Crops]]:
         return lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)]
@@ -145,7 +145,8 @@ def _check_crops(ours: Crops, theirs: Crops | list[Crops]) -> None:
         # PyTorch multiplies by the reciprocal where it divides by a number on a GPU.
         torch.testing.assert_close(ours.depth_Bhw, whole.depth_Bhw, rtol=2e-7, atol=0.0)
         torch.testing.assert_close(ours.label_Bhw, whole.label_Bhw, rtol=0, atol=0)
-        torch.testing.assert_close(ours.image_BChw, whole.image_BChw, rtol=0.0, atol=1e-5)
+        rtol = 0.0 if ours.image_BChw.dtype == torch.float32 else BF16_STEP
+        torch.testing.assert_close(ours.image_BChw, whole.image_BChw, rtol=rtol, atol=1e-5)
         return
     # The chains resample twice and round to bytes between: the same picture, not the same bits.
     image_gap = (ours.image_BChw - whole.image_BChw).abs() * torch.tensor(_STD)[:, None, None]

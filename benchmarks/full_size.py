@@ -1,7 +1,8 @@
 """python -m benchmarks.full_size: does an experiment fit this machine, and how long is a step?
 
 One training step (forward, loss, backward, update) and all views of one frame are run on real
-frames; seconds and peak memory are printed. For random weights: --model.weights none.
+frames; seconds and peak memory are printed. For random weights: --model.weights none. What a step
+takes on a GPU once it is recorded or compiled, and why: python -m benchmarks.certify --only step.
 """
 
 import tempfile
@@ -54,13 +55,10 @@ def measure(config: Config) -> dict[str, Any]:
         "parts": config.training.accumulate,
         "before_step_mib": round(peak_memory_mib()),
     }
-    start_s = time.monotonic()
-    fold.step(batch, config.training.lr, 0, 0)
-    figures |= fold.learner.sums.means()._asdict()  # waits for the device
-    figures["step_s"] = round(time.monotonic() - start_s, 2)
+    (step,) = ours.timed_steps(fold, batch, 1)
+    figures |= fold.learner.sums.means()._asdict()
+    figures["step_s"] = round(step.seconds, 2)
     figures["step_mib"] = round(peak_memory_mib())
-    if int(fold.learner.sums.first_bad_step) >= 0:
-        raise RuntimeError("the loss or its gradient is not finite")
     # The views are to have their memory: predicting holds no moments.
     del batch, fold.step
     fold.learner.optimizer.state.clear()

@@ -119,7 +119,9 @@ def rows(device: str) -> dict[str, Row]:
     faster = {"plain, channels-last": published._replace(channels_last=True)}
     if device != "cpu":
         faster = {"plain, AMP": published._replace(amp=True)}
-        faster["plain, AMP, channels-last"] = published._replace(amp=True, channels_last=True)
+        quick = published._replace(amp=True, channels_last=True)
+        faster["plain, AMP, channels-last"] = quick
+        faster["plain, AMP, channels-last, compiled"] = quick._replace(compiled=True)
 
     def by(side: Callable[..., Prepared], more: Mapping[str, Recipe] | None = None) -> Rivals:
         recipes = {"plain": published, **(more or {})}

@@ -23,6 +23,12 @@ _OURS, _RIVAL = "#0066cc", "#cc5500"
 """Blue and orange, which nobody's eyes take for one another."""
 
 
+def print_table(title: str, columns: Sequence[str], lines: Sequence[Row], text: int = 2) -> None:
+    """Print a table; its first `text` columns hold words."""
+    made = table(title, columns, lines, text=text)
+    Console(width=None if Console().is_terminal else _LOG_WIDTH).print(made)
+
+
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Print a table of rows of the JSON: a line a row and rival, phases below theirs."""
     if not rows:
@@ -41,7 +47,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
             ratio = f"{figures['ratio']:.2f}" if ours_s > _TOO_SHORT_S else ""
             lines.append((f"  {phase}", "", "", _seconds(ours_s), share, _seconds(rival_s), ratio))
     times = "work", "rival", "frames", "ours", "floor", "rival's", "ratio", "quartiles"
-    _print(
+    print_table(
         "ratio = rival / ours, median of the rounds; floor: share of our time that this machine's "
         "copy or matrix product would need for the same bytes or operations; MiB: peak beyond what "
         "was there before, mapped files apart",
@@ -64,7 +70,9 @@ def print_curves(curves: Sequence[dict[str, Any]]) -> None:
         for title, key in (("one unit", "constant_s"), ("start-up", "startup_s")):
             lines.append((title, *(_seconds(fit[key]) for fit in fits)))
         title = f"{curve['row']} against {unit}, rival: {curve['rival']}"
-        _print(title, (unit, "ours", "rival's", "ratio", "MiB, ours", "rival's"), lines, text=0)
+        print_table(
+            title, (unit, "ours", "rival's", "ratio", "MiB, ours", "rival's"), lines, text=0
+        )
 
 
 def draw_curves(curves: Sequence[dict[str, Any]], path: Path) -> None:
@@ -111,8 +119,3 @@ def _mib(figures: dict[str, Any]) -> list[str]:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
-
-
-def _print(title: str, columns: Sequence[str], lines: Sequence[Row], text: int = 2) -> None:
-    made = table(title, columns, lines, text=text)
-    Console(width=None if Console().is_terminal else _LOG_WIDTH).print(made)

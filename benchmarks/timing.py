@@ -39,6 +39,9 @@ _CUDA_GEMM_SIDE = 8192
 """A GPU is not full with less."""
 _ROUNDS = 5
 
+BF16_STEP = 2.0**-7
+"""Relative distance of neighbouring bfloat16: results that were each rounded once may differ so."""
+
 
 @dataclass(frozen=True)
 class Case:

@@ -68,4 +68,7 @@ def build_model(config: Config, recipe: Recipe, state: State | None = None) -> D
     if torch.device(recipe.device).type == "cuda":
         # Crops have one size: trying every algorithm once is what one does.
         torch.backends.cudnn.benchmark = True
-    return model.to(recipe.device).to(memory_format=recipe.memory_format)
+    model = model.to(recipe.device).to(memory_format=recipe.memory_format)
+    if recipe.compiled:
+        model.compile()
+    return model

@@ -14,6 +14,7 @@ class Recipe(NamedTuple):
         channels_last: keep weights and images in that memory format.
         shared_passes: softmax one forward pass at every temperature; the published scripts
             repeat all passes for each.
+        compiled: run the network through torch.compile.
         workers: processes of a DataLoader.
     """
 
@@ -21,6 +22,7 @@ class Recipe(NamedTuple):
     amp: bool = False
     channels_last: bool = False
     shared_passes: bool = False
+    compiled: bool = False
     workers: int = 2
 
     @property

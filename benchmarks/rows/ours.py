@@ -5,6 +5,7 @@ insides is here; none of the recipe's libraries is imported.
 """
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.figures import Facts
+from benchmarks.figures import Called, Facts
 from benchmarks.rows.light import first_epoch, validating
 from benchmarks.scene import smooth_probabilities
 from benchmarks.sides import Prepared
@@ -191,11 +192,38 @@ def train_fold(run: Experiment, training: Sequence[int] | None = None) -> None:
     FoldTraining(task, run.policy).run()
 
 
+def timed_steps(fold: FoldTraining, batch: Batch, steps: int) -> list[Called]:
+    """Time a fold's first steps, all on one batch, each from one wait for the device to the next.
+
+    Raises:
+        RuntimeError: a loss or its gradient is not finite.
+    """
+    gpu = fold.policy.device.type == "cuda"
+    wait = torch.cuda.synchronize if gpu else bool
+    calls = []
+    for number in range(steps):
+        wait()
+        start_s = time.perf_counter()
+        fold.step(batch, fold.config.training.lr, number, number)
+        wait()
+        seconds = time.perf_counter() - start_s
+        used = torch.cuda.max_memory_allocated() if gpu else 0
+        calls.append(Called(seconds, Facts(len(batch.index)), used / 2**20))
+    if int(fold.learner.sums.first_bad_step) >= 0:
+        raise RuntimeError("the loss or its gradient is not finite")
+    return calls
+
+
+def epoch_batches(run: Experiment) -> Iterator[Batch]:
+    """The whole batches of the first epoch, were all frames its own."""
+    return _batches(run, _source(run), 0)
+
+
 def first_batch(run: Experiment) -> Batch:
     """The batch that training would start with, were all frames its own."""
     # Not `resident`, which would decode every frame for one batch.
     decoding = replace(run, config=with_section(run.config, "runtime", source="torch"))
-    return next(_batches(decoding, _source(decoding), 0))
+    return next(epoch_batches(decoding))
 
 
 def load(run: Experiment) -> Predictor:

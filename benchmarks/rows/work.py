@@ -47,12 +47,16 @@ def decode(job: Job) -> Work:
 
 
 def train_step(job: Job) -> Work:
+    """See `step`."""
+    return step(job.config)
+
+
+def step(config: Config) -> Work:
     """The network forward and backward; weights, moments and average read and written.
 
     Backward counts twice: every product of the forward pass has two factors to find a gradient for.
     (PyTorch's counter takes a depthwise convolution for a dense one there.)
     """
-    config = job.config
     classes, images = len(config.data.classes), config.training.batch_size
     flops, parameters = _flops(config.model, classes, images, config.data.crop_hw)
     return Work(parameters * _MOMENTS, 3 * flops)
@@ -61,8 +65,8 @@ def train_step(job: Job) -> Work:
 def epoch(job: Job) -> Work:
     """The steps of an epoch, and validation."""
     steps = max(1, len(job.training) // job.config.training.batch_size)
-    step, validated = train_step(job), validation(job)
-    return Work(steps * step.bytes + validated.bytes, steps * step.flops + validated.flops)
+    one, validated = train_step(job), validation(job)
+    return Work(steps * one.bytes + validated.bytes, steps * one.flops + validated.flops)
 
 
 def validation(job: Job) -> Work:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.throughput import fallen, read_earlier
+from benchmarks.gate import fallen, main, read_earlier
 
 _SETTINGS = {"size": "lite", "frames": None}
 
@@ -68,3 +68,42 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
     path.write_text(content, "utf-8")
     with pytest.raises(ValueError, match=message):
         read_earlier(path, _SETTINGS)
+
+
+def certificate(path: Path, ratio: float, state: str, device: str = "H100") -> str:
+    """What `benchmarks.certify` leaves, as far as it is compared."""
+    content = {
+        "settings": {"device": device},
+        "sections": {
+            "run": {"state": state, "told": "no submission"},
+            "tests": {"state": "failed"},
+        },
+        "rows": [row(ratio, 0.1)],
+    }
+    path.write_text(json.dumps(content), "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "state", "told"),
+    [
+        (2.0, "held", ["no ratio fell"]),
+        (2.0, "out of time", ["no ratio fell"]),
+        (1.8, "held", ["epoch against plain: ratio 1.80, was 2.00, spread 0.10"]),
+        (2.0, "failed", ["run: held before, now failed: no submission"]),
+    ],
+)
+def test_two_certificates_are_compared_by_their_rows_and_their_sections(
+    ratio: float, state: str, told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = certificate(tmp_path / "earlier.json", 2.0, "held")
+    now = certificate(tmp_path / "now.json", ratio, state)
+    assert main([earlier, now]) == (0 if told == ["no ratio fell"] else 1)
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def test_certificates_of_different_devices_are_not_compared(tmp_path: Path) -> None:
+    earlier = certificate(tmp_path / "earlier.json", 2.0, "held")
+    now = certificate(tmp_path / "now.json", 2.0, "held", device="A100")
+    with pytest.raises(ValueError, match="device 'H100', now 'A100'"):
+        main([earlier, now])
