@@ -10,18 +10,23 @@ from engine.training.step import Learner
 
 _log = logging.getLogger(__name__)
 
+_OF_DEVICE = ("lr", "capturable", "fused", "foreach")
+"""Settings of an optimiser that follow its device, where a fold may go on on another; the learning
+rate, a tensor on a GPU, is set anew at every step."""
+
 
 def restore(saved: Checkpoint, learner: Learner) -> None:
     """Copy the state into the living objects, which keep their device and memory format."""
     learner.network.load_state_dict(saved.content["network"])
     learner.ema.network.load_state_dict(saved.content["ema"])
     learner.sums.sums.copy_(saved.content["sums"])
-    optimizer = learner.optimizer
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(saved.content["optimizer"])
-    # Set anew at every step; a tensor that a recorded step reads has to stay the one it is.
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    optimizer, state = learner.optimizer, saved.content["optimizer"]
+    living = [{name: group[name] for name in _OF_DEVICE} for group in optimizer.param_groups]
+    # Before it loads, for they say on which device step counts are to be.
+    groups = [was | own for was, own in zip(state["param_groups"], living, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for group, own in zip(optimizer.param_groups, living, strict=True):
+        group.update(own)  # what loading copied: a recorded step reads this very tensor
 
 
 def resume(fold: FoldTraining, saved: Checkpoint) -> None:

@@ -11,7 +11,15 @@ from engine.config import Config
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
-from engine.training.checkpoint import load_last, read_metrics, save_best, save_last, write_metrics
+from engine.runtime.graphs import EAGER_CALLS, Replayed
+from engine.training.checkpoint import (
+    checkpoint_of,
+    load_last,
+    read_metrics,
+    save_best,
+    save_last,
+    write_metrics,
+)
 from engine.training.records import BestNote, EpochLine, Position
 from engine.training.starts import restore
 from engine.training.step import Ema, EpochSums, Learner, make_optimizer
@@ -74,6 +82,63 @@ def test_a_restored_state_goes_on_exactly_as_the_saved_one(tiny_config: Config, 
         for key, value in one.state_dict().items():
             assert torch.equal(other.state_dict()[key], value), key
             assert other.state_dict()[key].stride() == value.stride(), key
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_state_of_another_device_goes_on_with_the_settings_of_this_one(
+    fused: bool, tiny_config: Config, last: Path
+) -> None:
+    # As a CPU saves it; step counts of an optimiser that is not fused are on the CPU in any case.
+    ours = make(tiny_config)
+    ours.optimizer = torch.optim.AdamW(ours.network.parameters(), fused=fused, foreach=False)
+    train(ours, range(2))
+    save(last, ours)
+    saved = load_last(last, "hash")
+    assert saved is not None
+    # The meta device stands for a GPU, where a recorded step needs all of these.
+    theirs, rate = make(tiny_config), torch.tensor(0.5)
+    there = [torch.empty_like(part, device="meta") for part in theirs.network.parameters()]
+    gpu = torch.optim.AdamW(there, lr=rate, foreach=True, fused=False, capturable=True)
+    theirs.optimizer = gpu
+    restore(saved, theirs)
+    (group,) = gpu.param_groups
+    assert (group["capturable"], group["foreach"], group["fused"]) == (True, True, False)
+    assert group["lr"] is rate
+    assert group["weight_decay"] == ours.optimizer.param_groups[0]["weight_decay"]
+    assert gpu.state
+    for state in gpu.state.values():
+        assert {value.device.type for value in state.values()} == {"meta"}
+        assert state["step"].dtype == torch.float32
+
+
+@pytest.mark.gpu
+def test_a_cpu_run_goes_on_on_a_gpu_in_a_recorded_step(tiny_config: Config, last: Path) -> None:
+    ours = make(tiny_config)
+    train(ours, range(2))
+    save(last, ours)
+    saved = load_last(last, "hash")
+    assert saved is not None
+    torch.manual_seed(1)
+    network = build_network(tiny_config.model, 13).to("cuda").train()
+    average, optimizer = (
+        Ema(network, 0.9, warmup=False),
+        make_optimizer(network, tiny_config.training),
+    )
+    learner = Learner(network, average, optimizer, EpochSums(torch.device("cuda")))
+    restore(saved, learner)
+
+    def step() -> torch.Tensor:
+        loss: torch.Tensor = network(torch.ones(2, 3, 32, 32, device="cuda")).logits_BChw.mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    recorded = Replayed(step)
+    for _ in range(EAGER_CALLS + 2):
+        recorded()
+    steps = {float(state["step"]) for state in optimizer.state.values()}
+    assert steps == {2.0 + EAGER_CALLS + 2}
 
 
 def test_going_on_after_a_load_leaves_the_file_as_it_was(tiny_config: Config, last: Path) -> None:
