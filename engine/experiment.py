@@ -29,6 +29,9 @@ from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
+from engine.runtime.graphs import free_recordings
+from engine.runtime.gpu import compiling_pays
+from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.records import TemperatureChoice
@@ -195,6 +198,8 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | Non
         # A resumed fold may have set those that it began with.
         torch.set_num_threads(threads)
     return resident
+        if policy.device.type == "cuda":
+            free_recordings()
 
 
 def _predict_out_of_fold(

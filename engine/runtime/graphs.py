@@ -5,10 +5,11 @@ the host; a replay is one launch.
 """
 
 import gc
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -49,6 +50,13 @@ def replayed_pass(function: Callable[..., Any]) -> "Replayed":
     return Replayed(function, _SHARED.setdefault(torch.cuda.current_device(), GraphMemory()))
 
 
+def free_recordings() -> None:
+    """Return the memory of recordings, and of whatever else nobody holds any more, to the GPU."""
+    # A compiled network refers to itself; until it is collected, its weights stay.
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 class Replayed:
     """A function of tensors on a GPU, replayed from its fourth call with the same shapes.
 
@@ -57,7 +65,11 @@ class Replayed:
     """
 
     def __init__(self, function: Callable[..., Any], memory: GraphMemory | None = None) -> None:
-        self.function, self._memory = function, memory or GraphMemory()
+        # A method weakly: its object holds what is made here, and a cycle would keep the memory of
+        # both, a fold's network and its recording, while the next fold begins.
+        weakly = inspect.ismethod(function)
+        self._function: Callable[[], Any] = WeakMethod(function) if weakly else lambda: function
+        self._memory = memory or GraphMemory()
         self._calls: dict[_Shape, int] = {}
         self._recordings: dict[_Shape, _Recording] = {}
 
@@ -80,7 +92,7 @@ class Replayed:
         stream = self._memory.stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            output = self.function(*inputs)
+            output = self._function()(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         return output
 
@@ -91,6 +103,9 @@ class Replayed:
         torch.cuda.synchronize()
         # A collection during the recording could free memory of the GPU, which is not allowed then.
         gc.collect()
-        with torch.cuda.graph(graph, pool=self._memory.pool, stream=self._memory.stream):
-            output = self.function(*kept)
+        # What this thread does can spoil the recording, and is an error. Threads of DALI go on
+        # allocating meanwhile, which by default would be one too (DALI issue 3703).
+        mode, memory = "thread_local", self._memory
+        with torch.cuda.graph(graph, memory.pool, memory.stream, capture_error_mode=mode):
+            output = self._function()(*kept)
         return _Recording(graph, kept, output)
