@@ -1,13 +1,13 @@
 """What a fold leaves: its exact state (`last.pt`), its best average, and a line an epoch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor
 
 from engine.rundir import whole_file, write_text
 from engine.runtime.progress import duration
@@ -16,8 +16,8 @@ from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
 
 
-def save_last(path: Path, config_hash: str, position: Position, learner: Learner) -> None:
-    """Write everything that training continues from, whole or not at all."""
+def checkpoint_of(config_hash: str, position: Position, learner: Learner) -> Checkpoint:
+    """Everything that training continues from: the learner's own tensors, not copies of them."""
     state = {
         "config_hash": config_hash,
         **vars(position),
@@ -26,8 +26,13 @@ def save_last(path: Path, config_hash: str, position: Position, learner: Learner
         "optimizer": learner.optimizer.state_dict(),
         "sums": learner.sums.sums,
     }
+    return Checkpoint(position, state)
+
+
+def save_last(path: Path, saved: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
     with whole_file(path) as temporary:
-        torch.save(state, temporary)
+        torch.save(saved.content, temporary)
 
 
 def load_last(path: Path, config_hash: str) -> Checkpoint | None:
@@ -43,15 +48,19 @@ def load_last(path: Path, config_hash: str) -> Checkpoint | None:
     return Checkpoint(Position(state["epoch"], state["step"], state["elapsed_s"]), state)
 
 
-def save_best(path: Path, network: nn.Module, note: BestNote) -> None:
+def save_best(path: Path, weights: Mapping[str, Tensor], note: BestNote) -> None:
     """Write weights as safetensors (contiguous, on the CPU), whole or not at all."""
-    tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    tensors = {key: value.contiguous().cpu() for key, value in weights.items()}
     said = {"config_hash": note.config_hash, "fold": str(note.fold), "epoch": str(note.epoch)}
     # One entry only: safetensors writes several in an order that changes from process to process.
     entry = {"roomsmith": json.dumps({**said, **vars(note.normalisation)}, sort_keys=True)}
     with whole_file(path) as temporary:
         # Not save_file, whose files only their owner may read (mode 600).
         temporary.write_bytes(save(tensors, metadata=entry))
+
+
+def finish() -> None:
+    """Wait until all files stand: here each does when its function returns."""
 
 
 def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:

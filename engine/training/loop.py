@@ -19,6 +19,7 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
 from engine.training import checkpoint, step
+from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.records import BestNote, EpochLine, Position
 from engine.views.predictor import FoldNetwork, Predictor
@@ -82,6 +83,8 @@ class FoldTraining:
         average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
         predictor = Predictor([average], inference, len(classes), policy, reader)
         self.predictor = predictor.single_view()
+        on_gpu = policy.device.type == "cuda"
+        self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint
 
     def run(self) -> ResidentFrames | None:
         """Train to the last epoch; what it writes does not depend on where it was stopped.
@@ -89,16 +92,19 @@ class FoldTraining:
         Returns the split's decoded frames, if they were kept on the device. A loss or gradient that
         is not finite, or a file that cannot be read, is a RuntimeError.
         """
-        if not self.config.training.epochs:
-            from engine.training.starts import adopt
+        try:
+            if not self.config.training.epochs:
+                from engine.training.starts import adopt
 
-            adopt(self)
-            return None
-        source = self.open_source()
-        while self.position.epoch < self.config.training.epochs:
-            self._train_epoch(source)
-            self._finish_epoch()
-        return self.predictor.reader.resident
+                adopt(self)
+                return None
+            source = self.open_source()
+            while self.position.epoch < self.config.training.epochs:
+                self._train_epoch(source)
+                self._finish_epoch()
+            return self.predictor.reader.resident
+        finally:
+            self.files.finish()
 
     def open_source(self) -> Source:
         """Where batches come from; validation frames too, where it keeps decoded frames."""
@@ -129,20 +135,21 @@ class FoldTraining:
         # same weights are written again.
         if miou > max((line.miou for line in self.metrics if line.miou is not None), default=-1.0):
             note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
-            checkpoint.save_best(task.run.best(task.fold), self.learner.ema.network, note)
+            weights = self.learner.ema.network.state_dict()
+            self.files.save_best(task.run.best(task.fold), weights, note)
         return {"miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
 
     def save(self) -> None:
         """Write `last.pt`."""
-        last = self.task.run.last(self.task.fold)
-        checkpoint.save_last(last, self.task.config_hash, self.position, self.learner)
+        saved = checkpoint.checkpoint_of(self.task.config_hash, self.position, self.learner)
+        self.files.save_last(self.task.run.last(self.task.fold), saved)
 
     def close_epoch(self, line: EpochLine) -> None:
         """Write its line to `metrics.jsonl`, and go on to the next."""
         # The line before the checkpoint: killed between the two, the epoch's last steps are
         # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
         self.metrics.append(line)
-        checkpoint.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
+        self.files.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
         self.position = Position(line.epoch)
         self.learner.sums = step.EpochSums(self.policy.device)
         self.save()

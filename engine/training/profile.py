@@ -53,6 +53,7 @@ def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseRep
         fold = FoldTraining(replace(task, run=RunDir(Path(scratch))), policy)
         step_s = _steps(fold, folder)
         checkpoint_s = _seconds(fold.save)
+        fold.files.finish()
         validation_s = _seconds(lambda: fold.validate(1))
     epoch_s = {phase: seconds * task.steps_per_epoch for phase, seconds in step_s.items()}
     epoch_s["checkpoint"] = checkpoint_s

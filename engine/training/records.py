@@ -51,7 +51,7 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What `last.pt` holds, on the CPU, mapped into memory."""
+    """What `last.pt` holds; as it is read, on the CPU and mapped into memory."""
 
     position: Position
     content: dict[str, Any]

@@ -27,7 +27,7 @@ def test_trained_weights_bring_the_normalisation_that_they_were_trained_with(
     tmp_path: Path,
 ) -> None:
     path, trained = tmp_path / "0.safetensors", Normalisation((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
-    save_best(path, torch.nn.Linear(1, 1), BestNote("hash", 0, 1, trained))
+    save_best(path, torch.nn.Linear(1, 1).state_dict(), BestNote("hash", 0, 1, trained))
     given = ModelConfig(
         encoder="tf_efficientnet_lite0", weights=str(tmp_path / "{fold}.safetensors")
     )

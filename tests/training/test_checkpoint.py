@@ -50,7 +50,7 @@ def train(learner: Learner, steps: range) -> None:
 
 def save(path: Path, learner: Learner) -> None:
     learner.sums.sums.copy_(torch.arange(4))
-    save_last(path, "hash", Position(5, 7, 1.5), learner)
+    save_last(path, checkpoint_of("hash", Position(5, 7, 1.5), learner))
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_best_weights_are_contiguous_readable_by_others_and_carry_their_origin(
     tiny_config: Config, run: RunDir
 ) -> None:
     network = make(tiny_config).network
-    save_best(run.best(0), network, BestNote("hash", 0, 4, NORMALISATION))
+    save_best(run.best(0), network.state_dict(), BestNote("hash", 0, 4, NORMALISATION))
     (run.root / "plain").touch()
     assert run.best(0).stat().st_mode == (run.root / "plain").stat().st_mode
     with safe_open(run.best(0), framework="pt") as file:
@@ -200,7 +200,7 @@ def test_best_weights_are_the_same_bytes_each_time(tiny_config: Config, run: Run
     network = make(tiny_config).network
     for fold in range(8):
         # safetensors shuffles what it has to order by itself, so one copy would not tell.
-        save_best(run.best(fold), network, BestNote("hash", 0, 4, NORMALISATION))
+        save_best(run.best(fold), network.state_dict(), BestNote("hash", 0, 4, NORMALISATION))
     assert len({run.best(fold).read_bytes() for fold in range(8)}) == 1
 
 

@@ -62,7 +62,7 @@ def test_a_file_of_ours_is_loaded_without_a_word(
     tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = build_network(tiny_config.model, len(tiny_config.data.classes))
-    save_best(RunDir(tmp_path).best(0), network, BestNote("hash", 0, 1, TRAINED))
+    save_best(RunDir(tmp_path).best(0), network.state_dict(), BestNote("hash", 0, 1, TRAINED))
     fold = load_fold(tiny_config, RunDir(tmp_path), 0, POLICY)
     assert caplog.text == ""
     assert (fold.fold, fold.spec) == (0, InputSpec(3, TRAINED))
@@ -76,7 +76,7 @@ def test_a_predictor_holds_the_folds_that_were_asked_for_and_reads_depth_if_they
     config = tiny_config.model_copy(update={"model": model})
     for fold in range(3):
         network = build_network(model, len(config.data.classes))
-        save_best(run.best(fold), network, BestNote("hash", fold, 1, TRAINED))
+        save_best(run.best(fold), network.state_dict(), BestNote("hash", fold, 1, TRAINED))
     predictor = open_predictor(config, run, [2, 0], POLICY)
     assert [network.fold for network in predictor.networks] == [2, 0]
     assert predictor.inference == config.inference

@@ -71,7 +71,7 @@ def test_a_pass_and_its_compiled_networks_are_gone_with_the_last_that_holds_it(
 def test_a_fold_is_run_by_what_the_config_names(tiny_config: Config, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
     note = BestNote("hash", 0, 1, Normalisation((128.0,) * 3, (64.0,) * 3))
-    save_best(RunDir(tmp_path).best(0), build_network(tiny_config.model, 13), note)
+    save_best(RunDir(tmp_path).best(0), build_network(tiny_config.model, 13).state_dict(), note)
     runtime = tiny_config.runtime.model_copy(update={"inference": "openvino"})
     config = tiny_config.model_copy(update={"runtime": runtime})
     fold = load_fold(config, RunDir(tmp_path), 0, POLICY)
