@@ -99,6 +99,7 @@ class Experiment:
             compile="on" if policy.compile else "off",
             cuda_graphs="on" if policy.replay else "off",
             threads=torch.get_num_threads(),
+            deterministic=runtime.deterministic,
             precision="bf16" if policy.autocast_dtype is not None else "fp32",
         )
 

@@ -175,6 +175,8 @@ class RuntimeConfig(Section):
     """torch.compile the network"""
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
     """record steps and views once, replay them; auto: on a GPU"""
+    deterministic: bool = False
+    """on a GPU: the same bytes every time, for slower steps; a CPU gives them anyway"""
     threads: int = Field(0, ge=0)
     """CPU threads, 0 = torch's choice"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # the imports above do not. Where there is a GPU its kernels are tested as machine code.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+# PyTorch asks once, at the process's first product, whether cuBLAS may be deterministic.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 pytest_plugins = ["tests.frames_on_disk"]
 

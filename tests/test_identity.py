@@ -141,6 +141,7 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
         compile="on",
         cuda_graphs="off",
         threads=3,
+        deterministic=True,
         precision="bf16",
         inference="openvino",
     )

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
+from kernels.upsample import Upsample
 
 _SKIP_CHANNELS = 48
 """Width that the stride-4 feature is reduced to; the paper's, and part of every checkpoint."""
 
-_UPSAMPLE = nn.Upsample(scale_factor=4.0, mode="bilinear", align_corners=True)
+_UPSAMPLE = Upsample(4.0)
 """The pyramid's map from its stride, 16, to the decoder's, 4; it has no weights."""
 
 

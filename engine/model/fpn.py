@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
+from kernels.upsample import Upsample
 
 _GROUPS = 32
 """Groups of each GroupNorm: the paper's, and part of every checkpoint."""
 
-UPSAMPLE = nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True)
+
+UPSAMPLE = Upsample(2.0)
 """As smp's FPN does between its blocks; it has no weights, so there is one for all."""
 
 _REPEAT = nn.Upsample(scale_factor=2.0, mode="nearest")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import RuntimeConfig
+from engine.runtime.gpu import set_up_gpu
 from engine.runtime.graphs import replayed_pass
 from kernels.crop_resize import Crops, Encoding, Frames
 
@@ -51,6 +52,8 @@ class DevicePolicy:
     operations: Operations
     replay: bool = False
     """whether steps and views are CUDA graphs, see `engine.runtime.graphs`"""
+    deterministic: bool = False
+    """whether a GPU's gradients are to be the same bytes every time, as a CPU's always are"""
 
     def autocast(self) -> torch.autocast:
         """The context that a forward pass runs in."""
@@ -79,7 +82,9 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     on_gpu = device.type == "cuda"
     if config.threads:
         torch.set_num_threads(config.threads)
-    if not on_gpu:
+    if on_gpu:
+        set_up_gpu(device, deterministic=config.deterministic)
+    else:
         why = "asked for" if config.threads else "torch's choice"
         _log.info("%d CPU threads: %s", torch.get_num_threads(), why)
         _keep_freed_memory()
@@ -95,7 +100,8 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     _log.info("network %s, channels-last: %s", form, why)
     operations = choose_operations(config.kernels, device)
     dtype = torch.bfloat16 if precision == "bf16" else None
-    return DevicePolicy(device, dtype, compiled, operations, replay)
+    deterministic = on_gpu and config.deterministic
+    return DevicePolicy(device, dtype, compiled, operations, replay, deterministic)
 
 
 def choose_operations(kind: str, device: torch.device) -> Operations:

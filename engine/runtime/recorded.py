@@ -7,9 +7,6 @@ from engine.rundir import Record
 
 _log = logging.getLogger(__name__)
 
-_OPEN = ("auto", 0)
-"""Values by which a config leaves a choice to the engine."""
-
 
 class Machine(Record):
     """What computed."""
@@ -50,6 +47,8 @@ class RecordedRuntime(Record):
     """of the CPU"""
     precision: str
     """fp32 or bf16"""
+    deterministic: bool = False
+    """whether a GPU's gradients are; folds begun before it could be asked for have no such field"""
 
     @classmethod
     def asked_for(cls, config: RuntimeConfig) -> "RecordedRuntime":
@@ -70,9 +69,9 @@ def resume_runtime(config: RuntimeConfig, recorded: RecordedRuntime, fold: int) 
     kept = {}
     for name in RecordedRuntime.model_fields:
         began, now = getattr(recorded, name), getattr(config, name)
-        if began in (now, *_OPEN):
+        if began == now or _is_open(began):
             continue
-        if name not in config.model_fields_set or now in _OPEN:
+        if name not in config.model_fields_set or _is_open(now):
             kept[name] = began
             continue
         _log.warning(
@@ -84,3 +83,8 @@ def resume_runtime(config: RuntimeConfig, recorded: RecordedRuntime, fold: int) 
         values = ", ".join(f"{name} = {value}" for name, value in kept.items())
         _log.info("fold %d goes on with %s, as it began", fold, values)
     return config.model_copy(update=kept)
+
+
+def _is_open(value: str | int) -> bool:
+    """Whether a config leaves the choice to the engine by it: auto, or 0 threads, but not false."""
+    return value == "auto" or (value == 0 and not isinstance(value, bool))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -20,9 +19,11 @@ from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from engine.runtime.device import DevicePolicy, Operations
+from engine.runtime.gpu import deterministically
 from engine.runtime.graphs import Replayed
 from engine.training.accumulate import WHOLE, Shares, accumulated
 from engine.training.records import Losses, MeanLosses
+from kernels.upsample import upsample
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +59,9 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
 
     `depth_m_BHW` is metres, 0 = missing; where all is, the result and its gradient are 0.
     """
-    predicted_BHW = F.interpolate(
-        depth_Bhw[:, None].to(torch.float32),
-        size=depth_m_BHW.shape[1:],
-        mode="bilinear",
-        align_corners=Network.align_corners,
+    H, W = depth_m_BHW.shape[1:]
+    predicted_BHW = upsample(
+        depth_Bhw[:, None].to(torch.float32), (H, W), align_corners=Network.align_corners
     )[:, 0]
     known_BHW = (depth_m_BHW > 0).to(torch.float32)
     clipped_BHW = depth_m_BHW.clamp(DEPTH_MIN_M, DEPTH_MAX_M)
@@ -190,7 +189,8 @@ class TrainStep:
             torch.compile(learner.network, fullgraph=True) if policy.compile else learner.network
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        self.update = Replayed(self._update) if policy.replay else self._update
+        update = Replayed(self._update) if policy.replay else self._update
+        self.update = deterministically(update) if policy.deterministic else update
 
     def __call__(self, batch: Batch, lr: float, step: int, global_step: int) -> None:
         """Train on a batch on the device; `step` of the epoch is the `global_step` of the fold."""

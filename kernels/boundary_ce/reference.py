@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.upsample import upsample
+
 IGNORE_INDEX = 255
 EPSILON = 1e-6
 """Keeps the mean finite where every pixel is ignored."""
@@ -56,12 +58,8 @@ def boundary_ce(
     """
     check(logits_BChw, label_BHW, class_weight_C)
     dtype = torch.promote_types(logits_BChw.dtype, torch.float32)
-    logits_BCHW = F.interpolate(
-        logits_BChw.to(dtype),
-        size=label_BHW.shape[1:],
-        mode="bilinear",
-        align_corners=align_corners,
-    )
+    H, W = label_BHW.shape[1:]
+    logits_BCHW = upsample(logits_BChw.to(dtype), (H, W), align_corners=align_corners)
     loss_BHW = F.cross_entropy(
         logits_BCHW,
         label_BHW.long(),

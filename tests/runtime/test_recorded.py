@@ -1,6 +1,8 @@
 """A fold goes on with what it began with, or with what was asked for since, and says which."""
 
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ BEGAN = RecordedRuntime(
     cuda_graphs="off",
     threads=3,
     precision="fp32",
+    deterministic=False,
 )
 
 
@@ -72,3 +75,29 @@ def test_what_was_not_resolved_when_the_fold_began_is_the_configs(
     config, said = resumed(caplog, asked, device="cuda:1")
     assert config == RuntimeConfig(threads=1, device="cuda:1")
     assert said == ["fold 2 goes on with threads = 1, as it began"]
+
+
+def test_a_fold_keeps_being_deterministic_unless_told_not_to_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    began = BEGAN.model_copy(update={"deterministic": True})
+    kept, said = resumed(caplog, began)
+    assert kept.deterministic
+    assert "deterministic = True, as it began" in said[0]
+    caplog.clear()
+    left, said = resumed(caplog, began, **BEGAN.model_dump())
+    assert not left.deterministic
+    assert said == [
+        "fold 2 began with deterministic = True and goes on with False, as asked: its bytes may "
+        "differ from an undisturbed run's"
+    ]
+    caplog.clear()
+    taken, said = resumed(caplog, **{**BEGAN.model_dump(), "deterministic": True})
+    assert taken.deterministic
+    assert said[0].startswith("fold 2 began with deterministic = False and goes on with True")
+
+
+def test_a_record_from_before_a_field_reads_as_what_was_then(tmp_path: Path) -> None:
+    older = {name: value for name, value in BEGAN.model_dump().items() if name != "deterministic"}
+    (tmp_path / "runtime.json").write_text(json.dumps(older), encoding="utf-8")
+    assert RecordedRuntime.read(tmp_path / "runtime.json") == BEGAN

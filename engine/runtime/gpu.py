@@ -1,0 +1,75 @@
+"""What is asked of a GPU before a run, round a deterministic step.
+
+`torch.backends.cudnn.benchmark` stays off. Which convolution wins its race, and so how sums are
+rounded, may differ from run to run; every size of view would be raced for anew; and nothing is
+gained: on an H100 a full-size step took 42.6 ms with it and 42.3 without
+(`benchmarks/results/full_size_h100.json`).
+
+With `runtime.deterministic` two equal training steps leave the same bytes. What orders a GPU's sums
+anew in each run: cuDNN's weight gradients, unless it is told; bilinear upsampling's backward pass,
+see `kernels.upsample`; and what else PyTorch lists under `torch.use_deterministic_algorithms`, of
+which the engine's networks use nothing (a test walks their operations). Kernels of our own add in a
+fixed order. On a CPU nothing is to be done.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.utils.deterministic
+
+_log = logging.getLogger(__name__)
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_FIXED = ":4096:8"
+"""Eight buffers of 4 MiB, one of the two settings with which cuBLAS is deterministic whatever runs
+on other streams (cuBLAS manual, "Results reproducibility"): 32 MiB, PyTorch's own sum on Hopper."""
+
+
+def set_up_gpu(device: torch.device, *, deterministic: bool) -> None:
+    """Make a GPU that is named by number the thread's own, before anything is asked of any."""
+    if device.index is not None:
+        # Triton launches, and recordings and streams are made, on the thread's GPU: the first.
+        torch.cuda.set_device(device)
+    if deterministic:
+        # PyTorch and cuBLAS look at it with the process's first product.
+        os.environ.setdefault(_WORKSPACE, _FIXED)
+        _log.info("gradients deterministic: asked for")
+
+
+def deterministically(act: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """`act`, in each call of which PyTorch uses deterministic algorithms; afterwards as before.
+
+    An operation that has none warns: an encoder of timm may hold one, and it then is what differs.
+    """
+
+    def call(*inputs: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        with _deterministic_algorithms():
+            return act(*inputs, **named)
+
+    return call
+
+
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    # All three are the process's, not the thread's: autograd's threads see them too.
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # a module with a property
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+    # Nothing here reads memory that nobody wrote, so filling it would be a kernel for nothing.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=warned)
+        torch.backends.cudnn.deterministic = before[1]
+        memory.fill_uninitialized_memory = filled
