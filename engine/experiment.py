@@ -29,7 +29,6 @@ from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
-from engine.runtime.graphs import free_recordings
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track_total
@@ -99,8 +98,8 @@ class Experiment:
             compile="on" if policy.compile else "off",
             cuda_graphs="on" if policy.replay else "off",
             threads=torch.get_num_threads(),
-            deterministic=runtime.deterministic,
             precision="bf16" if policy.autocast_dtype is not None else "fp32",
+            deterministic=runtime.deterministic,
         )
 
 
@@ -138,6 +137,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
     _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
+    if policy.replay and config.runtime.compile == "auto":
+        policy = replace(policy, compile=compiling_pays(config, len(frames)))
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
 
 
@@ -196,11 +197,11 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | Non
         resident = FoldTraining(task, policy).run()
         if policy.device != run.policy.device:
             resident = None
+        if policy.device.type == "cuda":
+            free_recordings()
         # A resumed fold may have set those that it began with.
         torch.set_num_threads(threads)
     return resident
-        if policy.device.type == "cuda":
-            free_recordings()
 
 
 def _predict_out_of_fold(

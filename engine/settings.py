@@ -172,7 +172,7 @@ class RuntimeConfig(Section):
     kernels: Literal["fused", "reference"] = "fused"
     """fused operations, or plain PyTorch in their place"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile the network"""
+    """torch.compile the network; auto: for replayed steps, if they are many enough"""
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
     """record steps and views once, replay them; auto: on a GPU"""
     deterministic: bool = False

@@ -48,7 +48,7 @@ class DevicePolicy:
     autocast_dtype: torch.dtype | None
     """of a forward pass; None = float32"""
     compile: bool
-    """whether the network goes through torch.compile"""
+    """whether the network goes through torch.compile; a replayed view has no launches to save"""
     operations: Operations
     replay: bool = False
     """whether steps and views are CUDA graphs, see `engine.runtime.graphs`"""
@@ -62,7 +62,8 @@ class DevicePolicy:
 
     def evaluation(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
         """The forward pass for inference mode; if replayed, a call overwrites any last result."""
-        forward = torch.compile(network, fullgraph=True) if self.compile else network
+        eager = self.replay or not self.compile
+        forward = network if eager else torch.compile(network, fullgraph=True)
 
         def predict(image_BCHW: Tensor) -> _Output:
             with self.autocast():
@@ -93,7 +94,7 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     _log.info("precision %s: %s", precision, why)
     why = "convolutions dominate, nothing to fuse"
     if on_gpu:
-        why = "a replay leaves less to gain than compiling takes"
+        why = "where steps are replayed, their number will tell whether compiling pays"
     form, why = _resolved(config.compile, "off", why)
     compiled, replay = form == "on", on_gpu and config.cuda_graphs != "off"
     form = ("compiled" if compiled else "eager") + (", replayed as CUDA graphs" if replay else "")

@@ -1,4 +1,4 @@
-"""What is asked of a GPU before a run, round a deterministic step.
+"""What is asked of a GPU before a run, round a deterministic step, and of how long a run must be.
 
 `torch.backends.cudnn.benchmark` stays off. Which convolution wins its race, and so how sums are
 rounded, may differ from run to run; every size of view would be raced for anew; and nothing is
@@ -21,10 +21,16 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.utils.deterministic
 
+from engine.config import Config
+
 _log = logging.getLogger(__name__)
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+COMPILE_S, SAVED_S = 67.5, 0.0130
+"""Seconds that compiling took and that each replayed step was shorter by (42.34 -> 29.36 ms):
+exp093_5 at full size on an H100, `benchmarks/results/full_size_h100.json`."""
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _FIXED = ":4096:8"
@@ -41,6 +47,22 @@ def set_up_gpu(device: torch.device, *, deterministic: bool) -> None:
         # PyTorch and cuBLAS look at it with the process's first product.
         os.environ.setdefault(_WORKSPACE, _FIXED)
         _log.info("gradients deterministic: asked for")
+
+
+def compiling_pays(config: Config, frames: int) -> bool:
+    """What `runtime.compile = "auto"` comes to for replayed steps, on so many training frames.
+
+    All folds' steps count, for they share what is compiled: PyTorch keeps it by the code and the
+    form of what it is given, and a later process finds it on disk.
+    """
+    folds, training = config.data.folds, config.training
+    a_fold = max(1, frames * (folds - 1) // folds // training.batch_size)
+    steps = folds * training.epochs * a_fold
+    saved_s = steps * SAVED_S
+    pays = saved_s > COMPILE_S
+    told = "steps %s: %d would save about %.0f s, and compiling takes about %.0f s"
+    _log.info(told, "compiled" if pays else "not compiled", steps, saved_s, COMPILE_S)
+    return pays
 
 
 def deterministically(act: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

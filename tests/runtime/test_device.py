@@ -1,10 +1,24 @@
-"""A device that is not there is refused before anything is set up, and what to do is said."""
+"""What is chosen of a GPU, on a stand-in for one, and that a CPU is left alone."""
+
+import logging
+import os
 
 import pytest
 import torch
 
 from engine.config import RuntimeConfig
-from engine.runtime.device import set_up_device
+from engine.runtime.device import DevicePolicy, set_up_device
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """A machine that has GPUs; the devices that were made the thread's own."""
+    devices: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "unset")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    return devices
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,3 +30,50 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_device_that_torch_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match=r"runtime\.device = 'abacus': .*; use auto, cpu or cuda"):
         set_up_device(RuntimeConfig(device="abacus"))
+
+
+def test_the_gpu_that_is_named_becomes_the_threads_own(chosen: list[torch.device]) -> None:
+    policy = set_up_device(RuntimeConfig(device="cuda:1"))
+    assert chosen == [policy.device] == [torch.device("cuda:1")]
+
+
+def test_without_a_number_it_is_the_one_that_is_current(chosen: list[torch.device]) -> None:
+    assert set_up_device(RuntimeConfig(device="cuda")).device == torch.device("cuda")
+    assert set_up_device(RuntimeConfig()).device == torch.device("cuda")
+    assert chosen == []  # torch refuses a device without a number there
+
+
+def test_a_gpu_is_deterministic_if_asked(
+    chosen: list[torch.device], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not set_up_device(RuntimeConfig(device="cuda:0")).deterministic
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with caplog.at_level(logging.INFO, logger="engine"):
+        policy = set_up_device(RuntimeConfig(device="cuda:0", deterministic=True))
+    assert policy.deterministic
+    assert "gradients deterministic: asked for" in caplog.text
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert len(chosen) == 2
+
+
+def test_a_cpu_has_nothing_to_do_for_it() -> None:
+    plain = set_up_device(RuntimeConfig(device="cpu"))
+    assert set_up_device(RuntimeConfig(device="cpu", deterministic=True)) == plain
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_what_is_replayed_is_compiled_for_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def compile_(network: object, **_: object) -> object:
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr("engine.runtime.device.replayed_pass", lambda function: function)
+    operations = set_up_device(RuntimeConfig(device="cpu")).operations
+    cpu = torch.device("cpu")
+    DevicePolicy(cpu, None, compile=True, operations=operations, replay=True).evaluation(abs)
+    assert compiled == []
+    DevicePolicy(cpu, None, compile=True, operations=operations).evaluation(abs)
+    assert compiled == [abs]
