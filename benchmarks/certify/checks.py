@@ -10,10 +10,16 @@ import xml.etree.ElementTree as ET
 from benchmarks.certify.certificate import ROOT, tied
 from benchmarks.certify.notes import Notes, NotHereError, need
 
-_DATA = [f"tests/data/test_{name}.py" for name in ("sources", "source_life", "whole_frames")]
+_DATA = [
+    f"tests/data/test_{name}.py" for name in ("sources", "source_life", "uploads", "whole_frames")
+]
 
 _INTERPRETED = [f"tests/kernels/test_{name}_op.py" for name in ("boundary", "tta_accumulate")]
 """Without a GPU: some of what Triton's interpreter runs in `make test`."""
+
+_DALI = "tests/data/test_dali_source.py"
+
+_MARKED = [f"tests/{name}" for name in ("runtime", "training", "views", "kernels/test_upsample.py")]
 
 SMALLEST = ["tests/kernels", "-k", "triton and (layout or bfloat16 or off_the_frame)"]
 """A few tests of each operation, of few pixels and odd sides: a kernel is hundreds of times slower
@@ -33,10 +39,10 @@ def tests(notes: Notes) -> None:
         _pytest(notes, "some of the kernels, interpreted", [*_INTERPRETED, "-k", "triton"])
         return
     _pytest(notes, "kernels as machine code", ["tests/kernels", "-k", "triton"])
-    _pytest(notes, "recorded graphs", ["tests/runtime/test_graphs.py"])
+    _pytest(notes, "what is marked gpu", [*_MARKED, "-m", "gpu"])
     has_dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
-    without = [] if has_dali else ["-k", "not dali"]
-    _pytest(notes, "sources" + ("" if has_dali else " (not here: DALI)"), [*_DATA, *without])
+    data = [*_DATA, *([_DALI] if has_dali else ["-k", "not dali"])]
+    _pytest(notes, "sources" + ("" if has_dali else " (not here: DALI)"), data)
 
 
 def sanitizer(notes: Notes) -> None:

@@ -52,7 +52,7 @@ def options(architecture: tuple[int, int]) -> dict[str, int]:
     """
     import triton
 
-    spills = architecture[0] == 8 and TorchVersion(triton.__version__) < (3, 8)
+    spills = architecture[0] == 8 and TorchVersion(triton.__version__) < "3.8"
     return {"num_warps": THREADS // 32, "maxnreg": 168 if spills else 128}
 
 

@@ -199,7 +199,8 @@ def test_the_kernels_tests_run_as_machine_code_and_their_failures_are_named(
     monkeypatch.setattr(subprocess, "run", pytest_with_a_fault)
     checks.tests(notes)
     assert "tests/kernels -k triton" in asked[0]
-    assert "tests/runtime/test_graphs.py" in asked[1]
+    assert "tests/runtime tests/training tests/views" in asked[1]
+    assert asked[1].endswith("-m gpu")
     assert notes.content["found"]["kernels as machine code"] == {
         "holds": False,
         "told": "2 tests, 1 failures, 0 errors, 0 skipped: tests.a.fails[triton]",

@@ -1,6 +1,6 @@
 """Every way the engine calls the Triton kernels: all that decides their machine code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Specialisation(NamedTuple):
 
 def specialisations(folder: str, arch: int) -> list[Specialisation]:
     """Those of the kernels that `kernels/FOLDER/launch.py` launches on sm_ARCH."""
-    ways = {
+    ways: dict[str, Callable[[], Iterator[Specialisation]]] = {
         "boundary_ce": partial(_boundary_ce, arch),
         "confusion": _confusion,
         "crop_resize": _crop_resize,

@@ -23,7 +23,7 @@ REGISTER_CEILING = {
     "add_view": 128,
     "count_blends": 128,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
-    "count_pairs": 40 if TorchVersion(version("triton")) >= (3, 8) else 56,
+    "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 56,
     "count_winners": 128,
     "crop_rows": 96,
     "write_winners": 128,
