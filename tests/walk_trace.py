@@ -14,7 +14,12 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+# What the engine imports is imported before it is traced: that would take ten seconds.
+import numba  # noqa: F401
 import numpy as np
+import scipy  # noqa: F401
+import timm  # noqa: F401
+import torch  # noqa: F401
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,6 +40,7 @@ FLAGS = {
     "training.epochs": 1,
     "training.batch_size": 1,
     "inference.base_hw": "96,128",
+    "inference.scales": "0.75,1.0",
 }
 
 
