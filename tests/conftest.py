@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -186,6 +187,13 @@ def finished_run(tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> F
     done = run_module("engine.train", "--config", tiny_toml, "--out", root)
     assert done.returncode == 0, done.stderr
     return FinishedRun(RunDir(root), done.stdout, done.stderr)
+
+
+@pytest.fixture
+def copied_run(finished_run: FinishedRun, tmp_path: Path) -> RunDir:
+    """A finished run that a test may spoil."""
+    shutil.copytree(finished_run.dir.root, tmp_path / "run")
+    return RunDir(tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -41,13 +41,10 @@ def test_it_answers_without_importing_anything_heavy(
 
 
 @pytest.fixture
-def sealed(
-    finished_run: FinishedRun, tiny_config: Config, tmp_path: Path
-) -> tuple[Config, RunDir, Path]:
+def sealed(copied_run: RunDir, tiny_config: Config, tmp_path: Path) -> tuple[Config, RunDir, Path]:
     """A finished run and its dataset, both of the test's own."""
-    data, run = tmp_path / "data", RunDir(tmp_path / "run")
+    data, run = tmp_path / "data", copied_run
     shutil.copytree(tiny_config.data.root, data)
-    shutil.copytree(finished_run.dir.root, run.root)
     config = load_config([run.config], {"data": {"root": str(data)}})
     arguments = ["--config", str(run.config), "--data.root", str(data), "--out", str(run.root)]
     assert not is_sealed(config, run)  # a copy has other inodes
@@ -153,12 +150,10 @@ def test_a_seal_that_cannot_be_written_is_one_line(
 def test_a_small_file_that_was_deleted_is_made_again(
     name: str,
     finished_run: FinishedRun,
+    copied_run: RunDir,
     tiny_toml: Path,
-    tmp_path: Path,
     read_run: Callable[[Path], dict[str, Any]],
 ) -> None:
-    shutil.copytree(finished_run.dir.root, tmp_path / "run")
-    run = RunDir(tmp_path / "run")
-    getattr(run, name).unlink()
-    assert train.main(["--config", str(tiny_toml), "--out", str(run.root)]) == 0
-    assert read_run(run.root) == read_run(finished_run.dir.root)
+    getattr(copied_run, name).unlink()
+    assert train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)]) == 0
+    assert read_run(copied_run.root) == read_run(finished_run.dir.root)

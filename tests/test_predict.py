@@ -80,12 +80,10 @@ def test_frames_of_any_size_and_format_get_masks_of_their_own_size(
 
 
 def test_masks_go_into_the_run_under_the_folders_name_by_default(
-    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+    copied_run: RunDir, test_frames: Path
 ) -> None:
-    copied = tmp_path / "run"
-    shutil.copytree(finished_run.dir.root, copied)
-    run(copied, test_frames)
-    assert len(list((copied / "masks" / "image").iterdir())) == 5
+    run(copied_run.root, test_frames)
+    assert len(list((copied_run.root / "masks" / "image").iterdir())) == 5
 
 
 def test_a_run_on_depth_needs_it_and_uses_it(

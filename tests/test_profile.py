@@ -1,7 +1,6 @@
 """`engine.train --profile` on twelve frames: what it writes, and that it writes nothing else."""
 
 import gzip
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from engine import train
 from engine.mistakes import ConfigError
+from engine.rundir import RunDir
 from engine.training.profile import PhaseReport
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -19,10 +19,9 @@ def mtimes(folder: Path) -> dict[Path, int]:
 
 
 def test_a_profile_adds_up_and_touches_nothing_else(
-    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied_run: RunDir, tiny_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "run"
-    shutil.copytree(finished_run.dir.root, root)
+    root = copied_run.root
     before = mtimes(root)
     assert train.main(["--config", str(tiny_toml), "--out", str(root), "--profile"]) == 0
     folder = root / "profile"

@@ -46,13 +46,6 @@ def mtimes(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.fixture
-def copied_run(finished_run: FinishedRun, tmp_path: Path) -> RunDir:
-    """A finished run that a test may spoil."""
-    shutil.copytree(finished_run.dir.root, tmp_path / "run")
-    return RunDir(tmp_path / "run")
-
-
 FOLD_FILES = ("best.safetensors", "last.pt", "metrics.jsonl", "runtime.json")
 
 

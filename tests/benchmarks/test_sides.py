@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -80,6 +81,15 @@ def test_ctrl_c_stops_a_side_in_the_midst_of_its_preparation(
     assert multiprocessing.active_children() == []
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """This process ends on Ctrl-C; one that a script starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_stops_both_sides_in_the_midst_of_a_call() -> None:
     busy: Any = partial(exec, _BUSY_FROM_THE_SECOND_CALL, {"calls": []})
     started_s = []

@@ -1,6 +1,5 @@
 """The atlas that engine.train leaves in a run folder."""
 
-import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -51,13 +50,10 @@ def test_the_atlas_of_a_run_is_that_of_its_store(finished_run: FinishedRun) -> N
 
 def test_a_lost_atlas_is_made_again_and_nothing_else(
     finished_run: FinishedRun,
+    copied_run: RunDir,
     tiny_toml: Path,
-    tmp_path: Path,
     read_run: Callable[[Path], dict[str, Any]],
 ) -> None:
-    shutil.copytree(finished_run.dir.root, tmp_path / "run")
-    copied_run = RunDir(tmp_path / "run")
-
     def mtimes() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in copied_run.root.rglob("*")}
 
