@@ -96,7 +96,7 @@ def results(run: Path) -> dict[str, bytes]:
 
 
 def _fingerprint(run: Path) -> str:
-    return str(json.loads((run / "environment.json").read_text("utf-8"))["dataset"])
+    return str(json.loads((run / "environment.json").read_text("utf-8"))["dataset_fingerprint"])
 
 
 def _try_data(world: World, rng: random.Random, scratch: Path, *, as_command: bool) -> Case:
