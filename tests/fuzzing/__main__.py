@@ -3,9 +3,11 @@
 import argparse
 import collections
 import os
+import sys
 import tempfile
-import traceback
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -19,22 +21,22 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))
     os.environ["XDG_CACHE_HOME"] = str(folder / "user-cache")
-    from tests.fuzzing.judge import try_case
-    from tests.fuzzing.world import make_world
+    from tests.fuzzing.judge import fault_of
+    from tests.fuzzing.world import ask_once, make_world
 
+    ask_once(pytest.MonkeyPatch())
     world = make_world(folder / "world")
     numbers = [options.only] if options.only is not None else range(options.first, options.count)
     outcomes: collections.Counter[str] = collections.Counter()
     for number in numbers:
-        try:
-            case = try_case(world, options.seed, number, folder / "case")
-            fault, told, outcome = case.fault, case.bend.told, case.outcome
-        except Exception:
-            fault, told, outcome = traceback.format_exc(), "", "traceback"
+        fault, outcome = fault_of(world, options.seed, number, folder / "case")
         outcomes["FAULT" if fault else outcome] += 1
         if fault:
-            print(f"{number}: {told}\n    {fault.strip()}", flush=True)
-    print(dict(outcomes), folder)
+            sys.stdout.write(f"{number}: {fault}\n")
+        if number % 100 == 99:
+            sys.stdout.write(f"{number + 1} tried\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{dict(outcomes)}; {folder} can be removed\n")
     return int(outcomes["FAULT"] > 0)
 
 

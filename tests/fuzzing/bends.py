@@ -174,14 +174,14 @@ def _swap(rng: random.Random, path: Path) -> None:
 def _mode(rng: random.Random, path: Path) -> None:
     with Image.open(path) as opened:
         opened.load()
-        picture = opened.convert("RGB" if opened.mode.startswith("I") else None or opened.mode)
+        picture = opened.convert("RGB")
     mode = rng.choice(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "YCbCr"])
     if mode == "I;16":
         grey = np.asarray(picture.convert("L")).astype(np.uint16) * rng.choice([1, 257])
         Image.fromarray(grey).save(path, format="PNG")
     else:
         jpeg = mode in ("CMYK", "YCbCr")
-        picture.convert("RGB").convert(mode).save(path, format="JPEG" if jpeg else "PNG")
+        picture.convert(mode).save(path, format="JPEG" if jpeg else "PNG")
 
 
 def _format(rng: random.Random, path: Path) -> None:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -60,6 +61,15 @@ def try_case(world: World, seed: int, number: int, scratch: Path) -> Case:
     return kind(world, rng, scratch, as_command=number % 50 == 49)
 
 
+def fault_of(world: World, seed: int, number: int, scratch: Path) -> tuple[str, str]:
+    """What was not allowed in a case, with a traceback if there was one; and its outcome."""
+    try:
+        case = try_case(world, seed, number, scratch)
+    except Exception:  # noqa: BLE001 - whatever a user would see as a traceback
+        return traceback.format_exc(), "traceback"
+    return (f"{case.bend.told}\n    {case.fault}" if case.fault else ""), case.outcome
+
+
 def call(main: Main, arguments: Sequence[object], *, as_command: bool = False) -> Ending:
     """Call a command, in this process or in its own.
 
@@ -70,7 +80,11 @@ def call(main: Main, arguments: Sequence[object], *, as_command: bool = False) -
         # The module names the network to timm, which the engine's own command does not know.
         known = f"import tests.quarter_encoder, {main.__module__} as m; m.run_main(m.main)"
         done = subprocess.run(
-            [sys.executable, "-c", known, *words], check=False, capture_output=True, text=True, timeout=LIMIT_S
+            [sys.executable, "-c", known, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
         )
         if "Traceback" in done.stderr:
             raise AssertionError(done.stderr)
