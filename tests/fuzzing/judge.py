@@ -148,7 +148,7 @@ def _rewritten(data: Path, clean: Path) -> Path:
     return clean
 
 
-def _image(opened: Image.Image) -> np.ndarray:  # type: ignore[type-arg]
+def _image(opened: Image.Image) -> np.ndarray:
     """(H, W, 3) as it is to be seen: upright, 8 bits a channel."""
     turned = ImageOps.exif_transpose(opened)
     if turned.mode.startswith("I"):
