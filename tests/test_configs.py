@@ -10,6 +10,7 @@ from engine.cli import load_config
 from engine.config import Config
 from engine.data.inputs import training_hw
 from engine.model.network import Network, build_network
+from engine.report.zoom_gap import zoom_gap
 from engine.resume import differences
 from engine.views.zoom import base_hw, view_hw
 
@@ -100,6 +101,15 @@ def test_a_published_config_looks_at_frames_as_ever(
         training_hw(config.data, np.array([hw, (50, 90)])).tolist()
         == [list(config.data.input_hw)] * 2
     )
+
+
+def test_only_views_at_the_reports_sizes_are_of_another_zoom_than_training() -> None:
+    gaps = {
+        names: zoom_gap(load(*names), [(120, 160) if names == ("demo",) else (480, 640)])
+        for names in [*((name,) for name in EXPERIMENTS), *((name, "lite") for name in REPORTED)]
+    }
+    assert {names[0] for names, gap in gaps.items() if gap} == set(REPORTED)
+    assert not any(gap for names, gap in gaps.items() if "lite" in names)
 
 
 def test_decoders_are_as_wide_as_reported() -> None:
