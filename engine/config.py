@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import (
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from engine.nyuv2 import IGNORE_INDEX
 from engine.settings import (
@@ -94,6 +99,17 @@ class ModelConfig(ModelFields):
 class InferenceConfig(InferenceFields):
     """Views and what the probability store keeps."""
 
+    @field_validator("base_hw", mode="wrap")
+    @classmethod
+    def _base_hw(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
+        # What this flag names may be a list, so a word comes as a list of one.
+        named = value[0] if isinstance(value, list) and len(value) == 1 else value
+        try:
+            return check(named)
+        except ValidationError:
+            needed = "type training, own, or height and width in pixels: 480,640"
+            raise ValueError(f"inference.base_hw = {named!r}; {needed}") from None
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for key, values in (("scales", self.scales), ("temperatures", self.temperatures)):
@@ -102,7 +118,7 @@ class InferenceConfig(InferenceFields):
             if len(set(values)) != len(values):
                 raise ValueError(f"inference.{key} repeat: {values}")
         hw, scale = self.base_hw, min(self.scales)
-        if hw is not None and min(hw) * scale < 32:
+        if isinstance(hw, tuple) and min(hw) * scale < 32:
             raise ValueError(f"inference.base_hw {hw} at scale {scale} is under 32 pixels")
         return self
 

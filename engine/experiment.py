@@ -25,6 +25,7 @@ from engine.report.atlas_report import AtlasFrames
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.summary import summarise
+from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
@@ -136,6 +137,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     counts = len(frames), len(dataset.test.samples)
     told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
     _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
+    if gap := zoom_gap(config, (frame.hw for frame in frames)):
+        _log.info("%s", gap.told())
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
         policy = replace(policy, compile=compiling_pays(config, len(frames)))
@@ -175,6 +178,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         _log.info(told, " ".join(missing), run_dir.root)
         return False
     summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
+        summary = summary.model_copy(update={"zoom_gap": gap})
     submission_s = _predict_test(run, key)
     atlas = run_atlas(run_dir, key, frames, run.policy)
     finish(run_dir, summary, submission_s, atlas.elapsed_s)

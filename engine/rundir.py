@@ -28,7 +28,16 @@ from pydantic_core import to_json
 
 from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
-from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
+from engine.formats import (
+    ABSENT,
+    FORMAT,
+    HASHED_1,
+    INTRODUCED,
+    RUNTIME_1,
+    Sections,
+    introduced_text,
+    stood,
+)
 from engine.mistakes import ConfigError, damaged
 
 
@@ -148,7 +157,24 @@ def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Confi
     """The config that a run folder was made with, and `flags` over it; raises as `load_config`."""
     if not run.config.exists():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
-    return load_config([run.config], flags, INTRODUCED)
+    return load_config([run.config], flags, stood())
+
+
+def unnamed_fields(run: RunDir) -> Sections:
+    """Fields that the config of a run folder does not name, with what stood for them then.
+
+    A command that does not name them either goes on with these. Empty for a folder that is not
+    there yet; raises as `read_file`.
+    """
+    if not run.config.exists():
+        return {}
+    named = read_file(run.config)[1]
+    unnamed: Sections = {}
+    for section, values in stood().items():
+        said = named.get(section, {})
+        keys = said if isinstance(said, dict) else {}
+        unnamed[section] = {key: value for key, value in values.items() if key not in keys}
+    return unnamed
 
 
 def write_config(config: Config, run: RunDir) -> None:
@@ -178,6 +204,9 @@ def identity(
         fields = {
             name: runtime[name] if name in runtime else getattr(values, name)
             for name in HASHED_1[section].split()
+        }
+        fields |= {
+            name: None for name, value in ABSENT.get(section, {}).items() if fields[name] == value
         }
         digest.update(f"{section}=".encode() + to_json(fields) + b"\n")
         if section in INTRODUCED:

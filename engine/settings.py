@@ -1,7 +1,8 @@
 """What can be set: every field of every section, its default and its range.
 
-The defaults are the values that the five published experiments share. What holds between fields
-stands in `engine.config`, which is where a section is imported from.
+The defaults are the values that the five published experiments share, but for the zoom (`data.fit`,
+`inference.base_hw`). What holds between fields stands in `engine.config`, which is where a section
+is imported from.
 """
 
 from typing import Literal
@@ -41,7 +42,9 @@ class DataFields(Section):
     blocks_per_fold: int = Field(8, ge=1)
     """contiguous blocks in a blocked fold"""
     input_hw: tuple[int, int] = (720, 960)
-    """size a frame is resized to, pixels"""
+    """size that training zooms a frame to, pixels"""
+    fit: Literal["keep", "stretch"] = "keep"
+    """keep: frames keep their aspect and get input_hw's area; stretch: they become input_hw"""
     crop_hw: tuple[int, int] = (576, 768)
     """training crop, pixels of the input"""
     scale_limit: float = Field(0.2, ge=0, lt=1)
@@ -135,8 +138,9 @@ class InferenceFields(Section):
     """add the mirrored view of every scale"""
     temperatures: tuple[float, ...] = Field((0.7, 0.8, 0.9, 1.0), min_length=1)
     """softmax temperatures to score"""
-    base_hw: tuple[int, int] | None = None
-    """size that views are scaled from and averaged at; none = the frame's own"""
+    base_hw: Literal["training", "own"] | tuple[int, int] = "training"
+    """size that views are scaled from and averaged at: training's zoom, to multiples of 32; the
+    frame's own; or height,width in pixels"""
     batch_size: int = Field(4, ge=1)
     """frames a forward pass, fewer if memory is short"""
 

@@ -200,12 +200,16 @@ def copied_run(finished_run: FinishedRun, tmp_path: Path) -> RunDir:
 def rgbd_run(
     tiny_config: Config, tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunDir:
-    """A run with depth as input, on a dataset without test frames; nobody may change it."""
+    """A run with depth as input, on a dataset without test frames; nobody may change it.
+
+    Its views are of another zoom than its training.
+    """
     data = tmp_path_factory.mktemp("rgbd")
     (data / "train").symlink_to(Path(tiny_config.data.root) / "train")
     run = RunDir(tmp_path_factory.mktemp("runs") / "rgbd")
     arguments = ["--config", str(tiny_toml), "--out", str(run.root), "--data.root", str(data)]
     arguments += ["--model.input", "rgbd", "--training.epochs", "1", "--inference.scales", "[1]"]
+    arguments += ["--data.input_hw", "96,128"]  # twice what inference.base_hw says
     assert train.main(arguments) == 0
     return run
 

@@ -20,7 +20,7 @@ from engine.formats import FORMAT
 from engine.mistakes import ConfigError
 from engine.report.environment import describe_environment
 from engine.resume import check_same_experiment, recorded_runtime
-from engine.rundir import RunDir, load_run, run_format
+from engine.rundir import RunDir, load_run, run_format, unnamed_fields
 from engine.runtime.recorded import Environment, RecordedRuntime
 from engine.selection.members import open_members
 from tests.fixtures.make import processor
@@ -271,6 +271,26 @@ def test_an_older_folder_lacks_a_new_field_and_gets_the_default_of_its_time(
     write(run.config, "[training]\nepochs = 9\n")
     assert load_run(run).training.epochs == 9
     assert load_config([]).training.epochs == 50
+
+
+def test_an_older_folder_means_the_zooms_of_its_time_and_so_does_what_goes_on_there(
+    tmp_path: Path,
+) -> None:
+    run = RunDir(tmp_path)
+    assert unnamed_fields(run) == {}
+    write(run.config, "format = 2\n[training]\nlr = 0.5\n")
+    mine = write(tmp_path / "mine.toml", "[training]\nlr = 0.5\n")
+    there = load_run(run)
+    assert (there.data.fit, there.inference.base_hw) == ("stretch", "own")
+    assert load_config([mine], None, unnamed_fields(run)) == there
+    new = load_config([mine])
+    assert (new.data.fit, new.inference.base_hw) == ("keep", "training")
+    with pytest.raises(ConfigError, match=r"data\.fit: stretch -> keep\n.*own -> training"):
+        check_same_experiment(new, run)
+    # What the folder names is asked for anew: a command that leaves it out means the default.
+    write(run.config, to_toml(there))
+    assert not any(unnamed_fields(run).values())
+    assert load_run(run) == there
 
 
 def test_a_fold_keeps_its_record_and_one_of_format_1_the_folders_config(tmp_path: Path) -> None:

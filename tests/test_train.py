@@ -21,6 +21,7 @@ from engine.cli import load_config
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.report.show import show
 from engine.rundir import RunDir
 from engine.views.store import open_store
 
@@ -235,6 +236,22 @@ def test_without_test_frames_there_is_a_summary_and_no_submission(rgbd_run: RunD
     assert "submission" not in summary["seconds"]
     assert not rgbd_run.submission.exists()
     assert not rgbd_run.submission_zip.exists()
+
+
+def test_a_summary_says_where_training_and_inference_see_another_zoom(
+    rgbd_run: RunDir, finished_run: FinishedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(rgbd_run.summary)["zoom_gap"] == {
+        "frames": 12,
+        "frame_hw": [48, 64],
+        "training_hw": [96, 128],
+        "view_hw": [32, 64],
+    }
+    show(rgbd_run)
+    assert "zooms differ for 12 training frames: 48 x 64 is 96 x 128" in capsys.readouterr().out
+    # 32 rows for 48 are the rounding.
+    assert "zoom_gap" not in finished_run.summary
+    assert "zooms differ" not in finished_run.stdout + finished_run.stderr
 
 
 def test_depth_as_input_is_a_fourth_channel(rgbd_run: RunDir, finished_run: FinishedRun) -> None:

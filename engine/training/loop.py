@@ -81,7 +81,7 @@ class FoldTraining:
         inference, workers = self.config.inference, self.config.runtime.workers
         reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)
         average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
-        predictor = Predictor([average], inference, len(classes), policy, reader)
+        predictor = Predictor([average], inference, self.config.data, policy, reader)
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
         self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint

@@ -27,6 +27,7 @@ from engine.frames.decode import Sample
 from engine.rundir import RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
 from engine.views import records
+from engine.views.zoom import base_hw
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
@@ -39,8 +40,9 @@ _log = logging.getLogger(__name__)
 def oof_layout(
     config: Config, samples: Sequence[Sample], folds: Folds, key: str
 ) -> records.StoreLayout:
-    """Every training frame at half the base size; without one, at half that of the largest."""
-    height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
+    """Every training frame at half the base size; where that differs, at half the largest sides."""
+    bases = [base_hw(config.data, config.inference, hw) for hw in {s.hw for s in samples}]
+    height, width = np.max(bases, axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
     shape = len(stems), len(classes), height // 2, width // 2
     temperatures = config.inference.temperatures

@@ -49,7 +49,7 @@ def predictor_of(config: Config, shift: int = 0) -> Predictor:
 
     reader = FrameReader(POLICY.device, config.inference.batch_size, depth=False, workers=1)
     networks = [network(0), network(1)]
-    return Predictor(networks, config.inference, 13, POLICY, reader).at(0.7)
+    return Predictor(networks, config.inference, config.data, POLICY, reader).at(0.7)
 
 
 def no_masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
