@@ -22,6 +22,7 @@ from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas_report import AtlasFrames
+from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.summary import summarise
@@ -148,21 +149,27 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
     stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
     ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
+    ValueError if a fold that is to be trained has nothing to learn from;
     RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
     """
     start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
+    untrained = []
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
             raise stopped(run_dir, fold, position.epoch, epochs)
+        if position is None or position.epoch < epochs:
+            untrained.append(fold)
     opened_s = round(time.monotonic() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
     if is_finished(run_dir, key, frames, run.policy):
         return True
+    if untrained:
+        judge_data(config, run.dataset, run.folds, untrained)
     run.write_description()
     resident = _train_folds(run, chosen)
     weights = fold_hashes(config, run_dir)

@@ -51,6 +51,7 @@ def _check(options: argparse.Namespace) -> None:
 
     from engine.frames.cache import cache_folder
     from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
+    from engine.report.census import check_notes
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
@@ -65,6 +66,8 @@ def _check(options: argparse.Namespace) -> None:
         )
     for table in dataset_tables(root, dataset, data):
         Console().print(table)
+    for note in check_notes(config, dataset):
+        print(note)
 
 
 def _render(options: argparse.Namespace) -> None:

@@ -125,7 +125,7 @@ def check_frame(
         report.faults += faults.size_faults(names, sizes)
     if "depth" in pixels:
         pixels["depth"] = reading.depth(pixels["depth"])
-        report.missing_depth = float(np.mean(pixels["depth"] == 0))
+        report.missing_depth = 1 - np.count_nonzero(pixels["depth"]) / pixels["depth"].size
         report.depth = spread_of(pixels["depth"], reading.depth_scale)
     if "label" in pixels:
         counts = _count(pixels["label"], classes, small, report)
