@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from engine.labels import known_class, label_table, plain_map
+from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
 from engine.settings import (
     IN_CHANNELS,
@@ -52,7 +52,8 @@ class DataConfig(DataFields):
     @classmethod
     def _plain_map(cls, given: dict[str, int | str], info: ValidationInfo) -> dict[str, int | str]:
         # Classes that are a mistake themselves are none to look names up in.
-        return plain_map(given, info.data["classes"]) if "classes" in info.data else given
+        classes = info.data.get("classes")
+        return plain_map(given, classes) if given and classes else given
 
     @field_validator("ignore", "depth_invalid")
     @classmethod
@@ -69,8 +70,10 @@ class DataConfig(DataFields):
         if len(self.classes) > IGNORE_INDEX:
             raise ValueError(f"data.classes may name at most 255, got {len(self.classes)}")
         for name in self.small_classes:
-            known_class("data.small_classes", name, self.classes)
-        label_table(self.label_map, self.ignore, self.classes)
+            if name not in self.classes:
+                raise unknown_class("data.small_classes", name, self.classes)
+        if self.label_map or self.ignore:
+            label_table(self.label_map, self.ignore, self.classes)
         for key, (height, width) in (("input_hw", self.input_hw), ("crop_hw", self.crop_hw)):
             if min(height, width) < 32:
                 raise ValueError(f"data.{key} must be at least 32 x 32, got {height} x {width}")
@@ -155,7 +158,8 @@ class Config(Section):
                 f"{weights!r} has no trained decoder; name a file of a whole network"
             )
         for name, weight in self.training.class_weights.items():
-            known_class("training.class_weights", name, self.data.classes)
+            if name not in self.data.classes:
+                raise unknown_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
                 raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
         chosen = self.selection.temperature

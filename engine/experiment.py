@@ -19,6 +19,7 @@ from engine.data.folds import Folds, make_folds
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.frames.reading import Reading
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas_report import AtlasFrames
@@ -113,7 +114,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    spec = DatasetSpec.of(data, need_depth=config.model.needs_depth)
+    needs_depth, reading = config.model.needs_depth, Reading.of(data)
+    spec = DatasetSpec(data.classes, data.small_classes, needs_depth, reading)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
             render_rooms(root, progress=progress)

@@ -19,12 +19,11 @@ Table = tuple[tuple[int, int], ...]
 """Each value that may occur, ascending, and its class, or 255; empty: a value is its class."""
 
 
-def known_class(key: str, name: str, classes: Sequence[str]) -> None:
-    """Refuse a name that is no class; the ValueError names the config's `key`."""
-    if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes)}"
-        raise ValueError(f"{key} names the class {name!r}, which data.classes lacks; {hint}")
+def unknown_class(key: str, name: str, classes: Sequence[str]) -> ValueError:
+    """What to do about a name that is no class, at the `key` of a config."""
+    near = difflib.get_close_matches(name, classes, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes)}"
+    return ValueError(f"{key} names the class {name!r}, which data.classes lacks; {hint}")
 
 
 def plain_map(given: Mapping[str, int | str], classes: Sequence[str]) -> dict[str, int | str]:
@@ -115,7 +114,7 @@ def _class_or_ignore(value: int, found: int | str, classes: Sequence[str]) -> in
         if found in classes:
             return classes.index(found)
         if not (found.isascii() and found.isdigit()):
-            known_class("data.label_map", found, classes)
+            raise unknown_class("data.label_map", found, classes)
         found = int(found)
     if found == IGNORE_INDEX:
         return UNLABELLED

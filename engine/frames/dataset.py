@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import DataConfig
 from engine.frames.decode import FrameFiles, Sample
 from engine.frames.kinds import FrameReport
 from engine.frames.reading import AS_STORED, Reading
@@ -32,11 +30,6 @@ class DatasetSpec:
     has samples without depth; a folder that is there must be complete."""
     reading: Reading = AS_STORED
     """What the values in label files and depth maps stand for."""
-
-    @classmethod
-    def of(cls, data: DataConfig, *, need_depth: bool) -> Self:
-        """What a config says."""
-        return cls(data.classes, data.small_classes, need_depth, Reading.of(data))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,10 @@
-"""What a depth map holds: which values are missing, and how the others are spread.
+"""How the values of a depth map are spread: what tells the unit that it counts in.
 
 H W: pixels of a frame.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +43,6 @@ class DepthSpread:
     """The largest number that divides all values below 65535."""
 
 
-def without_invalid(depth_HW: NDArray[np.uint16], invalid: Sequence[int]) -> NDArray[np.uint16]:
-    """The map with 0 for every value that means missing, as 0 always does."""
-    return depth_HW if tuple(invalid) in ((), (0,)) else _lookup(tuple(invalid))[depth_HW]
-
-
 def spread_of(depth_HW: NDArray[np.uint16], scale_m: float) -> DepthSpread:
     """How a map's values are spread, of units of `scale_m` metres; 0 is missing."""
     step = max(1, math.isqrt(depth_HW.size // _SAMPLED))
@@ -65,10 +58,3 @@ def spread_of(depth_HW: NDArray[np.uint16], scale_m: float) -> DepthSpread:
     divisor = int(np.gcd.reduce(values_K[values_K < _MOST], initial=0))
     spread = low, middle, high, int(sorted_P[-1]), len(values_K), divisor
     return DepthSpread(known, int(near), int(far), *spread)
-
-
-@lru_cache(maxsize=4)  # a run has one; its threads share it
-def _lookup(invalid: tuple[int, ...]) -> NDArray[np.uint16]:
-    values = np.arange(_MOST + 1, dtype=np.uint16)
-    values[list(invalid)] = 0
-    return values

@@ -13,8 +13,9 @@ from engine import nyuv2
 from engine.cli import load_config
 from engine.config import Config
 from engine.data.folds import Folds
-from engine.frames.index import Dataset, DatasetSpec, load_dataset
+from engine.frames.index import Dataset, load_dataset
 from engine.report.census import check_notes, judge_data, take_census
+from tests.frames.small_dataset import spec_of
 
 CLASSES = ("a", "b", "c")
 HW = (8, 10)
@@ -41,7 +42,7 @@ def held(*values: int) -> NDArray[np.uint8]:
 
 
 def load(root: Path, config: Config) -> Dataset:
-    return load_dataset(root, DatasetSpec.of(config.data, need_depth=False), workers=1)
+    return load_dataset(root, spec_of(config.data), workers=1)
 
 
 def halves(frames: int) -> Folds:

@@ -11,8 +11,9 @@ from PIL import Image
 from engine.cli import load_config
 from engine.data.folds import Folds
 from engine.frames.depth import spread_of
-from engine.frames.index import Dataset, DatasetSpec, load_dataset
+from engine.frames.index import Dataset, load_dataset
 from engine.report.census import check_notes, judge_data
+from tests.frames.small_dataset import spec_of
 
 HW = (60, 80)
 
@@ -43,7 +44,7 @@ def write(root: Path, maps: list[NDArray[Any]]) -> Path:
 
 def checked(root: Path, **data: Any) -> tuple[list[str], Dataset]:
     config = load_config([], {"data": {"classes": ["a", "b"], "blocks_per_fold": 1, **data}})
-    dataset = load_dataset(root, DatasetSpec.of(config.data, need_depth=False), workers=1)
+    dataset = load_dataset(root, spec_of(config.data), workers=1)
     return [note for note in check_notes(config, dataset) if note.startswith("depth")], dataset
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from engine.config import DataConfig
 from engine.frames.cache import open_frames
 from engine.frames.decode import read_frame, read_label
-from engine.frames.index import Dataset, DatasetError, DatasetSpec, load_dataset
+from engine.frames.index import Dataset, DatasetError, load_dataset
+from tests.frames.small_dataset import spec_of
 
 HW = (20, 30)
 CLASSES = ("a", "b", "c", "d")
@@ -56,7 +57,7 @@ def write(root: Path, labels: list[bytes]) -> None:
 
 def load(root: Path, **data: Any) -> Dataset:
     config = DataConfig.model_validate({"classes": CLASSES, **data})
-    return load_dataset(root, DatasetSpec.of(config, need_depth=False), workers=1)
+    return load_dataset(root, spec_of(config), workers=1)
 
 
 def drawn(high: int) -> NDArray[np.int64]:
@@ -157,7 +158,7 @@ def test_stray_values_suggest_what_to_type_once(tmp_path: Path) -> None:
 def test_classes_of_nyuv2_that_nobody_named_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path, [png(drawn(20), 8, indexed=False)])
     with pytest.raises(DatasetError) as caught:
-        load_dataset(tmp_path, DatasetSpec.of(DataConfig(), need_depth=False), workers=1)
+        load_dataset(tmp_path, spec_of(DataConfig()), workers=1)
     assert "data.classes is that of NYU Depth v2; " in str(caught.value)
     assert 'type data.classes = ["class0", "class1", ' in str(caught.value)
 
