@@ -145,6 +145,8 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     for member in members:
         if member.config.model.needs_depth:
             config["model"]["input"] = member.config.model.input
+            for key in ("depth_scale", "depth_invalid"):
+                config["data"][key] = getattr(member.config.data, key)
     if options.data is not None:
         config["data"]["root"] = str(options.data)
     if options.device is not None:

@@ -19,9 +19,11 @@ from engine.data.folds import Folds, make_folds
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.frames.reading import Reading
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas_report import AtlasFrames
+from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.summary import summarise
@@ -113,7 +115,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    spec = DatasetSpec(data.classes, data.small_classes, config.model.needs_depth)
+    needs_depth, reading = config.model.needs_depth, Reading.of(data)
+    spec = DatasetSpec(data.classes, data.small_classes, needs_depth, reading)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
             render_rooms(root, progress=progress)
@@ -151,21 +154,27 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
     stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
     ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
+    ValueError if a fold that is to be trained has nothing to learn from;
     RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
     """
     start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
+    untrained = []
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
             raise stopped(run_dir, fold, position.epoch, epochs)
+        if position is None or position.epoch < epochs:
+            untrained.append(fold)
     opened_s = round(time.monotonic() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
     if is_finished(run_dir, key, frames, run.policy):
         return True
+    if untrained:
+        judge_data(config, run.dataset, run.folds, untrained)
     run.write_description()
     resident = _train_folds(run, chosen)
     weights = fold_hashes(config, run_dir)

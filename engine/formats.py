@@ -22,7 +22,15 @@ Sections = dict[str, dict[str, JsonValue]]
 Source = tuple[str, Mapping[str, JsonValue]]
 """A config file or the command line, by name, and its sections; by mistake, one may be no table."""
 
-INTRODUCED: Sections = {"data": {"fit": "stretch"}}
+INTRODUCED: Sections = {
+    "data": {
+        "fit": "stretch",
+        "label_map": {},
+        "ignore": [],
+        "depth_scale": 0.001,
+        "depth_invalid": [0],
+    },
+}
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
 `engine.config` gets another default."""

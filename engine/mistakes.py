@@ -32,6 +32,13 @@ def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
+def no_table(told: str) -> str:
+    """What to do about a flag's word that is neither a table nor a list; pydantic `told` so."""
+    name = told.removeprefix("Parsing error encountered for ").partition(":")[0]
+    table = "--training.class_weights bed=2,tv=1.5 or --data.label_map 0=ignore,1=0"
+    return f"--{name} cannot be read; a table is one word: {table}"
+
+
 def unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
     """Why a config file cannot be read; a ValueError says that it is no TOML, or not UTF-8."""
     if isinstance(error, OSError):

@@ -51,13 +51,15 @@ def _check(options: argparse.Namespace) -> None:
 
     from engine.frames.cache import cache_folder
     from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
+    from engine.frames.reading import Reading
+    from engine.report.census import check_notes
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
     config, root = load_config(options.config), options.root
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
-    spec = DatasetSpec(data.classes, data.small_classes, need_depth)
+    spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))
     memory = CheckMemory(cache_folder(runtime.cache), anew=True)
     with track_total("checking files") as progress:
         dataset = load_dataset(
@@ -65,6 +67,8 @@ def _check(options: argparse.Namespace) -> None:
         )
     for table in dataset_tables(root, dataset, data):
         Console().print(table)
+    for note in check_notes(config, dataset):
+        print(note)
 
 
 def _render(options: argparse.Namespace) -> None:

@@ -180,7 +180,10 @@ def unnamed_fields(run: RunDir) -> Sections:
 def write_config(config: Config, run: RunDir) -> None:
     """Write `config.toml`; that of an older format stays: hashes were made of what it says."""
     if run_format(run) in (None, FORMAT):
-        write_text(run.config, to_toml(config))
+        training = config.training.model_copy(
+            update={"class_weights": ordered_weights(config, run)}
+        )
+        write_text(run.config, to_toml(config.model_copy(update={"training": training})))
 
 
 def run_format(run: RunDir) -> int | None:
@@ -188,23 +191,36 @@ def run_format(run: RunDir) -> int | None:
     return read_file(run.config)[0] if run.config.exists() else None
 
 
+def ordered_weights(config: Config, run: RunDir | None = None) -> dict[str, float]:
+    """A config's class weights in the order that is hashed: whatever order they were typed in.
+
+    That of the classes; but what a `run` folder holds was hashed in the order that it says.
+    """
+    weights, names = config.training.class_weights, list(config.data.classes)
+    if run is not None and run.config.exists():
+        training = read_file(run.config)[1].get("training")
+        written = training.get("class_weights") if isinstance(training, dict) else None
+        names = [*(written if isinstance(written, dict) else ()), *names]
+    return {name: weights[name] for name in dict.fromkeys(names) if name in weights}
+
+
 def identity(
     config: Config, *parts: str, sections: tuple[str, ...], run: RunDir | None = None
 ) -> str:
     """SHA-256 over the experiment's fields in the named sections, and `parts`.
 
-    A `run` folder of format 1, for which the hash is, says what its hash was made of.
+    A `run` folder of format 1, for which the hash is, says what its hash was made of; one of any
+    format, in which order its class weights were hashed.
     """
     runtime = RUNTIME_1
+    weights = ordered_weights(config, run)
     if run is not None and run_format(run) == 1:
         runtime = load_run(run).runtime.model_dump(include=set(RUNTIME_1))
     digest = hashlib.sha256()
     for section in sections:
         values = getattr(config, section)
-        fields = {
-            name: runtime[name] if name in runtime else getattr(values, name)
-            for name in HASHED_1[section].split()
-        }
+        known = {**vars(values), **runtime, "class_weights": weights}
+        fields = {name: known[name] for name in HASHED_1[section].split()}
         fields |= {
             name: None for name, value in ABSENT.get(section, {}).items() if fields[name] == value
         }

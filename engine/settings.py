@@ -5,7 +5,7 @@ The defaults are the values that the five published experiments share, but for t
 is imported from.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,14 @@ class DataFields(Section):
     """dataset folder, or 'rooms': the embedded one"""
     classes: tuple[str, ...] = Field(nyuv2.CLASSES, min_length=2)
     """class names by index"""
+    label_map: dict[str, int | str] = {}
+    """class of each value in label files: an index, a name or 'ignore', else the value is it"""
+    ignore: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = ()
+    """values in label files that mean unlabelled, besides 255"""
+    depth_scale: float = Field(0.001, gt=0)
+    """metres that a unit of the depth maps stands for"""
+    depth_invalid: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (0,)
+    """values in depth maps that mean missing; 0 always does"""
     folds: int = Field(5, ge=2)
     """number of folds"""
     fold_kind: Literal["random", "blocked", "scene"] = "blocked"
@@ -54,7 +62,7 @@ class DataFields(Section):
     class_aware_p: float = Field(0.5, ge=0, le=1)
     """probability of a class-aware crop"""
     small_classes: tuple[str, ...] = nyuv2.SMALL_CLASSES
-    """classes a class-aware crop is centred on"""
+    """classes a class-aware crop is centred on; unset, none where data.classes lack one of these"""
     flip_p: float = Field(0.5, ge=0, le=1)
     """probability of a horizontal flip"""
     jitter_p: float = Field(0.5, ge=0, le=1)

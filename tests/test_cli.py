@@ -1,6 +1,7 @@
 """From files and flags to a config, and from a mistake to one message and an exit code."""
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
@@ -78,6 +79,27 @@ def test_flags_of_every_kind_are_read() -> None:
 def test_a_flag_names_a_size_or_whose_it_is(word: str, value: object) -> None:
     _, flags = parse("--inference.base_hw", word)
     assert load_config([], flags).inference.base_hw == value
+
+
+@pytest.mark.parametrize(
+    "word", ["0=ignore,1=0,7=1", '{"0": "ignore", "1": 0, "7": 1}', '{"0"="ignore", 1 = 0, 7=1}']
+)
+def test_a_table_is_typed_as_pairs_as_json_or_as_toml(word: str) -> None:
+    flags = parse("--data.classes", "wall,floor", "--data.label_map", word)[1]
+    assert load_config([], flags).data.label_map == {"0": "ignore", "1": 0, "7": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--data.label_map", "0=1,0=2"), "--data.label_map gives '0' twice"),
+        (("--data.label_map", "0"), "--data.label_map cannot be read; a table is one word"),
+        (("--training.class_weights", '{"bed": '), "--training.class_weights cannot be read"),
+    ],
+)
+def test_a_word_that_is_no_table_says_how_one_is_typed(words: tuple[str, ...], part: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line: {re.escape(part)}"):
+        parse(*words)
 
 
 def test_flags_that_were_not_given_set_nothing() -> None:

@@ -139,6 +139,18 @@ def test_finished_runs_of_each_format_can_be_blended(folder: Path) -> None:
     assert member.leakage == folds.leakage
 
 
+def test_a_run_of_each_format_is_itself_however_its_class_weights_are_ordered(
+    folder: Path, tiny_root: Path
+) -> None:
+    run = RunDir(folder / "stopped")
+    for weights in ({"tv": 2.0, "books": 1.5}, {"books": 1.5, "tv": 2.0}):
+        flags = {"data": {"root": str(tiny_root)}, "training": {"class_weights": weights}}
+        opened = open_experiment(load_run(run, flags), run)
+        hashed = f'"config_hash": "{opened.weights_hash}"'
+        assert hashed in load_metadata(run.root / "fold1" / "best.safetensors")
+        opened.write_description()
+
+
 def test_a_format_1_folder_keeps_the_hashes_of_what_it_was_begun_with(
     tiny_root: Path, tmp_path: Path
 ) -> None:

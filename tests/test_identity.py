@@ -5,12 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from engine import formats
-from engine.cli import load_config
+from engine.cli import load_config, to_toml
 from engine.config import Config, RuntimeConfig
-from engine.formats import INTRODUCED, stood
-from engine.rundir import RunDir, file_hash, identity, stage_identity, weights_identity
+from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1, stood
+from engine.rundir import (
+    RunDir,
+    file_hash,
+    identity,
+    load_run,
+    stage_identity,
+    weights_identity,
+    write_config,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = ("data", "model", "training", "inference", "selection")
@@ -88,8 +97,9 @@ def test_every_field_of_the_experiment_is_hashed() -> None:
         for name in type(getattr(Config(), section)).model_fields:
             if (section, name) == ("data", "root") or name in INTRODUCED.get(section, {}):
                 continue
+            value = {"bed": 9.0} if name == "class_weights" else "changed"
             changed = Config().model_copy(
-                update={section: getattr(Config(), section).model_copy(update={name: "changed"})}
+                update={section: getattr(Config(), section).model_copy(update={name: value})}
             )
             plain = identity(Config(), sections=(section,))
             assert plain != identity(changed, sections=(section,)), f"{section}.{name}"
@@ -106,6 +116,40 @@ def test_a_field_that_was_added_counts_only_where_it_is_not_at_its_first_default
     after = [identity(config, sections=ALL) for config in (plain, other)]
     assert before[0] == before[1] == after[1] != after[0]
     assert identity(plain, sections=("model",)) == identity(other, sections=("model",))
+
+
+WEIGHTS = {"tv": 2.0, "bed": 1.5, "books": 3.0}
+"""Not in the order of the classes."""
+
+
+def as_first_hashed(training: dict[str, Any]) -> str:
+    """What releases before the order ceased to matter made of the section, as it was typed."""
+    fields = {**Config().training.model_dump(), **RUNTIME_1, **training}
+    hashed = {name: fields[name] for name in HASHED_1["training"].split()}
+    return hashlib.sha256(b"training=" + to_json(hashed) + b"\n").hexdigest()
+
+
+def test_the_order_of_class_weights_changes_no_identity(tmp_path: Path) -> None:
+    in_order = {name: WEIGHTS[name] for name in ("bed", "books", "tv")}
+    typed = [config_of(training={"class_weights": weights}) for weights in (WEIGHTS, in_order)]
+    ours, others = (identity(config, sections=("training",)) for config in typed)
+    assert ours == others == as_first_hashed({"class_weights": in_order})
+
+
+def test_a_run_keeps_the_order_of_class_weights_that_it_was_hashed_in(tmp_path: Path) -> None:
+    run, first = RunDir(tmp_path), as_first_hashed({"class_weights": WEIGHTS})
+    written = to_toml(config_of(training={"class_weights": WEIGHTS}))
+    run.config.write_text(written, encoding="utf-8")
+    for weights in (WEIGHTS, dict(sorted(WEIGHTS.items()))):
+        config = config_of(training={"class_weights": weights})
+        assert identity(config, sections=("training",), run=run) == first
+        # What a later call writes is hashed the same by the call after it.
+        write_config(config, run)
+        assert identity(config, sections=("training",), run=run) == first
+    new = RunDir(tmp_path / "new")
+    write_config(config_of(training={"class_weights": WEIGHTS}), new)
+    ours = identity(load_run(new), sections=("training",), run=new)
+    assert ours == identity(load_run(new), sections=("training",))
 
 
 def test_an_identity_is_the_same_for_equal_configs() -> None:

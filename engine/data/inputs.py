@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.config import DataConfig, ModelConfig
+from engine.config import Config, DataConfig
 from engine.data.batch import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from kernels.crop_resize import Crops, Encoding, Frames
@@ -83,16 +83,24 @@ class InputSpec:
     """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
     normalisation: Normalisation
     derived: tuple[Derived, ...] = ()
+    depth_scale: float = 0.001
+    """Metres that a unit of the depth maps stands for."""
 
     def __post_init__(self) -> None:
         if self.channels not in (3, 4):
             raise ValueError(f"a network takes 3 (RGB) or 4 (RGB-D) channels, got {self.channels}")
 
     @classmethod
-    def of(cls, config: ModelConfig, normalisation: Normalisation) -> "InputSpec":
+    def of(cls, config: Config, normalisation: Normalisation) -> "InputSpec":
         """What the network that a config describes sees."""
-        derived = DERIVED[config.input]
-        return cls(config.in_channels - len(derived), normalisation, derived=derived)
+        derived = DERIVED[config.model.input]
+        channels = config.model.in_channels - len(derived)
+        return cls(channels, normalisation, derived, config.data.depth_scale)
+
+    @property
+    def mm_a_unit(self) -> float:
+        """Of the depth maps; sources count in millimetres."""
+        return 1000 * self.depth_scale
 
     @property
     def has_depth(self) -> bool:
@@ -189,8 +197,13 @@ def crop_frames(
     columns = draws.index, draws.box, draws.flip, draws.light
     draw_B8 = upload(torch.from_numpy(np.column_stack(columns)), frames.image_P3.device)
     rgb = spec.normalisation
-    encoding = Encoding(rgb.mean, rgb.std, (DEPTH_MIN_M, DEPTH_MAX_M), spec.channels)
+    # The operation takes depth for millimetres. Where a unit is k of them, inverse depth comes out
+    # the same by a range that is k times nearer; only the metres have to be multiplied.
+    range_m = DEPTH_MIN_M / spec.mm_a_unit, DEPTH_MAX_M / spec.mm_a_unit
+    encoding = Encoding(rgb.mean, rgb.std, range_m, spec.channels)
     crops = crop(frames, draw_B8, crop_hw, encoding)
+    if spec.mm_a_unit != 1:
+        crops = crops._replace(depth_Bhw=crops.depth_Bhw * spec.mm_a_unit)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
 
 

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
 # They change whenever the same files make other buffers, and another report.
-_FORMAT, _VERSION = 1, 1
+_FORMAT, _VERSION = 1, 2
 
 TICK_NS = 2_000_000_000
 """Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
@@ -307,7 +307,7 @@ def append_frame(part: Path, frame: Frame) -> None:
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
     digests = (hashlib.sha256(path.read_bytes()).digest() for path in sample.present.values())
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    return hashlib.sha256(b"".join(digests) + sample.reading.stores).hexdigest()
 
 
 def _state(files: FrameFiles) -> str:

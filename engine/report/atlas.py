@@ -105,7 +105,8 @@ def count_frames(frames: AtlasFrames, mask_of: MaskOf) -> tuple[NDArray[np.uint3
     with track("error atlas", len(samples)) as advance:
         for n, sample in enumerate(samples):
             mask_HW = mask_of(n, sample.hw)
-            frame = count_frame(mask_HW, read_label(sample), read_depth(sample), classes)
+            label_HW, scale_m = read_label(sample), sample.reading.depth_scale
+            frame = count_frame(mask_HW, label_HW, read_depth(sample), classes, scale_m)
             count_NCC[n] = frame.size_SCC.sum(axis=0)
             total.add(frame)
             advance(1)

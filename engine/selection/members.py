@@ -131,6 +131,12 @@ def _check_alike(first: Member, other: Member) -> None:
             f"{names} were trained on other data: same frames, but an image, depth map, label or "
             "scenes.csv differs; train them on one dataset"
         )
+    deep = [run.config.data.depth_invalid for run in (first, other) if run.config.model.needs_depth]
+    if len(set(deep)) > 1:
+        raise ValueError(
+            f"{names} take other depths for missing (data.depth_invalid = {deep[0]}, {deep[1]}); "
+            "train them with the same"
+        )
     moved = {stem for stem, one, two in zip(a.stems, a.folds, b.folds, strict=True) if one != two}
     if moved:
         raise ValueError(

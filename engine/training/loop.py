@@ -76,7 +76,7 @@ class FoldTraining:
         weights_C = step.class_weights(training, classes, policy.device)
         loss = step.TrainingLoss(training, weights_C, policy.operations)
         self.step = step.TrainStep(self.learner, loss, policy, task.fold)
-        self.spec = InputSpec.of(self.config.model, input_normalisation(self.config.model))
+        self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
         reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)

@@ -195,7 +195,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     if runtime.inference == "openvino":
         forward = OpenVinoPass(network, channels)
     # The weights that training began with may be gone by now.
-    spec = inputs.InputSpec.of(config.model, trained or input_normalisation(config.model))
+    spec = inputs.InputSpec.of(config, trained or input_normalisation(config.model))
     return FoldNetwork(fold, forward, spec, functools.cache(pixels))
 
 
