@@ -10,6 +10,7 @@ from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.report.seal import dataset_files, is_sealed, seal
 from engine.rundir import RunDir
+from engine.sums import check
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 """The embedded default: what runs when no --config is given."""
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = options.config or [DEMO]
     config = load_config(files, flags)
     run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
+    if run.config.exists() and any(run.config.samefile(file) for file in files):
+        # It is no proof of itself: damaged, it would continue the run as another experiment.
+        check(run.config)
     folds = range(config.data.folds)
     chosen = folds if options.folds is None else options.folds
     for fold in (k for k in chosen if k not in folds):
