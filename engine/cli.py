@@ -5,7 +5,9 @@ needed. Nothing heavy is imported here, so that `--help` and a mistake answer at
 """
 
 import argparse
+import functools
 import json
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +18,9 @@ import tomli_w
 from pydantic import JsonValue, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
+from engine import sums
 from engine.config import Config
+from engine.damage import DamageError
 from engine.formats import FORMAT, MOVED, Sections, Source, rename
 from engine.mistakes import (
     no_table,
@@ -26,6 +30,8 @@ from engine.mistakes import (
     unreadable,
     validate,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class _Settings(  # type: ignore[misc] # their settings are merged
@@ -100,7 +106,9 @@ def load_config(
     a fault, with the file that set it.
     """
     sources: list[Source] = [("config", defaults or {})]
-    sources += [(str(file), read_file(file)[1]) for file in files]
+    for file in files:
+        _tell_changed(file)
+        sources.append((str(file), read_file(file)[1]))
     sources += [("command line", flags or {})]
     try:
         return Config.model_validate(_merge(sources))
@@ -108,6 +116,16 @@ def load_config(
         # Today's fields know no name of format 1.
         sources = rename(sources)
         return validate(_merge(sources), sources)
+
+
+@functools.cache
+def _tell_changed(file: Path) -> None:
+    """One line on a config of a run folder that is not as it was written there."""
+    try:
+        if file.is_file():
+            sums.check(file)
+    except DamageError as error:
+        _log.warning("%s; taken as it is", error.told)
 
 
 def _merge(sources: Sequence[Source]) -> dict[str, JsonValue]:

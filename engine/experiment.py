@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
+from engine.damage import remedy
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
@@ -26,6 +27,7 @@ from engine.report.atlas_report import AtlasFrames
 from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.mend import mend
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, stopped
@@ -81,9 +83,13 @@ class Experiment:
         return None if saved is None else saved.position
 
     def is_trained(self, fold: int) -> bool:
-        """Whether the fold has been trained to its last epoch."""
+        """Whether the fold has been trained to its last epoch; its weights have to be there."""
         position = self.position(fold)
-        return position is not None and position.epoch == self.config.training.epochs
+        if position is None or position.epoch < self.config.training.epochs:
+            return False
+        if not (best := self.dir.best(fold)).exists():
+            raise FileNotFoundError(f"{best} is missing; {remedy(best)}")
+        return True
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
@@ -154,13 +160,20 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
     stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
     ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
-    ValueError if a fold that is to be trained has nothing to learn from;
-    RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
+    ValueError if a fold that is to be trained has nothing to learn from; RuntimeError if training
+    diverged, DamageError if a file is damaged that does not follow from others; else as
+    `open_experiment`.
     """
     start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
+    opened_s = round(time.monotonic() - start_s, 3)
+    mend(run_dir)
+    key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
+    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
+    if is_finished(run_dir, key, frames, run.policy):
+        return True
     untrained = []
     for fold in chosen:
         position = run.position(fold)
@@ -168,11 +181,6 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             raise stopped(run_dir, fold, position.epoch, epochs)
         if position is None or position.epoch < epochs:
             untrained.append(fold)
-    opened_s = round(time.monotonic() - start_s, 3)
-    key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
-    if is_finished(run_dir, key, frames, run.policy):
-        return True
     if untrained:
         judge_data(config, run.dataset, run.folds, untrained)
     run.write_description()
@@ -228,7 +236,7 @@ def _predict_out_of_fold(
         return replace(opened, reader=replace(opened.reader, resident=resident))
 
     config, samples = run.config, run.dataset.train.samples
-    if run.dir.manifest.exists():
+    if run.dir.manifest.exists() and run.dir.store.exists():
         predicted = store.open_store(run.dir.oof, key).manifest.predicted
         if not run.dir.temperature.exists():
             _choose_temperature(run, predicted)

@@ -10,6 +10,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import Config
+from engine.damage import remedy
 from engine.formats import FORMAT, Source
 
 
@@ -52,12 +53,12 @@ def unknown_format(file: Path, number: JsonValue) -> ConfigError:
     return ConfigError(told)
 
 
-def damaged(path: Path, error: ValidationError) -> str:
-    """What to do about a file of a run folder that does not fit."""
+def damaged(path: Path, error: ValidationError, where: str = "") -> str:
+    """What to do about a file of a run folder that does not fit, `where` it does not."""
     fault = error.errors()[0]
-    where = ".".join(map(str, fault["loc"])) or "file"
-    told = f"{where}: {fault['msg']}"
-    return f"{path} is damaged or of another release ({told}); delete it and run again"
+    field = ".".join(map(str, fault["loc"])) or "file"
+    told = f"{where}{field}: {fault['msg']}"
+    return f"{path} is damaged or of another release ({told}); {remedy(path)}"
 
 
 def validate(merged: Mapping[str, JsonValue], sources: Sequence[Source]) -> Config:

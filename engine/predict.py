@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, load_run, whole_file
+from engine.rundir import RunDir, changed_config, load_run, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
     if not run.temperature.exists():
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
+    if changed_config(run.root) is not None:
+        from engine.selection.members import refuse_other_config
+
+        refuse_other_config(config, run)
     out = options.out or options.run / "masks" / options.images.resolve().name
     predict(config, run, options.images, options.depth, out)
     return 0

@@ -10,6 +10,7 @@ runs/NAME/
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
+Beside each NAME stands .NAME.sum, its checksums (`engine.sums`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
 The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
@@ -26,8 +27,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json
 
+from engine import sums
 from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
+from engine.damage import DamageError
 from engine.formats import (
     ABSENT,
     FORMAT,
@@ -61,6 +64,7 @@ class RunDir:
     environment = _Name("environment.json")
     folds = _Name("folds.json")
     oof = _Name("oof")
+    store = _Name("oof/prob.npy")
     manifest = _Name("oof/manifest.json")
     temperature = _Name("temperature.json")
     summary = _Name("summary.json")
@@ -104,35 +108,47 @@ class Record(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_summed(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read what `write` wrote; a ValueError names a file that is damaged or does not fit."""
-        return cls.parse(path.read_text(encoding="utf-8"), path)
+        return cls.parse(sums.read(path), path)
 
     @classmethod
-    def parse(cls, text: str, path: Path) -> Self:
-        """The record that a text holds, which stands in the file at `path`; raises as `read`."""
+    def parse(cls, text: bytes, path: Path, where: str = "") -> Self:
+        """The record that a part of the file at `path` holds, as JSON; raises as `read`.
+
+        The error says `where` in the file the part stands.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ValueError(damaged(path, error)) from error
+            raise ValueError(damaged(path, error, where)) from error
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
     A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
+    A file that is `summed` gets checksums. A full disk is a DiskFullError, which names the bytes
+    `needed`, if they are known.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
+        if summed:
+            sums.expect(path, sums.sums_of(temporary))
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        from engine.full_disk import refuse_full
+
+        refuse_full(error, temporary, path, needed)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -150,6 +166,12 @@ def sync_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_summed(path: Path, text: str) -> None:
+    """Write `text` and its checksums, whole or not at all."""
+    with whole_file(path, summed=True, needed=len(text)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -177,13 +199,28 @@ def unnamed_fields(run: RunDir) -> Sections:
     return unnamed
 
 
+def changed_config(root: Path) -> DamageError | None:
+    """What is wrong with the `config.toml` of a run folder, if it is not as it was written.
+
+    Its user may have edited it: this is an error only where what it says does not fit the rest.
+    """
+    try:
+        sums.check(RunDir(root).config)
+    except FileNotFoundError:
+        return None
+    except DamageError as error:
+        return error
+    return None
+
+
 def write_config(config: Config, run: RunDir) -> None:
     """Write `config.toml`; that of an older format stays: hashes were made of what it says."""
     if run_format(run) in (None, FORMAT):
         training = config.training.model_copy(
             update={"class_weights": ordered_weights(config, run)}
         )
-        write_text(run.config, to_toml(config.model_copy(update={"training": training})))
+        text = to_toml(config.model_copy(update={"training": training}))
+        write_summed(run.config, text)
 
 
 def run_format(run: RunDir) -> int | None:
@@ -247,8 +284,13 @@ def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
 
 
 def fold_hashes(config: Config, run: RunDir) -> list[str]:
-    """Hash of each fold's weights in a run folder; "untrained" for a fold without any."""
+    """Hash of each fold's weights in a run folder; "untrained" for a fold without any.
+
+    Raises DamageError.
+    """
     paths = [run.best(fold) for fold in range(config.data.folds)]
+    for path in filter(Path.exists, paths):
+        sums.check(path)
     return [file_hash(path) if path.exists() else "untrained" for path in paths]
 
 

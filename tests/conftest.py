@@ -261,13 +261,15 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
 
 
 def run_content(folder: Path) -> dict[str, Any]:
-    """What every file below `folder` holds, but for clock times, peak memory and the seal.
+    """What every file below `folder` holds, but for clock times, peak memory, seal and checksums.
 
     Files that hold none are told by their bytes; a checkpoint by the bytes, type and layout of
     each of its tensors.
     """
     content: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix == ".sum":
+            continue
         value: Any = path.read_bytes()
         if path.suffix == ".pt":
             value = _flat(torch.load(path, weights_only=True))

@@ -23,6 +23,7 @@ from engine.resume import check_same_experiment, recorded_runtime
 from engine.rundir import RunDir, load_run, run_format, unnamed_fields
 from engine.runtime.recorded import Environment, RecordedRuntime
 from engine.selection.members import open_members
+from engine.sums import remove
 from tests.fixtures.make import processor
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
@@ -116,7 +117,7 @@ def test_a_finished_run_of_each_format_is_complete(
         assert train.main(arguments) == 0
     assert "is complete; nothing to do" in caplog.text
     assert (run / "seal.json").exists()
-    (run / "seal.json").unlink()
+    remove(run / "seal.json")
     assert content(run) == before
 
 

@@ -56,13 +56,13 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
             return found
     mask_of, start_s = open_masks(), time.monotonic()
     count_NCC, total = count_frames(frames, mask_of)
-    with whole_file(run.frame_counts) as temporary, temporary.open("wb") as stream:
+    with whole_file(run.frame_counts, summed=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
     atlas = atlas_of(frames, count_NCC, total, key)
     place = {sample.stem: n for n, sample in enumerate(frames.samples)}
     worst = [place[frame.stem] for frame in atlas.worst_frames]
     sheet = contact_sheet(frames.samples, worst, mask_of)
-    with whole_file(run.worst_frames) as temporary:
+    with whole_file(run.worst_frames, summed=True) as temporary:
         sheet.save(temporary, format="PNG")
     atlas = atlas.model_copy(update={"elapsed_s": round(time.monotonic() - start_s, 3)})
     atlas.write(run.atlas)

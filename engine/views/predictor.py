@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine import sums
 from engine.config import Config, DataConfig, InferenceConfig
 from engine.data import inputs
 from engine.data.batch import FrameBatch
@@ -170,11 +171,13 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
 
     Raises:
         FileNotFoundError: the fold has no weights yet.
-        RuntimeError: they are damaged or another network's, or `check_openvino` refuses.
+        DamageError: they are not those that were written.
+        RuntimeError: they are another network's, or `check_openvino` refuses.
     """
     path, channels = run.best(fold), config.model.in_channels
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
+    sums.check(path)
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     try:
         load_best(network, path)
