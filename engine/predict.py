@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, load_run, whole_file
+from engine.rundir import RunDir, changed_config, load_run, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder of engine.train")
     add("images", type=Path, metavar="FOLDER", help="folder of .jpg or .png images")
-    maps = "folder of 16-bit PNG depth maps, millimetres, joined by stem "
+    maps = "folder of 16-bit PNG depth maps in the run's unit, joined by stem "
     add("--depth", type=Path, help=f"{maps}(default, where the run needs it: FOLDER/../depth)")
     add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)")
     add("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
     if not run.temperature.exists():
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
+    if changed_config(run.root) is not None:
+        from engine.selection.members import refuse_other_config
+
+        refuse_other_config(config, run)
     out = options.out or options.run / "masks" / options.images.resolve().name
     predict(config, run, options.images, options.depth, out)
     return 0
@@ -52,6 +56,7 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     from PIL import Image
 
     from engine.frames.index import load_frames
+    from engine.frames.reading import Reading
     from engine.nyuv2 import PALETTE
     from engine.runtime.device import set_up_device
     from engine.runtime.progress import track, track_total
@@ -64,7 +69,13 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
         _log.info("%s sees RGB only; --depth is not needed", run.root)
         depth = None
     with track_total("checking files") as progress:
-        samples = load_frames(images, depth, workers=config.runtime.workers, progress=progress)
+        samples = load_frames(
+            images,
+            depth,
+            reading=Reading.of(config.data),
+            workers=config.runtime.workers,
+            progress=progress,
+        )
     policy = set_up_device(config.runtime)
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)

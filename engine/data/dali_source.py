@@ -27,7 +27,7 @@ from torch.utils.dlpack import from_dlpack
 from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource
 from engine.frames.build import read_whole
-from engine.frames.decode import Sample, read_label
+from engine.frames.decode import Sample, read_depth, read_label
 from kernels.png import PngHeader
 
 _PREFETCH = 2
@@ -215,7 +215,7 @@ def _crop_files(
 
 
 def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
-    """A sample's file as DALI reads it right: labels as grey, not indexed colour, PNG.
+    """A sample's file as DALI reads it right: labels as grey PNG, values as they are meant.
 
     DALI turns a palette into the colours it stands for and so loses the classes. Maps must have the
     size that the window was made for: see `DaliSource._windows` why that matters.
@@ -225,8 +225,10 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
     header = PngHeader.of(content)
     if kind != "image" and (header is None or header.hw != hw):
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
-    if kind == "label" and header is not None and header.kind != "8-bit grey PNG":
+    as_read = {"label": "8-bit grey PNG", "depth": "16-bit grey PNG"}.get(kind)
+    if header and as_read and (header.kind != as_read or not sample.reading.is_plain(kind)):
+        pixels_HW = read_label(sample) if kind == "label" else read_depth(sample)
         stream = io.BytesIO()
-        Image.fromarray(read_label(sample)).save(stream, "png", compress_level=1)
+        Image.fromarray(pixels_HW).save(stream, "png", compress_level=1)
         content = stream.getvalue()
     return np.frombuffer(content, dtype=np.uint8)

@@ -1,6 +1,6 @@
 """What runs leave one another in the cache folder: decoded frames, and what was found in files.
 
-    CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind
+    CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind; sums
     CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
 The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
+from engine import sums
+from engine.damage import DamageError
 from engine.frames.dataset import Reports
 from engine.frames.decode import DECODERS, Frame, FrameFiles, Sample
 from engine.frames.kinds import KINDS, FrameReport
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
 # They change whenever the same files make other buffers, and another report.
-_FORMAT, _VERSION = 1, 1
+_FORMAT, _VERSION = 1, 2
 
 TICK_NS = 2_000_000_000
 """Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
@@ -156,7 +158,7 @@ class Layout:
         return folder / f"frames-{self.manifest.key[:32]}"
 
     def fault(self, place: Path) -> str | None:
-        """What keeps buffers from being used; None if nothing does."""
+        """What keeps buffers from being used; None if nothing does. Reads them, once a process."""
         if not place.is_dir():
             return "there is none yet"
         try:
@@ -165,6 +167,9 @@ class Layout:
             for kind, size in self.sizes.items():
                 if (found := (place / kind).stat().st_size) != size:
                     return f"it is torn: {kind} has {found} bytes"
+                sums.check(place / kind)
+        except DamageError as error:
+            return error.told
         except (OSError, ValueError) as error:
             return f"it is torn: {error}"
         return None
@@ -174,9 +179,10 @@ class Layout:
         place = self.place(part.parent)
         if self.fault(place) is None:
             return
-        for path in part.iterdir():
+        for path in [*part.iterdir()]:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+            sums.expect(path, sums.sums_of(path))
         # Contents first, then the manifest, then the name: whatever a power cut leaves behind is
         # either whole or under a name that nobody looks for.
         self.manifest.write(part / _MANIFEST)
@@ -307,7 +313,7 @@ def append_frame(part: Path, frame: Frame) -> None:
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
     digests = (hashlib.sha256(path.read_bytes()).digest() for path in sample.present.values())
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    return hashlib.sha256(b"".join(digests) + sample.reading.stores).hexdigest()
 
 
 def _state(files: FrameFiles) -> str:

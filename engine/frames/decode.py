@@ -9,7 +9,7 @@ import io
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import faults
+from engine.frames.depth import spread_of
 from engine.frames.kinds import KINDS, Fault, FileKind, FrameReport, UnfitError
+from engine.frames.reading import AS_STORED, Reading
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
 
@@ -66,6 +68,8 @@ class Sample(FrameFiles):
     """From scenes.csv; None where that has no line for the stem."""
     digest: str = ""
     """SHA-256 over the content of its files; empty where nobody has read them all."""
+    reading: Reading = AS_STORED
+    """What the values in its files stand for."""
 
 
 class Frame(NamedTuple):
@@ -74,7 +78,7 @@ class Frame(NamedTuple):
     image_HW3: NDArray[np.uint8]
     """RGB."""
     depth_HW: NDArray[np.uint16] | None
-    """Millimetres, 0 = missing; None without a file."""
+    """In units of `data.depth_scale`, 0 = missing; None without a file."""
     label_HW: NDArray[np.uint8] | None
     """255 = ignore; None without a file."""
 
@@ -89,7 +93,11 @@ _Result = TypeVar("_Result")
 
 
 def check_frame(
-    root: Path, files: FrameFiles, classes: int, small: Sequence[int]
+    root: Path,
+    files: FrameFiles,
+    classes: int,
+    small: Sequence[int],
+    reading: Reading = AS_STORED,
 ) -> tuple[FrameReport, Frame | None]:
     """Decode and judge every file of a frame; the frame is None where it has faults or no image.
 
@@ -98,10 +106,13 @@ def check_frame(
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
     pixels: dict[str, NDArray[Any]] = {}
+    strays: Mapping[int, int] = {}
     for kind, path in files.present.items():
         try:
             content = path.read_bytes()
             pixels[kind] = decode(content, KINDS[kind])
+            if kind == "label":
+                pixels[kind], strays = reading.label(pixels[kind], content)
         except (OSError, UnfitError) as error:
             found = faults.words(error)
             report.faults.append(Fault(names[kind], found, KINDS[kind].expected))
@@ -113,9 +124,18 @@ def check_frame(
     if any(hw != report.hw for hw in sizes.values()):
         report.faults += faults.size_faults(names, sizes)
     if "depth" in pixels:
-        report.missing_depth = float(np.mean(pixels["depth"] == 0))
+        pixels["depth"] = reading.depth(pixels["depth"])
+        report.missing_depth = 1 - np.count_nonzero(pixels["depth"]) / pixels["depth"].size
+        report.depth = spread_of(pixels["depth"], reading.depth_scale)
     if "label" in pixels:
-        _count(names["label"], pixels["label"], classes, small, report)
+        counts = _count(pixels["label"], classes, small, report)
+        if not reading.labels:
+            above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
+            strays = dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays
+        if strays:
+            fault = faults.label_fault(names["label"], strays, classes, reading.labels)
+            report.faults.append(fault)
+            report.stray_labels = sorted(strays)
     if "image" not in pixels or report.faults:
         return report, None
     return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
@@ -129,19 +149,19 @@ def read_frame(sample: Sample) -> Frame:
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
     """The `image_HW3` of `read_frame` alone."""
-    return _read(sample.image, KINDS["image"], sample.hw)
+    return _read(sample, "image")
 
 
 def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
     """The `depth_HW` of `read_frame` alone."""
-    return None if sample.depth is None else _read(sample.depth, KINDS["depth"], sample.hw)
+    return None if sample.depth is None else sample.reading.depth(_read(sample, "depth"))
 
 
 def read_label(sample: Sample) -> NDArray[np.uint8]:
     """The `label_HW` of `read_frame` alone; ValueError if there is none."""
     if sample.label is None:
         raise ValueError(f"{sample.stem} has no label file; choose a training frame")
-    return _read(sample.label, KINDS["label"], sample.hw)
+    return _read(sample, "label")
 
 
 def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
@@ -205,24 +225,30 @@ def _decode_jpeg(content: bytes, size: tuple[int, int]) -> NDArray[Any] | None:
     return None
 
 
-def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
+def _read(sample: Sample, kind: str) -> NDArray[Any]:
+    """What a file of a sample holds: classes, a depth map as it is, or an image."""
+    path, needed = sample.present[kind], KINDS[kind]
     try:
-        pixels = decode(path.read_bytes(), kind)
-        if pixels.shape[:2] != hw:
+        content = path.read_bytes()
+        pixels, strays = decode(content, needed), dict[int, int]()
+        if pixels.shape[:2] != sample.hw:
             raise UnfitError("{1} x {0} pixels".format(*pixels.shape))
+        if kind == "label":
+            pixels, strays = sample.reading.label(pixels, content)
+        if strays:
+            raise UnfitError(faults.strays_found(strays))
     except FileNotFoundError:
         raise
     except (OSError, UnfitError) as error:
-        raise RuntimeError(faults.changed(path, kind, hw, error)) from error
+        raise RuntimeError(faults.changed(path, needed, sample.hw, error)) from error
     return pixels
 
 
 def _count(
-    name: str, label: NDArray[Any], classes: int, small: Sequence[int], report: FrameReport
-) -> None:
+    label: NDArray[np.uint8], classes: int, small: Sequence[int], report: FrameReport
+) -> NDArray[np.intp]:
+    """Note what a label holds; returns its pixels by class, 256 numbers."""
     counts = np.bincount(label.ravel(), minlength=256)
-    if counts[classes:IGNORE_INDEX].any():
-        report.faults.append(faults.label_fault(name, counts, classes))
     report.class_pixels = counts[:classes].tolist()
     report.ignored_pixels = int(counts[IGNORE_INDEX])
     # Of each class an equal quota, spread evenly over its pixels in raster order.
@@ -233,3 +259,4 @@ def _count(
             places = places[(2 * np.arange(quota) + 1) * len(places) // (2 * quota)]
         rows_columns = np.stack(np.divmod(places, label.shape[1]), axis=1)
         report.small_pixels += rows_columns.ravel().tolist()
+    return counts

@@ -15,9 +15,10 @@ import numpy as np
 from engine.frames.cache import CheckMemory, FrameKeeper, keeping
 from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
-from engine.frames.faults import DatasetError
+from engine.frames.faults import DatasetError, label_hint
 from engine.frames.kinds import KINDS, Fault, FrameReport
 from engine.frames.listing import listing_faults
+from engine.frames.reading import AS_STORED, Reading
 from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
@@ -53,9 +54,11 @@ def load_dataset(
             listed[name] = _list_frames(root, folders, faults)
     train, test = listed["train"], listed["test"]
     small = [list(spec.classes).index(name) for name in spec.small_classes]
-    check = partial(check_frame, root, classes=len(spec.classes), small=small)
+    reading = spec.reading
+    check = partial(check_frame, root, classes=len(spec.classes), small=small, reading=reading)
     memory = memory or CheckMemory()
-    remembered = memory.recall(root, [*train, *test], f"{len(spec.classes)} {small}")
+    key = f"{len(spec.classes)} {small}{reading.reports}"
+    remembered = memory.recall(root, [*train, *test], key)
     reports = remembered.reports
     unread = {*train, *test} - reports.keys()
     # All training frames make one cache: where one has to be read, another cache is due.
@@ -70,26 +73,33 @@ def load_dataset(
         if not faults and not any(any(reports[files].class_pixels) for files in train):
             faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
         if faults:
-            raise DatasetError(root, faults)
-        split = _split(train, reports, scenes)
+            hint = "" if reading.labels else label_hint(reports.values(), spec.classes)
+            raise DatasetError(root, faults, hint)
+        split = _split(train, reports, scenes, reading)
         keeper.keep(split.samples)
-    return Dataset(split, _split(test, reports, scenes), _fingerprint(root, reports.values()))
+    fingerprint = _fingerprint(root, reports.values(), reading)
+    return Dataset(split, _split(test, reports, scenes, reading), fingerprint)
 
 
 def load_frames(
-    images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
+    images: Path,
+    depth: Path | None = None,
+    *,
+    reading: Reading = AS_STORED,
+    workers: int = 2,
+    progress: Progress | None = None,
 ) -> tuple[Sample, ...]:
     """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`."""
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     frames = _list_frames(root, folders, faults, strays=True)
-    check = partial(check_frame, root, classes=0, small=())
+    check = partial(check_frame, root, classes=0, small=(), reading=reading)
     reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
-    return _split(frames, reports, {}).samples
+    return _split(frames, reports, {}, reading).samples
 
 
 def _list_frames(
@@ -137,20 +147,26 @@ def _read(
     return [fault for files in frames for fault in reports[files].faults]
 
 
-def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str]) -> Split:
+def _split(
+    files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str], reading: Reading
+) -> Split:
     samples, reports = [], [found[files] for files in files_N]
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
-        digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
-        samples.append(Sample(**vars(files), hw=report.hw, scene=scene, digest=digest))
+        digest = hashlib.sha256(content + reading.stores).hexdigest()
+        scene = scenes.get(files.stem)
+        fields = {"hw": report.hw, "scene": scene, "digest": digest, "reading": reading}
+        samples.append(Sample(**vars(files), **fields))
     pixels = (np.array(report.small_pixels, np.int32) for report in reports)
     return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
 
 
-def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:
+def _fingerprint(root: Path, reports: Iterable[FrameReport], reading: Reading) -> str:
     digests = [pair for report in reports for pair in report.digests]
     scenes = root / "scenes.csv"
     if scenes.is_file():
         digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).hexdigest()))
     parts = (name.encode() + b"\0" + bytes.fromhex(digest) for name, digest in sorted(digests))
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    # Depth is no part of what runs must share to be blended: what is missing, `data` says.
+    labels = repr(reading.labels).encode() if reading.labels else b""
+    return hashlib.sha256(b"".join(parts) + labels).hexdigest()

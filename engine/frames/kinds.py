@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from engine.frames.depth import DepthSpread
 from engine.nyuv2 import IGNORE_INDEX
 
 
@@ -18,11 +19,12 @@ class FileKind(NamedTuple):
 
 
 _IMAGE, _DEPTH = "an 8-bit RGB JPEG or PNG", "a 16-bit grey PNG (millimetres, 0 = missing)"
-_LABEL = f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
+_LABEL = f"a grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
+_LABELS = tuple(f"{bits}-bit {kind} PNG" for kind in ("grey", "indexed") for bits in (8, 4, 2, 1))
 KINDS = {
     "image": FileKind((".jpg", ".jpeg", ".png"), _IMAGE, ("8-bit RGB JPEG", "8-bit RGB PNG"), 3),
     "depth": FileKind((".png",), _DEPTH, ("16-bit grey PNG",), 2),
-    "label": FileKind((".png",), _LABEL, ("8-bit grey PNG", "8-bit indexed PNG"), 1),
+    "label": FileKind((".png",), _LABEL, (*_LABELS, "16-bit grey PNG"), 1),
 }
 """The files of a frame, in the order of `Frame`."""
 
@@ -54,6 +56,10 @@ class FrameReport:
     """Share of pixels without depth, 0..1; None without a depth map."""
     small_pixels: list[int] = field(default_factory=list)
     """2 K numbers: row and column of one pixel of the small classes after another."""
+    depth: DepthSpread | None = None
+    """Of the depth map's values; None without one."""
+    stray_labels: list[int] = field(default_factory=list)
+    """Values of the label that are no classes: there is a fault for them."""
     faults: list[Fault] = field(default_factory=list)
 
 

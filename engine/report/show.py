@@ -30,6 +30,8 @@ def show(run: RunDir) -> None:
         tables = summary_tables(summary, TemperatureChoice.read(run.temperature))
     for drawn in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
         console.print(drawn)
+    if summary.zoom_gap:
+        console.print(summary.zoom_gap.told(), soft_wrap=True, highlight=False)
     console.print(f"written to {run.root}", highlight=False)
 
 
