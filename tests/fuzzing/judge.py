@@ -66,7 +66,7 @@ def fault_of(world: World, seed: int, number: int, scratch: Path) -> tuple[str, 
     try:
         case = try_case(world, seed, number, scratch)
     except Exception:  # noqa: BLE001 - whatever a user would see as a traceback
-        return traceback.format_exc(), "traceback"
+        return traceback.format_exc(limit=-3), "traceback"
     return (f"{case.bend.told}\n    {case.fault}" if case.fault else ""), case.outcome
 
 
