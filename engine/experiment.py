@@ -112,7 +112,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    spec = DatasetSpec(data.classes, data.small_classes, config.model.needs_depth)
+    turn, need_depth = data.exif == "turn", config.model.needs_depth
+    spec = DatasetSpec(data.classes, data.small_classes, need_depth, turn)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
             render_rooms(root, progress=progress)

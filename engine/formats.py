@@ -22,10 +22,13 @@ Sections = dict[str, dict[str, JsonValue]]
 Source = tuple[str, Mapping[str, JsonValue]]
 """A config file or the command line, by name, and its sections; by mistake, one may be no table."""
 
-INTRODUCED: Sections = {}
+INTRODUCED: Sections = {"data": {"exif": "ignore"}}
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
 `engine.config` gets another default."""
+
+READ_BY = ("data.exif",)
+"""Fields of `INTRODUCED` in no hash: what they change, the dataset's fingerprint tells by file."""
 
 MOVED = {
     "data.source": "source",
@@ -106,6 +109,6 @@ def introduced_text(section: str, values: BaseModel) -> bytes:
     text = b""
     for key, default in INTRODUCED[section].items():
         value = to_json(getattr(values, key))
-        if value != to_json(default):
+        if value != to_json(default) and f"{section}.{key}" not in READ_BY:
             text += f"{section}.{key}=".encode() + value + b"\n"
     return text

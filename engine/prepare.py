@@ -57,7 +57,7 @@ def _check(options: argparse.Namespace) -> None:
     config, root = load_config(options.config), options.root
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
-    spec = DatasetSpec(data.classes, data.small_classes, need_depth)
+    spec = DatasetSpec(data.classes, data.small_classes, need_depth, data.exif == "turn")
     memory = CheckMemory(cache_folder(runtime.cache), anew=True)
     with track_total("checking files") as progress:
         dataset = load_dataset(

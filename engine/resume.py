@@ -1,6 +1,7 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
 from engine.config import Config
+from engine.formats import READ_BY
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run
 from engine.runtime.device import DevicePolicy, set_up_device
@@ -13,7 +14,9 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     Raises:
         ConfigError: naming every field that changed, but for those that are no part of it.
     """
-    apart, lines = ("data.root:", "runtime."), differences(load_run(run), config)
+    # What is read in another way has another fingerprint, which is asked for later.
+    apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.")
+    lines = differences(load_run(run), config)
     changed = [line for line in lines if not line.startswith(apart)]
     if changed:
         told = f"{run.root} holds another experiment; choose another --out, or undo:"

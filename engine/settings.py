@@ -32,6 +32,8 @@ class DataFields(Section):
     """dataset folder, or 'rooms': the embedded one"""
     classes: tuple[str, ...] = Field(nyuv2.CLASSES, min_length=2)
     """class names by index"""
+    exif: Literal["turn", "ignore"] = "turn"
+    """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     folds: int = Field(5, ge=2)
     """number of folds"""
     fold_kind: Literal["random", "blocked", "scene"] = "blocked"

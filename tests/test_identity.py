@@ -102,6 +102,11 @@ def test_a_field_that_was_added_counts_only_where_it_is_not_at_its_first_default
     assert identity(plain, sections=("model",)) == identity(other, sections=("model",))
 
 
+def test_how_images_are_turned_is_told_by_the_dataset_not_by_the_config() -> None:
+    turned, left = (config_of(data={"exif": value}) for value in ("turn", "ignore"))
+    assert identity(turned, sections=ALL) == identity(left, sections=ALL)
+
+
 def test_an_identity_is_the_same_for_equal_configs() -> None:
     assert identity(Config(), "x", sections=ALL) == identity(config_of(), "x", sections=ALL)
 

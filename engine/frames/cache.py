@@ -25,8 +25,9 @@ import torch
 from pydantic import TypeAdapter
 
 from engine.frames.dataset import Reports
-from engine.frames.decode import DECODERS, Frame, FrameFiles, Sample
-from engine.frames.kinds import KINDS, FrameReport
+from engine.frames.decode import Frame, FrameFiles, Sample
+from engine.frames.images import DECODERS
+from engine.frames.kinds import AS_IT_IS, KINDS, FrameReport
 from engine.rundir import Record, sync_folder, whole_file
 from kernels.crop_resize import Frames
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
 # They change whenever the same files make other buffers, and another report.
-_FORMAT, _VERSION = 1, 1
+_FORMAT, _VERSION = 1, 2
 
 TICK_NS = 2_000_000_000
 """Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
@@ -306,8 +307,11 @@ def append_frame(part: Path, frame: Frame) -> None:
 
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
-    digests = (hashlib.sha256(path.read_bytes()).digest() for path in sample.present.values())
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    total = hashlib.sha256()
+    for kind, path in sample.present.items():
+        reading = sample.reading if kind == "image" else AS_IT_IS
+        total.update(bytes.fromhex(reading.digest(path.read_bytes())))
+    return total.hexdigest()
 
 
 def _state(files: FrameFiles) -> str:

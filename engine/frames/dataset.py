@@ -27,6 +27,8 @@ class DatasetSpec:
     need_depth: bool = False
     """Whether a frame without depth is a fault. Where it is not, a split without a `depth` folder
     has samples without depth; a folder that is there must be complete."""
+    turn: bool = True
+    """Whether images that carry an EXIF orientation are turned upright."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,4 +48,6 @@ class Dataset:
     train: Split
     test: Split
     fingerprint: str
-    """SHA-256 over the relative name and content of every file."""
+    """SHA-256 over the relative name of every file and what its pixels depend on: its content, and
+    how it was read where that is not as it is. Labels of test frames, which change no prediction,
+    have no part in it."""

@@ -1,13 +1,11 @@
 """One frame from its files: decoded whole and unchanged, judged, counted.
 
-PNGs of one channel are decoded by `kernels.png` and JPEGs, whose head Pillow has looked at, by
-simplejpeg: quicker than Pillow and with the same pixels. Pillow decodes what they do not.
+Depth maps and labels are decoded by `kernels.png`: quicker than Pillow and with the same pixels.
+Pillow decodes what it does not. Images: `engine.frames.images`.
 """
 
-import hashlib
 import io
 import os
-import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,27 +15,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import PIL
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import faults
-from engine.frames.kinds import KINDS, Fault, FileKind, FrameReport, UnfitError
+from engine.frames.images import BROKEN, bytes_after, decode_image, encoding
+from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Reading, UnfitError
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
-
-DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
-"""What decodes JPEGs; another release may round in its own way."""
 
 MAX_SMALL_PIXELS = 256
 """Kept small-class pixels of a frame: enough to centre crops on, a few MB over a whole dataset."""
 
 _AHEAD = 16  # frames that are asked for before they are needed
-_JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
-
-# What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -61,11 +51,13 @@ class Sample(FrameFiles):
 
     image: Path
     hw: tuple[int, int]
-    """Height and width of its files, pixels (as stored: EXIF rotation is ignored)."""
+    """Height and width, pixels: of its maps, and of the image as it is read."""
     scene: str | None
     """From scenes.csv; None where that has no line for the stem."""
     digest: str = ""
-    """SHA-256 over the content of its files; empty where nobody has read them all."""
+    """SHA-256 over what its pixels depend on; empty where nobody has read all its files."""
+    reading: Reading = AS_IT_IS
+    """Of the image, as a check found it; by default nothing turns it."""
 
 
 class Frame(NamedTuple):
@@ -89,29 +81,34 @@ _Result = TypeVar("_Result")
 
 
 def check_frame(
-    root: Path, files: FrameFiles, classes: int, small: Sequence[int]
+    root: Path, files: FrameFiles, classes: int, small: Sequence[int], *, turn: bool
 ) -> tuple[FrameReport, Frame | None]:
     """Decode and judge every file of a frame; the frame is None where it has faults or no image.
 
-    Names in the report are relative to `root`; of the classes `small` it holds some pixels.
+    Names in the report are relative to `root`; of the classes `small` it holds some pixels. Whether
+    to `turn` images: see `engine.frames.images.decode_image`.
     """
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
     pixels: dict[str, NDArray[Any]] = {}
     for kind, path in files.present.items():
         try:
-            content = path.read_bytes()
-            pixels[kind] = decode(content, KINDS[kind])
+            content, reading = path.read_bytes(), AS_IT_IS
+            if kind == "image":
+                pixels[kind], reading = decode_image(content, turn=turn)
+                report.reading = reading
+            else:
+                pixels[kind] = decode(content, KINDS[kind])
         except (OSError, UnfitError) as error:
             found = faults.words(error)
             report.faults.append(Fault(names[kind], found, KINDS[kind].expected))
         else:
-            report.digests.append((names[kind], hashlib.sha256(content).hexdigest()))
+            report.digests.append((names[kind], reading.digest(content)))
     # The image sets the size; where it cannot be read, depth and label still check each other.
     sizes = {kind: (part.shape[0], part.shape[1]) for kind, part in pixels.items()}
     report.hw = next(iter(sizes.values()), (0, 0))
     if any(hw != report.hw for hw in sizes.values()):
-        report.faults += faults.size_faults(names, sizes)
+        report.faults += faults.size_faults(names, sizes, report.reading.orientation)
     if "depth" in pixels:
         report.missing_depth = float(np.mean(pixels["depth"] == 0))
     if "label" in pixels:
@@ -129,7 +126,8 @@ def read_frame(sample: Sample) -> Frame:
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
     """The `image_HW3` of `read_frame` alone."""
-    return _read(sample.image, KINDS["image"], sample.hw)
+    turn = sample.reading.orientation > 1
+    return _read(sample.image, KINDS["image"], sample.hw, turn=turn)
 
 
 def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
@@ -145,24 +143,24 @@ def read_label(sample: Sample) -> NDArray[np.uint8]:
 
 
 def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
-    """The pixels of a file, indices where it has a palette; UnfitError if it is not of the kind."""
-    header, mode = PngHeader.of(content), ""
+    """The pixels of a depth map or label, indices where it has a palette.
+
+    Raises UnfitError if it is not of the kind.
+    """
+    header = PngHeader.of(content)
+    found = header.kind if header else ""
     try:
         pixels: NDArray[Any] | None = decode_png(content)
         if pixels is None:
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
-                mode = opened.mode
-                if mode == "RGB" and header is None:
-                    pixels = _decode_jpeg(content, opened.size)
-                if pixels is None:
-                    pixels = np.array(opened)  # a copy: torch refuses read-only memory
-    except _BROKEN as error:
+                found = encoding(opened, header)
+                pixels = np.array(opened)  # a copy: torch refuses read-only memory
+    except BROKEN as error:
         raise UnfitError(faults.unreadable(content, error)) from error
-    # Pillow's modes hide the bit depth (a 16-bit RGB PNG opens as 8-bit), so the header says it.
-    found = header.kind if header else f"8-bit {'grey' if mode == 'L' else mode} JPEG"
-    end = _PNG_END if header else _JPEG_END
-    if found not in kind.found or not content.endswith(end):
-        raise UnfitError(faults.unfit(content, found, kind, end))
+    if found not in kind.found:
+        raise UnfitError(f"{'an' if found.startswith('8') else 'a'} {found}")
+    if after := bytes_after(content, header):
+        raise UnfitError(f"{after} bytes after the end of the picture")
     return pixels
 
 
@@ -195,19 +193,13 @@ def read_ahead(files: FrameFiles) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _decode_jpeg(content: bytes, size: tuple[int, int]) -> NDArray[Any] | None:
-    """(H, W, 3); None where something is odd: simplejpeg refuses what libjpeg only warns of."""
-    with suppress(ValueError):
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if (width, height) == size and colours == "YCbCr":
-            image_HW3: NDArray[Any] = simplejpeg.decode_jpeg(content)
-            return image_HW3
-    return None
-
-
-def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
+def _read(path: Path, kind: FileKind, hw: tuple[int, int], *, turn: bool = False) -> NDArray[Any]:
     try:
-        pixels = decode(path.read_bytes(), kind)
+        content, pixels = path.read_bytes(), np.empty(0)
+        if kind is KINDS["image"]:
+            pixels = decode_image(content, turn=turn)[0]
+        else:
+            pixels = decode(content, kind)
         if pixels.shape[:2] != hw:
             raise UnfitError("{1} x {0} pixels".format(*pixels.shape))
     except FileNotFoundError:

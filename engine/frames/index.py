@@ -1,9 +1,10 @@
 """A dataset folder, listed and checked: every file decoded once at most, all faults named at once.
 
-ROOT/train/{image,depth,label}  ROOT/test/{image,depth}  [ROOT/scenes.csv]
+ROOT/train/{image,depth,label}  ROOT/test/{image,depth[,label]}  [ROOT/scenes.csv]
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -16,13 +17,16 @@ from engine.frames.cache import CheckMemory, FrameKeeper, keeping
 from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
 from engine.frames.faults import DatasetError
-from engine.frames.kinds import KINDS, Fault, FrameReport
-from engine.frames.listing import listing_faults
+from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FrameReport, is_hidden
+from engine.frames.listing import images_apart, listing_faults
 from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
 __all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
 __all__ += ["load_dataset", "load_frames"]
+
+
+_log = logging.getLogger(__name__)
 
 
 def load_dataset(
@@ -51,11 +55,16 @@ def load_dataset(
             if not spec.need_depth and not folders["depth"].is_dir():
                 del folders["depth"]
             listed[name] = _list_frames(root, folders, faults)
+    if (root / "test" / "label").is_dir():
+        from engine.frames.labelled import with_labels
+
+        listed["test"] = with_labels(root / "test" / "label", listed["test"])
     train, test = listed["train"], listed["test"]
     small = [list(spec.classes).index(name) for name in spec.small_classes]
-    check = partial(check_frame, root, classes=len(spec.classes), small=small)
+    check = partial(check_frame, root, classes=len(spec.classes), small=small, turn=spec.turn)
     memory = memory or CheckMemory()
-    remembered = memory.recall(root, [*train, *test], f"{len(spec.classes)} {small}")
+    key = f"{len(spec.classes)} {small} {spec.turn}"
+    remembered = memory.recall(root, [*train, *test], key)
     reports = remembered.reports
     unread = {*train, *test} - reports.keys()
     # All training frames make one cache: where one has to be read, another cache is due.
@@ -73,22 +82,32 @@ def load_dataset(
             raise DatasetError(root, faults)
         split = _split(train, reports, scenes)
         keeper.keep(split.samples)
+    _tell(root, reports)
     return Dataset(split, _split(test, reports, scenes), _fingerprint(root, reports.values()))
 
 
 def load_frames(
-    images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
+    images: Path,
+    depth: Path | None = None,
+    *,
+    turn: bool = True,
+    workers: int = 2,
+    progress: Progress | None = None,
 ) -> tuple[Sample, ...]:
-    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`."""
+    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`.
+
+    Whether to `turn` images: see `DatasetSpec`. Other files in the folders are named and skipped.
+    """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     frames = _list_frames(root, folders, faults, strays=True)
-    check = partial(check_frame, root, classes=0, small=())
+    check = partial(check_frame, root, classes=0, small=(), turn=turn)
     reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
+    _tell(images, reports)
     return _split(frames, reports, {}).samples
 
 
@@ -97,18 +116,24 @@ def _list_frames(
 ) -> list[FrameFiles]:
     """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`."""
     paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
-    entries = 0
+    listed, entries = dict[str, list[Path]](), 0
     for kind, folder in folders.items():
         suffixes = KINDS[kind].suffixes
         with suppress(OSError):  # `listing_faults` says what is wrong with the folder
-            # Finder and file-sharing services leave files that begin with a dot.
-            paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+            paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
             fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
             paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
             entries += len(paths)
+            listed[kind] = fit
+            if strays and len(fit) < len(paths):
+                from engine.frames.told import tell_skipped
+
+                tell_skipped(folder, paths, fit)
     stems = sorted(set().union(*paths_of.values()))
     frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
     taken = sum(map(len, paths_of.values()))
+    if strays and len(paths_of["image"]) < len(listed.get("image", ())):
+        frames = images_apart(frames, listed["image"])
     if not frames or not taken == entries == len(frames) * len(folders):
         faults += listing_faults(root, folders, frames, strays=strays)
     return frames
@@ -137,18 +162,32 @@ def _read(
     return [fault for files in frames for fault in reports[files].faults]
 
 
+def _tell(root: Path, reports: Reports) -> None:
+    """Say what images went through, where that is anything."""
+    if any(report.reading != AS_IT_IS for report in reports.values()):
+        from engine.frames.told import reading_lines
+
+        for line in reading_lines(report.reading for report in reports.values()):
+            _log.info("%s: %s", root, line)
+
+
 def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str]) -> Split:
     samples, reports = [], [found[files] for files in files_N]
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
         digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
-        samples.append(Sample(**vars(files), hw=report.hw, scene=scene, digest=digest))
+        read = {"hw": report.hw, "reading": report.reading}
+        samples.append(Sample(**vars(files), **read, scene=scene, digest=digest))
     pixels = (np.array(report.small_pixels, np.int32) for report in reports)
     return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
 
 
+def _is_input(name: str) -> bool:
+    return not name.startswith("test/label/")
+
+
 def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:
-    digests = [pair for report in reports for pair in report.digests]
+    digests = [pair for report in reports for pair in report.digests if _is_input(pair[0])]
     scenes = root / "scenes.csv"
     if scenes.is_file():
         digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).hexdigest()))
