@@ -104,6 +104,7 @@ def blend(options: Options) -> None:
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
     from engine.views.records import SUBMISSION_NOTE
+    from engine.views.store import is_submitted
 
     start_s, out = time.monotonic(), RunDir(options.out)
     members = open_members(options.runs)
@@ -117,9 +118,10 @@ def blend(options: Options) -> None:
         )
     results = [out.blend, out.summary, out.atlas]
     if options.submission:
-        results += [out.submission_zip, out.submission]
+        results.append(out.submission_zip)
     # Where a submission was stopped on its way, the summary is of an earlier call without one.
     stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
+    stopped |= out.submission_zip.exists() and not is_submitted(out)
     if all(path.exists() for path in results) and not stopped:
         _log.info("%s is complete; nothing to do", out.root)
     else:
@@ -166,6 +168,7 @@ def _finish(
     from engine.report.atlas import MaskOf, complete_atlas, stored_masks
     from engine.report.atlas_report import AtlasFrames
     from engine.report.finish import finish
+    from engine.report.submission_scores import score_submission
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
     from engine.views.masks import blend_masks
@@ -193,6 +196,7 @@ def _finish(
     frames = AtlasFrames(dataset.train.samples, first.folds, first.classes)
     submission_s = write_submission(predict, test, out, found.key) if options.submission else None
     finish(out, summary, submission_s, complete_atlas(out, found.key, frames, open_masks).elapsed_s)
+    score_submission(out, test if options.submission else (), first.classes)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from engine.model.weights import check_source
 from engine.report.atlas_report import AtlasFrames
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
@@ -162,7 +163,10 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     opened_s = round(time.monotonic() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
-    if is_finished(run_dir, key, frames, run.policy):
+    test, classes = run.dataset.test.samples, config.data.classes
+    submitted = not test or store.is_submitted(run_dir)
+    if submitted and is_finished(run_dir, key, frames, run.policy):
+        score_submission(run_dir, test, classes)
         return True
     run.write_description()
     resident = _train_folds(run, chosen)
@@ -179,6 +183,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     submission_s = _predict_test(run, key)
     atlas = run_atlas(run_dir, key, frames, run.policy)
     finish(run_dir, summary, submission_s, atlas.elapsed_s)
+    score_submission(run_dir, test, classes)
     return True
 
 

@@ -6,7 +6,8 @@ runs/NAME/
   oof/ manifest.json prob.npy                float16 (N, C, h, w), half scale
   temperature.json summary.json              the numbers
   atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
-  submission.npy submission.zip              uint8 (N, H, W) in stem order
+  submission.npy submission.zip              uint8 (N, H, W) in stem order; zip alone: a PNG each
+  submission.csv                             row, stem
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
@@ -61,6 +62,7 @@ class RunDir:
     blend = _Name("blend.json")
     submission = _Name("submission.npy")
     submission_zip = _Name("submission.zip")
+    submission_csv = _Name("submission.csv")
     seal = _Name("seal.json")
 
     def fold(self, fold: int) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 
 from engine.config import Config
 from engine.rundir import Record, RunDir
-from engine.selection.records import FoldScore, OofScores, TemperatureChoice
+from engine.selection.records import FoldScore, OofScores, SubmissionScores, TemperatureChoice
 from engine.selection.scores import score_folds
 from kernels.metrics import mean_iou
 
@@ -28,6 +28,8 @@ class Summary(Record):
     """Share of validation frames with a neighbour among the fold's training frames."""
     peak_memory_mib: int = 0
     """Largest resident size of the process that wrote the summary; left out before."""
+    test: SubmissionScores | None = None
+    """Of the submission; left out where no test frame has labels."""
 
 
 def summarise(

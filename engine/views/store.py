@@ -6,12 +6,15 @@ how far it is good: the array is synced first, so a note never tells of frames t
 Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w half-scale pixels.
 """
 
+import csv
 import logging
+import math
 import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -27,6 +30,7 @@ from engine.frames.decode import Sample
 from engine.rundir import RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
 from engine.views import records
+from engine.views.pictures import write_pngs
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
@@ -198,21 +202,20 @@ def write_submission(
     run: RunDir,
     key: str,
 ) -> float | None:
-    """Predict the test frames into `submission.npy` and `.zip`, in stem order; resumes.
+    """Predict the test frames into `submission.npy`, `.zip` and `.csv`, in stem order; resumes.
 
-    `masks` makes of the number of frames to pass over positions of a first frame and (B, H, W)
-    masks; it is not called if the submission of what `key` stands for is there. Returns the seconds
-    of prediction, over all calls; None, with a warning, where no one array can hold the masks.
+    Where their sizes differ the masks go into the zip as PNGs, and there is no array. `masks` makes
+    of the number of frames to pass over positions of a first frame and (B, H, W) masks; it is not
+    called if the submission of what `key` stands for is there. Returns the seconds of prediction,
+    over all calls; None, with a warning, where there are no test frames.
     """
-    sizes = {sample.hw for sample in samples}
-    if len(sizes) != 1:
-        why = "their sizes differ; engine.predict writes a mask each"
-        _log.warning("no submission of the test frames: %s", why if samples else "there are none")
+    if not samples:
+        _log.warning("no submission of the test frames: there are none")
         return None
     partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
     state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
-        if state.done == len(samples) and run.submission_zip.exists():
+        if state.done == len(samples) and is_submitted(run):
             return state.elapsed_s
         state = records.SubmissionProgress(key=key)
     if not state.done:
@@ -220,26 +223,56 @@ def write_submission(
         for path in (note, partial):
             path.unlink(missing_ok=True)
     if state.done < len(samples):
-        start_s, shape = time.monotonic() - state.elapsed_s, (len(samples), *sizes.pop())
+        start_s, shape = time.monotonic() - state.elapsed_s, [len(samples), *samples[0].hw]
+        starts = [*range(len(samples))]
+        if len({sample.hw for sample in samples}) > 1:
+            *starts, pixels = accumulate((math.prod(sample.hw) for sample in samples), initial=0)
+            shape = [pixels]  # one mask behind another
         with (
-            closing(ResumableArray(partial, shape, np.uint8)) as array,
+            closing(ResumableArray(partial, tuple(shape), np.uint8)) as array,
             track("test frames", len(samples), state.done) as advance,
         ):
             for first, mask_BHW in masks(state.done):
-                array.write(first, mask_BHW)
+                array.write(starts[first], mask_BHW)
                 array.sync()
                 done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
                 state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(note)
                 advance(len(mask_BHW))
-    # The partial file goes last: without it, both others are whole.
-    with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
-        entry = zipfile.ZipInfo(run.submission.name)
-        archive.writestr(entry, partial.read_bytes(), zipfile.ZIP_DEFLATED)
-    partial.replace(run.submission)
-    sync_folder(run.root)
+    _finish_submission(run, samples, partial)
     return state.elapsed_s
+
+
+def is_submitted(run: RunDir) -> bool:
+    """Whether all files of a submission are there; an earlier release wrote no `.csv`."""
+    if not run.submission_zip.exists():
+        return False
+    try:
+        with zipfile.ZipFile(run.submission_zip) as archive:
+            return run.submission.exists() or archive.namelist() != [run.submission.name]
+    except zipfile.BadZipFile:
+        return False
+
+
+def _finish_submission(run: RunDir, samples: Sequence[Sample], partial: Path) -> None:
+    """Make the files of a submission; `partial`, which holds all masks, goes last."""
+    with whole_file(run.submission_csv) as temporary, temporary.open("w", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerows([("row", "stem"), *enumerate(sample.stem for sample in samples)])
+    one_size = len({sample.hw for sample in samples}) == 1
+    # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
+    with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        if one_size:
+            entry = zipfile.ZipInfo(run.submission.name)
+            archive.writestr(entry, partial.read_bytes(), zipfile.ZIP_DEFLATED)
+        else:
+            write_pngs(archive, samples, np.load(partial, mmap_mode="r"))
+    if one_size:
+        partial.replace(run.submission)
+    else:
+        run.submission.unlink(missing_ok=True)
+        partial.unlink()
+    sync_folder(run.root)
 
 
 def forget_progress(run: RunDir) -> None:
