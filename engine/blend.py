@@ -117,11 +117,9 @@ def blend(options: Options) -> None:
             "another --out, or delete it"
         )
     results = [out.blend, out.summary, out.atlas]
-    if options.submission:
-        results.append(out.submission_zip)
     # Where a submission was stopped on its way, the summary is of an earlier call without one.
     stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
-    stopped |= out.submission_zip.exists() and not is_submitted(out)
+    stopped |= options.submission and not is_submitted(out)
     if all(path.exists() for path in results) and not stopped:
         _log.info("%s is complete; nothing to do", out.root)
     else:

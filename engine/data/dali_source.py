@@ -222,7 +222,7 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
     the size that the window was made for: see `DaliSource._windows` why that matters.
     """
     path, hw = sample.present[kind], sample.hw
-    if kind == "image" and not sample.reading.is_plain:
+    if kind == "image" and not sample.origin.is_plain:
         return _file_of(read_image(sample), "bmp")
     content = path.read_bytes()
     header = PngHeader.of(content)

@@ -309,8 +309,8 @@ def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
     total = hashlib.sha256()
     for kind, path in sample.present.items():
-        reading = sample.reading if kind == "image" else AS_IT_IS
-        total.update(bytes.fromhex(reading.digest(path.read_bytes())))
+        origin = sample.origin if kind == "image" else AS_IT_IS
+        total.update(bytes.fromhex(origin.digest(path.read_bytes())))
     return total.hexdigest()
 
 

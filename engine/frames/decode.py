@@ -20,7 +20,7 @@ from PIL import Image
 
 from engine.frames import faults
 from engine.frames.images import BROKEN, bytes_after, decode_image, encoding
-from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Reading, UnfitError
+from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Origin, UnfitError
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
 
@@ -56,7 +56,7 @@ class Sample(FrameFiles):
     """From scenes.csv; None where that has no line for the stem."""
     digest: str = ""
     """SHA-256 over what its pixels depend on; empty where nobody has read all its files."""
-    reading: Reading = AS_IT_IS
+    origin: Origin = AS_IT_IS
     """Of the image, as a check found it; by default nothing turns it."""
 
 
@@ -93,22 +93,22 @@ def check_frame(
     pixels: dict[str, NDArray[Any]] = {}
     for kind, path in files.present.items():
         try:
-            content, reading = path.read_bytes(), AS_IT_IS
+            content, origin = path.read_bytes(), AS_IT_IS
             if kind == "image":
-                pixels[kind], reading = decode_image(content, turn=turn)
-                report.reading = reading
+                pixels[kind], origin = decode_image(content, turn=turn)
+                report.origin = origin
             else:
                 pixels[kind] = decode(content, KINDS[kind])
         except (OSError, UnfitError) as error:
             found = faults.words(error)
             report.faults.append(Fault(names[kind], found, KINDS[kind].expected))
         else:
-            report.digests.append((names[kind], reading.digest(content)))
+            report.digests.append((names[kind], origin.digest(content)))
     # The image sets the size; where it cannot be read, depth and label still check each other.
     sizes = {kind: (part.shape[0], part.shape[1]) for kind, part in pixels.items()}
     report.hw = next(iter(sizes.values()), (0, 0))
     if any(hw != report.hw for hw in sizes.values()):
-        report.faults += faults.size_faults(names, sizes, report.reading.orientation)
+        report.faults += faults.size_faults(names, sizes, report.origin.orientation)
     if "depth" in pixels:
         report.missing_depth = float(np.mean(pixels["depth"] == 0))
     if "label" in pixels:
@@ -126,7 +126,7 @@ def read_frame(sample: Sample) -> Frame:
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
     """The `image_HW3` of `read_frame` alone."""
-    turn = sample.reading.orientation > 1
+    turn = sample.origin.orientation > 1
     return _read(sample.image, KINDS["image"], sample.hw, turn=turn)
 
 

@@ -1,6 +1,6 @@
 """An image file becomes 8-bit RGB: JPEGs by simplejpeg, quicker than Pillow, all else by Pillow.
 
-What the pixels went through on the way (`Reading`) is told by whoever asked for them.
+What the pixels went through on the way (`Origin`) is told by whoever asked for them.
 """
 
 import io
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from engine.frames import faults
-from engine.frames.kinds import PLAIN, Reading, UnfitError
+from engine.frames.kinds import PLAIN, Origin, UnfitError
 from kernels.png import PngHeader
 
 DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
@@ -35,7 +35,7 @@ _CONVERTED = {"1", "L", "P", "PA", "La", "LA", "RGB", "RGBX", "RGBa", "RGBA", "C
 _TIFF_BITS, _TIFF_GREY, _WHITE_IS_ZERO = 258, 262, 0
 
 
-def decode_image(content: bytes, *, turn: bool) -> tuple[NDArray[np.uint8], Reading]:
+def decode_image(content: bytes, *, turn: bool) -> tuple[NDArray[np.uint8], Origin]:
     """(H, W, 3) RGB of a JPEG, PNG, TIFF, BMP or WebP file, of any colours; the first of several.
 
     Grey, indexed, CMYK and YCbCr colours become RGB, 16 bits become 8 (a grey of v is v / 257,
@@ -84,7 +84,7 @@ def bytes_after(content: bytes, header: PngHeader | None) -> int:
 
 def _decode(
     opened: ImageFile.ImageFile, content: bytes, turn: bool
-) -> tuple[NDArray[np.uint8], Reading]:
+) -> tuple[NDArray[np.uint8], Origin]:
     header, told = PngHeader.of(content), []
     found, pictures = encoding(opened, header), getattr(opened, "n_frames", 1)
     orientation = _orientation(opened)
@@ -103,7 +103,7 @@ def _decode(
         told.append("with an EXIF orientation, which data.exif = 'ignore' passes over")
     orientation = orientation if turn else 1
     source = "" if found in PLAIN else found
-    return turned(image_HW3, orientation), Reading(source, orientation, tuple(told))
+    return turned(image_HW3, orientation), Origin(source, orientation, tuple(told))
 
 
 def turned(image_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

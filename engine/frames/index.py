@@ -164,10 +164,10 @@ def _read(
 
 def _tell(root: Path, reports: Reports) -> None:
     """Say what images went through, where that is anything."""
-    if any(report.reading != AS_IT_IS for report in reports.values()):
-        from engine.frames.told import reading_lines
+    if any(report.origin != AS_IT_IS for report in reports.values()):
+        from engine.frames.told import image_lines
 
-        for line in reading_lines(report.reading for report in reports.values()):
+        for line in image_lines(report.origin for report in reports.values()):
             _log.info("%s: %s", root, line)
 
 
@@ -176,7 +176,7 @@ def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, s
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
         digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
-        read = {"hw": report.hw, "reading": report.reading}
+        read = {"hw": report.hw, "origin": report.origin}
         samples.append(Sample(**vars(files), **read, scene=scene, digest=digest))
     pixels = (np.array(report.small_pixels, np.int32) for report in reports)
     return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])

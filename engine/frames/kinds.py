@@ -33,7 +33,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class Origin:
     """What the pixels of an image went through on the way from its file."""
 
     source: str = ""
@@ -56,7 +56,7 @@ class Reading:
         return digest.hexdigest()
 
 
-AS_IT_IS = Reading()
+AS_IT_IS = Origin()
 """Of an 8-bit RGB JPEG or PNG, and of depth maps and labels."""
 
 
@@ -80,7 +80,7 @@ class FrameReport:
     hw: tuple[int, int] = (0, 0)
     digests: list[tuple[str, str]] = field(default_factory=list)
     """Relative name of every file, and SHA-256, in hexadecimal, of what its pixels depend on."""
-    reading: Reading = AS_IT_IS
+    origin: Origin = AS_IT_IS
     """Of the image."""
     class_pixels: list[int] = field(default_factory=list)
     """C counts of labelled pixels; empty without a label."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engine.frames.kinds import Reading
+from engine.frames.kinds import Origin
 
 _log = logging.getLogger(__name__)
 
@@ -13,18 +13,18 @@ _SHOWN = 5
 """Names in a message: enough to see what sort of files they are."""
 
 
-def reading_lines(readings: Iterable[Reading]) -> list[str]:
+def image_lines(origins: Iterable[Origin]) -> list[str]:
     """A line for each sort of thing that images went through, with counts."""
     converted: Counter[str] = Counter()
     turned: Counter[int] = Counter()
     others: Counter[str] = Counter()
-    for reading in readings:
+    for origin in origins:
         # Of other formats, but RGB: read as they are.
-        if reading.source and "8-bit RGB " not in reading.source:
-            converted[reading.source] += 1
-        if reading.orientation > 1:
-            turned[reading.orientation] += 1
-        others.update(reading.told)
+        if origin.source and "8-bit RGB " not in origin.source:
+            converted[origin.source] += 1
+        if origin.orientation > 1:
+            turned[origin.orientation] += 1
+        others.update(origin.told)
     lines = []
     if converted:
         counts = ", ".join(f"{count} {source}" for source, count in sorted(converted.items()))

@@ -55,9 +55,9 @@ def odd(png: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> list[Sam
             shown = shown.transpose(Image.Transpose(turn))
         with_exif = {} if kind == "BMP" else {"exif": exif}
         shown.convert(mode).save(image, kind, **with_exif)
-        reading = decode_image(image.read_bytes(), turn=True)[1]
-        assert not reading.is_plain
-        samples.append(replace(sample, image=image, reading=reading))
+        origin = decode_image(image.read_bytes(), turn=True)[1]
+        assert not origin.is_plain
+        samples.append(replace(sample, image=image, origin=origin))
     return samples
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from engine.frames import images
 from engine.frames.images import decode_image
-from engine.frames.kinds import AS_IT_IS, Reading, UnfitError
+from engine.frames.kinds import AS_IT_IS, Origin, UnfitError
 
 HW = (17, 26)
 RGB = np.random.default_rng(0).integers(0, 256, (*HW, 3), np.uint8)
@@ -25,12 +25,12 @@ def encoded(pixels: NDArray[Any] | Image.Image, kind: str, **options: Any) -> by
     return stream.getvalue()
 
 
-def decoded(content: bytes, *, turn: bool = True) -> tuple[NDArray[np.uint8], Reading]:
-    pixels, reading = decode_image(content, turn=turn)
+def decoded(content: bytes, *, turn: bool = True) -> tuple[NDArray[np.uint8], Origin]:
+    pixels, origin = decode_image(content, turn=turn)
     assert pixels.dtype == np.uint8
     assert pixels.flags.writeable, "torch warns of memory that is read-only"
     assert pixels.flags.c_contiguous
-    return pixels, reading
+    return pixels, origin
 
 
 def with_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -72,18 +72,18 @@ CASES: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_other_colours_and_formats_become_rgb_and_are_named(name: str) -> None:
     content, expected, source = CASES[name]
-    pixels, reading = decoded(content)
+    pixels, origin = decoded(content)
     np.testing.assert_array_equal(pixels, expected)
-    assert reading == Reading(source)
-    assert not reading.is_plain
+    assert origin == Origin(source)
+    assert not origin.is_plain
 
 
 @pytest.mark.parametrize(("kind", "byte_order"), [("PNG", "<"), ("TIFF", "<"), ("TIFF", ">")])
 def test_16_bit_grey_is_divided_by_257_and_rounded(kind: str, byte_order: str) -> None:
     values = np.arange(0, 65536, 13, dtype=np.uint16)[:5041].reshape(71, 71)
-    pixels, reading = decoded(encoded(values.astype(f"{byte_order}u2"), kind))
+    pixels, origin = decoded(encoded(values.astype(f"{byte_order}u2"), kind))
     np.testing.assert_array_equal(pixels[..., 1], np.rint(values / 257))
-    assert reading == Reading(f"16-bit grey {kind}")
+    assert origin == Origin(f"16-bit grey {kind}")
 
 
 def test_16_bit_grey_whose_white_is_zero_is_inverted() -> None:
@@ -109,27 +109,27 @@ def rgb_16_bit(values: NDArray[np.uint16]) -> bytes:
 
 
 def test_16_bit_rgb_keeps_the_high_bytes() -> None:
-    pixels, reading = decoded(rgb_16_bit(RGB.astype(np.uint16) * 257))
+    pixels, origin = decoded(rgb_16_bit(RGB.astype(np.uint16) * 257))
     np.testing.assert_array_equal(pixels, RGB)
-    assert reading == Reading("16-bit RGB PNG")
+    assert origin == Origin("16-bit RGB PNG")
 
 
 def test_a_cmyk_jpeg_which_adobe_inverts_shows_its_colours() -> None:
     flat = np.full((32, 32, 3), (200, 40, 90), np.uint8)
     content = encoded(Image.fromarray(flat).convert("CMYK"), "JPEG", quality=100)
     assert b"Adobe" in content
-    pixels, reading = decoded(content)
+    pixels, origin = decoded(content)
     assert np.abs(pixels.astype(int) - flat).max() <= 3
-    assert reading == Reading("8-bit CMYK JPEG")
+    assert origin == Origin("8-bit CMYK JPEG")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_plain_file_is_as_it_is(kind: str) -> None:
     content = encoded(RGB, kind, progressive=True)
-    pixels, reading = decoded(content)
+    pixels, origin = decoded(content)
     np.testing.assert_array_equal(pixels, np.array(Image.open(io.BytesIO(content))))
-    assert reading == AS_IT_IS
-    assert reading.is_plain
+    assert origin == AS_IT_IS
+    assert origin.is_plain
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "TIFF lzw"])
@@ -144,24 +144,24 @@ def test_an_orientation_is_undone_or_left(kind: str, orientation: int) -> None:
     plain, _ = decoded(encoded(RGB, kind, **options))
     expected = Image.fromarray(plain)
     expected.getexif()[0x0112] = orientation
-    upright, reading = decoded(content)
+    upright, origin = decoded(content)
     np.testing.assert_array_equal(upright, np.array(ImageOps.exif_transpose(expected)))
-    assert reading.orientation == orientation
-    assert (reading.is_plain, reading.told) == (orientation == 1 and kind in ("JPEG", "PNG"), ())
-    stored, reading = decoded(content, turn=False)
+    assert origin.orientation == orientation
+    assert (origin.is_plain, origin.told) == (orientation == 1 and kind in ("JPEG", "PNG"), ())
+    stored, origin = decoded(content, turn=False)
     np.testing.assert_array_equal(stored, plain)
-    assert reading.orientation == 1
+    assert origin.orientation == 1
     told = ("with an EXIF orientation, which data.exif = 'ignore' passes over",)
-    assert reading.told == (told if orientation > 1 else ())
+    assert origin.told == (told if orientation > 1 else ())
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_an_orientation_that_there_is_not_turns_nothing(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
-    pixels, reading = decoded(encoded(RGB, "PNG", exif=exif))
+    pixels, origin = decoded(encoded(RGB, "PNG", exif=exif))
     np.testing.assert_array_equal(pixels, RGB)
-    assert reading == AS_IT_IS
+    assert origin == AS_IT_IS
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of it, too
@@ -181,9 +181,9 @@ def test_bytes_after_the_picture_are_passed_over_and_told(kind: str) -> None:
     exif[0x010E] = "x" * 50 + "\xff\xd9"
     content = encoded(RGB, kind, exif=exif)
     for more in (b"\0", b"appended by a camera", content, b"\xff\xd8\xff" * 9):
-        pixels, reading = decoded(content + more)
+        pixels, origin = decoded(content + more)
         np.testing.assert_array_equal(pixels, decoded(content)[0])
-        told = () if more == content else reading.told
+        told = () if more == content else origin.told
         if more != content:
             assert told == ("with bytes after the end of the picture, which are passed over",)
 
@@ -208,10 +208,10 @@ def test_several_pictures_in_a_file_give_the_first_and_are_told() -> None:
     for kind in ("TIFF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
         content = encoded(RGB, kind, save_all=True, append_images=others, **options)
-        pixels, reading = decoded(content)
+        pixels, origin = decoded(content)
         np.testing.assert_array_equal(pixels, RGB)
-        assert reading.told == told
-        assert reading.is_plain == (kind == "PNG")
+        assert origin.told == told
+        assert origin.is_plain == (kind == "PNG")
 
 
 @pytest.mark.parametrize("mode", ["F", "I", "LAB"])
