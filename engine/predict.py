@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder of engine.train")
     add("images", type=Path, metavar="FOLDER", help="folder of JPEG, PNG, TIFF, BMP or WebP images")
-    maps = "folder of 16-bit PNG depth maps, millimetres, joined by stem "
+    maps = "folder of 16-bit PNG or TIFF depth maps, millimetres, joined by stem "
     add("--depth", type=Path, help=f"{maps}(default, where the run needs it: FOLDER/../depth)")
     add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)")
     both = "write the masks in the colours of their classes too, into the folder colours of --out"

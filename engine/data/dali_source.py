@@ -27,7 +27,7 @@ from torch.utils.dlpack import from_dlpack
 from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource
 from engine.frames.build import read_whole
-from engine.frames.decode import Sample, read_image, read_label
+from engine.frames.decode import Sample, read_depth, read_image, read_label
 from kernels.png import PngHeader
 
 _PREFETCH = 2
@@ -226,6 +226,8 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
         return _file_of(read_image(sample), "bmp")
     content = path.read_bytes()
     header = PngHeader.of(content)
+    if kind == "depth" and header is None:  # a TIFF
+        return _file_of(read_depth(sample), "png")
     if kind != "image" and (header is None or header.hw != hw):
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
     if kind == "label" and header is not None and header.kind != "8-bit grey PNG":
@@ -233,7 +235,7 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8)
 
 
-def _file_of(pixels: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
+def _file_of(pixels: NDArray[Any] | None, kind: str) -> NDArray[np.uint8]:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind, compress_level=1)
     return np.frombuffer(stream.getvalue(), dtype=np.uint8)

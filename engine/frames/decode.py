@@ -152,14 +152,15 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
     try:
         pixels: NDArray[Any] | None = decode_png(content)
         if pixels is None:
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as opened:
                 found = encoding(opened, header)
                 pixels = np.array(opened)  # a copy: torch refuses read-only memory
+                pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except BROKEN as error:
         raise UnfitError(faults.unreadable(content, error)) from error
     if found not in kind.found:
         raise UnfitError(f"{'an' if found.startswith('8') else 'a'} {found}")
-    if after := bytes_after(content, header):
+    if header and (after := bytes_after(content, header)):
         raise UnfitError(f"{after} bytes after the end of the picture")
     return pixels
 

@@ -21,9 +21,10 @@ from kernels.png import PngHeader
 DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 """What decodes JPEGs; another release may round in its own way."""
 
-# What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-_ODD = (KeyError, IndexError, TypeError, OverflowError)  # and on tables of tags that are broken
+BROKEN += (KeyError, IndexError, TypeError, OverflowError)
+"""What Pillow raises on broken input: a broken PNG is a SyntaxError, and broken tables of tags may
+be any of the second row. Anything else is a bug."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -51,7 +52,7 @@ def decode_image(content: bytes, *, turn: bool) -> tuple[NDArray[np.uint8], Orig
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             return _decode(opened, content, turn)
-    except (*BROKEN, *_ODD) as error:
+    except BROKEN as error:
         raise UnfitError(faults.unreadable(content, error)) from error
 
 
@@ -117,7 +118,7 @@ def turned(image_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 def _orientation(opened: ImageFile.ImageFile) -> int:
     """1 to 8, as EXIF or XMP say; 1 where they say nothing, or nothing that can be read."""
-    with suppress(*BROKEN, *_ODD):
+    with suppress(*BROKEN):
         value = opened.getexif().get(ExifTags.Base.Orientation, 1)
         return value if value in range(1, 9) else 1
     return 1

@@ -21,12 +21,13 @@ class FileKind(NamedTuple):
 PLAIN = ("8-bit RGB JPEG", "8-bit RGB PNG")
 """Images whose pixels are used as they are."""
 
-_IMAGE, _DEPTH = "a JPEG, PNG, TIFF, BMP or WebP", "a 16-bit grey PNG (millimetres, 0 = missing)"
+_IMAGE = "a JPEG, PNG, TIFF, BMP or WebP"
+_DEPTH = "a 16-bit grey PNG or TIFF (millimetres, 0 = missing)"
 _LABEL = f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
-_PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+_MAPS = (".png", ".tif", ".tiff")
 KINDS = {
-    "image": FileKind(_PICTURES, _IMAGE, PLAIN, 3),
-    "depth": FileKind((".png",), _DEPTH, ("16-bit grey PNG",), 2),
+    "image": FileKind((".jpg", ".jpeg", ".bmp", ".webp", *_MAPS), _IMAGE, PLAIN, 3),
+    "depth": FileKind(_MAPS, _DEPTH, ("16-bit grey PNG", "16-bit grey TIFF"), 2),
     "label": FileKind((".png",), _LABEL, ("8-bit grey PNG", "8-bit indexed PNG"), 1),
 }
 """The files of a frame, in the order of `Frame`."""

@@ -45,6 +45,7 @@ def odd(png: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> list[Sam
     kinds = ["TIFF", "WEBP", "BMP", "PNG", "JPEG", "PNG", "TIFF"]
     modes = ["RGB", "RGB", "RGB", "L", "CMYK", "RGBA", "RGB"]
     for number, (sample, kind, mode) in enumerate(zip(png, kinds, modes, strict=True)):
+        assert sample.depth is not None
         with Image.open(sample.image) as opened:
             shown = opened.convert("RGB")
         exif, image = Image.Exif(), root / f"{number}.{kind.lower()}"
@@ -57,7 +58,10 @@ def odd(png: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> list[Sam
         shown.convert(mode).save(image, kind, **with_exif)
         origin = decode_image(image.read_bytes(), turn=True)[1]
         assert not origin.is_plain
-        samples.append(replace(sample, image=image, origin=origin))
+        depth = root / f"{number}.depth.tif"
+        with Image.open(sample.depth) as opened:
+            opened.save(depth)
+        samples.append(replace(sample, image=image, depth=depth, origin=origin))
     return samples
 
 

@@ -62,6 +62,22 @@ def test_an_indexed_label_keeps_its_indices(tmp_path: Path, rng: np.random.Gener
     np.testing.assert_array_equal(frame.label_HW, label)
 
 
+@pytest.mark.parametrize("byte_order", "<>")
+def test_depth_may_be_a_16_bit_tiff(
+    tmp_path: Path, rng: np.random.Generator, byte_order: str
+) -> None:
+    depth = rng.integers(0, 65536, HW, dtype=np.uint16)
+    image = written(tmp_path, "image.png", np.zeros((*HW, 3), np.uint8))
+    file = written(tmp_path, "depth.tif", depth.astype(f"{byte_order}u2"))
+    found = read_frame(sample_of(image, file)).depth_HW
+    assert found is not None
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, depth)
+    Image.fromarray(depth.astype(np.float32)).save(file)
+    with pytest.raises(RuntimeError, match="found a 32-bit float grey TIFF; expected a 16-bit"):
+        read_frame(sample_of(image, file))
+
+
 def test_an_image_that_no_check_found_to_turn_is_read_as_stored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x112] = 6  # orientation: rotate by a quarter

@@ -237,7 +237,7 @@ def test_a_folder_that_may_not_be_read_is_no_empty_one(
         load(root)
     assert [str(fault) for fault in caught.value.faults] == [
         "train/depth: found a folder that cannot be read (Permission denied); expected a folder "
-        "of .png files; give yourself the right to read and enter it"
+        "of .png or .tif or .tiff files; give yourself the right to read and enter it"
     ]
 
 
