@@ -98,8 +98,10 @@ def blend(options: Options) -> None:
     Raises:
         ConfigError: `options.out` holds something else.
         ValueError: the runs do not fit together, or the dataset is not theirs.
+        DamageError: a file of a run, or `blend.json`, is damaged.
         FileNotFoundError: a run has no finished store.
     """
+    from engine.report.mend import mend
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
@@ -116,7 +118,8 @@ def blend(options: Options) -> None:
             f"{out.root} holds another blend: of other runs, or found in another way; choose "
             "another --out, or delete it"
         )
-    results = [out.blend, out.summary, out.atlas]
+    mend(out)
+    results = [out.blend, out.summary, out.atlas, out.frame_counts, out.worst_frames]
     # Where a submission was stopped on its way, the summary is of an earlier call without one.
     stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
     stopped |= options.submission and not is_submitted(out)
@@ -145,6 +148,8 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     for member in members:
         if member.config.model.needs_depth:
             config["model"]["input"] = member.config.model.input
+            for key in ("depth_scale", "depth_invalid"):
+                config["data"][key] = getattr(member.config.data, key)
     if options.data is not None:
         config["data"]["root"] = str(options.data)
     if options.device is not None:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from engine.full_disk import DiskFullError
+
 
 def run_main(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit: 2 for the user's mistakes, 1 for the world's, 130 for Ctrl-C.
@@ -14,9 +16,9 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     start_logging()
     try:
         code = main()
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 1 if isinstance(error, RuntimeError) else 2
+        code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
     except KeyboardInterrupt:
         print("stopped; --resume continues where the last checkpoint stands", file=sys.stderr)
         code = 130

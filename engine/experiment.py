@@ -15,17 +15,22 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
+from engine.damage import remedy
 from engine.data.folds import Folds, make_folds
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.frames.reading import Reading
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas_report import AtlasFrames
+from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.mend import mend
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
+from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
@@ -79,9 +84,13 @@ class Experiment:
         return None if saved is None else saved.position
 
     def is_trained(self, fold: int) -> bool:
-        """Whether the fold has been trained to its last epoch."""
+        """Whether the fold has been trained to its last epoch; its weights have to be there."""
         position = self.position(fold)
-        return position is not None and position.epoch == self.config.training.epochs
+        if position is None or position.epoch < self.config.training.epochs:
+            return False
+        if not (best := self.dir.best(fold)).exists():
+            raise FileNotFoundError(f"{best} is missing; {remedy(best)}")
+        return True
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
@@ -113,8 +122,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    turn, need_depth = data.exif == "turn", config.model.needs_depth
-    spec = DatasetSpec(data.classes, data.small_classes, need_depth, turn)
+    needs_depth, reading = config.model.needs_depth, Reading.of(data)
+    spec = DatasetSpec(data.classes, data.small_classes, needs_depth, reading)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
             render_rooms(root, progress=progress)
@@ -138,6 +147,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     counts = len(frames), len(dataset.test.samples)
     told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
     _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
+    if gap := zoom_gap(config, (frame.hw for frame in frames)):
+        _log.info("%s", gap.told())
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
         policy = replace(policy, compile=compiling_pays(config, len(frames)))
@@ -150,24 +161,34 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
     stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
     ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
-    RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
+    ValueError if a fold that is to be trained has nothing to learn from; RuntimeError if training
+    diverged, DamageError if a file is damaged that does not follow from others; else as
+    `open_experiment`.
     """
     start_s, epochs = time.monotonic(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
-    for fold in chosen:
-        position = run.position(fold)
-        if position and position.epoch < epochs and not resume:
-            raise stopped(run_dir, fold, position.epoch, epochs)
     opened_s = round(time.monotonic() - start_s, 3)
+    mend(run_dir)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
     test, classes = run.dataset.test.samples, config.data.classes
     submitted = not test or store.is_submitted(run_dir)
     if submitted and is_finished(run_dir, key, frames, run.policy):
+        if test and not run_dir.submission_csv.exists():  # an earlier release wrote none
+            store.write_rows(run_dir, test)
         score_submission(run_dir, test, classes)
         return True
+    untrained = []
+    for fold in chosen:
+        position = run.position(fold)
+        if position and position.epoch < epochs and not resume:
+            raise stopped(run_dir, fold, position.epoch, epochs)
+        if position is None or position.epoch < epochs:
+            untrained.append(fold)
+    if untrained:
+        judge_data(config, run.dataset, run.folds, untrained)
     run.write_description()
     resident = _train_folds(run, chosen)
     weights = fold_hashes(config, run_dir)
@@ -180,6 +201,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         _log.info(told, " ".join(missing), run_dir.root)
         return False
     summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
+        summary = summary.model_copy(update={"zoom_gap": gap})
     submission_s = _predict_test(run, key)
     atlas = run_atlas(run_dir, key, frames, run.policy)
     finish(run_dir, summary, submission_s, atlas.elapsed_s)
@@ -220,7 +243,7 @@ def _predict_out_of_fold(
         return replace(opened, reader=replace(opened.reader, resident=resident))
 
     config, samples = run.config, run.dataset.train.samples
-    if run.dir.manifest.exists():
+    if run.dir.manifest.exists() and run.dir.store.exists():
         predicted = store.open_store(run.dir.oof, key).manifest.predicted
         if not run.dir.temperature.exists():
             _choose_temperature(run, predicted)

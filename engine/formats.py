@@ -22,10 +22,23 @@ Sections = dict[str, dict[str, JsonValue]]
 Source = tuple[str, Mapping[str, JsonValue]]
 """A config file or the command line, by name, and its sections; by mistake, one may be no table."""
 
-INTRODUCED: Sections = {"data": {"exif": "ignore"}}
+INTRODUCED: Sections = {
+    "data": {
+        "fit": "stretch",
+        "label_map": {},
+        "ignore": [],
+        "depth_scale": 0.001,
+        "depth_invalid": [0],
+        "exif": "ignore",
+    },
+}
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
 `engine.config` gets another default."""
+
+ABSENT: Sections = {"inference": {"base_hw": "own"}}
+"""Fields of `HASHED_1` that could be absent, each with the value that says so today. Older folders
+lack it; it is hashed as null, as its absence was."""
 
 READ_BY = ("data.exif",)
 """Fields of `INTRODUCED` in no hash: what they change, the dataset's fingerprint tells by file."""
@@ -98,6 +111,12 @@ def rename(sources: Sequence[Source]) -> list[Source]:
         _told.extend(dict.fromkeys(told))
         _log.info("config: %s", ", ".join(_told))
     return renamed
+
+
+def stood() -> Sections:
+    """What a field that the config of a run folder does not name was when it was written."""
+    names = {**INTRODUCED, **ABSENT}
+    return {name: {**INTRODUCED.get(name, {}), **ABSENT.get(name, {})} for name in names}
 
 
 def introduced_text(section: str, values: BaseModel) -> bytes:

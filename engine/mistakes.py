@@ -10,6 +10,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import Config
+from engine.damage import remedy
 from engine.formats import FORMAT, Source
 
 
@@ -32,6 +33,13 @@ def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
+def no_table(told: str) -> str:
+    """What to do about a flag's word that is neither a table nor a list; pydantic `told` so."""
+    name = told.removeprefix("Parsing error encountered for ").partition(":")[0]
+    table = "--training.class_weights bed=2,tv=1.5 or --data.label_map 0=ignore,1=0"
+    return f"--{name} cannot be read; a table is one word: {table}"
+
+
 def unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
     """Why a config file cannot be read; a ValueError says that it is no TOML, or not UTF-8."""
     if isinstance(error, OSError):
@@ -45,12 +53,12 @@ def unknown_format(file: Path, number: JsonValue) -> ConfigError:
     return ConfigError(told)
 
 
-def damaged(path: Path, error: ValidationError) -> str:
-    """What to do about a file of a run folder that does not fit."""
+def damaged(path: Path, error: ValidationError, where: str = "") -> str:
+    """What to do about a file of a run folder that does not fit, `where` it does not."""
     fault = error.errors()[0]
-    where = ".".join(map(str, fault["loc"])) or "file"
-    told = f"{where}: {fault['msg']}"
-    return f"{path} is damaged or of another release ({told}); delete it and run again"
+    field = ".".join(map(str, fault["loc"])) or "file"
+    told = f"{where}{field}: {fault['msg']}"
+    return f"{path} is damaged or of another release ({told}); {remedy(path)}"
 
 
 def validate(merged: Mapping[str, JsonValue], sources: Sequence[Source]) -> Config:

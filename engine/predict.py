@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, load_run
+from engine.rundir import RunDir, changed_config, load_run
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder of engine.train")
     add("images", type=Path, metavar="FOLDER", help="folder of JPEG, PNG, TIFF, BMP or WebP images")
-    maps = "folder of 16-bit PNG or TIFF depth maps, millimetres, joined by stem "
+    maps = "folder of 16-bit PNG or TIFF depth maps in the run's unit, joined by stem "
     add("--depth", type=Path, help=f"{maps}(default, where the run needs it: FOLDER/../depth)")
     add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)")
     both = "write the masks in the colours of their classes too, into the folder colours of --out"
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
     if not run.temperature.exists():
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
+    if changed_config(run.root) is not None:
+        from engine.selection.members import refuse_other_config
+
+        refuse_other_config(config, run)
     out = options.out or options.run / "masks" / options.images.resolve().name
     for given, folder in (("FOLDER", options.images), ("--depth", options.depth)):
         if folder is not None and out.resolve() == folder.resolve():
@@ -58,6 +62,7 @@ def predict(
     every file that cannot be used, and FileNotFoundError for a fold's weights.
     """
     from engine.frames.index import load_frames
+    from engine.frames.reading import Reading
     from engine.runtime.device import set_up_device
     from engine.runtime.progress import track, track_total
     from engine.selection.records import TemperatureChoice
@@ -70,8 +75,13 @@ def predict(
         _log.info("%s sees RGB only; --depth is not needed", run.root)
         depth = None
     with track_total("checking files") as progress:
-        turn, workers = config.data.exif == "turn", config.runtime.workers
-        samples = load_frames(images, depth, turn=turn, workers=workers, progress=progress)
+        samples = load_frames(
+            images,
+            depth,
+            reading=Reading.of(config.data),
+            workers=config.runtime.workers,
+            progress=progress,
+        )
     policy = set_up_device(config.runtime)
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)

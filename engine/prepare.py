@@ -1,6 +1,7 @@
-"""python -m engine.prepare: check a dataset folder, or render the embedded one.
+"""python -m engine.prepare: check a dataset folder, verify a run, or render the embedded dataset.
 
 check ROOT    every fault of every file, or a summary: frames, sizes, class shares, depth, folds
+verify RUN    every file of a run or a blend read and held to its checksums
 rooms DIR     render the procedural rooms into DIR
 """
 
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.prepare",
-        description="Check a dataset folder, or render the embedded one.",
+        description="Check a dataset folder, verify a run, or render the embedded dataset.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -32,6 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     used = "experiment whose classes and folds apply (default: the 13 of NYUv2, 5 folds)"
     add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=used)
     add("--depth", action="store_true", help="a frame without depth is a fault")
+    verified = commands.add_parser(
+        "verify",
+        help="read every file of a run and name those that are damaged",
+        description="Read every file of a run or a blend, or of the cache of decoded frames, and "
+        "hold it to the checksums beside it. Damaged files are all named (exit code 2), with what "
+        "makes each again.",
+    )
+    verified.add_argument("root", type=Path, metavar="RUN", help="run folder, or a blend's")
     rooms = commands.add_parser("rooms", help="render the procedural rooms into DIR")
     rooms.add_argument("root", type=Path, metavar="DIR", help="folder to create")
     rooms.add_argument("--scenes", type=int, default=48, help="rooms (default: 48)")
@@ -39,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rooms.add_argument("--hw", type=int, nargs=2, default=(120, 160), metavar=("H", "W"))
     rooms.add_argument("--seed", type=int, default=0, help="another seed, other rooms (default: 0)")
     check.set_defaults(run=_check)
+    verified.set_defaults(run=_verify)
     rooms.set_defaults(run=_render)
     options = parser.parse_args(arguments)
     options.run(options)
@@ -51,13 +61,15 @@ def _check(options: argparse.Namespace) -> None:
 
     from engine.frames.cache import cache_folder
     from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
+    from engine.frames.reading import Reading
+    from engine.report.census import check_notes
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
     config, root = load_config(options.config), options.root
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
-    spec = DatasetSpec(data.classes, data.small_classes, need_depth, data.exif == "turn")
+    spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))
     memory = CheckMemory(cache_folder(runtime.cache), anew=True)
     with track_total("checking files") as progress:
         dataset = load_dataset(
@@ -65,6 +77,24 @@ def _check(options: argparse.Namespace) -> None:
         )
     for table in dataset_tables(root, dataset, data):
         Console().print(table)
+    for note in check_notes(config, dataset):
+        print(note)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from engine.report.verify import refuse, verdict_table, verify
+    from engine.runtime.progress import track_total
+
+    with track_total("reading files") as progress:
+        verdicts = verify(options.root, progress)
+    Console().print(verdict_table(options.root, verdicts))
+    unchecked = [verdict.name for verdict in verdicts if verdict.state == "unchecked"]
+    if unchecked:
+        some = ", ".join(unchecked[:3]) + (", ..." if len(unchecked) > 3 else "")
+        print(f"not verified, for want of checksums: {len(unchecked)} ({some})")
+    refuse(options.root, verdicts)
 
 
 def _render(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from engine.config import Config
 from engine.formats import READ_BY
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, load_run
+from engine.rundir import RunDir, changed_config, load_run
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.recorded import RecordedRuntime, resume_runtime
 
@@ -20,6 +20,8 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     changed = [line for line in lines if not line.startswith(apart)]
     if changed:
         told = f"{run.root} holds another experiment; choose another --out, or undo:"
+        if (damage := changed_config(run.root)) is not None:
+            changed.append(str(damage))
         raise ConfigError("\n  ".join([told, *changed]))
 
 

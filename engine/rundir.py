@@ -11,6 +11,7 @@ runs/NAME/
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
+Beside each NAME stands .NAME.sum, its checksums (`engine.sums`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
 The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
@@ -27,9 +28,20 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import to_json
 
+from engine import sums
 from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
-from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
+from engine.damage import DamageError
+from engine.formats import (
+    ABSENT,
+    FORMAT,
+    HASHED_1,
+    INTRODUCED,
+    RUNTIME_1,
+    Sections,
+    introduced_text,
+    stood,
+)
 from engine.mistakes import ConfigError, damaged
 
 
@@ -53,6 +65,7 @@ class RunDir:
     environment = _Name("environment.json")
     folds = _Name("folds.json")
     oof = _Name("oof")
+    store = _Name("oof/prob.npy")
     manifest = _Name("oof/manifest.json")
     temperature = _Name("temperature.json")
     summary = _Name("summary.json")
@@ -97,35 +110,47 @@ class Record(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        write_text(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+        write_summed(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read what `write` wrote; a ValueError names a file that is damaged or does not fit."""
-        return cls.parse(path.read_text(encoding="utf-8"), path)
+        return cls.parse(sums.read(path), path)
 
     @classmethod
-    def parse(cls, text: str, path: Path) -> Self:
-        """The record that a text holds, which stands in the file at `path`; raises as `read`."""
+    def parse(cls, text: bytes, path: Path, where: str = "") -> Self:
+        """The record that a part of the file at `path` holds, as JSON; raises as `read`.
+
+        The error says `where` in the file the part stands.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ValueError(damaged(path, error)) from error
+            raise ValueError(damaged(path, error, where)) from error
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
     A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
+    A file that is `summed` gets checksums. A full disk is a DiskFullError, which names the bytes
+    `needed`, if they are known.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
+        if summed:
+            sums.expect(path, sums.sums_of(temporary))
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        from engine.full_disk import refuse_full
+
+        refuse_full(error, temporary, path, needed)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -146,17 +171,58 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_summed(path: Path, text: str) -> None:
+    """Write `text` and its checksums, whole or not at all."""
+    with whole_file(path, summed=True, needed=len(text)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:
     """The config that a run folder was made with, and `flags` over it; raises as `load_config`."""
     if not run.config.exists():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
-    return load_config([run.config], flags, INTRODUCED)
+    return load_config([run.config], flags, stood())
+
+
+def unnamed_fields(run: RunDir) -> Sections:
+    """Fields that the config of a run folder does not name, with what stood for them then.
+
+    A command that does not name them either goes on with these. Empty for a folder that is not
+    there yet; raises as `read_file`.
+    """
+    if not run.config.exists():
+        return {}
+    named = read_file(run.config)[1]
+    unnamed: Sections = {}
+    for section, values in stood().items():
+        said = named.get(section, {})
+        keys = said if isinstance(said, dict) else {}
+        unnamed[section] = {key: value for key, value in values.items() if key not in keys}
+    return unnamed
+
+
+def changed_config(root: Path) -> DamageError | None:
+    """What is wrong with the `config.toml` of a run folder, if it is not as it was written.
+
+    Its user may have edited it: this is an error only where what it says does not fit the rest.
+    """
+    try:
+        sums.check(RunDir(root).config)
+    except FileNotFoundError:
+        return None
+    except DamageError as error:
+        return error
+    return None
 
 
 def write_config(config: Config, run: RunDir) -> None:
     """Write `config.toml`; that of an older format stays: hashes were made of what it says."""
     if run_format(run) in (None, FORMAT):
-        write_text(run.config, to_toml(config))
+        training = config.training.model_copy(
+            update={"class_weights": ordered_weights(config, run)}
+        )
+        text = to_toml(config.model_copy(update={"training": training}))
+        write_summed(run.config, text)
 
 
 def run_format(run: RunDir) -> int | None:
@@ -164,22 +230,38 @@ def run_format(run: RunDir) -> int | None:
     return read_file(run.config)[0] if run.config.exists() else None
 
 
+def ordered_weights(config: Config, run: RunDir | None = None) -> dict[str, float]:
+    """A config's class weights in the order that is hashed: whatever order they were typed in.
+
+    That of the classes; but what a `run` folder holds was hashed in the order that it says.
+    """
+    weights, names = config.training.class_weights, list(config.data.classes)
+    if run is not None and run.config.exists():
+        training = read_file(run.config)[1].get("training")
+        written = training.get("class_weights") if isinstance(training, dict) else None
+        names = [*(written if isinstance(written, dict) else ()), *names]
+    return {name: weights[name] for name in dict.fromkeys(names) if name in weights}
+
+
 def identity(
     config: Config, *parts: str, sections: tuple[str, ...], run: RunDir | None = None
 ) -> str:
     """SHA-256 over the experiment's fields in the named sections, and `parts`.
 
-    A `run` folder of format 1, for which the hash is, says what its hash was made of.
+    A `run` folder of format 1, for which the hash is, says what its hash was made of; one of any
+    format, in which order its class weights were hashed.
     """
     runtime = RUNTIME_1
+    weights = ordered_weights(config, run)
     if run is not None and run_format(run) == 1:
         runtime = load_run(run).runtime.model_dump(include=set(RUNTIME_1))
     digest = hashlib.sha256()
     for section in sections:
         values = getattr(config, section)
-        fields = {
-            name: runtime[name] if name in runtime else getattr(values, name)
-            for name in HASHED_1[section].split()
+        known = {**vars(values), **runtime, "class_weights": weights}
+        fields = {name: known[name] for name in HASHED_1[section].split()}
+        fields |= {
+            name: None for name, value in ABSENT.get(section, {}).items() if fields[name] == value
         }
         digest.update(f"{section}=".encode() + to_json(fields) + b"\n")
         if section in INTRODUCED:
@@ -204,8 +286,13 @@ def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
 
 
 def fold_hashes(config: Config, run: RunDir) -> list[str]:
-    """Hash of each fold's weights in a run folder; "untrained" for a fold without any."""
+    """Hash of each fold's weights in a run folder; "untrained" for a fold without any.
+
+    Raises DamageError.
+    """
     paths = [run.best(fold) for fold in range(config.data.folds)]
+    for path in filter(Path.exists, paths):
+        sums.check(path)
     return [file_hash(path) if path.exists() else "untrained" for path in paths]
 
 

@@ -9,7 +9,8 @@ from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.report.seal import dataset_files, is_sealed, seal
-from engine.rundir import RunDir
+from engine.rundir import RunDir, unnamed_fields
+from engine.sums import check
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 """The embedded default: what runs when no --config is given."""
@@ -41,8 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kernels:
         flags.setdefault("runtime", {})["kernels"] = options.kernels
     files = options.config or [DEMO]
-    config = load_config(files, flags)
     run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
+    own = run.config
+    if own.exists() and any(file.exists() and own.samefile(file) for file in files):
+        # It is no proof of itself: damaged, it would continue the run as another experiment.
+        check(own)
+    config = load_config(files, flags, unnamed_fields(run))
     folds = range(config.data.folds)
     chosen = folds if options.folds is None else options.folds
     for fold in (k for k in chosen if k not in folds):

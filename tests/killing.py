@@ -12,12 +12,16 @@ A moment is an event and how often it has happened in that call; null lets the c
     unlink        a file is about to be removed
     any           each of these, and each sync to disk; such a call may also end before its count
 
+With "full" behind its count, from the moment on no file can grow, as on a full disk; such a call
+has to end by saying so, or without having written anything more.
+
 Every call after the first has --resume. Each is a fork of one process that has imported
 everything, which spares the imports' seconds; torch has computed nothing before the fork.
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -27,6 +31,7 @@ from typing import Any, NoReturn
 import engine.experiment
 import engine.train
 from engine.command import start_logging
+from engine.full_disk import DiskFullError
 from engine.runtime.device import DevicePolicy
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.step import TrainStep
@@ -36,10 +41,10 @@ TRACE = "KILLING_TRACE"
 
 
 class _Killer:
-    """Ends the process when the event has happened `count` times."""
+    """Ends the process, or fills the disk, when the event has happened `count` times."""
 
-    def __init__(self, event: str, count: int) -> None:
-        self.event, self.count = event, count
+    def __init__(self, event: str, count: int, ending: str = "kill") -> None:
+        self.event, self.count, self.ending = event, count, ending
         self.seen: Counter[str] = Counter()
 
     def happens(self, event: str) -> bool:
@@ -49,7 +54,10 @@ class _Killer:
         if trace := os.environ.get(TRACE):
             with Path(trace).open("a", encoding="utf-8") as stream:
                 stream.write(f"{event}\n")
-        return any(self.seen[e] == self.count for e in {event, "any"} & {self.event})
+        now = any(self.seen[e] == self.count for e in {event, "any"} & {self.event})
+        if now and self.ending == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return now and self.ending == "kill"
 
     def kill(self) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -117,6 +125,10 @@ def call(moment: list[Any] | None, arguments: list[str]) -> int:
         start_logging()
         code = engine.train.main(arguments)
         sys.stdout.flush()
+    except DiskFullError as error:
+        sys.stdout.write(f"error: {error}\n")
+        sys.stdout.flush()
+        code = 1
     finally:
         os._exit(code)
 
@@ -127,8 +139,9 @@ def main() -> None:
         code = call(moment, arguments + ["--resume"] * (number > 0))
         if code == 0 and moment and moment[0] == "any":
             return
-        wanted = -signal.SIGKILL if moment else 0
-        if code != wanted:
+        is_full = bool(moment) and moment[2:] == ["full"]
+        wanted = (1, 0) if is_full else (-signal.SIGKILL,) if moment else (0,)
+        if code not in wanted:
             raise SystemExit(f"call {number} until {moment} ended with {code}, not {wanted}")
 
 

@@ -14,6 +14,7 @@ from engine import blend
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.report.verify import verify
 from engine.rundir import RunDir
 from engine.selection.blend_search import Blend
 from tests.stopping import StoppedError, stop_at
@@ -47,14 +48,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_the_folder_of_a_blend_holds_its_files_and_no_others(finished_blend: RunDir) -> None:
+    names = ["atlas.json", "blend.json", "frames.npy", "submission.npy", "submission.zip"]
+    names += ["summary.json", "worst.png"]
     assert sorted(path.name for path in finished_blend.root.iterdir()) == [
-        "atlas.json",
-        "blend.json",
-        "frames.npy",
-        "submission.npy",
-        "submission.zip",
-        "summary.json",
-        "worst.png",
+        *(f".{name}.sum" for name in names),
+        *names,
     ]
 
 
@@ -284,3 +282,35 @@ def test_a_mistake_ends_with_exit_code_2_and_writes_nothing(
     assert caught.value.code == 2
     assert capsys.readouterr().err.strip() != ""
     assert not (tmp_path / "out").exists()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["atlas.json", "frames.npy", "submission.npy", "submission.zip"])
+def test_what_is_damaged_and_follows_from_the_rest_is_made_again(
+    name: str,
+    completed: RunDir,
+    pair: list[Path],
+    tmp_path: Path,
+    read_run: Callable[[Path], dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = RunDir(shutil.copytree(completed.root, tmp_path / "out"))
+    flip(out.root / name)
+    run(*pair, "--out", out.root, "--method", "equal")
+    assert f"{out.root / name} is damaged: " in caplog.text
+    assert read_run(out.root) == read_run(completed.root)
+    assert {verdict.state for verdict in verify(out.root)} == {"sound"}
+
+
+def test_damaged_weights_of_a_blend_are_named(
+    completed: RunDir, pair: list[Path], tmp_path: Path
+) -> None:
+    out = RunDir(shutil.copytree(completed.root, tmp_path / "out"))
+    flip(out.blend)
+    with pytest.raises(ValueError, match=rf"^{out.blend} is damaged: .*delete it and run again"):
+        run(*pair, "--out", out.root, "--method", "equal")

@@ -1,5 +1,7 @@
 """What is the same when it is done again, and what a replay waits for."""
 
+from statistics import median
+
 import torch
 from torch import Tensor
 
@@ -7,33 +9,31 @@ from benchmarks.certify.experiment import make_config, open_run
 from benchmarks.certify.notes import Notes
 from benchmarks.rows import ours
 from benchmarks.subset import with_section
-from engine.config import RuntimeConfig
 from engine.data.batch import Batch
 from engine.experiment import Experiment
 from engine.runtime.graphs import EAGER_CALLS
 
 _TIMES, _REPLAYS = 5, 3
+_WARM, _TIMED = EAGER_CALLS + 2, 9  # on a GPU the step is recorded after EAGER_CALLS
 
 
 def repeat(notes: Notes) -> None:
-    """Gradients of five equal first steps; replays under sync-debug mode "error"."""
+    """Gradients of five equal first steps, and their price; replays under sync-debug "error"."""
     config = make_config(notes.folder)
-    forms = {"five equal steps": config}
-    if "deterministic" in RuntimeConfig.model_fields:
-        asked = with_section(config, "runtime", deterministic=True)
-        # Opened first: cuBLAS takes its memory with the process's first product.
-        forms = {"five equal steps, deterministic": asked, **forms}
-    runs = {name: open_run(notes.folder, form) for name, form in forms.items()}
-    name, run = runs.popitem()
-    gpu = run.policy.device.type == "cuda"
-    batch = ours.first_batch(run)
+    # Opened first: cuBLAS takes its memory with the process's first product.
+    exact = open_run(notes.folder, with_section(config, "runtime", deterministic=True))
+    quick = open_run(notes.folder, config)
+    gpu = quick.policy.device.type == "cuda"
+    batch = ours.first_batch(quick)
     if gpu:
-        _replay_without_waiting(notes, run, batch)
+        _replay_without_waiting(notes, quick, batch)
     else:
         notes.note("replays that wait for nothing", "no GPU")
-    _compare(notes, name, run, batch, exact=not gpu)
-    for name, run in runs.items():
-        _compare(notes, name, run, batch, exact=True)
+    _compare(notes, "five equal steps", quick, batch, exact=not gpu)
+    _compare(notes, "five equal steps, deterministic", exact, batch, exact=True)
+    for name, run in (("step", quick), ("step, deterministic", exact)):
+        calls = ours.timed_steps(ours.begin(run), batch, _WARM + _TIMED)[_WARM:]
+        notes.note(f"{name}, ms", round(1000 * median(called.seconds for called in calls), 2))
 
 
 def _compare(notes: Notes, name: str, run: Experiment, batch: Batch, *, exact: bool) -> None:

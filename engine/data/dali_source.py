@@ -215,7 +215,7 @@ def _crop_files(
 
 
 def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
-    """A sample's file as DALI reads it right: labels as grey, not indexed colour, PNG.
+    """A sample's file as DALI reads it right: labels as grey PNG, values as they are meant.
 
     DALI turns a palette into the colours it stands for and so loses the classes. Images that are
     more than plain RGB are decoded here, as by every source, and handed over as BMP. Maps must have
@@ -230,8 +230,9 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
         return _file_of(read_depth(sample), "png")
     if kind != "image" and (header is None or header.hw != hw):
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
-    if kind == "label" and header is not None and header.kind != "8-bit grey PNG":
-        return _file_of(read_label(sample), "png")
+    as_read = {"label": "8-bit grey PNG", "depth": "16-bit grey PNG"}.get(kind)
+    if header and as_read and (header.kind != as_read or not sample.reading.is_plain(kind)):
+        return _file_of(read_label(sample) if kind == "label" else read_depth(sample), "png")
     return np.frombuffer(content, dtype=np.uint8)
 
 

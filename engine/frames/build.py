@@ -33,7 +33,7 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
                         append_frame(part, frame)
                 layout.finish(part)
     except OSError as error:
-        _log.warning("decoded frames cannot be kept on disk: %s", error)
+        _log.warning("decoded frames cannot be kept on disk, in %s: %s", folder, error)
         if size > memory:
             raise RuntimeError(
                 f"{size_gib:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "

@@ -1,6 +1,6 @@
 """What runs leave one another in the cache folder: decoded frames, and what was found in files.
 
-    CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind
+    CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind; sums
     CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
 The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
+from engine import sums
+from engine.damage import DamageError
 from engine.frames.dataset import Reports
 from engine.frames.decode import Frame, FrameFiles, Sample
 from engine.frames.images import DECODERS
@@ -157,7 +159,7 @@ class Layout:
         return folder / f"frames-{self.manifest.key[:32]}"
 
     def fault(self, place: Path) -> str | None:
-        """What keeps buffers from being used; None if nothing does."""
+        """What keeps buffers from being used; None if nothing does. Reads them, once a process."""
         if not place.is_dir():
             return "there is none yet"
         try:
@@ -166,6 +168,9 @@ class Layout:
             for kind, size in self.sizes.items():
                 if (found := (place / kind).stat().st_size) != size:
                     return f"it is torn: {kind} has {found} bytes"
+                sums.check(place / kind)
+        except DamageError as error:
+            return error.told
         except (OSError, ValueError) as error:
             return f"it is torn: {error}"
         return None
@@ -175,9 +180,10 @@ class Layout:
         place = self.place(part.parent)
         if self.fault(place) is None:
             return
-        for path in part.iterdir():
+        for path in [*part.iterdir()]:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+            sums.expect(path, sums.sums_of(path))
         # Contents first, then the manifest, then the name: whatever a power cut leaves behind is
         # either whole or under a name that nobody looks for.
         self.manifest.write(part / _MANIFEST)
@@ -307,11 +313,11 @@ def append_frame(part: Path, frame: Frame) -> None:
 
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
-    total = hashlib.sha256()
+    content = b""
     for kind, path in sample.present.items():
         origin = sample.origin if kind == "image" else AS_IT_IS
-        total.update(bytes.fromhex(origin.digest(path.read_bytes())))
-    return total.hexdigest()
+        content += bytes.fromhex(origin.digest(path.read_bytes()))
+    return hashlib.sha256(content + sample.reading.stores).hexdigest()
 
 
 def _state(files: FrameFiles) -> str:

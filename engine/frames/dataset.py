@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from engine.frames.decode import FrameFiles, Sample
 from engine.frames.kinds import FrameReport
+from engine.frames.reading import AS_STORED, Reading
 
 Reports = dict[FrameFiles, FrameReport]
 """What a check found in frames."""
@@ -27,8 +28,8 @@ class DatasetSpec:
     need_depth: bool = False
     """Whether a frame without depth is a fault. Where it is not, a split without a `depth` folder
     has samples without depth; a folder that is there must be complete."""
-    turn: bool = True
-    """Whether images that carry an EXIF orientation are turned upright."""
+    reading: Reading = AS_STORED
+    """What the values in label files and depth maps stand for."""
 
 
 @dataclass(frozen=True, eq=False)

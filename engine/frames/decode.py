@@ -7,7 +7,7 @@ Pillow decodes what it does not. Images: `engine.frames.images`.
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import faults
+from engine.frames.depth import spread_of
 from engine.frames.images import BROKEN, bytes_after, decode_image, encoding
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Origin, UnfitError
+from engine.frames.reading import AS_STORED, Reading
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
 
@@ -56,6 +58,8 @@ class Sample(FrameFiles):
     """From scenes.csv; None where that has no line for the stem."""
     digest: str = ""
     """SHA-256 over what its pixels depend on; empty where nobody has read all its files."""
+    reading: Reading = AS_STORED
+    """What the values in its files stand for."""
     origin: Origin = AS_IT_IS
     """Of the image, as a check found it; by default nothing turns it."""
 
@@ -66,7 +70,7 @@ class Frame(NamedTuple):
     image_HW3: NDArray[np.uint8]
     """RGB."""
     depth_HW: NDArray[np.uint16] | None
-    """Millimetres, 0 = missing; None without a file."""
+    """In units of `data.depth_scale`, 0 = missing; None without a file."""
     label_HW: NDArray[np.uint8] | None
     """255 = ignore; None without a file."""
 
@@ -81,24 +85,30 @@ _Result = TypeVar("_Result")
 
 
 def check_frame(
-    root: Path, files: FrameFiles, classes: int, small: Sequence[int], *, turn: bool
+    root: Path,
+    files: FrameFiles,
+    classes: int,
+    small: Sequence[int],
+    reading: Reading = AS_STORED,
 ) -> tuple[FrameReport, Frame | None]:
     """Decode and judge every file of a frame; the frame is None where it has faults or no image.
 
-    Names in the report are relative to `root`; of the classes `small` it holds some pixels. Whether
-    to `turn` images: see `engine.frames.images.decode_image`.
+    Names in the report are relative to `root`; of the classes `small` it holds some pixels.
     """
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
     pixels: dict[str, NDArray[Any]] = {}
+    strays: Mapping[int, int] = {}
     for kind, path in files.present.items():
         try:
             content, origin = path.read_bytes(), AS_IT_IS
             if kind == "image":
-                pixels[kind], origin = decode_image(content, turn=turn)
+                pixels[kind], origin = decode_image(content, turn=reading.turn)
                 report.origin = origin
             else:
                 pixels[kind] = decode(content, KINDS[kind])
+            if kind == "label":
+                pixels[kind], strays = reading.label(pixels[kind], content)
         except (OSError, UnfitError) as error:
             found = faults.words(error)
             report.faults.append(Fault(names[kind], found, KINDS[kind].expected))
@@ -110,9 +120,18 @@ def check_frame(
     if any(hw != report.hw for hw in sizes.values()):
         report.faults += faults.size_faults(names, sizes, report.origin.orientation)
     if "depth" in pixels:
-        report.missing_depth = float(np.mean(pixels["depth"] == 0))
+        pixels["depth"] = reading.depth(pixels["depth"])
+        report.missing_depth = 1 - np.count_nonzero(pixels["depth"]) / pixels["depth"].size
+        report.depth = spread_of(pixels["depth"], reading.depth_scale)
     if "label" in pixels:
-        _count(names["label"], pixels["label"], classes, small, report)
+        counts = _count(pixels["label"], classes, small, report)
+        if not reading.labels:
+            above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
+            strays = dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays
+        if strays:
+            fault = faults.label_fault(names["label"], strays, classes, reading.labels)
+            report.faults.append(fault)
+            report.stray_labels = sorted(strays)
     if "image" not in pixels or report.faults:
         return report, None
     return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
@@ -126,20 +145,19 @@ def read_frame(sample: Sample) -> Frame:
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
     """The `image_HW3` of `read_frame` alone."""
-    turn = sample.origin.orientation > 1
-    return _read(sample.image, KINDS["image"], sample.hw, turn=turn)
+    return _read(sample, "image")
 
 
 def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
     """The `depth_HW` of `read_frame` alone."""
-    return None if sample.depth is None else _read(sample.depth, KINDS["depth"], sample.hw)
+    return None if sample.depth is None else sample.reading.depth(_read(sample, "depth"))
 
 
 def read_label(sample: Sample) -> NDArray[np.uint8]:
     """The `label_HW` of `read_frame` alone; ValueError if there is none."""
     if sample.label is None:
         raise ValueError(f"{sample.stem} has no label file; choose a training frame")
-    return _read(sample.label, KINDS["label"], sample.hw)
+    return _read(sample, "label")
 
 
 def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
@@ -194,28 +212,34 @@ def read_ahead(files: FrameFiles) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _read(path: Path, kind: FileKind, hw: tuple[int, int], *, turn: bool = False) -> NDArray[Any]:
+def _read(sample: Sample, kind: str) -> NDArray[Any]:
+    """What a file of a sample holds: classes, a depth map as it is, or an image."""
+    path, needed = sample.present[kind], KINDS[kind]
+    strays: Mapping[int, int] = {}
     try:
-        content, pixels = path.read_bytes(), np.empty(0)
-        if kind is KINDS["image"]:
-            pixels = decode_image(content, turn=turn)[0]
+        content = path.read_bytes()
+        if kind == "image":
+            pixels: NDArray[Any] = decode_image(content, turn=sample.origin.orientation > 1)[0]
         else:
-            pixels = decode(content, kind)
-        if pixels.shape[:2] != hw:
+            pixels = decode(content, needed)
+        if pixels.shape[:2] != sample.hw:
             raise UnfitError("{1} x {0} pixels".format(*pixels.shape))
+        if kind == "label":
+            pixels, strays = sample.reading.label(pixels, content)
+        if strays:
+            raise UnfitError(faults.strays_found(strays))
     except FileNotFoundError:
         raise
     except (OSError, UnfitError) as error:
-        raise RuntimeError(faults.changed(path, kind, hw, error)) from error
+        raise RuntimeError(faults.changed(path, needed, sample.hw, error)) from error
     return pixels
 
 
 def _count(
-    name: str, label: NDArray[Any], classes: int, small: Sequence[int], report: FrameReport
-) -> None:
+    label: NDArray[np.uint8], classes: int, small: Sequence[int], report: FrameReport
+) -> NDArray[np.intp]:
+    """Note what a label holds; returns its pixels by class, 256 numbers."""
     counts = np.bincount(label.ravel(), minlength=256)
-    if counts[classes:IGNORE_INDEX].any():
-        report.faults.append(faults.label_fault(name, counts, classes))
     report.class_pixels = counts[:classes].tolist()
     report.ignored_pixels = int(counts[IGNORE_INDEX])
     # Of each class an equal quota, spread evenly over its pixels in raster order.
@@ -226,3 +250,4 @@ def _count(
             places = places[(2 * np.arange(quota) + 1) * len(places) // (2 * quota)]
         rows_columns = np.stack(np.divmod(places, label.shape[1]), axis=1)
         report.small_pixels += rows_columns.ravel().tolist()
+    return counts

@@ -16,9 +16,10 @@ import numpy as np
 from engine.frames.cache import CheckMemory, FrameKeeper, keeping
 from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
-from engine.frames.faults import DatasetError
+from engine.frames.faults import DatasetError, label_hint
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FrameReport, is_hidden
 from engine.frames.listing import images_apart, listing_faults
+from engine.frames.reading import AS_STORED, Reading
 from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
@@ -61,9 +62,10 @@ def load_dataset(
         listed["test"] = with_labels(root / "test" / "label", listed["test"])
     train, test = listed["train"], listed["test"]
     small = [list(spec.classes).index(name) for name in spec.small_classes]
-    check = partial(check_frame, root, classes=len(spec.classes), small=small, turn=spec.turn)
+    reading = spec.reading
+    check = partial(check_frame, root, classes=len(spec.classes), small=small, reading=reading)
     memory = memory or CheckMemory()
-    key = f"{len(spec.classes)} {small} {spec.turn}"
+    key = f"{len(spec.classes)} {small}{reading.reports}"
     remembered = memory.recall(root, [*train, *test], key)
     reports = remembered.reports
     unread = {*train, *test} - reports.keys()
@@ -79,36 +81,38 @@ def load_dataset(
         if not faults and not any(any(reports[files].class_pixels) for files in train):
             faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
         if faults:
-            raise DatasetError(root, faults)
-        split = _split(train, reports, scenes)
+            hint = "" if reading.labels else label_hint(reports.values(), spec.classes)
+            raise DatasetError(root, faults, hint)
+        split = _split(train, reports, scenes, reading)
         keeper.keep(split.samples)
     _tell(root, reports)
-    return Dataset(split, _split(test, reports, scenes), _fingerprint(root, reports.values()))
+    fingerprint = _fingerprint(root, reports.values(), reading)
+    return Dataset(split, _split(test, reports, scenes, reading), fingerprint)
 
 
 def load_frames(
     images: Path,
     depth: Path | None = None,
     *,
-    turn: bool = True,
+    reading: Reading = AS_STORED,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> tuple[Sample, ...]:
     """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`.
 
-    Whether to `turn` images: see `DatasetSpec`. Other files in the folders are named and skipped.
+    Other files in the folders are named and skipped.
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     frames = _list_frames(root, folders, faults, strays=True)
-    check = partial(check_frame, root, classes=0, small=(), turn=turn)
+    check = partial(check_frame, root, classes=0, small=(), reading=reading)
     reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
     _tell(images, reports)
-    return _split(frames, reports, {}).samples
+    return _split(frames, reports, {}, reading).samples
 
 
 def _list_frames(
@@ -171,13 +175,16 @@ def _tell(root: Path, reports: Reports) -> None:
             _log.info("%s: %s", root, line)
 
 
-def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str]) -> Split:
+def _split(
+    files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str], reading: Reading
+) -> Split:
     samples, reports = [], [found[files] for files in files_N]
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
-        digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
-        read = {"hw": report.hw, "origin": report.origin}
-        samples.append(Sample(**vars(files), **read, scene=scene, digest=digest))
+        digest = hashlib.sha256(content + reading.stores).hexdigest()
+        scene = scenes.get(files.stem)
+        fields = {"hw": report.hw, "scene": scene, "digest": digest, "reading": reading}
+        samples.append(Sample(**vars(files), **fields, origin=report.origin))
     pixels = (np.array(report.small_pixels, np.int32) for report in reports)
     return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
 
@@ -186,10 +193,12 @@ def _is_input(name: str) -> bool:
     return not name.startswith("test/label/")
 
 
-def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:
+def _fingerprint(root: Path, reports: Iterable[FrameReport], reading: Reading) -> str:
     digests = [pair for report in reports for pair in report.digests if _is_input(pair[0])]
     scenes = root / "scenes.csv"
     if scenes.is_file():
         digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).hexdigest()))
     parts = (name.encode() + b"\0" + bytes.fromhex(digest) for name, digest in sorted(digests))
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    # Depth is no part of what runs must share to be blended: what is missing, `data` says.
+    labels = repr(reading.labels).encode() if reading.labels else b""
+    return hashlib.sha256(b"".join(parts) + labels).hexdigest()

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from engine.frames.depth import DepthSpread
 from engine.nyuv2 import IGNORE_INDEX
 
 
@@ -23,12 +24,13 @@ PLAIN = ("8-bit RGB JPEG", "8-bit RGB PNG")
 
 _IMAGE = "a JPEG, PNG, TIFF, BMP or WebP"
 _DEPTH = "a 16-bit grey PNG or TIFF (millimetres, 0 = missing)"
-_LABEL = f"an 8-bit grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
+_LABEL = f"a grey or indexed PNG (class index, {IGNORE_INDEX} = ignore)"
+_LABELS = tuple(f"{bits}-bit {kind} PNG" for kind in ("grey", "indexed") for bits in (8, 4, 2, 1))
 _MAPS = (".png", ".tif", ".tiff")
 KINDS = {
     "image": FileKind((".jpg", ".jpeg", ".bmp", ".webp", *_MAPS), _IMAGE, PLAIN, 3),
     "depth": FileKind(_MAPS, _DEPTH, ("16-bit grey PNG", "16-bit grey TIFF"), 2),
-    "label": FileKind((".png",), _LABEL, ("8-bit grey PNG", "8-bit indexed PNG"), 1),
+    "label": FileKind((".png",), _LABEL, (*_LABELS, "16-bit grey PNG"), 1),
 }
 """The files of a frame, in the order of `Frame`."""
 
@@ -90,6 +92,10 @@ class FrameReport:
     """Share of pixels without depth, 0..1; None without a depth map."""
     small_pixels: list[int] = field(default_factory=list)
     """2 K numbers: row and column of one pixel of the small classes after another."""
+    depth: DepthSpread | None = None
+    """Of the depth map's values; None without one."""
+    stray_labels: list[int] = field(default_factory=list)
+    """Values of the label that are no classes: there is a fault for them."""
     faults: list[Fault] = field(default_factory=list)
 
 

@@ -49,14 +49,14 @@ def listing_faults(
     """
     faults = []
     for kind, folder in folders.items():
-        name, suffixes = folder.relative_to(root).as_posix(), KINDS[kind].suffixes
+        name = folder.relative_to(root).as_posix()
         taken = {files.stem: files.present[kind] for files in frames if kind in files.present}
         faults += _folder_faults(name, folder, kind, taken, strays)
         # An empty folder is one fault by itself, not one for every frame.
         for files in frames if taken else ():
             if files.stem not in taken:
                 partner = next(iter(files.present.values())).relative_to(root).as_posix()
-                file = f"{name}/{files.stem}{'|'.join(suffixes)}"
+                file = f"{name}/{files.stem}{next(iter(taken.values())).suffix}"
                 faults.append(Fault(file, "no such file", f"the {kind} of {partner}"))
     return faults
 

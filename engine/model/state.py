@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engine import sums
 from engine.model.refusals import first_line, misfit, out_of_place, some
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
@@ -31,9 +32,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     A dict that a checkpoint keeps under one of `_WRAPPERS` is unwrapped, `_PREFIXES` are taken off.
 
     Raises:
-        ValueError: the file holds no state dict.
+        ValueError: the file holds no state dict, or is of a run folder and damaged.
         RuntimeError: the file is corrupt or holds more than tensors and plain containers.
     """
+    sums.check(path)
     try:
         if path.suffix == ".safetensors":
             content: object = load_file(path)

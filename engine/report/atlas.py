@@ -56,13 +56,13 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
             return found
     mask_of, start_s = open_masks(), time.monotonic()
     count_NCC, total = count_frames(frames, mask_of)
-    with whole_file(run.frame_counts) as temporary, temporary.open("wb") as stream:
+    with whole_file(run.frame_counts, summed=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
     atlas = atlas_of(frames, count_NCC, total, key)
     place = {sample.stem: n for n, sample in enumerate(frames.samples)}
     worst = [place[frame.stem] for frame in atlas.worst_frames]
     sheet = contact_sheet(frames.samples, worst, mask_of)
-    with whole_file(run.worst_frames) as temporary:
+    with whole_file(run.worst_frames, summed=True) as temporary:
         sheet.save(temporary, format="PNG")
     atlas = atlas.model_copy(update={"elapsed_s": round(time.monotonic() - start_s, 3)})
     atlas.write(run.atlas)
@@ -105,7 +105,8 @@ def count_frames(frames: AtlasFrames, mask_of: MaskOf) -> tuple[NDArray[np.uint3
     with track("error atlas", len(samples)) as advance:
         for n, sample in enumerate(samples):
             mask_HW = mask_of(n, sample.hw)
-            frame = count_frame(mask_HW, read_label(sample), read_depth(sample), classes)
+            label_HW, scale_m = read_label(sample), sample.reading.depth_scale
+            frame = count_frame(mask_HW, label_HW, read_depth(sample), classes, scale_m)
             count_NCC[n] = frame.size_SCC.sum(axis=0)
             total.add(frame)
             advance(1)

@@ -15,6 +15,7 @@ from engine.report.atlas_report import Atlas
 from engine.report.tables import Cell, Row, table
 from engine.rundir import RunDir
 from engine.selection.statistics import Difference, paired_bootstrap
+from engine.sums import check
 from kernels.metrics import class_iou, mean_iou
 
 
@@ -64,6 +65,7 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
 
     Raises:
         ConfigError: a run is not finished, or they do not share frames, classes and folds.
+        ValueError: a file is damaged.
     """
     a, b = _open(first), _open(second)
     for what, same in (
@@ -85,6 +87,7 @@ def _open(run: RunDir) -> CountedRun:
         if not path.exists():
             raise ConfigError(f"{run.root} has no {path.name}; complete it with engine.train first")
     atlas, again = Atlas.read(run.atlas), "delete it and run engine.train again"
+    check(run.frame_counts)
     try:
         count_NCC = np.load(run.frame_counts, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -18,11 +18,18 @@ _log = logging.getLogger(__name__)
 def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> bool:
     """Whether an earlier call finished the run; an atlas that is missing since is made anew.
 
-    Without one of its other small files it is not finished: the stages that write them run again.
+    Without one of its other files it is not finished: the stages that write them run again.
+    Raises DamageError if the store is damaged.
     """
-    files = run.summary, run.config, run.environment, run.folds, run.temperature
-    if not all(path.exists() for path in files) or Summary.read(run.summary).key != key:
+    files = [run.summary, run.config, run.environment, run.folds, run.temperature]
+    files += [run.manifest, run.store]
+    if not all(path.exists() for path in files):
         return False
+    summary = Summary.read(run.summary)
+    is_lost = "submission" in summary.seconds and not run.submission_zip.exists()
+    if summary.key != key or is_lost:
+        return False
+    open_store(run.oof, key)
     _log.info("%s is complete; nothing to do", run.root)
     run_atlas(run, key, frames, policy)
     forget_progress(run)

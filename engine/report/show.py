@@ -32,6 +32,8 @@ def show(run: RunDir) -> None:
         tables.append(test_table(summary.test))
     for drawn in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
         console.print(drawn)
+    if summary.zoom_gap:
+        console.print(summary.zoom_gap.told(), soft_wrap=True, highlight=False)
     console.print(f"written to {run.root}", highlight=False)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.config import Config
+from engine.report.zoom_gap import ZoomGap
 from engine.rundir import Record, RunDir
 from engine.selection.records import FoldScore, OofScores, SubmissionScores, TemperatureChoice
 from engine.selection.scores import score_folds
@@ -26,6 +27,8 @@ class Summary(Record):
     """By stage; the last is "total"."""
     leakage: float
     """Share of validation frames with a neighbour among the fold's training frames."""
+    zoom_gap: ZoomGap | None = None
+    """Left out where training and inference see frames in one zoom."""
     peak_memory_mib: int = 0
     """Largest resident size of the process that wrote the summary; left out before."""
     test: SubmissionScores | None = None

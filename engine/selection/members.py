@@ -110,9 +110,22 @@ def _open_member(root: Path) -> Member:
         raise ValueError(
             f"{root}: the store was made with other folds than folds.json lists; {again}"
         )
-    weights = weights_identity(config, run, fingerprint, fold_of)
-    store = open_store(run.oof, stage_identity(config, weights, *fold_hashes(config, run)))
+    store = open_store(run.oof, _store_key(config, run, folds))
     return Member(run, config, store.prob_NChw, store.manifest, fingerprint, folds.leakage)
+
+
+def refuse_other_config(config: Config, run: RunDir) -> None:
+    """Refuse the `config` of a finished run, which was changed, if its store was not made with it.
+
+    Raises DamageError, or ValueError as `open_store`.
+    """
+    open_store(run.oof, _store_key(config, run, FoldsFile.read(run.folds)))
+
+
+def _store_key(config: Config, run: RunDir, folds: FoldsFile) -> str:
+    fingerprint = Environment.read(run.environment).dataset_fingerprint
+    weights = weights_identity(config, run, fingerprint, [*folds.fold_of.values()])
+    return stage_identity(config, weights, *fold_hashes(config, run))
 
 
 def _check_alike(first: Member, other: Member) -> None:
@@ -130,6 +143,12 @@ def _check_alike(first: Member, other: Member) -> None:
         raise ValueError(
             f"{names} were trained on other data: same frames, but an image, depth map, label or "
             "scenes.csv differs; train them on one dataset"
+        )
+    deep = [run.config.data.depth_invalid for run in (first, other) if run.config.model.needs_depth]
+    if len(set(deep)) > 1:
+        raise ValueError(
+            f"{names} take other depths for missing (data.depth_invalid = {deep[0]}, {deep[1]}); "
+            "train them with the same"
         )
     moved = {stem for stem, one, two in zip(a.stems, a.folds, b.folds, strict=True) if one != two}
     if moved:

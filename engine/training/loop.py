@@ -76,12 +76,12 @@ class FoldTraining:
         weights_C = step.class_weights(training, classes, policy.device)
         loss = step.TrainingLoss(training, weights_C, policy.operations)
         self.step = step.TrainStep(self.learner, loss, policy, task.fold)
-        self.spec = InputSpec.of(self.config.model, input_normalisation(self.config.model))
+        self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
         reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)
         average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
-        predictor = Predictor([average], inference, len(classes), policy, reader)
+        predictor = Predictor([average], inference, self.config.data, policy, reader)
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
         self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint

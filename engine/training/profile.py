@@ -89,7 +89,8 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
     activities = [ProfilerActivity.CPU]
     if fold.policy.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    trace = torch.profiler.profile(activities=activities)
+    # There is one cycle only; without the flag PyTorch 2.11 warns of what others would lose.
+    trace = torch.profiler.profile(activities=activities, acc_events=True)
     with track("profile", total) as advance, ExitStack() as traced:
         for number in range(total):
             if number == WARM_STEPS + STEPS:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.frames.decode import Sample
 from engine.nyuv2 import PALETTE
-from engine.rundir import whole_file
+from engine.rundir import RunDir, whole_file
 
 
 def write_mask(path: Path, mask_HW: NDArray[np.uint8]) -> None:
@@ -28,16 +28,22 @@ def mask_png(mask_HW: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def write_pngs(
-    archive: zipfile.ZipFile, samples: Sequence[Sample], pixels_P: NDArray[np.uint8]
-) -> None:
-    """Add the mask of each sample as STEM.png; `pixels_P` holds one behind another."""
-    start = 0
-    for sample in samples:
-        size = math.prod(sample.hw)
-        mask_HW = pixels_P[start : start + size].reshape(sample.hw)
-        archive.writestr(zipfile.ZipInfo(f"{sample.stem}.png"), mask_png(mask_HW))
-        start += size
+def write_mask_zip(run: RunDir, samples: Sequence[Sample], mask_NP: NDArray[np.uint8]) -> None:
+    """Write `submission.zip` of masks of several sizes: STEM.png each.
+
+    Args:
+        run: whose submission it is.
+        samples: the N test frames.
+        mask_NP: a row for each, which its mask begins.
+    """
+    with (
+        whole_file(run.submission_zip, summed=True) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+    ):
+        for sample, mask_P in zip(samples, mask_NP, strict=True):
+            mask_HW = mask_P[: math.prod(sample.hw)].reshape(sample.hw)
+            # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
+            archive.writestr(zipfile.ZipInfo(f"{sample.stem}.png"), mask_png(mask_HW))
 
 
 def write_coloured(path: Path, mask_HW: NDArray[np.uint8]) -> None:

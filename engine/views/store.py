@@ -9,28 +9,29 @@ Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w hal
 import csv
 import logging
 import math
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from itertools import accumulate
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from engine import sums
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import RunDir, sync_folder, whole_file
+from engine.rundir import RunDir, changed_config, sync_folder, whole_file
 from engine.runtime.progress import track
 from engine.views import records
-from engine.views.pictures import write_pngs
+from engine.views.pictures import write_mask_zip
+from engine.views.resumable import ResumableArray
+from engine.views.zoom import base_hw
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
@@ -43,8 +44,9 @@ _log = logging.getLogger(__name__)
 def oof_layout(
     config: Config, samples: Sequence[Sample], folds: Folds, key: str
 ) -> records.StoreLayout:
-    """Every training frame at half the base size; without one, at half that of the largest."""
-    height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
+    """Every training frame at half the base size; where that differs, at half the largest sides."""
+    bases = [base_hw(config.data, config.inference, hw) for hw in {s.hw for s in samples}]
+    height, width = np.max(bases, axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
     shape = len(stems), len(classes), height // 2, width // 2
     temperatures = config.inference.temperatures
@@ -106,12 +108,16 @@ class ProbStoreWriter:
         self._progress = _noted(records.OofProgress, self._note, layout.key)
         self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
         missing = [path for path in self._partial if not path.exists()]
-        if not self._progress.folds:
-            _forget_oof(folder)
-        elif missing and self._prob.exists():
+        if missing and self._progress.folds and self._prob.exists():
             # Stopped between the renaming and the manifest: take the file back.
-            self._prob.replace(missing[0])
+            self._prob.replace(missing.pop(0))
+        if missing or not self._progress.folds:
+            self._progress = records.OofProgress(key=layout.key)
+            _forget_oof(folder)
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
+        for fold, state in self._progress.folds.items():
+            for array, noted in zip(self._arrays, self._progress.crc32.get(fold, ()), strict=False):
+                array.recall(self._frames(fold, state.done), noted)
 
     def write(self, index: int, prob_TChw: NDArray[np.floating], fold: int) -> None:
         """Write the sample at position `index` at every temperature, as float16.
@@ -135,8 +141,9 @@ class ProbStoreWriter:
         """Make what was written durable, then note the fold's state."""
         for array in self._arrays:
             array.sync()
-        folds = {**self._progress.folds, fold: state}
-        self._progress = records.OofProgress(key=self.layout.key, folds=folds)
+        folds, frames = {**self._progress.folds, fold: state}, self._frames(fold, state.done)
+        crc = {**self._progress.crc32, fold: [array.crc32(frames) for array in self._arrays]}
+        self._progress = records.OofProgress(key=self.layout.key, folds=folds, crc32=crc)
         self._progress.write(self._note)
 
     def state(self, fold: int, weights: str) -> records.FoldState:
@@ -149,10 +156,15 @@ class ProbStoreWriter:
         return records.FoldState(weights=weights, done=0, elapsed_s=0.0, confusion=zero_TCC)
 
     def finish(self, temperature: float, key: str) -> None:
-        """Keep one temperature, made from what `key` stands for; a manifest says it is whole."""
+        """Keep one temperature, made from what `key` stands for; a manifest says it is whole.
+
+        Raises DamageError if what was written is not what stands there.
+        """
+        chosen = self.layout.temperatures.index(temperature)
+        sums.expect(self._prob, self._arrays[chosen].finish())
         for array in self._arrays:
             array.close()
-        self._partial[self.layout.temperatures.index(temperature)].replace(self._prob)
+        self._partial[chosen].replace(self._prob)
         sync_folder(self._folder)
         records.Manifest(
             key=key,
@@ -166,24 +178,33 @@ class ProbStoreWriter:
         ).write(self._folder / "manifest.json")
         _forget_oof(self._folder)
 
+    def _frames(self, fold: int, done: int) -> list[int]:
+        """Positions of the first frames that a fold validates."""
+        return np.flatnonzero(self.layout.fold_of == fold)[:done].tolist()
+
 
 def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
-    """Open the finished store of a run's `oof` folder.
+    """Open the finished store of a run's `oof` folder, after reading it once to check it.
 
     Raises:
         FileNotFoundError: the store was never finished.
-        ValueError: it was not made from what `key` stands for, if one is given, or is damaged.
+        ValueError: it was not made from what `key` stands for, if one is given, or is damaged; or
+            the config was changed, which the key is made of.
     """
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
         raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
     manifest = records.Manifest.read(manifest_path)
     if key not in (None, manifest.key):
+        if (changed := changed_config(folder.parent)) is not None:
+            made = "was made from other weights, data or settings than its config says now"
+            raise ValueError(f"{folder} {made}: {changed}")
         raise ValueError(
             f"{folder} was made from other weights, data or settings; delete it and run "
             "engine.train again"
         )
     again = f"delete {folder} and run again"
+    sums.check(prob_path)
     try:
         prob_NChw = np.load(prob_path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -207,7 +228,8 @@ def write_submission(
     Where their sizes differ the masks go into the zip as PNGs, and there is no array. `masks` makes
     of the number of frames to pass over positions of a first frame and (B, H, W) masks; it is not
     called if the submission of what `key` stands for is there. Returns the seconds of prediction,
-    over all calls; None, with a warning, where there are no test frames.
+    over all calls; None, with a warning, where there are no test frames. Raises DamageError if what
+    an earlier call predicted is not what stands there.
     """
     if not samples:
         _log.warning("no submission of the test frames: there are none")
@@ -221,91 +243,80 @@ def write_submission(
     if not state.done:
         # The note first: it may be another key's, which must not find an array of this one.
         for path in (note, partial):
-            path.unlink(missing_ok=True)
-    if state.done < len(samples):
-        start_s, shape = time.monotonic() - state.elapsed_s, [len(samples), *samples[0].hw]
-        starts = [*range(len(samples))]
-        if len({sample.hw for sample in samples}) > 1:
-            *starts, pixels = accumulate((math.prod(sample.hw) for sample in samples), initial=0)
-            shape = [pixels]  # one mask behind another
-        with (
-            closing(ResumableArray(partial, tuple(shape), np.uint8)) as array,
-            track("test frames", len(samples), state.done) as advance,
-        ):
-            for first, mask_BHW in masks(state.done):
-                array.write(starts[first], mask_BHW)
-                array.sync()
-                done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
-                state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
-                state.write(note)
-                advance(len(mask_BHW))
-    _finish_submission(run, samples, partial)
+            sums.remove(path)
+    one_size, most = len({s.hw for s in samples}) == 1, max(math.prod(s.hw) for s in samples)
+    # Masks of several sizes lie in rows as long as the largest.
+    shape = len(samples), *(samples[0].hw if one_size else (most,))
+    with closing(ResumableArray(partial, shape, np.uint8)) as array:
+        array.recall(range(state.done), state.crc32)
+        if state.done < len(samples):
+            start_s = time.monotonic() - state.elapsed_s
+            with track("test frames", len(samples), state.done) as advance:
+                for first, mask_BHW in masks(state.done):
+                    array.write(first, mask_BHW if one_size else _rows(mask_BHW, most))
+                    array.sync()
+                    done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
+                    crc = array.crc32(range(done))
+                    state = records.SubmissionProgress(
+                        key=key, done=done, elapsed_s=elapsed_s, crc32=crc
+                    )
+                    state.write(note)
+                    advance(len(mask_BHW))
+        expected = array.finish()
+    write_rows(run, samples)
+    # The partial file goes last: without it, the others are whole.
+    if one_size:
+        write_zip(run, partial.read_bytes())
+        sums.expect(run.submission, expected)
+        partial.replace(run.submission)
+    else:
+        write_mask_zip(run, samples, np.load(partial, mmap_mode="r"))
+        for path in (run.submission, partial):
+            sums.remove(path)
+    sync_folder(run.root)
     return state.elapsed_s
 
 
 def is_submitted(run: RunDir) -> bool:
-    """Whether all files of a submission are there; an earlier release wrote no `.csv`."""
-    if not run.submission_zip.exists():
-        return False
+    """Whether the masks of a submission are there."""
     try:
         with zipfile.ZipFile(run.submission_zip) as archive:
             return run.submission.exists() or archive.namelist() != [run.submission.name]
-    except zipfile.BadZipFile:
+    except (FileNotFoundError, zipfile.BadZipFile):
         return False
 
 
-def _finish_submission(run: RunDir, samples: Sequence[Sample], partial: Path) -> None:
-    """Make the files of a submission; `partial`, which holds all masks, goes last."""
-    with whole_file(run.submission_csv) as temporary, temporary.open("w", newline="") as stream:
+def write_rows(run: RunDir, samples: Sequence[Sample]) -> None:
+    """Write `submission.csv`, which says which frame is which row."""
+    with (
+        whole_file(run.submission_csv, summed=True) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerows([("row", "stem"), *enumerate(sample.stem for sample in samples)])
-    one_size = len({sample.hw for sample in samples}) == 1
-    # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
-    with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        if one_size:
-            entry = zipfile.ZipInfo(run.submission.name)
-            archive.writestr(entry, partial.read_bytes(), zipfile.ZIP_DEFLATED)
-        else:
-            write_pngs(archive, samples, np.load(partial, mmap_mode="r"))
-    if one_size:
-        partial.replace(run.submission)
-    else:
-        run.submission.unlink(missing_ok=True)
-        partial.unlink()
-    sync_folder(run.root)
+
+
+def write_zip(run: RunDir, array: bytes) -> None:
+    """Write `submission.zip`, which holds the bytes of `submission.npy`."""
+    with (
+        whole_file(run.submission_zip, summed=True) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+    ):
+        # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
+        archive.writestr(zipfile.ZipInfo(run.submission.name), array, zipfile.ZIP_DEFLATED)
+
+
+def _rows(mask_BHW: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    """(B, most): masks and zeros."""
+    mask_BP = mask_BHW.reshape(len(mask_BHW), -1)
+    return np.pad(mask_BP, ((0, 0), (0, most - mask_BP.shape[1])))
 
 
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / records.SUBMISSION_NOTE).unlink(missing_ok=True)
-    _forget_oof(run.oof)
-
-
-class ResumableArray:
-    """A `.npy` file whose items along the first axis are written one by one, in any order.
-
-    Plain writes, not a memory map: mapped dirty pages would count as the process's own.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        """Continue the file if it exists, else make it, full of zeros."""
-        mode: Literal["r", "w+"] = "r" if path.exists() else "w+"
-        made = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
-        self._dtype, self._header_bytes, self._item_bytes = made.dtype, made.offset, made.strides[0]
-        self._descriptor = os.open(path, os.O_RDWR)
-
-    def write(self, index: int, items: NDArray[np.generic]) -> None:
-        """Write items from position `index` on, converted to the array's type."""
-        content = items.astype(self._dtype, copy=False).tobytes()
-        os.pwrite(self._descriptor, content, self._header_bytes + index * self._item_bytes)
-
-    def sync(self) -> None:
-        """Make what was written so far durable."""
-        os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        """Give the file back; what was not synced may be lost."""
-        os.close(self._descriptor)
+    with suppress(OSError):  # on a disk that cannot be written they do no harm
+        sums.remove(run.root / records.SUBMISSION_NOTE)
+        _forget_oof(run.oof)
 
 
 def _noted(kind: type[_Note], path: Path, key: str) -> _Note:
@@ -316,4 +327,4 @@ def _noted(kind: type[_Note], path: Path, key: str) -> _Note:
 
 def _forget_oof(folder: Path) -> None:
     for path in [folder / "progress.json", *folder.glob(".prob_t*.npy")]:
-        path.unlink(missing_ok=True)
+        sums.remove(path)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.certify import checks, experiment, repeat, run, step
 from benchmarks.certify.notes import Notes, NotHereError
-from benchmarks.figures import Called
+from benchmarks.figures import Called, Facts
 from benchmarks.rows import ours
 from engine.config import Config
 from engine.experiment import Experiment, open_experiment
@@ -107,16 +107,24 @@ def test_replays_run_while_a_synchronisation_is_an_error(
         if waits:
             raise RuntimeError("called a synchronizing CUDA operation")
 
-    warm: list[int] = []
+    numbers: list[int] = []
+
+    def timed(_: Any, __: Any, steps: int) -> list[Called]:
+        numbers.append(steps)
+        first, last = [9.0] * 5, [0.001 * len(numbers)] * (steps - 5)
+        return [Called(seconds, Facts(2)) for seconds in first + last]
+
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     monkeypatch.setattr(ours, "begin", lambda _: SimpleNamespace(step=replayed))
     monkeypatch.setattr(ours, "first_batch", lambda _: None)
-    monkeypatch.setattr(ours, "timed_steps", lambda _, __, steps: warm.append(steps))
+    monkeypatch.setattr(ours, "timed_steps", timed)
     monkeypatch.setattr(repeat, "_compare", lambda *_, **__: None)
     repeat.repeat(notes)
-    assert warm == [4]  # three eager, and the one that is recorded
+    assert numbers[0] == 4  # three eager, and the one that is recorded
     assert modes == ["default", "error", "default"]
-    assert notes.content["found"]["replays that wait for nothing"]["holds"] is not waits
+    found = notes.content["found"]
+    assert found["replays that wait for nothing"]["holds"] is not waits
+    assert (found["step, ms"], found["step, deterministic, ms"]) == (2.0, 3.0)
 
 
 @pytest.mark.parametrize("exact", [False, True])

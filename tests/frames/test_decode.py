@@ -152,7 +152,7 @@ def test_a_wrong_kind_or_size_of_file_is_named_with_what_was_needed(tmp_path: Pa
     for sample, message in (
         (sample_of(small), r"small\.png: found 3 x 3 pixels; expected .* of 9 x 6 pixels"),
         (sample_of(image, depth=grey), r"grey\.png: found an 8-bit grey PNG; expected a 16-bit"),
-        (sample_of(image, label=image), r"image\.png: found an 8-bit RGB PNG; expected an 8-bit g"),
+        (sample_of(image, label=image), r"image\.png: found an 8-bit RGB PNG; expected a grey"),
     ):
         with pytest.raises(RuntimeError, match=message):
             read_frame(sample)

@@ -191,8 +191,7 @@ def as_jpeg(path: Path) -> None:
     [
         ("image/000001.png", without_end_marker, "no end marker"),
         ("image/000002.jpg", without_end_marker, "truncated"),
-        ("label/000001.png", png_of_mode("1"), "1-bit grey PNG"),
-        ("label/000001.png", png_of_mode("I;16"), "16-bit grey PNG"),
+        ("label/000001.png", png_of_mode("LA"), "8-bit grey + alpha PNG"),
         ("label/000001.png", as_jpeg, "8-bit grey JPEG"),
     ],
 )

@@ -16,9 +16,10 @@ from engine.frames.cache import Layout, open_frames
 from engine.frames.decode import read_image
 from engine.frames.images import DECODERS
 from engine.frames.index import CheckMemory, DatasetError, DatasetSpec
+from engine.frames.reading import Reading
 from tests.frames.small_dataset import PLENTY, SPEC, TEST, TRAIN, load
 
-LEFT = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True, turn=False)
+LEFT = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True, reading=Reading(turn=False))
 ON_ITS_SIDE = 6
 
 

@@ -28,7 +28,8 @@ def whole(untrained_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.fixture
 def copied(whole: RunDir, tmp_path: Path) -> RunDir:
-    shutil.copytree(whole.root, tmp_path / "copied")
+    # Without checksums, as an earlier release left it: what does not fit is found all the same.
+    shutil.copytree(whole.root, tmp_path / "copied", ignore=shutil.ignore_patterns(".*.sum"))
     return RunDir(tmp_path / "copied")
 
 

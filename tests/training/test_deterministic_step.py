@@ -60,6 +60,8 @@ REFUSED = {
     # Of older releases; PyTorch has a deterministic form of these today.
     "Tensor.kthvalue": "kthvalue",
     "kthvalue": "kthvalue",
+    "nn.MaxPool3d": "MaxPool3DWithIndicesBackward",
+    "cumsum": "cumsum",
 }
 
 

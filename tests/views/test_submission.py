@@ -1,6 +1,8 @@
 """The submission's files, their bytes, and a stop between any two writes."""
 
+import errno
 import io
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.config import Config
+from engine.damage import DamageError
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import FrameReader
 from engine.frames.index import Dataset, DatasetSpec, load_dataset
@@ -22,12 +25,8 @@ from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.store import (
-    ResumableArray,
-    forget_progress,
-    is_submitted,
-    write_submission,
-)
+from engine.views.resumable import ResumableArray
+from engine.views.store import forget_progress, is_submitted, write_submission
 from tests.stopping import StoppedError, stop_at
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -70,7 +69,7 @@ def predictor_of(config: Config, shift: int = 0) -> Predictor:
 
     reader = FrameReader(POLICY.device, config.inference.batch_size, depth=False, workers=1)
     networks = [network(0), network(1)]
-    return Predictor(networks, config.inference, 13, POLICY, reader).at(0.7)
+    return Predictor(networks, config.inference, config.data, POLICY, reader).at(0.7)
 
 
 def no_masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -111,7 +110,8 @@ def test_the_array_is_the_masks_in_stem_order_and_the_zip_holds_it(
     rows = [f"{row},{row:03d}" for row in range(5)]
     assert run.submission_csv.read_text("utf-8").splitlines() == ["row,stem", *rows]
     names = [f"submission.{ending}" for ending in ("csv", "npy", "zip")]
-    assert sorted(path.name for path in run.root.iterdir()) == names
+    found = sorted(path.name for path in run.root.iterdir())
+    assert found == [*(f".{name}.sum" for name in names), *names]
 
 
 def whole_and_stopped(
@@ -177,6 +177,36 @@ def test_what_is_noted_of_a_partial_file_that_is_gone_is_predicted_again(
     (parts.root / ".submission.npy.partial").unlink()
     write(parts, tiny_config, dataset)
     assert content(parts) == content(whole)
+
+
+def test_what_was_damaged_before_it_was_whole_is_named(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = "renamed .submission.json 2"
+    whole, parts = whole_and_stopped(event, (tiny_config, dataset), tmp_path, monkeypatch)
+    partial = parts.root / ".submission.npy.partial"
+    damaged = bytearray(partial.read_bytes())
+    damaged[200] ^= 1
+    partial.write_bytes(damaged)
+    told = r"\.submission\.npy\.partial is damaged: item 0 is not what was written; .*delete it"
+    with pytest.raises(DamageError, match=told):
+        write(parts, tiny_config, dataset)
+    partial.unlink()
+    write(parts, tiny_config, dataset)
+    assert content(parts) == content(whole)
+
+
+def test_progress_is_forgotten_where_nothing_can_be_written(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    run = RunDir(tmp_path)
+    write(run, tiny_config, dataset)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    forget_progress(run)
+    forget_progress(RunDir(tmp_path / "nothing was left"))
 
 
 def test_what_another_key_began_and_did_not_note_is_not_taken_for_ones_own(
