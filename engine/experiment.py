@@ -176,8 +176,6 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     test, classes = run.dataset.test.samples, config.data.classes
     submitted = not test or store.is_submitted(run_dir)
     if submitted and is_finished(run_dir, key, frames, run.policy):
-        if test and not run_dir.submission_csv.exists():  # an earlier release wrote none
-            store.write_rows(run_dir, test)
         score_submission(run_dir, test, classes)
         return True
     untrained = []

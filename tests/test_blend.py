@@ -48,8 +48,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_the_folder_of_a_blend_holds_its_files_and_no_others(finished_blend: RunDir) -> None:
-    names = ["atlas.json", "blend.json", "frames.npy", "submission.npy", "submission.zip"]
-    names += ["summary.json", "worst.png"]
+    names = ["atlas.json", "blend.json", "frames.npy", "submission.csv", "submission.npy"]
+    names += ["submission.zip", "summary.json", "worst.png"]
     assert sorted(path.name for path in finished_blend.root.iterdir()) == [
         *(f".{name}.sum" for name in names),
         *names,

@@ -227,16 +227,22 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
     content = path.read_bytes()
     header = PngHeader.of(content)
     if kind == "depth" and header is None:  # a TIFF
-        return _file_of(read_depth(sample), "png")
+        return _file_of(_depth_of(sample), "png")
     if kind != "image" and (header is None or header.hw != hw):
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
     as_read = {"label": "8-bit grey PNG", "depth": "16-bit grey PNG"}.get(kind)
     if header and as_read and (header.kind != as_read or not sample.reading.is_plain(kind)):
-        return _file_of(read_label(sample) if kind == "label" else read_depth(sample), "png")
+        return _file_of(read_label(sample) if kind == "label" else _depth_of(sample), "png")
     return np.frombuffer(content, dtype=np.uint8)
 
 
-def _file_of(pixels: NDArray[Any] | None, kind: str) -> NDArray[np.uint8]:
+def _depth_of(sample: Sample) -> NDArray[np.uint16]:
+    depth_HW = read_depth(sample)
+    assert depth_HW is not None, "the caller has its file"
+    return depth_HW
+
+
+def _file_of(pixels: NDArray[Any], kind: str) -> NDArray[np.uint8]:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind, compress_level=1)
     return np.frombuffer(stream.getvalue(), dtype=np.uint8)

@@ -21,8 +21,10 @@ from kernels.png import PngHeader
 DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
 """What decodes JPEGs; another release may round in its own way."""
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-BROKEN += (KeyError, IndexError, TypeError, OverflowError)
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
+    *(KeyError, IndexError, TypeError, OverflowError),
+)
 """What Pillow raises on broken input: a broken PNG is a SyntaxError, and broken tables of tags may
 be any of the second row. Anything else is a bug."""
 

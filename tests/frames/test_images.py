@@ -246,5 +246,5 @@ def rng() -> np.random.Generator:
 
 def test_plain_jpegs_are_not_decoded_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "tobytes", None)
-    monkeypatch.setattr(images.np, "array", None)
+    monkeypatch.setattr(images, "_converted", None)
     decode_image(encoded(RGB, "JPEG"), turn=True)

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -285,11 +285,12 @@ def test_a_submission_that_lacks_a_file_is_none(
     write(run, tiny_config, dataset)
     before = content(run)
     assert is_submitted(run)
-    {
+    harms: dict[str, Callable[[], object]] = {
         "no zip": run.submission_zip.unlink,
         "no array": run.submission.unlink,
         "cut zip": lambda: run.submission_zip.write_bytes(before["submission.zip"][:-9]),
-    }[harm]()
+    }
+    harms[harm]()
     assert not is_submitted(run)
     write(run, tiny_config, dataset)
     assert content(run) == before
