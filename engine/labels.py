@@ -84,7 +84,8 @@ def likely_table(values: Collection[int], classes: Sequence[str]) -> str:
         return _typed({0: 0, IGNORE_INDEX: 1})
     if plain[:1] == [0] and (len(plain) == count + 1 or plain[-1] == count > 2):
         given = range(1, count + 1) if plain[-1] == count else plain[1:]
-        table = {0: UNLABELLED, **{value: index for index, value in enumerate(given)}}
+        table: dict[int, int | str] = {0: UNLABELLED}
+        table.update({value: index for index, value in enumerate(given)})
         return f"{_typed(table)} if 0 is unlabelled, else name {count + 1} data.classes"
     if len(plain) == count:
         # Whatever their numbers are, there are as many as classes.

@@ -5,7 +5,6 @@ Where nothing is set that differs from the defaults, values are taken as they ar
 H W: pixels of a frame.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -52,7 +51,7 @@ class Reading:
 
     def label(
         self, pixels_HW: NDArray[Any], content: bytes
-    ) -> tuple[NDArray[np.uint8], Mapping[int, int]]:
+    ) -> tuple[NDArray[np.uint8], dict[int, int]]:
         """The classes, 255 = ignore, in a label file, and the pixels of each value without one.
 
         What a value without a class becomes is undefined. Without a table one byte is what it says,
@@ -64,7 +63,7 @@ class Reading:
         """
         values_HW = _stored_values(pixels_HW, content)
         if not self.labels and values_HW.dtype == np.uint8:
-            return values_HW, {}
+            return values_HW.view(np.uint8), {}
         found_HW = _classes(self.labels)[values_HW]
         strays: dict[int, int] = {}
         if (found_HW == _STRAY).any():

@@ -67,12 +67,14 @@ def take_census(
     """What training frames, and those of the `chosen` folds, lack of the labels' classes."""
     reports, samples = dataset.train.reports, dataset.train.samples
     pixels_NC = np.array([report.class_pixels for report in reports], np.int64)
-    held_C, labelled_N = pixels_NC.any(axis=0), pixels_NC.any(axis=1)
+    held_C, labelled_N = pixels_NC.sum(axis=0) > 0, pixels_NC.sum(axis=1) > 0
     notes, meant = [], _likely_meaning(dataset, classes, held_C)
+    refusal = _refusal(pixels_NC, folds, classes, chosen)
     if not held_C.all():
         absent = _listed([name for name, held in zip(classes, held_C, strict=True) if not held])
         count = f"{int((~held_C).sum())} of {len(classes)} classes"
-        notes.append(f"no training frame has a labelled pixel of {count}: {absent}{meant}")
+        hint = "" if refusal else meant
+        notes.append(f"no training frame has a labelled pixel of {count}: {absent}{hint}")
     if not labelled_N.all():
         stems = [samples[n].stem for n in np.flatnonzero(~labelled_N)]
         count = f"{len(stems)} of {len(samples)} training frames"
@@ -84,14 +86,13 @@ def take_census(
     for what, frames_of in (("to train on", folds.training), ("to validate", folds.validation)):
         lacking = []
         for fold in chosen:
-            inside_C = pixels_NC[frames_of(fold)].any(axis=0)
+            inside_C = pixels_NC[frames_of(fold)].sum(axis=0) > 0
             # A fold without any is told by itself.
             if inside_C.any() and (held_C & ~inside_C).any():
-                names = [classes[index] for index in np.flatnonzero(held_C & ~inside_C)]
+                names = [classes[index] for index in np.flatnonzero(held_C & ~inside_C).tolist()]
                 lacking.append(f"fold {fold}: {_listed(names)}")
         if lacking:
             notes.append(f"classes without a labelled pixel {what}: {_listed(lacking, '; ')}")
-    refusal = _refusal(pixels_NC, folds, classes, chosen)
     return Census(notes, refusal + meant if refusal else "")
 
 
@@ -101,12 +102,12 @@ def _refusal(
     """Why nothing can be learnt in a fold; empty where something can in all."""
     for fold in chosen:
         training = folds.training(fold)
-        held = [classes[index] for index in np.flatnonzero(pixels_NC[training].any(axis=0))]
+        held = [classes[i] for i in np.flatnonzero(pixels_NC[training].sum(axis=0)).tolist()]
         if len(held) > 1:
             continue
         what = f"pixels of {held[0]} alone" if held else "no labelled pixel"
         told = f"fold {fold} cannot be trained: its {len(training)} training frames have {what}"
-        if (pixels_NC.any(axis=0)).sum() < 2:
+        if np.count_nonzero(pixels_NC.sum(axis=0)) < 2:
             return f"{told}, as all frames do; label at least two classes"
         cut = 'data.fold_kind = "random", or more data.blocks_per_fold'
         return f"{told}; cut the folds otherwise ({cut}), or label more of its frames"

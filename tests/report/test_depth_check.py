@@ -30,7 +30,7 @@ def room(number: int) -> NDArray[np.float64]:
 
 def write(root: Path, maps: list[NDArray[Any]]) -> Path:
     for number, depth in enumerate(maps):
-        parts = {
+        parts: dict[str, NDArray[Any]] = {
             "image": np.zeros((*HW, 3), np.uint8),
             "label": np.resize(np.arange(2, dtype=np.uint8), HW),
             "depth": depth.astype(np.uint16),
