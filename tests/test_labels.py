@@ -68,6 +68,7 @@ def test_a_rule_that_cannot_hold_is_refused(data: dict[str, Any], part: str) -> 
         ({0, 1, 2}, 2, 'data.label_map = {"0" = "ignore", "1" = 0, "2" = 1} if 0 is unlabelled'),
         ({0, 1, 3}, 3, 'data.label_map = {"0" = "ignore", "1" = 0, "2" = 1, "3" = 2} if 0 is'),
         ({7, 40, 1000}, 3, 'data.label_map = {"7" = 0, "40" = 1, "1000" = 2}'),
+        ({0, 1, 2, 65535}, 3, "data.ignore = [65535]"),
         ({0, 1, 2, 3, 255}, 2, 'data.classes = ["class0", "class1", "class2", "class3"]'),
         ({3, 77, 900}, 4, 'data.label_map = {"3" = CLASS, "77" = CLASS, "900" = CLASS}'),
     ],

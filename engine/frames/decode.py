@@ -130,6 +130,7 @@ def check_frame(
         report.depth = spread_of(pixels["depth"], reading.depth_scale)
     if "label" in pixels:
         counts = _count(pixels["label"], classes, small, report)
+        report.ignored_pixels -= sum(strays.values())
         if not reading.labels:
             above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
             strays = dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays

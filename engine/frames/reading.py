@@ -17,7 +17,7 @@ from engine.labels import MOST, Table, label_table
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader
 
-_STRAY = 1 << 15  # of a value that the table lacks; more than any class
+_STRAY = (1 << 15) + IGNORE_INDEX  # of a value that the table lacks; as a byte it is unlabelled
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Reading:
     ) -> tuple[NDArray[np.uint8], dict[int, int]]:
         """The classes, 255 = ignore, in a label file, and the pixels of each value without one.
 
-        What a value without a class becomes is undefined. Without a table one byte is what it says,
-        as `check_frame` judges it, and what lies above one byte has no class.
+        What has no class becomes 255. Without a table one byte is what it says, as `check_frame`
+        judges it, and what lies above one byte has no class.
 
         Args:
             pixels_HW: what decoders make of the file.

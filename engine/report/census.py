@@ -121,11 +121,14 @@ def _likely_meaning(dataset: Dataset, classes: Sequence[str], held_C: NDArray[np
     ignored = sum(report.ignored_pixels for report in reports)
     if samples[0].reading.labels or held_C.all():
         return ""
-    if len(classes) == 2 and held == [0] and ignored:
+    unnamed = tuple(classes) == CLASSES
+    if held == [0] and ignored and (unnamed or len(classes) == 2):
         pixels = sum(sample.hw[0] * sample.hw[1] for sample in samples)
         told = f"; {IGNORE_INDEX}, in {100 * ignored / pixels:.1f} % of the pixels, is unlabelled"
-        return f"{told}: if it is {classes[1]}, type {likely_table({0, IGNORE_INDEX}, classes)}"
-    if tuple(classes) == CLASSES and held[-1] < len(classes) - 1:
+        what = "a second class" if unnamed else classes[1]
+        typed = likely_table({0, IGNORE_INDEX}, classes[:2]) + (f" and {named(2)}" * unnamed)
+        return f"{told}: if it is {what}, type {typed}"
+    if unnamed and len(held) > 1 and held[-1] < len(classes) - 1:
         told = f"; the classes are NYU Depth v2's, and the labels hold 0..{held[-1]} only"
         return f"{told}: for other classes type {named(held[-1] + 1)}"
     return ""

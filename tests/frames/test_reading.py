@@ -156,6 +156,16 @@ def test_stray_values_suggest_what_to_type_once(tmp_path: Path) -> None:
     assert len(caught.value.faults) == 2
 
 
+def test_a_value_above_a_byte_is_not_taken_for_a_class_by_the_hint(tmp_path: Path) -> None:
+    values = np.array([1, 2, 3, 1000])[drawn(4)]
+    write(tmp_path, [png(values, 16, indexed=False)])
+    with pytest.raises(DatasetError) as caught:
+        load(tmp_path)
+    *_, hint = str(caught.value).splitlines()
+    assert hint.startswith("the labels hold 1, 2, 3, 1000 for 4 classes; ")
+    assert hint.endswith("type data.ignore = [1000] if that is unlabelled")
+
+
 def test_classes_of_nyuv2_that_nobody_named_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path, [png(drawn(20), 8, indexed=False)])
     with pytest.raises(DatasetError) as caught:

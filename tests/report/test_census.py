@@ -120,6 +120,13 @@ def test_masks_of_0_and_255_bring_the_table_that_they_mean(
     assert mapped.train.reports[0].class_pixels == [20, 60]
 
 
+def test_masks_of_0_and_255_without_class_names_bring_these_too(tmp_path: Path) -> None:
+    dataset = load(write(tmp_path, [held(0, 255)] * 4), config_of(nyuv2.CLASSES))
+    refusal = take_census(dataset, halves(4), nyuv2.CLASSES, [0]).refusal
+    assert 'if it is a second class, type data.label_map = {"0" = 0, "255" = 1} and ' in refusal
+    assert 'data.classes = ["class0", "class1"]' in refusal
+
+
 def test_names_of_nyuv2_on_other_labels_are_told_to_be_so(tmp_path: Path) -> None:
     dataset = load(write(tmp_path, [held(0, 1, 2)] * 4), config_of(nyuv2.CLASSES))
     (note,) = take_census(dataset, halves(4), nyuv2.CLASSES, [0, 1]).notes
