@@ -227,7 +227,7 @@ def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
     as_read = {"label": "8-bit grey PNG", "depth": "16-bit grey PNG"}.get(kind)
     if header and as_read and (header.kind != as_read or not sample.reading.is_plain(kind)):
-        pixels_HW = read_label(sample) if kind == "label" else read_depth(sample)
+        pixels_HW: Any = read_label(sample) if kind == "label" else read_depth(sample)
         stream = io.BytesIO()
         Image.fromarray(pixels_HW).save(stream, "png", compress_level=1)
         content = stream.getvalue()

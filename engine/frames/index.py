@@ -154,9 +154,8 @@ def _split(
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
         digest = hashlib.sha256(content + reading.stores).hexdigest()
-        scene = scenes.get(files.stem)
-        fields = {"hw": report.hw, "scene": scene, "digest": digest, "reading": reading}
-        samples.append(Sample(**vars(files), **fields))
+        where = {**vars(files), "scene": scenes.get(files.stem)}
+        samples.append(Sample(**where, hw=report.hw, digest=digest, reading=reading))
     pixels = (np.array(report.small_pixels, np.int32) for report in reports)
     return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
 
