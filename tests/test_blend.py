@@ -17,6 +17,7 @@ from engine.mistakes import ConfigError
 from engine.report.verify import verify
 from engine.rundir import RunDir
 from engine.selection.blend_search import Blend
+from engine.sums import remove
 from tests.stopping import StoppedError, stop_at
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -253,6 +254,7 @@ def test_weights_by_class_are_written_and_read_by_name(
     assert before.tolist() == [[m["weight"][c] for c in classes] for m in found["members"]]
     for member in found["members"]:
         member["weight"] = dict(reversed(member["weight"].items()))
+    remove(out.blend)
     out.blend.write_text(json.dumps(found), encoding="utf-8")
     assert np.array_equal(Blend.read(out.blend).weights_of(classes), before)
 

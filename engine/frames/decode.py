@@ -7,7 +7,7 @@ Pillow decodes what it does not. Images: `engine.frames.images`.
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def check_frame(
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
     pixels: dict[str, NDArray[Any]] = {}
-    strays: Mapping[int, int] = {}
+    strays = dict[int, int]()
     for kind, path in files.present.items():
         try:
             content, origin = path.read_bytes(), AS_IT_IS
@@ -121,10 +121,12 @@ def check_frame(
         report.faults += faults.size_faults(names, sizes, report.origin.orientation)
     if "depth" in pixels:
         pixels["depth"] = reading.depth(pixels["depth"])
-        report.missing_depth = 1 - np.count_nonzero(pixels["depth"]) / pixels["depth"].size
+        size = pixels["depth"].size
+        report.missing_depth = (size - np.count_nonzero(pixels["depth"])) / size
         report.depth = spread_of(pixels["depth"], reading.depth_scale)
     if "label" in pixels:
         counts = _count(pixels["label"], classes, small, report)
+        report.ignored_pixels -= sum(strays.values())
         if not reading.labels:
             above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
             strays = dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays

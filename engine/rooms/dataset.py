@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.full_disk import refuse_full
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
 
@@ -69,7 +70,11 @@ def render_rooms(
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
         # The scratch folder is private; a folder made inside has the usual permissions.
         whole = Path(scratch) / root.name
-        _write(whole, scenes, frames, hw, seed, progress)
+        try:
+            _write(whole, scenes, frames, hw, seed, progress)
+        except OSError as error:
+            refuse_full(error, Path(scratch) / "probe", root)
+            raise
         (whole / _MARK).write_text(mark + "\n", encoding="utf-8")
         try:
             whole.rename(root)

@@ -180,7 +180,8 @@ class ProbStoreWriter:
 
     def _frames(self, fold: int, done: int) -> list[int]:
         """Positions of the first frames that a fold validates."""
-        return np.flatnonzero(self.layout.fold_of == fold)[:done].tolist()
+        positions: list[int] = np.flatnonzero(self.layout.fold_of == fold).tolist()
+        return positions[:done]
 
 
 def open_store(folder: Path, key: str | None = None) -> records.ProbStore:

@@ -1,6 +1,8 @@
 """The rendered rooms are a sound, deterministic, geometrically true dataset."""
 
+import errno
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image
 from engine import nyuv2
 from engine.data.folds import make_folds
 from engine.frames.index import Dataset, DatasetSpec, load_dataset
+from engine.full_disk import DiskFullError
 from engine.rooms.dataset import render_rooms
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
@@ -210,3 +213,15 @@ def test_the_rooms_show_every_pattern_and_no_other() -> None:
         used |= {look.pattern for look in (*scene.shell, *(box.surface for box in scene.boxes))}
     assert used == set(PATTERNS)
     assert set(GLOW) <= used
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(DiskFullError, match=rf"^{tmp_path} is full .*: rooms needs "):
+        render_rooms(tmp_path / "rooms", scenes=1, frames=1, hw=HW)
+    assert not [*tmp_path.iterdir()]
