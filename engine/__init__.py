@@ -5,7 +5,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     train  predict  blend  compare  prepare     verbs: one command each; parse, call, show
     cli  config  settings  nyuv2                files and flags become typed fields
     rundir                                      a run folder: its files and their hashes
-    experiment                                  a config opened for work, and a run's stages
+    experiment rehearsal                        a config opened for work, judged, and its stages
     command  mistakes  formats  resume          errors and exit codes; what older runs hold to
     profile                                     where the time of an epoch goes
 

@@ -136,6 +136,7 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     """The checked dataset and the device, by the first run's config."""
     from engine.config import Config
     from engine.experiment import read_dataset
+    from engine.rehearsal import check_views
     from engine.runtime.device import set_up_device
     from engine.selection.members import check_dataset
     from engine.views.openvino_pass import check_openvino
@@ -156,6 +157,8 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
             check_openvino(policy.device)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
+    for member in members if options.submission else ():
+        check_views(member.config, dataset.test.samples, policy.device)
     return dataset, policy
 
 

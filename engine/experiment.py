@@ -20,7 +20,7 @@ from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.model.network import input_normalisation
-from engine.model.weights import check_source
+from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import AtlasFrames
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
@@ -163,8 +163,13 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
     if is_finished(run_dir, key, frames, run.policy):
         return True
+    untrained = [fold for fold in chosen if not run.is_trained(fold)]
+    begin = [fold for fold in untrained if run.position(fold) is None]
+    check_training(config, {fold: len(run.folds.training(fold)) for fold in begin})
+    check_views(config, (*run.dataset.train.samples, *run.dataset.test.samples), run.policy.device)
+    # Whatever is refused from here on could not be known before.
     run.write_description()
-    resident = _train_folds(run, chosen)
+    resident = _train_folds(run, untrained)
     weights = fold_hashes(config, run_dir)
     key = stage_identity(config, run.weights_hash, *weights)
     predicted = _predict_out_of_fold(run, weights, key, resident)
@@ -181,13 +186,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     return True
 
 
-def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | None:
+def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:
     """Returns the training frames, if they are on the run's device, decoded, after the last."""
-    untrained = [fold for fold in chosen if not run.is_trained(fold)]
-    # A file that is missing is missed now, not when the folds before it have been trained.
-    for fold in untrained:
-        if run.position(fold) is None and run.config.model.weights != "none":
-            check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
     threads, resident = torch.get_num_threads(), None

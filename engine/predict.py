@@ -53,6 +53,7 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
 
     from engine.frames.index import load_frames
     from engine.nyuv2 import PALETTE
+    from engine.rehearsal import check_views
     from engine.runtime.device import set_up_device
     from engine.runtime.progress import track, track_total
     from engine.selection.records import TemperatureChoice
@@ -66,6 +67,7 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     with track_total("checking files") as progress:
         samples = load_frames(images, depth, workers=config.runtime.workers, progress=progress)
     policy = set_up_device(config.runtime)
+    check_views(config, samples, policy.device)
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
     colours = [value for colour in PALETTE for value in colour]

@@ -16,8 +16,10 @@ def profile(config: Config, run_dir: RunDir, fold: int) -> None:
     from rich.console import Console
 
     from engine.experiment import open_experiment
+    from engine.rehearsal import check_training
     from engine.training.profile import profile_fold, profile_table
 
     run, folder, console = open_experiment(config, run_dir), run_dir.root / "profile", Console()
+    check_training(config, {fold: len(run.folds.training(fold))})
     console.print(profile_table(profile_fold(run.task(fold), run.policy, folder)))
     console.print(f"written to {folder}", highlight=False)

@@ -78,7 +78,7 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
     if initial_weights and config.weights == "none":
         _LOG.info("weights: random, as model.weights = 'none' asks")
     elif initial_weights:
-        load_weights(network, config)
+        _LOG.info("weights: %s", load_weights(network, config))
     return network.to(memory_format=torch.channels_last)
 
 

@@ -7,7 +7,6 @@ it lacks, and our own the whole network. None ever load in part (`engine.model.s
 import contextlib
 import importlib.util
 import json
-import logging
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -23,8 +22,6 @@ from engine.data.inputs import Normalisation
 from engine.model.encoder import extractor
 from engine.model.refusals import CHOICES, first_line, misfit
 from engine.model.state import fitted, load_state, read_state
-
-_LOG = logging.getLogger(__name__)
 
 PACKAGE_PREFIX = "package:"
 """What precedes the package's name in `model.weights`."""
@@ -45,12 +42,16 @@ _PROBE_S = 10.0
 """How long a hub may take to answer at all; huggingface_hub's own retries take a minute."""
 
 
-def load_weights(network: nn.Module, config: ModelConfig) -> None:
+def load_weights(network: nn.Module, config: ModelConfig) -> str:
     """Copy the weights that `config.weights` names, which is not 'none', into `network`, in place.
 
     Args:
-        network: has the submodule `encoder.model`, a timm feature extractor.
+        network: has the submodule `encoder.model`, a timm feature extractor. On the meta device it
+            takes the tensors themselves: whether they fit is found without a copy.
         config: the model section that `network` was built from.
+
+    Returns:
+        What was loaded, in words.
 
     Raises:
         ValueError: the source is unknown, or its tensors do not fit the network.
@@ -68,14 +69,13 @@ def load_weights(network: nn.Module, config: ModelConfig) -> None:
         state = read_state(file)
         if any(name.startswith(("encoder.", "decoder.")) for name in state):
             missing = "" if load_state(network, state, origin) else " but its depth head"
-            _LOG.info("weights: %s, the whole network%s", origin, missing)
-            return
+            return f"{origin}, the whole network{missing}"
     # A feature extractor flattens `stages.0` to `stages_0`: names are compared without the dots.
     flat = {name.replace(".", "_"): tensor for name, tensor in state.items()}
     own = {name: name.replace(".", "_") for name in encoder.state_dict()}
     found = {name: flat[key] for name, key in own.items() if key in flat}
     load_state(encoder, found, origin)
-    _LOG.info("weights: %s, %d of its %d tensors", origin, len(found), len(state))
+    return f"{origin}, {len(found)} of its {len(state)} tensors"
 
 
 def check_source(config: ModelConfig) -> Path | None:

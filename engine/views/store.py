@@ -42,7 +42,8 @@ def oof_layout(
     """Every training frame at half the base size; without one, at half that of the largest."""
     height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
-    shape = len(stems), len(classes), height // 2, width // 2
+    # A side of one pixel has no half.
+    shape = len(stems), len(classes), max(height // 2, 1), max(width // 2, 1)
     temperatures = config.inference.temperatures
     return records.StoreLayout(shape, stems, folds.fold_of, classes, temperatures, key)
 
