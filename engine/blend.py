@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.command import run_main
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
+from kernels.compiling import work_s
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,7 @@ def blend(options: Options) -> None:
     from engine.selection.members import open_members
     from engine.views.records import SUBMISSION_NOTE
 
-    start_s, out = time.monotonic(), RunDir(options.out)
+    start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
     search = BlendSearch(options.method, options.per_class, options.compare)
     if out.config.exists():
@@ -126,7 +126,7 @@ def blend(options: Options) -> None:
         dataset, policy = _open_data(members, options)
         if not out.blend.exists():
             _log.info("the sweep runs on the CPU, from the stores' memory maps")
-            prepare_s = round(time.monotonic() - start_s, 3)
+            prepare_s = round(work_s() - start_s, 3)
             search_blend(members, dataset, search, prepare_s).write(out.blend)
         _finish(members, dataset, policy, options)
     show(out)

@@ -5,7 +5,6 @@ call goes on where an earlier one ended.
 """
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,6 +41,7 @@ from engine.views import store
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
+from kernels.compiling import work_s
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
     RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
     """
-    start_s, epochs = time.monotonic(), config.training.epochs
+    start_s, epochs = work_s(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
@@ -158,7 +158,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
             raise stopped(run_dir, fold, position.epoch, epochs)
-    opened_s = round(time.monotonic() - start_s, 3)
+    opened_s = round(work_s() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
     if is_finished(run_dir, key, frames, run.policy):
@@ -191,10 +191,10 @@ def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | 
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
     threads, resident = torch.get_num_threads(), None
-    for fold in untrained:
+    for later, fold in zip(range(len(untrained))[::-1], untrained, strict=True):
         resident = None  # gone before the fold's own are there
         task, policy = run.begin(fold)
-        resident = FoldTraining(task, policy).run()
+        resident = FoldTraining(replace(task, later=later), policy).run()
         if policy.device != run.policy.device:
             resident = None
         if policy.device.type == "cuda":

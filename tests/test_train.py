@@ -107,7 +107,7 @@ def test_the_summary_adds_up(finished_run: FinishedRun) -> None:
     assert summary["oof"]["pixel_acc"] == pytest.approx(np.trace(count_CC) / count_CC.sum())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
     seconds = summary["seconds"]
-    assert " ".join(seconds) == "prepare training validation oof submission atlas total"
+    assert " ".join(seconds) == "prepare training validation oof submission atlas compiling total"
     assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
     assert summary["peak_memory_mib"] > 50
 

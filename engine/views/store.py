@@ -8,7 +8,6 @@ Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w hal
 
 import logging
 import os
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -27,6 +26,7 @@ from engine.frames.decode import Sample
 from engine.rundir import RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
 from engine.views import records
+from kernels.compiling import work_s
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
@@ -66,14 +66,14 @@ def predict_fold(
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
     (network,) = predictor.networks
-    start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
+    start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
         for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)
-            done, elapsed_s = state.done + len(prob_BTChw), round(time.monotonic() - start_s, 3)
+            done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
             if is_due:
@@ -221,7 +221,7 @@ def write_submission(
         for path in (note, partial):
             path.unlink(missing_ok=True)
     if state.done < len(samples):
-        start_s, shape = time.monotonic() - state.elapsed_s, (len(samples), *sizes.pop())
+        start_s, shape = work_s() - state.elapsed_s, (len(samples), *sizes.pop())
         with (
             closing(ResumableArray(partial, shape, np.uint8)) as array,
             track("test frames", len(samples), state.done) as advance,
@@ -229,7 +229,7 @@ def write_submission(
             for first, mask_BHW in masks(state.done):
                 array.write(first, mask_BHW)
                 array.sync()
-                done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
+                done, elapsed_s = first + len(mask_BHW), round(work_s() - start_s, 3)
                 state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(note)
                 advance(len(mask_BHW))
