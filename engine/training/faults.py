@@ -14,8 +14,8 @@ def unreadable(path: Path, error: Exception) -> RuntimeError:
 def of_another_config(path: Path) -> RuntimeError:
     """The error of a `last.pt` that something else left."""
     return RuntimeError(
-        f"{path} was written by another config or dataset; delete {path.parent} to train "
-        "the fold again, or choose another --out"
+        f"{path} was written by another config or dataset; restore what changed since, or choose "
+        "another --out, which leaves what was trained as it is"
     )
 
 

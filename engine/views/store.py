@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import RunDir, sync_folder, whole_file
+from engine.rundir import RunDir, sync_folder, to_complete, whole_file
 from engine.runtime.progress import track
 from engine.views import records
 from kernels.compiling import work_s
@@ -173,12 +173,12 @@ def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
     """
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
-        raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
+        raise FileNotFoundError(f"{folder} holds no finished store; {to_complete(folder.parent)}")
     manifest = records.Manifest.read(manifest_path)
     if key not in (None, manifest.key):
         raise ValueError(
-            f"{folder} was made from other weights, data or settings; delete it and run "
-            "engine.train again"
+            f"{folder} was made from other weights, data or settings; restore what changed since, "
+            "or move it away and have engine.train predict again from the weights that are there"
         )
     again = f"delete {folder} and run again"
     try:
