@@ -7,6 +7,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     rundir                                      a run folder: its files and their hashes
     experiment rehearsal                        a config opened for work, judged, and its stages
     command  mistakes  formats  resume          errors and exit codes; what older runs hold to
+    early                                       faults that are told before PyTorch is loaded
     profile                                     where the time of an epoch goes
 
     frames/      files on disk: listed, decoded, judged, remembered, kept decoded

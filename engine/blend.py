@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.command import run_main
-from engine.mistakes import ConfigError
+from engine.mistakes import ConfigError, validate
 from engine.rundir import RunDir
 from kernels.compiling import work_s
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from engine.config import Config
     from engine.frames.index import Dataset
     from engine.runtime.device import DevicePolicy
     from engine.selection.members import Member
@@ -100,6 +101,7 @@ def blend(options: Options) -> None:
         ValueError: the runs do not fit together, or the dataset is not theirs.
         FileNotFoundError: a run has no finished store.
     """
+    _check(options)
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
@@ -108,12 +110,10 @@ def blend(options: Options) -> None:
     start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
     search = BlendSearch(options.method, options.per_class, options.compare)
-    if out.config.exists():
-        raise ConfigError(f"{out.root} is a run of engine.train; choose another --out")
     if out.blend.exists() and Blend.read(out.blend).key != search.key(members):
         raise ConfigError(
             f"{out.root} holds another blend: of other runs, or found in another way; choose "
-            "another --out, or delete it"
+            "another --out, which leaves it as it is"
         )
     results = [out.blend, out.summary, out.atlas]
     if options.submission:
@@ -132,25 +132,40 @@ def blend(options: Options) -> None:
     show(out)
 
 
+def _check(options: Options) -> None:
+    """Refuse what the runs' small files show, before anything is loaded that takes long."""
+    from engine.early import check_blend
+    from engine.selection.members import check_members
+
+    told = check_members(options.runs)
+    merged = _merged([one.config for one in told], options)
+    runtimes = [options.runtime or one.config.runtime.inference for one in told]
+    check_blend(merged, runtimes, RunDir(options.out))
+
+
+def _merged(configs: Sequence["Config"], options: Options) -> "Config":
+    """The first run's config, on the data and the device that are asked for."""
+    config = configs[0].model_dump()
+    # Whatever a member needs has to be there for all.
+    for other in configs:
+        if other.model.needs_depth:
+            config["model"]["input"] = other.model.input
+    if options.data is not None:
+        config["data"]["root"] = str(options.data)
+    if options.device is not None:
+        config["runtime"]["device"] = options.device
+    return validate(config, [("command line", config)])
+
+
 def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset", "DevicePolicy"]:
     """The checked dataset and the device, by the first run's config."""
-    from engine.config import Config
     from engine.experiment import read_dataset
     from engine.rehearsal import check_views
     from engine.runtime.device import set_up_device
     from engine.selection.members import check_dataset
     from engine.views.openvino_pass import check_openvino
 
-    config = members[0].config.model_dump()
-    # Whatever a member needs has to be there for all.
-    for member in members:
-        if member.config.model.needs_depth:
-            config["model"]["input"] = member.config.model.input
-    if options.data is not None:
-        config["data"]["root"] = str(options.data)
-    if options.device is not None:
-        config["runtime"]["device"] = options.device
-    merged = Config.model_validate(config)
+    merged = _merged([member.config for member in members], options)
     policy = set_up_device(merged.runtime)
     for member in members:
         if member.predicting(options.runtime).runtime.inference == "openvino":

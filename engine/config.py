@@ -4,6 +4,7 @@ The fields stand in `engine.settings`; `engine.cli` reads files and flags into a
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -119,6 +120,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.runtime.device):
+            named = self.runtime.device
+            raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         batch, parts = self.training.batch_size, self.training.accumulate
         if batch % parts:
             raise ValueError(

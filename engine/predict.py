@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, load_run, whole_file
+from engine.rundir import RunDir, load_run, to_complete, whole_file
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = {"device": options.device, "inference": options.runtime}
     config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
     if not run.temperature.exists():
-        raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
+        raise ConfigError(f"{options.run} is not finished; {to_complete(options.run)}")
     out = options.out or options.run / "masks" / options.images.resolve().name
     predict(config, run, options.images, options.depth, out)
     return 0
@@ -49,6 +49,14 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     Raises DatasetError, which names every file that cannot be used, and FileNotFoundError for a
     fold's weights.
     """
+    from engine.early import check_predict
+
+    if config.model.needs_depth:
+        depth = depth or images.resolve().parent / "depth"
+    elif depth is not None:
+        _log.info("%s sees RGB only; --depth is not needed", run.root)
+        depth = None
+    check_predict(config, run, images, depth, out)
     from PIL import Image
 
     from engine.frames.index import load_frames
@@ -59,11 +67,6 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     from engine.selection.records import TemperatureChoice
     from engine.views.predictor import open_predictor
 
-    if config.model.needs_depth:
-        depth = depth or images.resolve().parent / "depth"
-    elif depth is not None:
-        _log.info("%s sees RGB only; --depth is not needed", run.root)
-        depth = None
     with track_total("checking files") as progress:
         samples = load_frames(images, depth, workers=config.runtime.workers, progress=progress)
     policy = set_up_device(config.runtime)

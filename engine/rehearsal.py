@@ -58,7 +58,7 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
     # In bfloat16, which autocast may choose on a GPU, half.
     per_pass = pass_bytes(network, channels) // (2 if device.type == "cuda" else 1)
     frames = {sample.hw: sample for sample in reversed(samples)}
-    faults = {}
+    faults: dict[float, tuple[int, str]] = {}
     # Validation looks at frames at scale 1, whatever scales are asked for.
     for scale in dict.fromkeys((*views.scales, 1.0)):
         for hw, sample in frames.items():

@@ -30,10 +30,10 @@ COMPILING.how_often = keep_code(Path(__file__).parent)
 class _Notices(event.Listener):  # type: ignore[misc] # Numba has no types
     """Numba's notices of what it compiles, and does not find in its cache."""
 
-    def on_start(self, event: event.Event) -> None:  # noqa: ARG002
+    def on_start(self, _event: event.Event) -> None:
         COMPILING.begin()
 
-    def on_end(self, event: event.Event) -> None:  # noqa: ARG002
+    def on_end(self, _event: event.Event) -> None:
         COMPILING.end()
 
 

@@ -150,6 +150,18 @@ def test_one_fold_and_then_the_rest_equal_one_call(
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
 
 
+def test_a_run_that_is_named_alone_is_completed_by_its_own_config(
+    copied_run: RunDir, finished_run: FinishedRun, read_run: ReadRun
+) -> None:
+    for path in (copied_run.temperature, copied_run.summary, copied_run.manifest):
+        path.unlink()
+    # As `to_complete` has the user type it.
+    assert train.main(["--out", str(copied_run.root), "--resume"]) == 0
+    assert read_run(copied_run.root) == read_run(finished_run.dir.root)
+    with pytest.raises(ConfigError, match=r"holds another experiment.*\n  training\.lr: 0\.01 -> "):
+        train.main(["--out", str(copied_run.root), "--training.lr", "0.5"])
+
+
 def test_another_experiment_in_the_same_folder_is_refused(
     finished_run: FinishedRun, tiny_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
 __all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
-__all__ += ["load_dataset", "load_frames"]
+__all__ += ["Listing", "list_dataset", "list_frames", "load_dataset", "load_frames"]
 
 
 def load_dataset(
@@ -37,21 +38,7 @@ def load_dataset(
 
     By default nothing is remembered and kept. Raises DatasetError, which names every fault.
     """
-    if not root.is_dir():
-        expected = "a folder with train/image and train/label"
-        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
-    faults: list[Fault] = []
-    table = root / "scenes.csv"
-    scenes = read_scenes(table, faults) if table.exists() else {}
-    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
-    listed: dict[str, list[FrameFiles]] = {"test": []}
-    for name, kinds in splits.items():
-        if name == "train" or (root / name).is_dir():
-            folders = {kind: root / name / kind for kind in kinds}
-            if not spec.need_depth and not folders["depth"].is_dir():
-                del folders["depth"]
-            listed[name] = _list_frames(root, folders, faults)
-    train, test = listed["train"], listed["test"]
+    train, test, scenes, faults = list_dataset(root, need_depth=spec.need_depth)
     small = [list(spec.classes).index(name) for name in spec.small_classes]
     check = partial(check_frame, root, classes=len(spec.classes), small=small)
     memory = memory or CheckMemory()
@@ -76,20 +63,57 @@ def load_dataset(
     return Dataset(split, _split(test, reports, scenes), _fingerprint(root, reports.values()))
 
 
+class Listing(NamedTuple):
+    """The files of a dataset folder, none of which was read but scenes.csv."""
+
+    train: list[FrameFiles]
+    test: list[FrameFiles]
+    scenes: dict[str, str]
+    """By stem."""
+    faults: list[Fault]
+
+
+def list_dataset(root: Path, *, need_depth: bool) -> Listing:
+    """List a dataset folder; DatasetError if there is none. Loads nothing that takes long."""
+    if not root.is_dir():
+        expected = "a folder with train/image and train/label"
+        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
+    faults: list[Fault] = []
+    table = root / "scenes.csv"
+    scenes = read_scenes(table, faults) if table.exists() else {}
+    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
+    listed: dict[str, list[FrameFiles]] = {"test": []}
+    for name, kinds in splits.items():
+        if name == "train" or (root / name).is_dir():
+            folders = {kind: root / name / kind for kind in kinds}
+            if not need_depth and not folders["depth"].is_dir():
+                del folders["depth"]
+            listed[name] = _list_frames(root, folders, faults)
+    return Listing(listed["train"], listed["test"], scenes, faults)
+
+
 def load_frames(
     images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
 ) -> tuple[Sample, ...]:
     """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`."""
-    folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
-    root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
-    faults: list[Fault] = []
-    frames = _list_frames(root, folders, faults, strays=True)
+    root, frames, faults = list_frames(images, depth)
     check = partial(check_frame, root, classes=0, small=())
     reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
     return _split(frames, reports, {}).samples
+
+
+def list_frames(images: Path, depth: Path | None) -> tuple[Path, list[FrameFiles], list[Fault]]:
+    """List frames to predict: what names are relative to, the frames, and what keeps them from it.
+
+    Loads nothing that takes long.
+    """
+    folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
+    root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
+    faults: list[Fault] = []
+    return root, _list_frames(root, folders, faults, strays=True), faults
 
 
 def _list_frames(

@@ -19,7 +19,8 @@ from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import UPSAMPLE, FpnDecoder
-from engine.model.weights import PACKAGE_NORMALISATION, PACKAGE_PREFIX, load_weights
+from engine.model.sources import PACKAGE_PREFIX
+from engine.model.weights import PACKAGE_NORMALISATION, load_weights
 
 _LOG = logging.getLogger(__name__)
 
