@@ -27,7 +27,7 @@ Doubles = NDArray[np.float64]
 COMPILING.how_often = keep_code(Path(__file__).parent)
 
 
-class _Notices(event.Listener):  # type: ignore[misc] # Numba has no types
+class _Notices(event.Listener):
     """Numba's notices of what it compiles, and does not find in its cache."""
 
     def on_start(self, _event: event.Event) -> None:
@@ -37,7 +37,7 @@ class _Notices(event.Listener):  # type: ignore[misc] # Numba has no types
         COMPILING.end()
 
 
-event.register("numba:compile", _Notices())
+event.register("numba:compile", _Notices())  # type: ignore[no-untyped-call]
 
 FAST = {"contract"}
 """What fast mathematics may do: fuse a multiplication and an addition. Sums keep their order."""

@@ -151,9 +151,9 @@ def _device(asked: str) -> torch.device:
         raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
     if device.type == "cuda" and not has_cuda:
         raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
-    if device.index is not None and device.type == "cuda":
+    if device.type == "cuda" and (number := name.partition(":")[2]):
         count = torch.cuda.device_count()
-        if device.index >= count:
+        if int(number) >= count:
             named = f"runtime.device = {name!r}, but the last of {count} GPUs is cuda:{count - 1}"
             raise RuntimeError(f"{named}; use one that is there")
     _log.info("device %s: %s", device, why)
