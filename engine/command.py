@@ -1,6 +1,7 @@
 """How a command begins and ends: its messages shown, its errors one line and an exit code."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -14,6 +15,10 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     A mistake prints its message alone; an error nobody foresaw keeps its traceback.
     """
     start_logging()
+    # Before an OpenMP library is loaded, for it looks once: by its own default threads that wait
+    # for each other spin, and where something else runs too they take the time of those that they
+    # wait for. Results do not depend on it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = main()
     except (ValueError, FileNotFoundError, RuntimeError, DiskFullError) as error:
@@ -26,11 +31,12 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
 
 def start_logging() -> None:
-    """Print the engine's INFO messages to standard output, bare."""
-    logger = logging.getLogger("engine")
-    logger.handlers = [_StdoutHandler()]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    """Print the INFO messages of engine and kernels to standard output, bare."""
+    for name in ("engine", "kernels"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_StdoutHandler()]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]

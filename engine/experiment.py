@@ -5,7 +5,6 @@ call goes on where an earlier one ended.
 """
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.frames.reading import Reading
 from engine.model.network import input_normalisation
-from engine.model.weights import check_source
+from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import AtlasFrames
 from engine.report.census import judge_data
 from engine.report.environment import describe_environment
@@ -48,6 +47,7 @@ from engine.views import store
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
+from kernels.compiling import work_s
 
 _log = logging.getLogger(__name__)
 
@@ -165,11 +165,11 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     diverged, DamageError if a file is damaged that does not follow from others; else as
     `open_experiment`.
     """
-    start_s, epochs = time.monotonic(), config.training.epochs
+    start_s, epochs = work_s(), config.training.epochs
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
-    opened_s = round(time.monotonic() - start_s, 3)
+    opened_s = round(work_s() - start_s, 3)
     mend(run_dir)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
@@ -178,17 +178,19 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     if submitted and is_finished(run_dir, key, frames, run.policy):
         score_submission(run_dir, test, classes)
         return True
-    untrained = []
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
             raise stopped(run_dir, fold, position.epoch, epochs)
-        if position is None or position.epoch < epochs:
-            untrained.append(fold)
+    untrained = [fold for fold in chosen if not run.is_trained(fold)]
     if untrained:
         judge_data(config, run.dataset, run.folds, untrained)
+    begin = [fold for fold in untrained if run.position(fold) is None]
+    check_training(config, {fold: len(run.folds.training(fold)) for fold in begin})
+    check_views(config, (*run.dataset.train.samples, *run.dataset.test.samples), run.policy.device)
+    # Whatever is refused from here on could not be known before.
     run.write_description()
-    resident = _train_folds(run, chosen)
+    resident = _train_folds(run, untrained)
     weights = fold_hashes(config, run_dir)
     key = stage_identity(config, run.weights_hash, *weights)
     predicted = _predict_out_of_fold(run, weights, key, resident)
@@ -208,20 +210,15 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     return True
 
 
-def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | None:
+def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:
     """Returns the training frames, if they are on the run's device, decoded, after the last."""
-    untrained = [fold for fold in chosen if not run.is_trained(fold)]
-    # A file that is missing is missed now, not when the folds before it have been trained.
-    for fold in untrained:
-        if run.position(fold) is None and run.config.model.weights != "none":
-            check_source(run.config.model.of_fold(fold))
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
     threads, resident = torch.get_num_threads(), None
-    for fold in untrained:
+    for later, fold in zip(range(len(untrained))[::-1], untrained, strict=True):
         resident = None  # gone before the fold's own are there
         task, policy = run.begin(fold)
-        resident = FoldTraining(task, policy).run()
+        resident = FoldTraining(replace(task, later=later), policy).run()
         if policy.device != run.policy.device:
             resident = None
         if policy.device.type == "cuda":

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, changed_config, load_run
+from engine.rundir import RunDir, changed_config, load_run, to_complete
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = {"device": options.device, "inference": options.runtime}
     config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
     if not run.temperature.exists():
-        raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
+        raise ConfigError(f"{options.run} is not finished; {to_complete(options.run)}")
     if changed_config(run.root) is not None:
         from engine.selection.members import refuse_other_config
 
@@ -61,19 +61,23 @@ def predict(
     With `colours` each is also written as an indexed-colour PNG. Raises DatasetError, which names
     every file that cannot be used, and FileNotFoundError for a fold's weights.
     """
-    from engine.frames.index import load_frames
-    from engine.frames.reading import Reading
-    from engine.runtime.device import set_up_device
-    from engine.runtime.progress import track, track_total
-    from engine.selection.records import TemperatureChoice
-    from engine.views.pictures import write_coloured, write_mask
-    from engine.views.predictor import open_predictor
+    from engine.early import check_predict
 
     if config.model.needs_depth:
         depth = depth or images.resolve().parent / "depth"
     elif depth is not None:
         _log.info("%s sees RGB only; --depth is not needed", run.root)
         depth = None
+    check_predict(config, run, images, depth, out)
+    from engine.frames.index import load_frames
+    from engine.frames.reading import Reading
+    from engine.rehearsal import check_views
+    from engine.runtime.device import set_up_device
+    from engine.runtime.progress import track, track_total
+    from engine.selection.records import TemperatureChoice
+    from engine.views.pictures import write_coloured, write_mask
+    from engine.views.predictor import open_predictor
+
     with track_total("checking files") as progress:
         samples = load_frames(
             images,
@@ -83,6 +87,7 @@ def predict(
             progress=progress,
         )
     policy = set_up_device(config.runtime)
+    check_views(config, samples, policy.device)
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
     with track("masks", len(samples)) as advance:

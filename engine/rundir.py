@@ -19,6 +19,7 @@ The hashes stand in checkpoints, weights and stores, so they may never change fo
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,6 +176,11 @@ def write_summed(path: Path, text: str) -> None:
     """Write `text` and its checksums, whole or not at all."""
     with whole_file(path, summed=True, needed=len(text)) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def to_complete(root: Path) -> str:
+    """What to type to complete an unfinished run: the folder knows its own config."""
+    return f"complete it: python -m engine.train --out {shlex.quote(str(root))} --resume"
 
 
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:

@@ -103,6 +103,7 @@ def test_the_summary_has_the_shape_of_a_runs(
         "search",
         "count",
         "atlas",
+        "compiling",
         "plain_slsqp",
         "submission",
         "total",

@@ -189,7 +189,9 @@ def test_a_folder_that_is_no_finished_run_is_refused(
     with pytest.raises(ConfigError, match="is not a run folder: it has no config.toml"):
         run(tmp_path, test_frames)
     shutil.copy(finished_run.dir.config, tmp_path)
-    with pytest.raises(ConfigError, match=r"is not finished; complete it with engine\.train"):
+    with pytest.raises(
+        ConfigError, match=r"is not finished; complete it: python -m engine\.train --out"
+    ):
         run(tmp_path, test_frames)
 
 

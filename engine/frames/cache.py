@@ -20,8 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import TypeAdapter
 
 from engine import sums
@@ -31,7 +31,10 @@ from engine.frames.decode import Frame, FrameFiles, Sample
 from engine.frames.images import DECODERS
 from engine.frames.kinds import AS_IT_IS, KINDS, FrameReport
 from engine.rundir import Record, sync_folder, whole_file
-from kernels.crop_resize import Frames
+
+if TYPE_CHECKING:
+    # Not to list a dataset: they load PyTorch and Numba.
+    from kernels.crop_resize import Frames
 
 _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
@@ -107,7 +110,7 @@ class Remembered:
             _log.info("what was checked cannot be remembered: %s", error)
 
 
-def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:
+def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> "Frames":
     """The decoded frames of `samples`, on the CPU; decodes them unless the cache has them.
 
     Where its `folder` cannot be written they take up to `memory` bytes, for this run only. Raises
@@ -191,7 +194,7 @@ class Layout:
         part.replace(place)
         sync_folder(place.parent)
 
-    def map(self, place: Path) -> Frames:
+    def map(self, place: Path) -> "Frames":
         """The frames in buffers without a fault."""
         buffers = {}
         for kind in self.sizes:
@@ -201,7 +204,7 @@ class Layout:
             buffers[kind].madvise(mmap.MADV_WILLNEED)
         return self.frames(buffers)
 
-    def hold(self, decoded: Iterable[Frame]) -> Frames:
+    def hold(self, decoded: Iterable[Frame]) -> "Frames":
         """The frames in memory, as they are decoded."""
         # Of their size at once: what grows by appending is larger than that, and moves on the way.
         buffers = {kind: bytearray(size) for kind, size in self.sizes.items()}
@@ -212,8 +215,12 @@ class Layout:
                 left[kind] = left[kind][content.size :]
         return self.frames(buffers)
 
-    def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> Frames:
+    def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> "Frames":
         """The frames in buffers of these sizes."""
+        import torch
+
+        from kernels.crop_resize import Frames
+
         parts = {kind: torch.frombuffer(b, dtype=torch.uint8) for kind, b in buffers.items()}
         image_P3 = parts.get("image", torch.empty(0, dtype=torch.uint8)).view(-1, 3)
         depth_P = parts["depth"].view(torch.uint16) if "depth" in parts else None

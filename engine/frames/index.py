@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
 __all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
-__all__ += ["load_dataset", "load_frames"]
+__all__ += ["Listing", "list_dataset", "list_frames", "load_dataset", "load_frames"]
 
 
 _log = logging.getLogger(__name__)
@@ -42,25 +43,7 @@ def load_dataset(
 
     By default nothing is remembered and kept. Raises DatasetError, which names every fault.
     """
-    if not root.is_dir():
-        expected = "a folder with train/image and train/label"
-        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
-    faults: list[Fault] = []
-    table = root / "scenes.csv"
-    scenes = read_scenes(table, faults) if table.exists() else {}
-    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
-    listed: dict[str, list[FrameFiles]] = {"test": []}
-    for name, kinds in splits.items():
-        if name == "train" or (root / name).is_dir():
-            folders = {kind: root / name / kind for kind in kinds}
-            if not spec.need_depth and not folders["depth"].is_dir():
-                del folders["depth"]
-            listed[name] = _list_frames(root, folders, faults)
-    if (root / "test" / "label").is_dir():
-        from engine.frames.labelled import with_labels
-
-        listed["test"] = with_labels(root / "test" / "label", listed["test"])
-    train, test = listed["train"], listed["test"]
+    train, test, scenes, faults = list_dataset(root, need_depth=spec.need_depth)
     small = [list(spec.classes).index(name) for name in spec.small_classes]
     reading = spec.reading
     check = partial(check_frame, root, classes=len(spec.classes), small=small, reading=reading)
@@ -90,6 +73,39 @@ def load_dataset(
     return Dataset(split, _split(test, reports, scenes, reading), fingerprint)
 
 
+class Listing(NamedTuple):
+    """The files of a dataset folder, none of which was read but scenes.csv."""
+
+    train: list[FrameFiles]
+    test: list[FrameFiles]
+    scenes: dict[str, str]
+    """By stem."""
+    faults: list[Fault]
+
+
+def list_dataset(root: Path, *, need_depth: bool) -> Listing:
+    """List a dataset folder; DatasetError if there is none. Loads nothing that takes long."""
+    if not root.is_dir():
+        expected = "a folder with train/image and train/label"
+        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
+    faults: list[Fault] = []
+    table = root / "scenes.csv"
+    scenes = read_scenes(table, faults) if table.exists() else {}
+    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
+    listed: dict[str, list[FrameFiles]] = {"test": []}
+    for name, kinds in splits.items():
+        if name == "train" or (root / name).is_dir():
+            folders = {kind: root / name / kind for kind in kinds}
+            if not need_depth and not folders["depth"].is_dir():
+                del folders["depth"]
+            listed[name] = _list_frames(root, folders, faults)
+    if (root / "test" / "label").is_dir():
+        from engine.frames.labelled import with_labels
+
+        listed["test"] = with_labels(root / "test" / "label", listed["test"])
+    return Listing(listed["train"], listed["test"], scenes, faults)
+
+
 def load_frames(
     images: Path,
     depth: Path | None = None,
@@ -102,10 +118,7 @@ def load_frames(
 
     Other files in the folders are named and skipped.
     """
-    folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
-    root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
-    faults: list[Fault] = []
-    frames = _list_frames(root, folders, faults, strays=True)
+    root, frames, faults = list_frames(images, depth)
     check = partial(check_frame, root, classes=0, small=(), reading=reading)
     reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
@@ -113,6 +126,17 @@ def load_frames(
         raise DatasetError(root, faults)
     _tell(images, reports)
     return _split(frames, reports, {}, reading).samples
+
+
+def list_frames(images: Path, depth: Path | None) -> tuple[Path, list[FrameFiles], list[Fault]]:
+    """List frames to predict: what names are relative to, the frames, and what keeps them from it.
+
+    Loads nothing that takes long.
+    """
+    folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
+    root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
+    faults: list[Fault] = []
+    return root, _list_frames(root, folders, faults, strays=True), faults
 
 
 def _list_frames(

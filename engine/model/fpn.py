@@ -41,6 +41,8 @@ class FpnDecoder(nn.Module):
     """That the encoder's last feature is to have."""
     xavier_heads = True
     """Whether heads start as smp initialises an FPN's; else as PyTorch makes them."""
+    least_images = 1
+    """That a pass in training needs."""
 
     def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()

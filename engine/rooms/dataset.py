@@ -94,7 +94,7 @@ def _is_there(root: Path, mark: str) -> bool:
     found = there.read_text(encoding="utf-8").strip()
     if found != mark:
         raise ValueError(
-            f"{root} holds other rooms ({found}; needed {mark}); delete it or name a new folder"
+            f"{root} holds other rooms ({found}; needed {mark}); move it away or name a new folder"
         )
     return True
 

@@ -1,7 +1,6 @@
 """Training of one fold, from its first step or from wherever it was stopped."""
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,9 @@ from engine.training import checkpoint, step
 from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.records import BestNote, EpochLine, Position
+from engine.training.time_left import time_left
 from engine.views.predictor import FoldNetwork, Predictor
+from kernels.compiling import work_s
 from kernels.metrics import mean_iou, pixel_accuracy
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class FoldTask:
     validation: NDArray[np.int64]
     config_hash: str
     """What a checkpoint must have been made from to be continued."""
+    later: int = 0
+    """Folds that this call trains after it."""
 
     @property
     def batch_size(self) -> int:
@@ -157,7 +160,7 @@ class FoldTraining:
     def _train_epoch(self, source: Source) -> None:
         task, position, runtime = self.task, self.position, self.config.runtime
         training, steps = self.config.training, task.steps_per_epoch
-        before_s, start_s = position.elapsed_s, time.monotonic()
+        before_s, start_s = position.elapsed_s, work_s()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
         batches = source.batches(self.draws(position.epoch, position.step))
@@ -166,7 +169,7 @@ class FoldTraining:
                 number = position.epoch * steps + position.step
                 self.step(batch, step.learning_rate(training, number, steps), position.step, number)
                 position.step += 1
-                position.elapsed_s = before_s + time.monotonic() - start_s
+                position.elapsed_s = before_s + work_s() - start_s
                 logs = (number + 1) % runtime.log_every == 0
                 # The end of an epoch saves by itself.
                 saves = (number + 1) % runtime.save_every == 0 and position.step < steps
@@ -179,7 +182,7 @@ class FoldTraining:
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
-        done, start_s = position.epoch + 1, time.monotonic()
+        done, start_s = position.epoch + 1, work_s()
         scores = {}
         if done % training.validate_every == 0 or done == training.epochs:
             scores = self.validate(done)
@@ -189,10 +192,11 @@ class FoldTraining:
             **self.learner.sums.means()._asdict(),
             **scores,
             train_s=round(position.elapsed_s, 3),
-            validation_s=round(time.monotonic() - start_s, 3),
+            validation_s=round(work_s() - start_s, 3),
         )
         self.close_epoch(line)
-        _log.info("%s", checkpoint.epoch_row(task.fold, self.metrics, training.epochs))
+        left = time_left(self.metrics, task)
+        _log.info("%s", checkpoint.epoch_row(task.fold, line, training.epochs, left))
 
     def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""

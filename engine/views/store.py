@@ -9,7 +9,6 @@ Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w hal
 import csv
 import logging
 import math
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -26,12 +25,13 @@ from engine import sums
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import RunDir, changed_config, sync_folder, whole_file
+from engine.rundir import RunDir, changed_config, sync_folder, to_complete, whole_file
 from engine.runtime.progress import track
 from engine.views import records
 from engine.views.pictures import write_mask_zip
 from engine.views.resumable import ResumableArray
 from engine.views.zoom import base_hw
+from kernels.compiling import work_s
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
@@ -48,7 +48,8 @@ def oof_layout(
     bases = [base_hw(config.data, config.inference, hw) for hw in {s.hw for s in samples}]
     height, width = np.max(bases, axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
-    shape = len(stems), len(classes), height // 2, width // 2
+    # A side of one pixel has no half.
+    shape = len(stems), len(classes), max(height // 2, 1), max(width // 2, 1)
     temperatures = config.inference.temperatures
     return records.StoreLayout(shape, stems, folds.fold_of, classes, temperatures, key)
 
@@ -71,14 +72,14 @@ def predict_fold(
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
     (network,) = predictor.networks
-    start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
+    start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
     with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
         for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)
-            done, elapsed_s = state.done + len(prob_BTChw), round(time.monotonic() - start_s, 3)
+            done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
             if is_due:
@@ -194,15 +195,15 @@ def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
     """
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
-        raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
+        raise FileNotFoundError(f"{folder} holds no finished store; {to_complete(folder.parent)}")
     manifest = records.Manifest.read(manifest_path)
     if key not in (None, manifest.key):
         if (changed := changed_config(folder.parent)) is not None:
             made = "was made from other weights, data or settings than its config says now"
             raise ValueError(f"{folder} {made}: {changed}")
         raise ValueError(
-            f"{folder} was made from other weights, data or settings; delete it and run "
-            "engine.train again"
+            f"{folder} was made from other weights, data or settings; restore what changed since, "
+            "or move it away and have engine.train predict again from the weights that are there"
         )
     again = f"delete {folder} and run again"
     sums.check(prob_path)
@@ -251,12 +252,12 @@ def write_submission(
     with closing(ResumableArray(partial, shape, np.uint8)) as array:
         array.recall(range(state.done), state.crc32)
         if state.done < len(samples):
-            start_s = time.monotonic() - state.elapsed_s
+            start_s = work_s() - state.elapsed_s
             with track("test frames", len(samples), state.done) as advance:
                 for first, mask_BHW in masks(state.done):
                     array.write(first, mask_BHW if one_size else _rows(mask_BHW, most))
                     array.sync()
-                    done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
+                    done, elapsed_s = first + len(mask_BHW), round(work_s() - start_s, 3)
                     crc = array.crc32(range(done))
                     state = records.SubmissionProgress(
                         key=key, done=done, elapsed_s=elapsed_s, crc32=crc
