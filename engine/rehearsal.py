@@ -16,7 +16,7 @@ from engine.model.network import Network
 from engine.model.weights import load_weights
 from engine.runtime.device import total_bytes
 from engine.runtime.memory import PROBE_HW, pass_bytes
-from engine.views.predictor import view_hw
+from engine.views.zoom import base_hw, view_hw
 
 _GIB = 1 << 30
 _LONE = "Expected more than 1 value per channel"
@@ -62,9 +62,9 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
     # Validation looks at frames at scale 1, whatever scales are asked for.
     for scale in dict.fromkeys((*views.scales, 1.0)):
         for hw, sample in frames.items():
-            base_hw = views.base_hw or hw
-            size = view_hw(base_hw, scale)
-            total = 4 * classes * len(views.temperatures) * math.prod(base_hw)
+            base = base_hw(config.data, views, hw)
+            size = view_hw(base, scale)
+            total = 4 * classes * len(views.temperatures) * math.prod(base)
             need = total + per_pass * math.prod(size) // math.prod(PROBE_HW)
             if need > max(there, faults.get(scale, (0, ""))[0]):
                 faults[scale] = (

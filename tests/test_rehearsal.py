@@ -14,8 +14,10 @@ from engine.cli import to_toml
 from engine.config import Config
 from engine.frames.decode import Sample
 from engine.mistakes import ConfigError
+from engine.model.network import Network
 from engine.rehearsal import check_training, check_views
 from engine.rundir import RunDir
+from engine.runtime.memory import pass_bytes
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 
@@ -74,7 +76,7 @@ def test_a_view_beyond_memory_is_refused_with_its_scale_frame_and_need(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rehearsal, "total_bytes", lambda _: GIB)
-    config = changed(tiny_config, inference={"scales": (1.0, 9.0, 1e300), "base_hw": None})
+    config = changed(tiny_config, inference={"scales": (1.0, 9.0, 1e300), "base_hw": "own"})
     with pytest.raises(ConfigError) as caught:
         check_views(config, FRAMES, CPU)
     first, *lines = str(caught.value).splitlines()
@@ -84,7 +86,7 @@ def test_a_view_beyond_memory_is_refused_with_its_scale_frame_and_need(
         "  scale 9: a view of 4320 x 5760 pixels, of large.png with 480 x 640"
     )
     assert "scale 1e+300" in lines[1]
-    check_views(changed(config, inference={"scales": (0.5,), "base_hw": None}), FRAMES, CPU)
+    check_views(changed(config, inference={"scales": (0.5,), "base_hw": "own"}), FRAMES, CPU)
     # Validation's own view has no scale to lower.
     huge = changed(config, inference={"scales": (0.001,), "base_hw": (50_000, 50_000)})
     with pytest.raises(ConfigError, match=r"lower inference.base_hw:\n(.*\n)?  scale 1: "):
@@ -94,13 +96,13 @@ def test_a_view_beyond_memory_is_refused_with_its_scale_frame_and_need(
 def test_no_view_that_memory_holds_is_refused(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = []
+    counted: list[int] = []
     monkeypatch.setattr(rehearsal, "total_bytes", lambda _: counted[0])
     config = changed(tiny_config, inference={"scales": (1.0,), "base_hw": (128, 128)})
     totals = 4 * len(config.data.classes) * len(config.inference.temperatures) * 128 * 128
     with torch.device("meta"):
-        network = rehearsal.Network(config.model, len(config.data.classes))
-    counted = [rehearsal.pass_bytes(network, 3) + totals]
+        network = Network(config.model, len(config.data.classes))
+    counted = [pass_bytes(network, 3) + totals]
     check_views(config, FRAMES, CPU)
     counted = [counted[0] - 1]
     with pytest.raises(ConfigError):
@@ -149,7 +151,7 @@ def test_frames_of_one_pixel_are_trained_on_and_predicted(
             path = tmp_path / "data" / split / kind / f"f{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full(shape, number, np.uint8)).save(path)
-    own = changed(tiny_config, inference={"base_hw": None}, training={"epochs": 1})
+    own = changed(tiny_config, inference={"base_hw": "own"}, training={"epochs": 1})
     (tmp_path / "own.toml").write_text(to_toml(own), encoding="utf-8")
     run, images = tmp_path / "run", tmp_path / "data" / "test" / "image"
     given = ["--config", str(tmp_path / "own.toml"), "--data.root", str(tmp_path / "data")]

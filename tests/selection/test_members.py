@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from engine.config import Config
 from engine.frames.index import DatasetSpec, load_dataset
 from engine.rundir import RunDir
 from engine.selection.members import (
-    Member,
+    Told,
     _check_alike,
     check_dataset,
+    check_members,
     open_members,
     open_pixels,
 )
@@ -145,11 +145,11 @@ def test_a_store_of_other_folds_than_its_run_is_refused(whole: RunDir, copied: R
 
 
 def test_runs_that_take_other_depths_for_missing_are_refused(whole: RunDir) -> None:
-    member, _ = open_members([whole.root, whole.root])
+    told, _ = check_members([whole.root, whole.root])
 
-    def taking(sees: str, *invalid: int) -> Member:
+    def taking(sees: str, *invalid: int) -> Told:
         fields: dict[str, Any] = {"model": {"input": sees}, "data": {"depth_invalid": invalid}}
-        return replace(member, config=changed(member.config, **fields))
+        return told._replace(config=changed(told.config, **fields))
 
     with pytest.raises(ValueError, match=r"missing \(data\.depth_invalid = \(0,\), \(0, 9\)\)"):
         _check_alike(taking("rgbd", 0), taking("rgbd", 0, 9))
