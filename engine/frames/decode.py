@@ -217,7 +217,7 @@ def read_ahead(files: FrameFiles) -> None:
 def _read(sample: Sample, kind: str) -> NDArray[Any]:
     """What a file of a sample holds: classes, a depth map as it is, or an image."""
     path, needed = sample.present[kind], KINDS[kind]
-    strays: Mapping[int, int] = {}
+    strays = dict[int, int]()
     try:
         content = path.read_bytes()
         if kind == "image":
