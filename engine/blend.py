@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.command import run_main
+from engine.lease import hold, look
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
 
@@ -99,11 +100,13 @@ def blend(options: Options) -> None:
         ConfigError: `options.out` holds something else.
         ValueError: the runs do not fit together, or the dataset is not theirs.
         FileNotFoundError: a run has no finished store.
+        HeldError: another process makes a blend there.
     """
+    look(RunDir(options.out).results)
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
-    from engine.views.records import SUBMISSION_NOTE
+    from engine.views.store import adopt_progress, is_submission_begun
 
     start_s, out = time.monotonic(), RunDir(options.out)
     members = open_members(options.runs)
@@ -118,17 +121,19 @@ def blend(options: Options) -> None:
     results = [out.blend, out.summary, out.atlas]
     if options.submission:
         results += [out.submission_zip, out.submission]
-    # Where a submission was stopped on its way, the summary is of an earlier call without one.
-    stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
-    if all(path.exists() for path in results) and not stopped:
-        _log.info("%s is complete; nothing to do", out.root)
-    else:
-        dataset, policy = _open_data(members, options)
-        if not out.blend.exists():
-            _log.info("the sweep runs on the CPU, from the stores' memory maps")
-            prepare_s = round(time.monotonic() - start_s, 3)
-            search_blend(members, dataset, search, prepare_s).write(out.blend)
-        _finish(members, dataset, policy, options)
+    with hold(out.results):
+        adopt_progress(out)
+        # Where a submission was stopped on its way, the summary is of an earlier call without one.
+        stopped = options.submission and is_submission_begun(out)
+        if all(path.exists() for path in results) and not stopped:
+            _log.info("%s is complete; nothing to do", out.root)
+        else:
+            dataset, policy = _open_data(members, options)
+            if not out.blend.exists():
+                _log.info("the sweep runs on the CPU, from the stores' memory maps")
+                prepare_s = round(time.monotonic() - start_s, 3)
+                search_blend(members, dataset, search, prepare_s).write(out.blend)
+            _finish(members, dataset, policy, options)
     show(out)
 
 

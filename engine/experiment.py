@@ -5,8 +5,10 @@ call goes on where an earlier one ended.
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,11 +21,13 @@ from engine.data.folds import Folds, make_folds
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.lease import hold
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
-from engine.report.atlas_report import AtlasFrames
+from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.seal import dataset_files, seal
 from engine.report.summary import summarise
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
@@ -146,11 +150,13 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
-    stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
-    ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
-    RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
+    stages wait until all are, and until another process that is at them is done. `resume` continues
+    a fold that was stopped half-way. A finished run is sealed. Raises ConfigError if the folder
+    holds another experiment, or a stopped fold without `resume`; HeldError if another process
+    trains one of the folds; RuntimeError if training diverged or a file is damaged; else as
+    `open_experiment`.
     """
-    start_s, epochs = time.monotonic(), config.training.epochs
+    start_s, epochs, files = time.monotonic(), config.training.epochs, dataset_files(config)
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
@@ -160,25 +166,51 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             raise stopped(run_dir, fold, position.epoch, epochs)
     opened_s = round(time.monotonic() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
-    if is_finished(run_dir, key, frames, run.policy):
+    done = is_finished(run_dir, key)
+    if done and not os.access(run_dir.root, os.W_OK):
+        _log.info("%s is complete; nothing can be written there", run_dir.root)
         return True
-    run.write_description()
-    resident = _train_folds(run, chosen)
-    weights = fold_hashes(config, run_dir)
-    key = stage_identity(config, run.weights_hash, *weights)
-    predicted = _predict_out_of_fold(run, weights, key, resident)
-    del resident
-    missing = [str(k) for k in range(config.data.folds) if k not in predicted]
-    if missing:
-        told = "folds %s remain: run the same command without --folds to complete %s"
-        _log.info(told, " ".join(missing), run_dir.root)
-        return False
-    summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
-    submission_s = _predict_test(run, key)
-    atlas = run_atlas(run_dir, key, frames, run.policy)
-    finish(run_dir, summary, submission_s, atlas.elapsed_s)
+    untrained, resident = [fold for fold in chosen if not run.is_trained(fold)], None
+    if untrained and not done:
+        with ExitStack() as folds:
+            for fold in untrained:
+                folds.enter_context(hold(run_dir.training(fold)))
+            run.write_description()
+            resident = _train_folds(run, untrained)
+    with hold(run_dir.results, wait=True):
+        store.adopt_progress(run_dir)
+        # In this order: another process may train a fold meanwhile; a trained one stays as it is.
+        trained = [fold for fold in range(config.data.folds) if run.is_trained(fold)]
+        weights = fold_hashes(config, run_dir)
+        key = stage_identity(config, run.weights_hash, *weights)
+        if is_finished(run_dir, key):
+            _log.info("%s is complete; nothing to do", run_dir.root)
+            _map_errors(run, key)
+            store.forget_progress(run_dir)
+        else:
+            predicted = _predict_out_of_fold(run, trained, weights, key, resident)
+            del resident
+            missing = [str(k) for k in range(config.data.folds) if k not in predicted]
+            if missing:
+                told = "folds %s remain: run the same command without --folds to complete %s"
+                _log.info(told, " ".join(missing), run_dir.root)
+                return False
+            if not all(
+                path.exists() for path in (run_dir.config, run_dir.environment, run_dir.folds)
+            ):
+                run.write_description()
+            summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+            submission_s = _predict_test(run, key)
+            finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+        seal(config, run_dir, files)
     return True
+
+
+def _map_errors(run: Experiment, key: str) -> Atlas:
+    samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
+    return run_atlas(
+        run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
+    )
 
 
 def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | None:
@@ -205,7 +237,11 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | Non
 
 
 def _predict_out_of_fold(
-    run: Experiment, weights: Sequence[str], key: str, resident: ResidentFrames | None
+    run: Experiment,
+    trained: Sequence[int],
+    weights: Sequence[str],
+    key: str,
+    resident: ResidentFrames | None,
 ) -> dict[int, FoldState]:
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
@@ -223,7 +259,7 @@ def _predict_out_of_fold(
     layout = store.oof_layout(config, samples, run.folds, begun)
     writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
-    for fold in filter(run.is_trained, range(config.data.folds)):
+    for fold in trained:
         opening = partial(load, fold)
         predicted[fold] = store.predict_fold(opening, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.command import run_main
 from engine.config import Config
+from engine.lease import Place, hold, look
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run, whole_file
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not run.temperature.exists():
         raise ConfigError(f"{options.run} is not finished; complete it with engine.train first")
     out = options.out or options.run / "masks" / options.images.resolve().name
+    look(_masks(out))
     predict(config, run, options.images, options.depth, out)
     return 0
 
@@ -69,7 +71,7 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
     colours = [value for colour in PALETTE for value in colour]
-    with track("masks", len(samples)) as advance:
+    with hold(_masks(out)), track("masks", len(samples)) as advance:
         for first, mask_BHW in predictor.masks(samples):
             for sample, mask_HW in zip(samples[first:], mask_BHW, strict=False):
                 image = Image.fromarray(mask_HW, mode="L").convert("P")
@@ -78,6 +80,10 @@ def predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: 
                     image.save(temporary, format="PNG")
             advance(len(mask_BHW))
     _log.info("%d masks in %s (T = %g)", len(samples), out, temperature)
+
+
+def _masks(out: Path) -> Place:
+    return Place(out, "masks", str(out), (out,))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ runs/NAME/
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
+While a process works on a fold or on what comes after the folds, or where it was stopped at that,
+`.fold0.lease` and `.results.lease` hold what is not finished (`engine.lease`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
 The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
@@ -29,6 +31,7 @@ from pydantic_core import to_json
 from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
 from engine.formats import FORMAT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
+from engine.lease import Place, draft
 from engine.mistakes import ConfigError, damaged
 
 
@@ -83,6 +86,16 @@ class RunDir:
         """The averaged weights of the best epoch."""
         return self.fold(fold) / "best.safetensors"
 
+    def training(self, fold: int) -> Place:
+        """What is leased to train a fold; it covers what tells of the whole run, too."""
+        told = f"fold {fold} of {self.root}"
+        return Place(self.root, f"fold{fold}", told, (self.fold(fold), self.root))
+
+    @property
+    def results(self) -> Place:
+        """What is leased for all that comes after training, or for a blend."""
+        return Place(self.root, "results", str(self.root), (self.root,))
+
 
 class Record(BaseModel):
     """What one stage leaves for another in a JSON file; a field that was not given is not in it."""
@@ -113,12 +126,12 @@ class Record(BaseModel):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
+    """Yield a temporary path; on success it is synced and renamed to `path`.
 
     A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
+    Where a lease covers `path`, it is made in the lease's attempt, else beside.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = draft(path)
     try:
         yield temporary
         with temporary.open("rb") as stream:

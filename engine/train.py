@@ -7,8 +7,9 @@ from pathlib import Path
 from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
+from engine.lease import look
 from engine.mistakes import ConfigError
-from engine.report.seal import dataset_files, is_sealed, seal
+from engine.report.seal import is_sealed
 from engine.rundir import RunDir
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
@@ -61,13 +62,13 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     from engine.report.show import show
 
     if not is_sealed(config, run_dir):
-        # Not to answer for a finished run: it loads PyTorch.
+        for fold in chosen:
+            look(run_dir.training(fold))
+        # Not to answer for a finished run, or one that is held: it loads PyTorch.
         from engine.experiment import complete
 
-        dataset = dataset_files(config)
         if not complete(config, run_dir, chosen, resume=resume):
             return
-        seal(config, run_dir, dataset)
     show(run_dir)
 
 

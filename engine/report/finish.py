@@ -1,7 +1,5 @@
 """The end of a run and of a blend: the summary, once submission and error atlas stand."""
 
-import logging
-
 import numpy as np
 
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
@@ -12,21 +10,14 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.views.store import forget_progress, open_store
 
-_log = logging.getLogger(__name__)
 
-
-def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> bool:
-    """Whether an earlier call finished the run; an atlas that is missing since is made anew.
+def is_finished(run: RunDir, key: str) -> bool:
+    """Whether an earlier call finished the run; an atlas that is missing since is to be made anew.
 
     Without one of its other small files it is not finished: the stages that write them run again.
     """
     files = run.summary, run.config, run.environment, run.folds, run.temperature
-    if not all(path.exists() for path in files) or Summary.read(run.summary).key != key:
-        return False
-    _log.info("%s is complete; nothing to do", run.root)
-    run_atlas(run, key, frames, policy)
-    forget_progress(run)
-    return True
+    return all(path.exists() for path in files) and Summary.read(run.summary).key == key
 
 
 def run_atlas(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> Atlas:

@@ -24,6 +24,7 @@ from torch import Tensor
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
+from engine.lease import attempt_folder
 from engine.rundir import RunDir, sync_folder, whole_file
 from engine.runtime.progress import track
 from engine.views import records
@@ -98,15 +99,18 @@ class ProbStoreWriter:
         """Continue what an earlier call with the same key began in `folder`."""
         self.layout, self._folder = layout, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._note, self._prob = folder / "progress.json", folder / "prob.npy"
+        self._attempt, self._prob = attempt_folder(folder), folder / "prob.npy"
+        self._note = self._attempt / "progress.json"
         self._progress = _noted(records.OofProgress, self._note, layout.key)
-        self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
+        self._partial = [self._attempt / f".prob_t{t:g}.npy" for t in layout.temperatures]
         missing = [path for path in self._partial if not path.exists()]
-        if not self._progress.folds:
-            _forget_oof(folder)
-        elif missing and self._prob.exists():
+        if missing and self._progress.folds and self._prob.exists():
             # Stopped between the renaming and the manifest: take the file back.
             self._prob.replace(missing[0])
+        elif missing:
+            self._progress = records.OofProgress(key=layout.key)
+        if not self._progress.folds:
+            _forget_oof(self._attempt)
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
 
     def write(self, index: int, prob_TChw: NDArray[np.floating], fold: int) -> None:
@@ -160,7 +164,7 @@ class ProbStoreWriter:
             folds=tuple(self.layout.fold_of.tolist()),
             predicted=self._progress.folds,
         ).write(self._folder / "manifest.json")
-        _forget_oof(self._folder)
+        _forget_oof(self._attempt)
 
 
 def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
@@ -209,7 +213,8 @@ def write_submission(
         why = "their sizes differ; engine.predict writes a mask each"
         _log.warning("no submission of the test frames: %s", why if samples else "there are none")
         return None
-    partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
+    folder = attempt_folder(run.root)
+    partial, note = folder / ".submission.npy.partial", folder / records.SUBMISSION_NOTE
     state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
         if state.done == len(samples) and run.submission_zip.exists():
@@ -244,8 +249,22 @@ def write_submission(
 
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / records.SUBMISSION_NOTE).unlink(missing_ok=True)
-    _forget_oof(run.oof)
+    (attempt_folder(run.root) / records.SUBMISSION_NOTE).unlink(missing_ok=True)
+    _forget_oof(attempt_folder(run.oof))
+
+
+def adopt_progress(run: RunDir) -> None:
+    """Bring what an older release kept for going on, beside its files, into the lease's attempt."""
+    attempt = attempt_folder(run.root)
+    begun = run.root / records.SUBMISSION_NOTE, run.root / ".submission.npy.partial"
+    for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy")):
+        if path.exists():
+            path.replace(attempt / path.name)
+
+
+def is_submission_begun(run: RunDir) -> bool:
+    """Whether an earlier call was stopped between a submission's first mask and its summary."""
+    return (attempt_folder(run.root) / records.SUBMISSION_NOTE).exists()
 
 
 class ResumableArray:
