@@ -73,4 +73,4 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "run the same command again, with --resume")

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from engine import interrupts
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
@@ -68,7 +69,10 @@ def predict_fold(
     (network,) = predictor.networks
     start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
-    with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
+    with (
+        interrupts.at_checkpoints(),
+        track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
+    ):
         for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
@@ -76,9 +80,10 @@ def predict_fold(
             done, elapsed_s = state.done + len(prob_BTChw), round(time.monotonic() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
-            if is_due:
+            if is_due or interrupts.is_asked():
                 writer.commit(fold, state)
             advance(len(prob_BTChw))
+            interrupts.checkpoint()
     return state
 
 
@@ -227,6 +232,7 @@ def write_submission(
     if state.done < len(samples):
         start_s, shape = time.monotonic() - state.elapsed_s, (len(samples), *sizes.pop())
         with (
+            interrupts.at_checkpoints(),
             closing(ResumableArray(partial, shape, np.uint8)) as array,
             track("test frames", len(samples), state.done) as advance,
         ):
@@ -237,6 +243,7 @@ def write_submission(
                 state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
                 state.write(note)
                 advance(len(mask_BHW))
+                interrupts.checkpoint()
     # The partial file goes last: without it, both others are whole.
     with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
