@@ -194,7 +194,7 @@ def test_after_a_kill_the_next_run_makes_the_cache(
     assert not any(name.endswith("manifest.json") for name in left)
     assert_holds(opened(png, tmp_path), png)
     assert sorted(name.partition("/")[2] for name in contents(tmp_path)) == [
-        *("", "depth", "image", "label", "manifest.json")
+        *("", "dataset", "depth", "image", "label", "manifest.json")
     ]
 
 
