@@ -5,7 +5,6 @@ borders and clutter, neighbouring frames that look alike, and scenes to split by
 """
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.lease import Place, attempt_folder, hold
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
 
@@ -42,8 +42,8 @@ def render_rooms(
     """Render a dataset into `root`; does nothing where the same one is there already.
 
     The last sixth of the scenes becomes `test`, without labels. Stems are numbered through with a
-    gap between scenes. The folder appears complete or not at all. The bytes depend on the arguments
-    only (and on the releases of NumPy and Pillow).
+    gap between scenes. The folder appears complete or not at all; of several processes one renders.
+    The bytes depend on the arguments only (and on the releases of NumPy and Pillow).
 
     Args:
         root: folder to create; its parents are created too.
@@ -65,16 +65,17 @@ def render_rooms(
     mark = json.dumps(rooms)
     if _is_there(root, mark):
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
-        # The scratch folder is private; a folder made inside has the usual permissions.
-        whole = Path(scratch) / root.name
+    with hold(Place(root.parent, root.name, str(root), (root,)), wait=True):
+        if _is_there(root, mark):
+            return
+        # By its suffix nobody goes on from it: it is begun anew.
+        whole = attempt_folder(root) / "rooms.tmp"
         _write(whole, scenes, frames, hw, seed, progress)
         (whole / _MARK).write_text(mark + "\n", encoding="utf-8")
         try:
             whole.rename(root)
         except OSError:
-            # Another process was faster; what it made is as good if it is the same.
+            # Somebody put it there meanwhile; it is as good if it is the same.
             if not _is_there(root, mark):
                 raise
 
