@@ -86,11 +86,15 @@ def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         HeldError: another process has it.
+        RuntimeError: the folder cannot be written.
         LostError: in place of an OSError or RuntimeError within, if the lease was taken over.
     """
     token = f"{host()}-{os.getpid()}-{secrets.token_hex(6)}"
     entry, is_new = place.path / token, not place.folder.exists()
-    lock = _acquire(place, token, wait=wait)
+    try:
+        lock = _acquire(place, token, wait=wait)
+    except OSError as error:
+        raise RuntimeError(f"{place.told} cannot be leased: {error}") from error
     # What processes left that died while they made or gave back a lease.
     for left in place.folder.glob(f"{place.path.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -170,7 +174,7 @@ def _acquire(place: Place, token: str, *, wait: bool) -> int:
 def _entry(place: Place) -> str | None:
     try:
         names = [path.name for path in place.path.iterdir() if path.name[0] != "."]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return names[0] if names else None
 
@@ -189,7 +193,7 @@ def _create(place: Place, token: str) -> int | None:
         shutil.rmtree(new, ignore_errors=True)
         # Not there: it was taken for what a dead process left.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-            raise RuntimeError(f"{place.folder} cannot be written: {error.strerror}") from error
+            raise
         return None
     return lock
 

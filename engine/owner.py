@@ -89,7 +89,11 @@ class Pulse:
 
     def __init__(self, entry: Path) -> None:
         self._file = entry / _NAME
-        self._descriptor = os.open(self._file, os.O_RDWR)
+        try:
+            # A network file system locks only what may be written.
+            self._descriptor = os.open(self._file, os.O_RDWR)
+        except PermissionError:
+            self._descriptor = os.open(self._file, os.O_RDONLY)
         self._got = self._lock()
 
     def close(self) -> None:

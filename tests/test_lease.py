@@ -237,6 +237,13 @@ def test_who_waits_gets_it_when_the_owner_is_done(
     assert "waiting: the part is held by another process" in caplog.text
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file", encoding="utf-8")
+    place = part(tmp_path / "run")
+    with pytest.raises(RuntimeError, match=r"^the part cannot be leased: .*/run"), hold(place):
+        pass
+
+
 def test_an_error_of_an_owner_is_its_own(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="mine") as caught, hold(part(tmp_path)):
         raise OSError("mine")
