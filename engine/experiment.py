@@ -21,7 +21,7 @@ from engine.data.folds import Folds, make_folds
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
-from engine.lease import hold
+from engine.lease import clear, hold
 from engine.model.network import input_normalisation
 from engine.model.weights import check_source
 from engine.report.atlas_report import Atlas, AtlasFrames
@@ -202,6 +202,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
             submission_s = _predict_test(run, key)
             finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+        for fold in range(config.data.folds):
+            clear(run_dir.training(fold))  # of who died between a fold's last file and its end
         seal(config, run_dir, files)
     return True
 

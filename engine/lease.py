@@ -30,7 +30,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.owner import Pulse, host, read_owner, sign, start_heart
@@ -129,6 +129,13 @@ def look(place: Place) -> None:
         with suppress(OSError), closing(Pulse(place.path / str(found))) as pulse:
             if pulse.lives:
                 raise _held(place)
+
+
+def clear(place: Place) -> None:
+    """Remove the lease of a dead owner from a place where nothing is left to do."""
+    if place.path.exists() or any(place.folder.glob(f"{place.path.name}-*")):
+        with suppress(RuntimeError), hold(replace(place, covers=())):
+            pass
 
 
 def attempt_folder(folder: Path) -> Path:

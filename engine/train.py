@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
-from engine.lease import look
+from engine.lease import clear, look
 from engine.mistakes import ConfigError
 from engine.report.seal import is_sealed
 from engine.rundir import RunDir
@@ -61,7 +61,9 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
     from engine.report.show import show
 
-    if not is_sealed(config, run_dir):
+    if is_sealed(config, run_dir):
+        clear(run_dir.results)
+    else:
         for fold in chosen:
             look(run_dir.training(fold))
         # Not to answer for a finished run, or one that is held: it loads PyTorch.

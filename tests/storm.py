@@ -32,6 +32,8 @@ import torch
 
 import engine.blend
 import engine.experiment
+import engine.report.show
+import engine.selection.blend_search
 import engine.train
 from engine import owner
 from engine.cli import load_config, to_toml
@@ -71,7 +73,7 @@ class Storm:
             path.chmod(0o555 if path.is_dir() else 0o444)
         self.data = self.look_at_data()
         start_s = time.monotonic()
-        self.finish("calm")
+        self.finish("calm", blend=True)
         self.seconds = time.monotonic() - start_s
         self.calm = run_content(self.root / "calm"), run_content(self.root / "calm-blend")
 
@@ -90,10 +92,12 @@ class Storm:
         runs = [str(self.root / "one"), str(self.root / "two")]
         return [*runs, "--out", str(self.root / f"{name}-blend"), "--method", "equal"]
 
-    def finish(self, name: str) -> None:
-        """Let a run and its blend end, undisturbed."""
+    def finish(self, name: str, *, blend: bool = False) -> None:
+        """Let a run end, undisturbed, and its blend."""
         code, said = self.wait(self.start(engine.train.main, self.train(name)))
         assert code == 0, said
+        if not blend:
+            return
         for other in ("one", "two"):
             if not (self.root / other).exists():
                 shutil.copytree(self.root / name, self.root / other)
@@ -141,8 +145,10 @@ class Storm:
         return code, said
 
     def compare(self, name: str) -> None:
-        """Hold a run, its blend and the cache to the calm ones, and forget them."""
+        """Hold a run, its blend, if there is one, and the cache to the calm ones; forget them."""
         for part, calm in zip((name, f"{name}-blend"), self.calm, strict=True):
+            if not (self.root / part).exists():
+                continue
             now = run_content(self.root / part)
             differ = sorted(key for key in calm | now if calm.get(key) != now.get(key))
             assert not differ, f"{part} differs in {differ}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine import lease, owner
-from engine.lease import HeldError, LostError, Place, attempt_folder, hold, look
+from engine.lease import HeldError, LostError, Place, attempt_folder, clear, hold, look
 from engine.rundir import whole_file, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,6 +137,21 @@ def test_what_an_owner_leaves_is_continued_by_the_next(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_what_the_dead_left_is_cleared_from_a_place_and_the_living_stay(tmp_path: Path) -> None:
+    place = part(tmp_path)
+    with child(tmp_path, "live") as process:
+        clear(place)
+        assert place.path.exists()
+        process.kill()
+        process.wait()
+    for array in place.path.rglob("array.npy"):
+        array.unlink()
+    clear(place)
+    (tmp_path / ".part.lease-given-back").mkdir()
+    clear(place)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("moment", ["draft", "rename", "array"])
 def test_a_sleeper_that_wakes_after_its_lease_was_taken_is_never_read(
     moment: str, tmp_path: Path, no_locks: None
@@ -252,11 +267,12 @@ def test_an_error_of_an_owner_is_its_own(tmp_path: Path) -> None:
 
 HELD = """
 import sys
+from pathlib import Path
 from engine import blend, train
 from engine.lease import HeldError, hold
 from engine.rundir import RunDir
 
-run = RunDir("runs/demo")
+run = RunDir(Path("runs/demo"))
 for place, main, arguments in (
     (run.training(1), train.main, ["--out", "runs/demo"]),
     (run.results, blend.main, ["runs/a", "runs/b", "--out", "runs/demo"]),

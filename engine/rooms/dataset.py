@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.lease import Place, attempt_folder, hold
+from engine.lease import Place, attempt_folder, clear, hold
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
 
@@ -62,10 +62,11 @@ def render_rooms(
             f"{scenes} scenes of {frames} frames of {hw[0]} x {hw[1]} pixels and seed {seed}"
         )
     rooms = {"version": _VERSION, "scenes": scenes, "frames": frames, "hw": hw, "seed": seed}
-    mark = json.dumps(rooms)
+    mark, place = json.dumps(rooms), Place(root.parent, root.name, str(root), (root,))
     if _is_there(root, mark):
+        clear(place)
         return
-    with hold(Place(root.parent, root.name, str(root), (root,)), wait=True):
+    with hold(place, wait=True):
         if _is_there(root, mark):
             return
         # By its suffix nobody goes on from it: it is begun anew.
