@@ -38,6 +38,7 @@ import engine.train
 from engine import owner
 from engine.cli import load_config, to_toml
 from engine.command import run_main
+from engine.frames.prune import prune
 from tests.conftest import TINY, run_content, write_tiny
 from tests.killing import Killer, install
 
@@ -153,6 +154,7 @@ class Storm:
             differ = sorted(key for key in calm | now if calm.get(key) != now.get(key))
             assert not differ, f"{part} differs in {differ}"
             shutil.rmtree(self.root / part)
+        prune(self.root / "cache", None, None, wait=True)
         left = [path.name for path in (self.root / "cache").iterdir() if ".part" in path.name]
         assert not left, left
         shutil.rmtree(self.root / "cache")

@@ -291,10 +291,16 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
 
 @contextmanager
 def locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Keep other processes from making or deleting frames in a cache; raises as `part_folder`."""
+    """Keep other processes from making or deleting frames in a cache; raises as `part_folder`.
+
+    What a killed process left half-made is deleted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
+        for left in folder.glob(".frames*.part"):
+            shutil.rmtree(left, ignore_errors=True)
         yield
 
 
@@ -306,9 +312,6 @@ def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     """
     with locked(folder, wait=wait):
         part = folder / ".frames.part"
-        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
-        for left in folder.glob(".frames*.part"):
-            shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
         try:
             yield part

@@ -111,7 +111,7 @@ def _delete(entry: Entry) -> bool:
             if descriptor is not None:
                 # Nobody maps it between this look and its end: who gets the lock looks again.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # First under a name that nobody looks for, and that `part_folder` clears away.
+            # First under a name that nobody looks for, and that `locked` clears away.
             gone = entry.path.with_name(f".{entry.path.name}.part")
             entry.path.rename(gone)
         finally:

@@ -52,6 +52,16 @@ def test_what_nobody_used_for_long_goes(caches: tuple[Path, list[list[Sample]]])
     assert prune(folder, None, 1.5, wait=True) == []
 
 
+def test_what_killed_processes_left_half_made_goes(tmp_path: Path) -> None:
+    (tmp_path / ".frames.part").mkdir()
+    young, old = tmp_path / ".checked-1.json.1.tmp", tmp_path / ".checked-2.json.2.tmp"
+    for path in (young, old):
+        path.write_text("{", encoding="utf-8")
+    os.utime(old, (0, 0))
+    assert prune(tmp_path, None, None, wait=True) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, ".lock"]
+
+
 def test_beyond_a_size_the_least_recently_used_go_first(
     caches: tuple[Path, list[list[Sample]]],
 ) -> None:
