@@ -3,6 +3,7 @@
 The fields stand in `engine.settings`; `engine.cli` reads files and flags into a `Config`.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,6 +157,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.runtime.device):
+            named = self.runtime.device
+            raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         batch, parts = self.training.batch_size, self.training.accumulate
         if batch % parts:
             raise ValueError(

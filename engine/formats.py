@@ -29,6 +29,7 @@ INTRODUCED: Sections = {
         "ignore": [],
         "depth_scale": 0.001,
         "depth_invalid": [0],
+        "exif": "ignore",
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
@@ -38,6 +39,9 @@ older folders were made with that one. It is no part of an identity, and stays h
 ABSENT: Sections = {"inference": {"base_hw": "own"}}
 """Fields of `HASHED_1` that could be absent, each with the value that says so today. Older folders
 lack it; it is hashed as null, as its absence was."""
+
+READ_BY = ("data.exif",)
+"""Fields of `INTRODUCED` in no hash: what they change, the dataset's fingerprint tells by file."""
 
 MOVED = {
     "data.source": "source",
@@ -124,6 +128,6 @@ def introduced_text(section: str, values: BaseModel) -> bytes:
     text = b""
     for key, default in INTRODUCED[section].items():
         value = to_json(getattr(values, key))
-        if value != to_json(default):
+        if value != to_json(default) and f"{section}.{key}" not in READ_BY:
             text += f"{section}.{key}=".encode() + value + b"\n"
     return text

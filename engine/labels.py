@@ -80,25 +80,44 @@ def label_table(
 def likely_table(values: Collection[int], classes: Sequence[str]) -> str:
     """What to type where label files hold these values, 255 among them or not; at best a guess."""
     count, plain = len(classes), sorted({*values} - {IGNORE_INDEX})
-    if plain == [0] and IGNORE_INDEX in values and count == 2:
-        return _typed({0: 0, IGNORE_INDEX: 1})
-    if plain[:1] == [0] and (len(plain) == count + 1 or plain[-1] == count > 2):
-        given = range(1, count + 1) if plain[-1] == count else plain[1:]
-        table = {0: UNLABELLED, **{value: index for index, value in enumerate(given)}}
-        return f"{_typed(table)} if 0 is unlabelled, else name {count + 1} data.classes"
-    if len(plain) == count:
-        # Whatever their numbers are, there are as many as classes.
-        return _typed({value: index for index, value in enumerate(plain)})
-    if plain and plain[0] > 0 and plain[-1] == count:
-        return _typed({value: value - 1 for value in range(1, count + 1)})
+    strays = [value for value in plain if value >= count]
+    far = strays and strays[0] >= 2 * count and len(plain) - len(strays) > 1
+    if far and (len(plain) != count or len(strays) == 1):
+        return f"data.ignore = {strays} if that is unlabelled"
+    masks = plain == [0] and IGNORE_INDEX in values and count == 2
+    table: dict[int, int | None] = {0: 0, IGNORE_INDEX: 1}
+    if not masks:
+        table = _likely_map(plain, count)
+    if table:
+        pairs = (
+            f'"{value}" = ' + (f'"{UNLABELLED}"' if found is None else str(found))
+            for value, found in table.items()
+        )
+        told = f"data.label_map = {{{', '.join(pairs)}}}"
+        if None in table.values():
+            told += f" if 0 is unlabelled, else name {count + 1} data.classes"
+        return told
     if plain and plain[-1] < min(2 * len(plain), IGNORE_INDEX):
         return named(plain[-1] + 1)
     shown = ", ".join(f'"{value}" = CLASS' for value in plain[:40])
     more = ", ..." if plain[40:] else ""
     return (
         f"data.label_map = {{{shown}{more}}}, each CLASS an index 0..{count - 1}, a name of "
-        f'data.classes or "ignore"'
+        f'data.classes or "{UNLABELLED}"'
     )
+
+
+def _likely_map(plain: Sequence[int], count: int) -> dict[int, int | None]:
+    """The class, None for unlabelled, of each of some ascending values; empty: no guess."""
+    if plain[:1] == [0] and (len(plain) == count + 1 or plain[-1] == count > 2):
+        given = range(1, count + 1) if plain[-1] == count else plain[1:]
+        return {0: None, **{value: index for index, value in enumerate(given)}}
+    if len(plain) == count:
+        # Whatever their numbers are, there are as many as classes.
+        return {value: index for index, value in enumerate(plain)}
+    if plain and plain[0] > 0 and plain[-1] == count:
+        return {value: value - 1 for value in range(1, count + 1)}
+    return {}
 
 
 def named(count: int) -> str:
@@ -128,11 +147,3 @@ def _class_or_ignore(value: int, found: int | str, classes: Sequence[str]) -> in
 
 def _index(found: int | str) -> int:
     return IGNORE_INDEX if isinstance(found, str) else found
-
-
-def _typed(table: Mapping[int, int | str]) -> str:
-    pairs = (
-        f'"{value}" = ' + (f'"{found}"' if isinstance(found, str) else str(found))
-        for value, found in table.items()
-    )
-    return f"data.label_map = {{{', '.join(pairs)}}}"

@@ -92,13 +92,23 @@ def _describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
     where = next((origin[name] for name in above if name in origin), "config")
     key = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        # Tables below a section hold names that the user chose: none of them is unknown.
-        section = getattr(Config(), path[0]) if len(path) > 1 else Config()
-        known = list(type(section).model_fields)
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {'.'.join((*path[:-1], near[0]))}?" if near else f"known: {known}"
-        return f"{where}: unknown key {key}; {hint}"
+        return f"{where}: unknown key {key}; {_nearest(path)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{where}: {message}"
     return f"{where}: {key} = {fault['input']!r}: {message}"
+
+
+def _nearest(path: Sequence[str]) -> str:
+    """What may have been meant by a key that there is not: beside it, or in another section."""
+    # Tables below a section hold names that the user chose: none of them is unknown.
+    fields = {name: type(getattr(Config(), name)).model_fields for name in Config.model_fields}
+    beside = list(fields[path[0]]) if len(path) > 1 else list(fields)
+    above, word = ".".join((*path[:-1], "")), path[-1]
+    if near := difflib.get_close_matches(word, beside, n=1):
+        return f"did you mean {above}{near[0]}?"
+    others = {key: f"{section}.{key}" for section, keys in fields.items() for key in keys}
+    if near := difflib.get_close_matches(word, others, n=1):
+        return f"did you mean {others[near[0]]}?"
+    (nearest,) = difflib.get_close_matches(word, beside, n=1, cutoff=0)
+    return f"the nearest is {above}{nearest}; python -m engine.train --help lists all"

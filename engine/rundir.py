@@ -6,11 +6,14 @@ runs/NAME/
   oof/ manifest.json prob.npy                float16 (N, C, h, w), half scale
   temperature.json summary.json              the numbers
   atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
-  submission.npy submission.zip              uint8 (N, H, W) in stem order
+  submission.npy submission.zip              uint8 (N, H, W) in stem order; zip alone: a PNG each
+  submission.csv                             row, stem
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
 Beside each NAME stands .NAME.sum, its checksums (`engine.sums`).
+While a process works on a fold or on what comes after the folds, or where it was stopped at that,
+`.fold0.lease` and `.results.lease` hold what is not finished (`engine.lease`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
 The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
@@ -18,6 +21,7 @@ The hashes stand in checkpoints, weights and stores, so they may never change fo
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +45,7 @@ from engine.formats import (
     introduced_text,
     stood,
 )
+from engine.lease import Place, draft
 from engine.mistakes import ConfigError, damaged
 
 
@@ -74,6 +79,7 @@ class RunDir:
     blend = _Name("blend.json")
     submission = _Name("submission.npy")
     submission_zip = _Name("submission.zip")
+    submission_csv = _Name("submission.csv")
     seal = _Name("seal.json")
 
     def fold(self, fold: int) -> Path:
@@ -95,6 +101,16 @@ class RunDir:
     def best(self, fold: int) -> Path:
         """The averaged weights of the best epoch."""
         return self.fold(fold) / "best.safetensors"
+
+    def training(self, fold: int) -> Place:
+        """What is leased to train a fold; it covers what tells of the whole run, too."""
+        told = f"fold {fold} of {self.root}"
+        return Place(self.root, f"fold{fold}", told, (self.fold(fold), self.root))
+
+    @property
+    def results(self) -> Place:
+        """What is leased for all that comes after training, or for a blend."""
+        return Place(self.root, "results", str(self.root), (self.root,))
 
 
 class Record(BaseModel):
@@ -129,20 +145,20 @@ class Record(BaseModel):
 
 @contextmanager
 def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
+    """Yield a temporary path; on success it is synced and renamed to `path`.
 
     A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
-    A file that is `summed` gets checksums. A full disk is a DiskFullError, which names the bytes
-    `needed`, if they are known.
+    Where a lease covers `path`, it is made in the lease's attempt, else beside. A file that is
+    `summed` gets checksums. A full disk is a DiskFullError, which names the bytes `needed`, if they
+    are known.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = draft(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         if summed:
-            sums.expect(path, sums.sums_of(temporary))
+            announce(path, sums.sums_of(temporary))
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         from engine.full_disk import refuse_full
@@ -152,6 +168,26 @@ def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def announce(path: Path, coming: sums.Sums) -> None:
+    """Let the checksums of `path` tell of what is `coming` too; see `engine.sums.expect`.
+
+    Where a lease covers `path`, they are made in the lease's attempt, else beside.
+    """
+    sums.expect(path, coming, draft(sums.sum_file(path)))
+
+
+def discard(path: Path) -> None:
+    """Delete a file and its checksums, if they are there.
+
+    Where a lease covers `path`, by way of the attempt: an owner that slept deletes nothing of the
+    next one's.
+    """
+    # In this order: a sum file that is alone tells of a file that is lost.
+    for each in (sums.sum_file(path), path):
+        if each.exists():
+            each.replace(draft(each)).unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -173,6 +209,11 @@ def write_summed(path: Path, text: str) -> None:
     """Write `text` and its checksums, whole or not at all."""
     with whole_file(path, summed=True, needed=len(text)) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def to_complete(root: Path) -> str:
+    """What to type to complete an unfinished run: the folder knows its own config."""
+    return f"complete it: python -m engine.train --out {shlex.quote(str(root))} --resume"
 
 
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:

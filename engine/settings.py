@@ -41,6 +41,8 @@ class DataFields(Section):
     """metres that a unit of the depth maps stands for"""
     depth_invalid: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (0,)
     """values in depth maps that mean missing; 0 always does"""
+    exif: Literal["turn", "ignore"] = "turn"
+    """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     folds: int = Field(5, ge=2)
     """number of folds"""
     fold_kind: Literal["random", "blocked", "scene"] = "blocked"
@@ -171,6 +173,10 @@ class RuntimeConfig(Section):
     """decoding threads"""
     cache: str = ""
     """folder of decoded frames, empty = the user's cache folder"""
+    cache_gib: float = Field(64.0, ge=0)
+    """GiB that stay in it, least recently used go first, none that is in use; 0 = no limit"""
+    cache_days: float = Field(90.0, ge=0)
+    """days that what nobody uses stays in it, 0 = for ever"""
     log_every: int = Field(20, ge=1)
     """steps between progress lines"""
     save_every: int = Field(200, ge=1)

@@ -17,6 +17,7 @@ from engine.mistakes import ConfigError
 from engine.report.verify import verify
 from engine.rundir import RunDir
 from engine.selection.blend_search import Blend
+from engine.sums import remove
 from tests.stopping import StoppedError, stop_at
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -48,8 +49,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_the_folder_of_a_blend_holds_its_files_and_no_others(finished_blend: RunDir) -> None:
-    names = ["atlas.json", "blend.json", "frames.npy", "submission.npy", "submission.zip"]
-    names += ["summary.json", "worst.png"]
+    names = ["atlas.json", "blend.json", "frames.npy", "submission.csv", "submission.npy"]
+    names += ["submission.zip", "summary.json", "worst.png"]
     assert sorted(path.name for path in finished_blend.root.iterdir()) == [
         *(f".{name}.sum" for name in names),
         *names,
@@ -102,6 +103,7 @@ def test_the_summary_has_the_shape_of_a_runs(
         "search",
         "count",
         "atlas",
+        "compiling",
         "plain_slsqp",
         "submission",
         "total",
@@ -253,6 +255,7 @@ def test_weights_by_class_are_written_and_read_by_name(
     assert before.tolist() == [[m["weight"][c] for c in classes] for m in found["members"]]
     for member in found["members"]:
         member["weight"] = dict(reversed(member["weight"].items()))
+    remove(out.blend)
     out.blend.write_text(json.dumps(found), encoding="utf-8")
     assert np.array_equal(Blend.read(out.blend).weights_of(classes), before)
 

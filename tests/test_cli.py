@@ -117,7 +117,13 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     [
         ("[training]\nepoch = 3", "unknown key training.epoch; did you mean training.epochs?"),
         ("[traning]\nepochs = 3", "unknown key traning; did you mean training?"),
-        ("[selection]\nzzz = 1", "unknown key selection.zzz; known: ['temperature']"),
+        (
+            "[selection]\nzzz = 1",
+            "unknown key selection.zzz; the nearest is selection.temperature; python -m",
+        ),
+        ("[data]\nzzzz = 1", "unknown key data.zzzz; the nearest is data.small_classes; python -m"),
+        ("[data]\nepochs = 1", "unknown key data.epochs; did you mean training.epochs?"),
+        ("epochs = 1", "unknown key epochs; did you mean training.epochs?"),
         ("[training]\nepochs = 'ten'", "training.epochs = 'ten': Input should be a valid integer"),
         ("[data]\ncrop_hw = [96]", "data.crop_hw"),
         ("[data]\ncrop_hw = 96", "data.crop_hw = 96: Input should be a valid tuple"),

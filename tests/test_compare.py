@@ -123,8 +123,8 @@ def missing_frame(run: RunDir) -> None:
         (other_labels, "scored on other labels: 1 of 12 frames differ .* first frame 7"),
         (cut_file, r"frames\.npy is damaged"),
         (missing_frame, r"frames\.npy holds \(11, 13, 13\), atlas\.json says \(12, 13, 13\)"),
-        (lambda run: run.frame_counts.unlink(), r"has no frames\.npy; complete it with"),
-        (lambda run: run.atlas.unlink(), r"has no atlas\.json; complete it with"),
+        (lambda run: run.frame_counts.unlink(), r"has no frames\.npy; complete it: python -m"),
+        (lambda run: run.atlas.unlink(), r"has no atlas\.json; complete it: python -m"),
         (lambda run: run.config.unlink(), r"is not a run folder: it has no config\.toml"),
     ],
 )

@@ -145,7 +145,8 @@ def test_a_run_of_each_format_is_itself_however_its_class_weights_are_ordered(
 ) -> None:
     run = RunDir(folder / "stopped")
     for weights in ({"tv": 2.0, "books": 1.5}, {"books": 1.5, "tv": 2.0}):
-        flags = {"data": {"root": str(tiny_root)}, "training": {"class_weights": weights}}
+        flags: dict[str, Any] = {"training": {"class_weights": weights}}
+        flags["data"] = {"root": str(tiny_root)}
         opened = open_experiment(load_run(run, flags), run)
         hashed = f'"config_hash": "{opened.weights_hash}"'
         assert hashed in load_metadata(run.root / "fold1" / "best.safetensors")

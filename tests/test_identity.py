@@ -118,6 +118,11 @@ def test_a_field_that_was_added_counts_only_where_it_is_not_at_its_first_default
     assert identity(plain, sections=("model",)) == identity(other, sections=("model",))
 
 
+def test_how_images_are_turned_is_told_by_the_dataset_not_by_the_config() -> None:
+    turned, left = (config_of(data={"exif": value}) for value in ("turn", "ignore"))
+    assert identity(turned, sections=ALL) == identity(left, sections=ALL)
+
+
 WEIGHTS = {"tv": 2.0, "bed": 1.5, "books": 3.0}
 """Not in the order of the classes."""
 
@@ -182,6 +187,8 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
     runtime = RuntimeConfig(
         workers=7,
         cache="there",
+        cache_gib=1,
+        cache_days=2,
         log_every=3,
         save_every=5,
         memory_gib=3,

@@ -12,7 +12,7 @@ CLASSES = ("wall", "floor")
 
 
 def data_of(**data: Any) -> Any:
-    return load_config([], {"data": {"classes": CLASSES, **data}}).data
+    return load_config([], {"data": {"classes": [*CLASSES], **data}}).data
 
 
 def test_a_map_has_one_form_however_it_was_typed() -> None:
@@ -27,8 +27,8 @@ def test_a_map_has_one_form_however_it_was_typed() -> None:
 
 
 def test_a_map_comes_back_from_the_file_that_a_run_keeps(tmp_path: Any) -> None:
-    flags = {"data": {"classes": CLASSES, "label_map": {"9": "wall", "0": 1}, "ignore": [7, 3]}}
-    config = load_config([], flags)
+    data: dict[str, Any] = {"label_map": {"9": "wall", "0": 1}, "ignore": [7, 3]}
+    config = load_config([], {"data": {"classes": [*CLASSES], **data}})
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     assert load_config([tmp_path / "config.toml"]) == config
     assert config.data.ignore == (3, 7)
@@ -68,6 +68,7 @@ def test_a_rule_that_cannot_hold_is_refused(data: dict[str, Any], part: str) -> 
         ({0, 1, 2}, 2, 'data.label_map = {"0" = "ignore", "1" = 0, "2" = 1} if 0 is unlabelled'),
         ({0, 1, 3}, 3, 'data.label_map = {"0" = "ignore", "1" = 0, "2" = 1, "3" = 2} if 0 is'),
         ({7, 40, 1000}, 3, 'data.label_map = {"7" = 0, "40" = 1, "1000" = 2}'),
+        ({0, 1, 2, 65535}, 3, "data.ignore = [65535]"),
         ({0, 1, 2, 3, 255}, 2, 'data.classes = ["class0", "class1", "class2", "class3"]'),
         ({3, 77, 900}, 4, 'data.label_map = {"3" = CLASS, "77" = CLASS, "900" = CLASS}'),
     ],
@@ -82,4 +83,4 @@ def test_the_likely_table_is_what_one_would_type(
         import tomllib
 
         table = tomllib.loads(typed.removeprefix("data."))["label_map"]
-        load_config([], {"data": {"classes": names, "label_map": table}})
+        load_config([], {"data": {"classes": [*names], "label_map": table}})

@@ -152,7 +152,7 @@ def test_a_file_is_checked_once_while_nobody_writes_it(
     read_by = []
     fault = Sums.fault
 
-    def counted(self: Sums, stream: io.BufferedIOBase) -> str | None:
+    def counted(self: Sums, stream: io.RawIOBase | io.BufferedIOBase) -> str | None:
         read_by.append(self)
         return fault(self, stream)
 

@@ -113,7 +113,7 @@ def test_the_summary_adds_up(finished_run: FinishedRun) -> None:
     assert summary["oof"]["pixel_acc"] == pytest.approx(np.trace(count_CC) / count_CC.sum())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
     seconds = summary["seconds"]
-    assert " ".join(seconds) == "prepare training validation oof submission atlas total"
+    assert " ".join(seconds) == "prepare training validation oof submission atlas compiling total"
     assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
     assert summary["peak_memory_mib"] > 50
 
@@ -154,6 +154,18 @@ def test_one_fold_and_then_the_rest_equal_one_call(
     assert exit_code(*arguments) == 0
     assert mtimes(tmp_path / "fold1") == before, "a trained fold is not trained again"
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
+
+
+def test_a_run_that_is_named_alone_is_completed_by_its_own_config(
+    copied_run: RunDir, finished_run: FinishedRun, read_run: ReadRun
+) -> None:
+    for path in (copied_run.temperature, copied_run.summary, copied_run.manifest):
+        path.unlink()
+    # As `to_complete` has the user type it.
+    assert train.main(["--out", str(copied_run.root), "--resume"]) == 0
+    assert read_run(copied_run.root) == read_run(finished_run.dir.root)
+    with pytest.raises(ConfigError, match=r"holds another experiment.*\n  training\.lr: 0\.01 -> "):
+        train.main(["--out", str(copied_run.root), "--training.lr", "0.5"])
 
 
 def test_another_experiment_in_the_same_folder_is_refused(
@@ -298,17 +310,6 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
         None,
     ]
     run_killed(moments, "--config", tiny_toml, "--out", tmp_path)
-    assert read_run(tmp_path) == read_run(finished_run.dir.root)
-    assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
-
-
-def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(
-    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
-) -> None:
-    # A whole run has about 190 such moments, so these five lie anywhere in it.
-    rng = random.Random(1)
-    moments: list[list[Any] | None] = [["any", rng.randint(10, 55)] for _ in range(5)]
-    run_killed([*moments, None], "--config", tiny_toml, "--out", tmp_path)
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
     assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
 

@@ -49,4 +49,6 @@ class Dataset:
     train: Split
     test: Split
     fingerprint: str
-    """SHA-256 over the relative name and content of every file, and what label values stand for."""
+    """SHA-256 over the relative name of every file and what its pixels depend on: its content, and
+    how it was read where that is not as it is. Labels of test frames, which change no prediction,
+    have no part in it."""

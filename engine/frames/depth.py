@@ -37,6 +37,8 @@ class DepthSpread:
     """Value with a twentieth of the known pixels above it."""
     most: int
     """The largest."""
+    at_most: int
+    """Pixels that have it."""
     distinct: int
     """Number of values, 0 not among them."""
     divisor: int
@@ -50,11 +52,12 @@ def spread_of(depth_HW: NDArray[np.uint16], scale_m: float) -> DepthSpread:
     sorted_P = sorted_P[np.searchsorted(sorted_P, 1) :]
     known = len(sorted_P)
     if not known:
-        return DepthSpread(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return DepthSpread(*[0] * 10)
     values_K = sorted_P[np.flatnonzero(np.diff(sorted_P, prepend=np.uint16(0)))]
     near = np.searchsorted(sorted_P, NEAR_M / scale_m)
     far = known - np.searchsorted(sorted_P, FAR_M / scale_m, side="right")
     low, middle, high = (int(sorted_P[known * part // 20]) for part in (1, 10, 19))
     divisor = int(np.gcd.reduce(values_K[values_K < _MOST], initial=0))
-    spread = low, middle, high, int(sorted_P[-1]), len(values_K), divisor
+    at_most = known - int(np.searchsorted(sorted_P, sorted_P[-1]))
+    spread = low, middle, high, int(sorted_P[-1]), at_most, len(values_K), divisor
     return DepthSpread(known, int(near), int(far), *spread)

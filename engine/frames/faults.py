@@ -8,9 +8,9 @@ import numpy as np
 from engine.frames.kinds import Fault, FileKind, FrameReport, UnfitError
 from engine.labels import Table, likely_table
 from engine.nyuv2 import CLASSES, IGNORE_INDEX
-from kernels.png import PngHeader
 
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_SIGNATURES |= {b"BM": "BMP", b"RIFF": "WebP"}
 
 
 class DatasetError(ValueError):
@@ -34,18 +34,10 @@ def unreadable(content: bytes, error: Exception) -> str:
     """What a file is that no decoder reads, with what Pillow said of it."""
     if not content:
         return "an empty file (0 bytes)"
-    is_png = PngHeader.of(content) is not None
-    if not is_png and not content.startswith(_JPEG_SIGNATURE):
-        return f"a file that is neither PNG nor JPEG (it starts with {content[:8]!r})"
-    return f"a broken or truncated {'PNG' if is_png else 'JPEG'} ({error})"
-
-
-def unfit(content: bytes, found: str, kind: FileKind, end: bytes) -> str:
-    """What a file is that was decoded, but is of another kind or does not end with its picture."""
-    if found not in kind.found:
-        return f"{'an' if found.startswith('8') else 'a'} {found}"
-    after = len(content) - content.rfind(end) - len(end)
-    return f"{after} bytes after the end of the picture" if end in content else "no end marker"
+    kinds = [kind for start, kind in _SIGNATURES.items() if content.startswith(start)]
+    if not kinds:
+        return f"a file of another kind (it starts with {content[:8]!r})"
+    return f"a broken or truncated {kinds[0]} ({error})"
 
 
 def changed(path: Path, kind: FileKind, hw: tuple[int, int], error: OSError | UnfitError) -> str:
@@ -54,9 +46,22 @@ def changed(path: Path, kind: FileKind, hw: tuple[int, int], error: OSError | Un
     return f"{path}: found {words(error)}; expected {needed}"
 
 
-def size_faults(names: Mapping[str, str], sizes: Mapping[str, tuple[int, int]]) -> list[Fault]:
-    """Files of a frame that are not of the first one's size, by kind."""
+def size_faults(
+    names: Mapping[str, str], sizes: Mapping[str, tuple[int, int]], orientation: int
+) -> list[Fault]:
+    """Files of a frame that are not of the first one's size, by kind.
+
+    An image that was turned upright from its EXIF `orientation`, and had their size before, is the
+    one that does not fit.
+    """
     first, size = next(iter(sizes.items()))
+    others = {hw for kind, hw in sizes.items() if kind != "image"}
+    if orientation > 1 and others == {size[::-1]}:
+        upright, stored = (f"{w} x {h}" for h, w in (size, size[::-1]))
+        turned = f"pixels once turned upright (EXIF orientation {orientation})"
+        maps = " and ".join(name for kind, name in names.items() if kind != "image")
+        expected = f"{stored}, the size of {maps}; data.exif = 'ignore' leaves images as stored"
+        return [Fault(names["image"], f"{upright} {turned}, {stored} as stored", expected)]
     faults = []
     for kind, hw in sizes.items():
         found, expected = (f"{w} x {h} pixels" for h, w in (hw, size))

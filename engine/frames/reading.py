@@ -5,7 +5,6 @@ Where nothing is set that differs from the defaults, values are taken as they ar
 H W: pixels of a frame.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -18,7 +17,7 @@ from engine.labels import MOST, Table, label_table
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader
 
-_STRAY = 1 << 15  # of a value that the table lacks; more than any class
+_STRAY = (1 << 15) + IGNORE_INDEX  # of a value that the table lacks; as a byte it is unlabelled
 
 
 @dataclass(frozen=True)
@@ -31,32 +30,39 @@ class Reading:
     """Metres a unit of depth."""
     depth_invalid: tuple[int, ...] = (0,)
     """Depths that are missing, 0 among them."""
+    turn: bool = True
+    """Whether images that carry an EXIF orientation are turned upright."""
 
     @classmethod
     def of(cls, data: DataConfig) -> Self:
         """As a config says."""
         mapped = data.label_map or data.ignore
         table = label_table(data.label_map, data.ignore, data.classes) if mapped else ()
-        return cls(table, data.depth_scale, data.depth_invalid)
+        return cls(table, data.depth_scale, data.depth_invalid, data.exif == "turn")
 
     @property
     def stores(self) -> bytes:
-        """What decoded pixels depend on besides files; empty at the defaults. The scale is none."""
+        """What decoded pixels depend on besides files; empty at the defaults.
+
+        The scale is none of it, nor is `turn`: digests tell of the images that were turned.
+        """
         what = self.labels, self.depth_invalid
         return b"" if what == ((), (0,)) else repr(what).encode()
 
     @property
     def reports(self) -> str:
         """What reports of a check depend on besides files; empty at the defaults."""
-        return "" if self == AS_STORED else f" {self.stores.decode()} {self.depth_scale}"
+        if self == AS_STORED:
+            return ""
+        return f" {self.stores.decode()} {self.depth_scale} {self.turn}"
 
     def label(
         self, pixels_HW: NDArray[Any], content: bytes
-    ) -> tuple[NDArray[np.uint8], Mapping[int, int]]:
+    ) -> tuple[NDArray[np.uint8], dict[int, int]]:
         """The classes, 255 = ignore, in a label file, and the pixels of each value without one.
 
-        What a value without a class becomes is undefined. Without a table one byte is what it says,
-        as `check_frame` judges it, and what lies above one byte has no class.
+        What has no class becomes 255. Without a table one byte is what it says, as `check_frame`
+        judges it, and what lies above one byte has no class.
 
         Args:
             pixels_HW: what decoders make of the file.
@@ -64,7 +70,7 @@ class Reading:
         """
         values_HW = _stored_values(pixels_HW, content)
         if not self.labels and values_HW.dtype == np.uint8:
-            return values_HW, {}
+            return values_HW.view(np.uint8), {}
         found_HW = _classes(self.labels)[values_HW]
         strays: dict[int, int] = {}
         if (found_HW == _STRAY).any():

@@ -63,7 +63,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
     """Load all of an encoder or a network, or all but its depth head, which those of smp lack.
 
     Args:
-        module: changed in place, or left as it is where an error is raised.
+        module: changed in place, or left as it is where an error is raised; on the meta device it
+            takes the tensors themselves.
         state: its tensors by name.
         origin: where they are from, for the error.
 
@@ -94,7 +95,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
     ]
     if misfits:
         raise misfit(origin, some(misfits))
-    module.load_state_dict(ready, strict=False)
+    on_meta = any(tensor.is_meta for tensor in own.values())
+    module.load_state_dict(ready, strict=False, assign=on_meta)
     return has_depth
 
 

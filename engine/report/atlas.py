@@ -6,7 +6,6 @@ confusion matrix a frame, which the bootstrap of `statistics` needs.
 Axes: M stores, N frames, C class (truth by prediction), h w stored pixels, H W label pixels.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from engine.report.frame_errors import FrameErrors, count_frame
 from engine.rundir import RunDir, whole_file
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
+from kernels.compiling import work_s
 
 MaskOf = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 """Gives the predicted classes, (H, W) uint8, of the sample at a position, at the size asked for."""
@@ -54,7 +54,7 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
         found = Atlas.read(run.atlas)
         if found.key == key:
             return found
-    mask_of, start_s = open_masks(), time.monotonic()
+    mask_of, start_s = open_masks(), work_s()
     count_NCC, total = count_frames(frames, mask_of)
     with whole_file(run.frame_counts, summed=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
@@ -64,7 +64,7 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
     sheet = contact_sheet(frames.samples, worst, mask_of)
     with whole_file(run.worst_frames, summed=True) as temporary:
         sheet.save(temporary, format="PNG")
-    atlas = atlas.model_copy(update={"elapsed_s": round(time.monotonic() - start_s, 3)})
+    atlas = atlas.model_copy(update={"elapsed_s": round(work_s() - start_s, 3)})
     atlas.write(run.atlas)
     return atlas
 

@@ -67,12 +67,14 @@ def take_census(
     """What training frames, and those of the `chosen` folds, lack of the labels' classes."""
     reports, samples = dataset.train.reports, dataset.train.samples
     pixels_NC = np.array([report.class_pixels for report in reports], np.int64)
-    held_C, labelled_N = pixels_NC.any(axis=0), pixels_NC.any(axis=1)
+    held_C, labelled_N = pixels_NC.sum(axis=0) > 0, pixels_NC.sum(axis=1) > 0
     notes, meant = [], _likely_meaning(dataset, classes, held_C)
+    refusal = _refusal(pixels_NC, folds, classes, chosen)
     if not held_C.all():
         absent = _listed([name for name, held in zip(classes, held_C, strict=True) if not held])
         count = f"{int((~held_C).sum())} of {len(classes)} classes"
-        notes.append(f"no training frame has a labelled pixel of {count}: {absent}{meant}")
+        hint = "" if refusal else meant
+        notes.append(f"no training frame has a labelled pixel of {count}: {absent}{hint}")
     if not labelled_N.all():
         stems = [samples[n].stem for n in np.flatnonzero(~labelled_N)]
         count = f"{len(stems)} of {len(samples)} training frames"
@@ -84,14 +86,13 @@ def take_census(
     for what, frames_of in (("to train on", folds.training), ("to validate", folds.validation)):
         lacking = []
         for fold in chosen:
-            inside_C = pixels_NC[frames_of(fold)].any(axis=0)
+            inside_C = pixels_NC[frames_of(fold)].sum(axis=0) > 0
             # A fold without any is told by itself.
             if inside_C.any() and (held_C & ~inside_C).any():
-                names = [classes[index] for index in np.flatnonzero(held_C & ~inside_C)]
+                names = [classes[index] for index in np.flatnonzero(held_C & ~inside_C).tolist()]
                 lacking.append(f"fold {fold}: {_listed(names)}")
         if lacking:
             notes.append(f"classes without a labelled pixel {what}: {_listed(lacking, '; ')}")
-    refusal = _refusal(pixels_NC, folds, classes, chosen)
     return Census(notes, refusal + meant if refusal else "")
 
 
@@ -101,12 +102,12 @@ def _refusal(
     """Why nothing can be learnt in a fold; empty where something can in all."""
     for fold in chosen:
         training = folds.training(fold)
-        held = [classes[index] for index in np.flatnonzero(pixels_NC[training].any(axis=0))]
+        held = [classes[i] for i in np.flatnonzero(pixels_NC[training].sum(axis=0)).tolist()]
         if len(held) > 1:
             continue
         what = f"pixels of {held[0]} alone" if held else "no labelled pixel"
         told = f"fold {fold} cannot be trained: its {len(training)} training frames have {what}"
-        if (pixels_NC.any(axis=0)).sum() < 2:
+        if np.count_nonzero(pixels_NC.sum(axis=0)) < 2:
             return f"{told}, as all frames do; label at least two classes"
         cut = 'data.fold_kind = "random", or more data.blocks_per_fold'
         return f"{told}; cut the folds otherwise ({cut}), or label more of its frames"
@@ -120,11 +121,14 @@ def _likely_meaning(dataset: Dataset, classes: Sequence[str], held_C: NDArray[np
     ignored = sum(report.ignored_pixels for report in reports)
     if samples[0].reading.labels or held_C.all():
         return ""
-    if len(classes) == 2 and held == [0] and ignored:
+    unnamed = tuple(classes) == CLASSES
+    if held == [0] and ignored and (unnamed or len(classes) == 2):
         pixels = sum(sample.hw[0] * sample.hw[1] for sample in samples)
         told = f"; {IGNORE_INDEX}, in {100 * ignored / pixels:.1f} % of the pixels, is unlabelled"
-        return f"{told}: if it is {classes[1]}, type {likely_table({0, IGNORE_INDEX}, classes)}"
-    if tuple(classes) == CLASSES and held[-1] < len(classes) - 1:
+        what = "a second class" if unnamed else classes[1]
+        typed = likely_table({0, IGNORE_INDEX}, classes[:2]) + (f" and {named(2)}" * unnamed)
+        return f"{told}: if it is {what}, type {typed}"
+    if unnamed and len(held) > 1 and held[-1] < len(classes) - 1:
         told = f"; the classes are NYU Depth v2's, and the labels hold 0..{held[-1]} only"
         return f"{told}: for other classes type {named(held[-1] + 1)}"
     return ""

@@ -3,7 +3,7 @@
 Axes: N frames, C class (truth by prediction).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,13 @@ from engine.data.folds import FoldsFile
 from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.tables import Cell, Row, table
-from engine.rundir import RunDir
-from engine.selection.statistics import Difference, paired_bootstrap
+from engine.rundir import RunDir, to_complete
 from engine.sums import check
 from kernels.metrics import class_iou, mean_iou
+
+if TYPE_CHECKING:
+    # Not to refuse two runs: it loads SciPy.
+    from engine.selection.statistics import Difference
 
 
 class CountedRun(NamedTuple):
@@ -35,6 +38,8 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
     Raises:
         ValueError: the runs were scored on other labels.
     """
+    from engine.selection.statistics import paired_bootstrap
+
     groups, counts = a.atlas.groups, (a.count_NCC, b.count_NCC)
     found = paired_bootstrap(*counts, np.array(groups.of), resamples=resamples, seed=seed)
     totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
@@ -50,7 +55,7 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
     )
 
 
-def _cells(found: Difference | None) -> tuple[Cell, ...]:
+def _cells(found: "Difference | None") -> tuple[Cell, ...]:
     """Difference, interval, p-value and groups."""
     if found is None:
         return None, None, None, None
@@ -85,7 +90,7 @@ def _open(run: RunDir) -> CountedRun:
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     for path in (run.folds, run.atlas, run.frame_counts):
         if not path.exists():
-            raise ConfigError(f"{run.root} has no {path.name}; complete it with engine.train first")
+            raise ConfigError(f"{run.root} has no {path.name}; {to_complete(run.root)}")
     atlas, again = Atlas.read(run.atlas), "delete it and run engine.train again"
     check(run.frame_counts)
     try:

@@ -52,6 +52,8 @@ def depth_notes(split: Split, scale_m: float) -> list[str]:
         shown = ", ".join(flat[:5]) + (", ..." if flat[5:] else "")
         notes.append(f"depth: {len(flat)} of {len(spreads)} maps hold one value or none: {shown}")
     varied = [spread for spread in known if spread.distinct > 1]
+    if invalid := _likely_invalid(varied, scale_m):
+        return [*notes, invalid]
     doubt = _doubt(known, varied, scale_m) if known else ""
     if doubt:
         middle = median(spread.middle for spread in known)
@@ -60,6 +62,18 @@ def depth_notes(split: Split, scale_m: float) -> list[str]:
         told = f"depth: {doubt}; {taken}, of {distinct:g} distinct values a map"
         notes.append(f"{told}; {_likely_unit(known, scale_m)}")
     return notes
+
+
+def _likely_invalid(varied: Sequence[DepthSpread], scale_m: float) -> str:
+    """Whether a largest value that many pixels share explains what is beyond the room."""
+    pixels, most = sum(s.known for s in varied), max((s.most for s in varied), default=0)
+    same = sum(s.at_most for s in varied if s.most == most)
+    far = sum(s.far for s in varied)
+    if most * scale_m <= FAR_M or same <= _ODD_SHARE * pixels or far - same > _ODD_SHARE * pixels:
+        return ""
+    share = f"{100 * same / pixels:.1f} % of the pixels hold {most}"
+    told = f"depth: {share}, which is {most * scale_m:.3g} m at data.depth_scale = {scale_m:g}"
+    return f"{told}; if it means missing, data.depth_invalid = [0, {most}]"
 
 
 def _doubt(known: Sequence[DepthSpread], varied: Sequence[DepthSpread], scale_m: float) -> str:

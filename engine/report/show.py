@@ -11,7 +11,7 @@ from engine.report.summary import Summary
 from engine.report.tables import Cell, Row, shown, table
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
-from engine.selection.records import TemperatureChoice
+from engine.selection.records import SubmissionScores, TemperatureChoice
 
 if TYPE_CHECKING:
     from engine.selection.blend_search import Blend
@@ -28,6 +28,8 @@ def show(run: RunDir) -> None:
         tables = blend_tables(Blend.read(run.blend), summary)
     else:
         tables = summary_tables(summary, TemperatureChoice.read(run.temperature))
+    if summary.test is not None:
+        tables.append(test_table(summary.test))
     for drawn in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
         console.print(drawn)
     if summary.zoom_gap:
@@ -79,6 +81,12 @@ def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:
     ious = ((name, *iou.members, iou.blend) for name, iou in blend.iou.items())
     classes = table("IoU by class", ("class", *runs, "blend"), ious)
     return [systems, classes, seconds_table(summary.seconds)]
+
+
+def test_table(test: SubmissionScores) -> Table:
+    """The submission's IoU by class on labelled test frames."""
+    title = f"{test.frames} labelled test frames: mIoU {test.miou:.4f}, pixel accuracy "
+    return table(f"{title}{test.pixel_acc:.4f}", ("class", "IoU"), test.iou.items())
 
 
 def atlas_tables(atlas: Atlas) -> list[Table]:

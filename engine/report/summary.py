@@ -8,7 +8,7 @@ import numpy as np
 from engine.config import Config
 from engine.report.zoom_gap import ZoomGap
 from engine.rundir import Record, RunDir
-from engine.selection.records import FoldScore, OofScores, TemperatureChoice
+from engine.selection.records import FoldScore, OofScores, SubmissionScores, TemperatureChoice
 from engine.selection.scores import score_folds
 from kernels.metrics import mean_iou
 
@@ -31,6 +31,8 @@ class Summary(Record):
     """Left out where training and inference see frames in one zoom."""
     peak_memory_mib: int = 0
     """Largest resident size of the process that wrote the summary; left out before."""
+    test: SubmissionScores | None = None
+    """Of the submission; left out where no test frame has labels."""
 
 
 def summarise(

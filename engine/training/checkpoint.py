@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_leaves
 
 from engine import sums
 from engine.rundir import whole_file, write_summed
-from engine.runtime.progress import duration
 from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
@@ -92,19 +91,14 @@ def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
     return found
 
 
-EPOCH_HEADER = (
-    "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  fold left"
-)
+EPOCH_HEADER = "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  left"
 
 
-def epoch_row(fold: int, metrics: Sequence[EpochLine], epochs: int) -> str:
-    """One row of the epoch table, under `EPOCH_HEADER`; the last of `metrics` was trained."""
-    line = metrics[-1]
-    spent_s = sum(past.train_s + past.validation_s for past in metrics)
-    left_s = spent_s / len(metrics) * (epochs - len(metrics))
+def epoch_row(fold: int, line: EpochLine, epochs: int, left: str) -> str:
+    """One row of the epoch table, under `EPOCH_HEADER`, of an epoch that was trained."""
     scores = "     -      -" if line.miou is None else f"{line.miou:.4f} {line.pixel_acc:.4f}"
     return (
         f"{fold:4d} {line.epoch:3d}/{epochs:<3d} {line.lr:.2e} {line.loss:7.4f} "
         f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {scores} "
-        f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {duration(left_s)}"
+        f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {left}"
     )

@@ -20,8 +20,8 @@ def short_metrics(path: Path, lines: int, epochs: int) -> DamageError:
 def of_another_config(path: Path) -> RuntimeError:
     """The error of a `last.pt` that something else left."""
     return RuntimeError(
-        f"{path} was written by another config or dataset; delete {path.parent} to train "
-        "the fold again, or choose another --out"
+        f"{path} was written by another config or dataset; restore what changed since, or choose "
+        "another --out, which leaves what was trained as it is"
     )
 
 

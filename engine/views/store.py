@@ -6,8 +6,9 @@ how far it is good: the array is synced first, so a note never tells of frames t
 Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w half-scale pixels.
 """
 
+import csv
 import logging
-import time
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -20,15 +21,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import sums
+from engine import interrupts, sums
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import RunDir, changed_config, sync_folder, whole_file
+from engine.lease import attempt_folder
+from engine.rundir import (
+    RunDir,
+    announce,
+    changed_config,
+    discard,
+    sync_folder,
+    to_complete,
+    whole_file,
+)
 from engine.runtime.progress import track
 from engine.views import records
+from engine.views.pictures import write_mask_zip
 from engine.views.resumable import ResumableArray
 from engine.views.zoom import base_hw
+from kernels.compiling import work_s
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
@@ -45,7 +57,8 @@ def oof_layout(
     bases = [base_hw(config.data, config.inference, hw) for hw in {s.hw for s in samples}]
     height, width = np.max(bases, axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
-    shape = len(stems), len(classes), height // 2, width // 2
+    # A side of one pixel has no half.
+    shape = len(stems), len(classes), max(height // 2, 1), max(width // 2, 1)
     temperatures = config.inference.temperatures
     return records.StoreLayout(shape, stems, folds.fold_of, classes, temperatures, key)
 
@@ -68,19 +81,23 @@ def predict_fold(
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
     (network,) = predictor.networks
-    start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
+    start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
-    with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
+    with (
+        interrupts.at_checkpoints(),
+        track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
+    ):
         for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)
-            done, elapsed_s = state.done + len(prob_BTChw), round(time.monotonic() - start_s, 3)
+            done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
-            if is_due:
+            if is_due or interrupts.is_asked():
                 writer.commit(fold, state)
             advance(len(prob_BTChw))
+            interrupts.checkpoint()
     return state
 
 
@@ -101,16 +118,17 @@ class ProbStoreWriter:
         """Continue what an earlier call with the same key began in `folder`."""
         self.layout, self._folder = layout, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._note, self._prob = folder / "progress.json", folder / "prob.npy"
+        self._attempt, self._prob = attempt_folder(folder), folder / "prob.npy"
+        self._note = self._attempt / "progress.json"
         self._progress = _noted(records.OofProgress, self._note, layout.key)
-        self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
+        self._partial = [self._attempt / f".prob_t{t:g}.npy" for t in layout.temperatures]
         missing = [path for path in self._partial if not path.exists()]
         if missing and self._progress.folds and self._prob.exists():
             # Stopped between the renaming and the manifest: take the file back.
             self._prob.replace(missing.pop(0))
         if missing or not self._progress.folds:
             self._progress = records.OofProgress(key=layout.key)
-            _forget_oof(folder)
+            _forget_oof(self._attempt)
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
         for fold, state in self._progress.folds.items():
             for array, noted in zip(self._arrays, self._progress.crc32.get(fold, ()), strict=False):
@@ -158,7 +176,7 @@ class ProbStoreWriter:
         Raises DamageError if what was written is not what stands there.
         """
         chosen = self.layout.temperatures.index(temperature)
-        sums.expect(self._prob, self._arrays[chosen].finish())
+        announce(self._prob, self._arrays[chosen].finish())
         for array in self._arrays:
             array.close()
         self._partial[chosen].replace(self._prob)
@@ -173,11 +191,12 @@ class ProbStoreWriter:
             folds=tuple(self.layout.fold_of.tolist()),
             predicted=self._progress.folds,
         ).write(self._folder / "manifest.json")
-        _forget_oof(self._folder)
+        _forget_oof(self._attempt)
 
     def _frames(self, fold: int, done: int) -> list[int]:
         """Positions of the first frames that a fold validates."""
-        return np.flatnonzero(self.layout.fold_of == fold)[:done].tolist()
+        positions: list[int] = np.flatnonzero(self.layout.fold_of == fold).tolist()
+        return positions[:done]
 
 
 def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
@@ -190,15 +209,15 @@ def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
     """
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
-        raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
+        raise FileNotFoundError(f"{folder} holds no finished store; {to_complete(folder.parent)}")
     manifest = records.Manifest.read(manifest_path)
     if key not in (None, manifest.key):
         if (changed := changed_config(folder.parent)) is not None:
             made = "was made from other weights, data or settings than its config says now"
             raise ValueError(f"{folder} {made}: {changed}")
         raise ValueError(
-            f"{folder} was made from other weights, data or settings; delete it and run "
-            "engine.train again"
+            f"{folder} was made from other weights, data or settings; restore what changed since, "
+            "or move it away and have engine.train predict again from the weights that are there"
         )
     again = f"delete {folder} and run again"
     sums.check(prob_path)
@@ -220,52 +239,82 @@ def write_submission(
     run: RunDir,
     key: str,
 ) -> float | None:
-    """Predict the test frames into `submission.npy` and `.zip`, in stem order; resumes.
+    """Predict the test frames into `submission.npy`, `.zip` and `.csv`, in stem order; resumes.
 
-    `masks` makes of the number of frames to pass over positions of a first frame and (B, H, W)
-    masks; it is not called if the submission of what `key` stands for is there. Returns the seconds
-    of prediction, over all calls; None, with a warning, where no one array can hold the masks.
-    Raises DamageError if what an earlier call predicted is not what stands there.
+    Where their sizes differ the masks go into the zip as PNGs, and there is no array. `masks` makes
+    of the number of frames to pass over positions of a first frame and (B, H, W) masks; it is not
+    called if the submission of what `key` stands for is there. Returns the seconds of prediction,
+    over all calls; None, with a warning, where there are no test frames. Raises DamageError if what
+    an earlier call predicted is not what stands there.
     """
-    sizes = {sample.hw for sample in samples}
-    if len(sizes) != 1:
-        why = "their sizes differ; engine.predict writes a mask each"
-        _log.warning("no submission of the test frames: %s", why if samples else "there are none")
+    if not samples:
+        _log.warning("no submission of the test frames: there are none")
         return None
-    partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
+    folder = attempt_folder(run.root)
+    partial, note = folder / ".submission.npy.partial", folder / records.SUBMISSION_NOTE
     state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
-        files = run.submission_zip, run.submission
-        if state.done == len(samples) and all(path.exists() for path in files):
+        if state.done == len(samples) and is_submitted(run):
             return state.elapsed_s
         state = records.SubmissionProgress(key=key)
     if not state.done:
         # The note first: it may be another key's, which must not find an array of this one.
         for path in (note, partial):
             sums.remove(path)
-    shape = len(samples), *sizes.pop()
+    one_size, most = len({s.hw for s in samples}) == 1, max(math.prod(s.hw) for s in samples)
+    # Masks of several sizes lie in rows as long as the largest.
+    shape = len(samples), *(samples[0].hw if one_size else (most,))
     with closing(ResumableArray(partial, shape, np.uint8)) as array:
         array.recall(range(state.done), state.crc32)
         if state.done < len(samples):
-            start_s = time.monotonic() - state.elapsed_s
-            with track("test frames", len(samples), state.done) as advance:
+            start_s = work_s() - state.elapsed_s
+            with (
+                interrupts.at_checkpoints(),
+                track("test frames", len(samples), state.done) as advance,
+            ):
                 for first, mask_BHW in masks(state.done):
-                    array.write(first, mask_BHW)
+                    array.write(first, mask_BHW if one_size else _rows(mask_BHW, most))
                     array.sync()
-                    done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
+                    done, elapsed_s = first + len(mask_BHW), round(work_s() - start_s, 3)
                     crc = array.crc32(range(done))
                     state = records.SubmissionProgress(
                         key=key, done=done, elapsed_s=elapsed_s, crc32=crc
                     )
                     state.write(note)
                     advance(len(mask_BHW))
+                    interrupts.checkpoint()
         expected = array.finish()
-    # The partial file goes last: without it, both others are whole.
-    write_zip(run, partial.read_bytes())
-    sums.expect(run.submission, expected)
-    partial.replace(run.submission)
+    write_rows(run, samples)
+    # The partial file goes last: without it, the others are whole.
+    if one_size:
+        write_zip(run, partial.read_bytes())
+        announce(run.submission, expected)
+        partial.replace(run.submission)
+    else:
+        write_mask_zip(run, samples, np.load(partial, mmap_mode="r"))
+        discard(run.submission)
+        sums.remove(partial)
     sync_folder(run.root)
     return state.elapsed_s
+
+
+def is_submitted(run: RunDir) -> bool:
+    """Whether the masks of a submission are there."""
+    try:
+        with zipfile.ZipFile(run.submission_zip) as archive:
+            return run.submission.exists() or archive.namelist() != [run.submission.name]
+    except (FileNotFoundError, zipfile.BadZipFile):
+        return False
+
+
+def write_rows(run: RunDir, samples: Sequence[Sample]) -> None:
+    """Write `submission.csv`, which says which frame is which row."""
+    with (
+        whole_file(run.submission_csv, summed=True) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerows([("row", "stem"), *enumerate(sample.stem for sample in samples)])
 
 
 def write_zip(run: RunDir, array: bytes) -> None:
@@ -278,11 +327,31 @@ def write_zip(run: RunDir, array: bytes) -> None:
         archive.writestr(zipfile.ZipInfo(run.submission.name), array, zipfile.ZIP_DEFLATED)
 
 
+def _rows(mask_BHW: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    """(B, most): masks and zeros."""
+    mask_BP = mask_BHW.reshape(len(mask_BHW), -1)
+    return np.pad(mask_BP, ((0, 0), (0, most - mask_BP.shape[1])))
+
+
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
     with suppress(OSError):  # on a disk that cannot be written they do no harm
-        sums.remove(run.root / records.SUBMISSION_NOTE)
-        _forget_oof(run.oof)
+        sums.remove(attempt_folder(run.root) / records.SUBMISSION_NOTE)
+        _forget_oof(attempt_folder(run.oof))
+
+
+def adopt_progress(run: RunDir) -> None:
+    """Bring what an older release kept for going on, beside its files, into the lease's attempt."""
+    attempt = attempt_folder(run.root)
+    begun = run.root / records.SUBMISSION_NOTE, run.root / ".submission.npy.partial"
+    for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy")):
+        if path.exists():
+            path.replace(attempt / path.name)
+
+
+def is_submission_begun(run: RunDir) -> bool:
+    """Whether an earlier call was stopped between a submission's first mask and its summary."""
+    return (attempt_folder(run.root) / records.SUBMISSION_NOTE).exists()
 
 
 def _noted(kind: type[_Note], path: Path, key: str) -> _Note:

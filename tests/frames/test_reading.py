@@ -96,7 +96,8 @@ def test_a_16_bit_label_says_which_of_its_values_are_no_classes(tmp_path: Path) 
 
 def mapped(values: NDArray[Any]) -> NDArray[Any]:
     """What TABLE makes of values 0..5, of which 0 and 5 are unlabelled."""
-    return np.array([255, 3, 2, 1, 0, 255])[values]
+    found: NDArray[Any] = np.array([255, 3, 2, 1, 0, 255])[values]
+    return found
 
 
 TABLE = {"label_map": {"1": "d", "2": 2, "3": "b", "4": 0}, "ignore": [0, 5]}
@@ -110,8 +111,8 @@ def test_a_map_gives_what_a_folder_with_the_mapped_pixels_gives(tmp_path: Path) 
     kept = "class_pixels", "ignored_pixels", "small_pixels"
     for ours, theirs in zip(raw.train.reports, clean.train.reports, strict=True):
         assert [getattr(ours, name) for name in kept] == [getattr(theirs, name) for name in kept]
-    for ours, theirs in zip(raw.train.samples, clean.train.samples, strict=True):
-        np.testing.assert_array_equal(read_frame(ours).label_HW, read_frame(theirs).label_HW)
+    for one, two in zip(raw.train.samples, clean.train.samples, strict=True):
+        np.testing.assert_array_equal(read_frame(one).label_HW, read_frame(two).label_HW)
     ours_P, theirs_P = (
         open_frames(each.train.samples, tmp_path / "cache", 1, 1 << 20).label_P
         for each in (raw, clean)
@@ -153,6 +154,16 @@ def test_stray_values_suggest_what_to_type_once(tmp_path: Path) -> None:
     )
     assert str(caught.value).count("data.label_map") == 1
     assert len(caught.value.faults) == 2
+
+
+def test_a_value_above_a_byte_is_not_taken_for_a_class_by_the_hint(tmp_path: Path) -> None:
+    values = np.array([1, 2, 3, 1000])[drawn(4)]
+    write(tmp_path, [png(values, 16, indexed=False)])
+    with pytest.raises(DatasetError) as caught:
+        load(tmp_path)
+    *_, hint = str(caught.value).splitlines()
+    assert hint.startswith("the labels hold 1, 2, 3, 1000 for 4 classes; ")
+    assert hint.endswith("type data.ignore = [1000] if that is unlabelled")
 
 
 def test_classes_of_nyuv2_that_nobody_named_are_told_apart(tmp_path: Path) -> None:

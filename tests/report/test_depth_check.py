@@ -8,11 +8,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine import nyuv2
 from engine.cli import load_config
 from engine.data.folds import Folds
+from engine.frames.dataset import Split
+from engine.frames.decode import Sample
 from engine.frames.depth import spread_of
-from engine.frames.index import Dataset, load_dataset
+from engine.frames.index import Dataset, DatasetSpec, load_dataset
+from engine.frames.kinds import FrameReport
 from engine.report.census import check_notes, judge_data
+from engine.report.depth_check import depth_notes
+from engine.rooms.dataset import render_rooms
 from tests.frames.small_dataset import spec_of
 
 HW = (60, 80)
@@ -30,7 +36,7 @@ def room(number: int) -> NDArray[np.float64]:
 
 def write(root: Path, maps: list[NDArray[Any]]) -> Path:
     for number, depth in enumerate(maps):
-        parts = {
+        parts: dict[str, NDArray[Any]] = {
             "image": np.zeros((*HW, 3), np.uint8),
             "label": np.resize(np.arange(2, dtype=np.uint8), HW),
             "depth": depth.astype(np.uint16),
@@ -73,6 +79,20 @@ def test_millimetres_are_not_mentioned(tmp_path: Path) -> None:
     assert checked(write(tmp_path, [np.round(1000 * room(n)) for n in range(5)]))[0] == []
 
 
+def test_rendered_rooms_are_not_mentioned(tmp_path: Path) -> None:
+    render_rooms(tmp_path / "rooms", scenes=3, frames=4, hw=(60, 80))
+    spec = DatasetSpec(nyuv2.CLASSES, ())
+    assert depth_notes(load_dataset(tmp_path / "rooms", spec).train, 0.001) == []
+
+
+def test_nyu_depth_v2_is_not_mentioned(nyuv2_root: Path) -> None:
+    paths = sorted((nyuv2_root / "train" / "depth").iterdir())[::40]
+    spreads = [spread_of(np.array(Image.open(path)), 0.001) for path in paths]
+    samples = [Sample(path.stem, path, path, None, (480, 640), None) for path in paths]
+    reports = [FrameReport(depth=spread) for spread in spreads]
+    assert depth_notes(Split(tuple(samples), tuple(reports), []), 0.001) == []
+
+
 def test_a_scale_that_does_not_fit_is_told_as_well(tmp_path: Path) -> None:
     write(tmp_path, [np.round(1000 * room(n)) for n in range(5)])
     (note,), _ = checked(tmp_path, depth_scale=0.0001)
@@ -99,6 +119,17 @@ def test_what_a_byte_or_less_held_is_told(
 ) -> None:
     (note,), _ = checked(write(tmp_path, [np.resize(values, HW)] * 5))
     assert told in note
+
+
+def test_another_value_for_missing_is_told(tmp_path: Path) -> None:
+    def spoilt(number: int) -> NDArray[Any]:
+        depth = np.round(1000 * room(number))
+        return np.where(depth == 0, 65535, depth)
+
+    (note,), _ = checked(write(tmp_path, [spoilt(n) for n in range(5)]))
+    assert "% of the pixels hold 65535, which is 65.5 m at data.depth_scale = 0.001" in note
+    assert note.endswith("; if it means missing, data.depth_invalid = [0, 65535]")
+    assert checked(tmp_path, depth_invalid=[0, 65535])[0] == []
 
 
 def test_maps_of_one_value_are_counted_and_named(tmp_path: Path) -> None:
