@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,7 @@ def test_runs_that_take_other_depths_for_missing_are_refused(whole: RunDir) -> N
 
     def taking(sees: str, *invalid: int) -> Member:
         fields: dict[str, Any] = {"model": {"input": sees}, "data": {"depth_invalid": invalid}}
-        return replace(member, config=changed(member.config, **fields))
+        return member._replace(config=changed(member.config, **fields))
 
     with pytest.raises(ValueError, match=r"missing \(data\.depth_invalid = \(0,\), \(0, 9\)\)"):
         _check_alike(taking("rgbd", 0), taking("rgbd", 0, 9))
