@@ -19,6 +19,9 @@ from engine.runtime.memory import PROBE_HW, pass_bytes
 from engine.views.zoom import base_hw, view_hw
 
 _GIB = 1 << 30
+_LARGEST_SCALE = 1e9
+"""No memory holds its views, and the largest numbers of all have none that a float could tell."""
+
 _LONE = "Expected more than 1 value per channel"
 """How PyTorch begins to refuse a batch normalisation over a single value."""
 
@@ -63,7 +66,7 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
     for scale in dict.fromkeys((*views.scales, 1.0)):
         for hw, sample in frames.items():
             base = base_hw(config.data, views, hw)
-            size = view_hw(base, scale)
+            size = view_hw(base, min(scale, _LARGEST_SCALE))
             total = 4 * classes * len(views.temperatures) * math.prod(base)
             need = total + per_pass * math.prod(size) // math.prod(PROBE_HW)
             if need > max(there, faults.get(scale, (0, ""))[0]):
@@ -114,5 +117,4 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
 
 
 def _gib(count: int) -> str:
-    # A scale may be any number; of one beyond these the digits tell nothing.
-    return f"{min(count, 10**30) / _GIB:.3g}"
+    return f"{count / _GIB:.3g}"
