@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
+from engine.data.alike import alike_frames
 from engine.data.folds import Folds, make_folds
+from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
@@ -131,11 +133,12 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     if config.runtime.inference == "openvino":
         check_openvino(policy.device)
     dataset, data = read_dataset(config, policy.device), config.data
-    frames = dataset.train.samples
-    folds = make_folds(frames, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
-    counts = len(frames), len(dataset.test.samples)
-    told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
-    _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
+    frames, alike = dataset.train.samples, alike_frames(dataset.train)
+    cut = data.folds, data.fold_seed, data.blocks_per_fold
+    folds = make_folds(frames, data.fold_kind, *cut, alike)
+    told = "%s: %d training and %d test frames; %s folds, %s"
+    leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
+    _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
         policy = replace(policy, compile=compiling_pays(config, len(frames)))
@@ -175,6 +178,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         _log.info(told, " ".join(missing), run_dir.root)
         return False
     summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    summary = summary.model_copy(update=run.folds.measured())
     submission_s = _predict_test(run, key)
     atlas = run_atlas(run_dir, key, frames, run.policy)
     finish(run_dir, summary, submission_s, atlas.elapsed_s)

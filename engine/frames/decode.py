@@ -24,6 +24,7 @@ from PIL import Image
 
 from engine.frames import faults
 from engine.frames.kinds import KINDS, Fault, FileKind, FrameReport, UnfitError
+from engine.frames.thumbnail import thumbnail
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
 
@@ -118,6 +119,8 @@ def check_frame(
         _count(names["label"], pixels["label"], classes, small, report)
     if "image" not in pixels or report.faults:
         return report, None
+    if "label" in pixels:
+        report.thumbnail = thumbnail(pixels["image"])
     return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
 
 

@@ -54,6 +54,8 @@ class FrameReport:
     """Share of pixels without depth, 0..1; None without a depth map."""
     small_pixels: list[int] = field(default_factory=list)
     """2 K numbers: row and column of one pixel of the small classes after another."""
+    thumbnail: str = ""
+    """See `engine.frames.thumbnail`; empty without a label: only training frames are compared."""
     faults: list[Fault] = field(default_factory=list)
 
 
