@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
 from engine.damage import remedy
+from engine.data.alike import alike_frames
 from engine.data.folds import Folds, make_folds
+from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
@@ -146,11 +148,12 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     if config.runtime.inference == "openvino":
         check_openvino(policy.device)
     dataset, data = read_dataset(config, policy.device), config.data
-    frames = dataset.train.samples
-    folds = make_folds(frames, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
-    counts = len(frames), len(dataset.test.samples)
-    told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
-    _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
+    frames, alike = dataset.train.samples, alike_frames(dataset.train)
+    cut = data.folds, data.fold_seed, data.blocks_per_fold
+    folds = make_folds(frames, data.fold_kind, *cut, alike)
+    told = "%s: %d training and %d test frames; %s folds, %s"
+    leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
+    _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)
     if gap := zoom_gap(config, (frame.hw for frame in frames)):
         _log.info("%s", gap.told())
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
@@ -206,6 +209,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             if not all(path.exists() for path in described):
                 run.write_description()
             summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+            summary = summary.model_copy(update=run.folds.measured())
             if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
                 summary = summary.model_copy(update={"zoom_gap": gap})
             submission_s = _predict_test(run, key)

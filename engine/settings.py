@@ -45,7 +45,7 @@ class DataFields(Section):
     """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     folds: int = Field(5, ge=2)
     """number of folds"""
-    fold_kind: Literal["random", "blocked", "scene"] = "blocked"
+    fold_kind: Literal["random", "blocked", "scene", "content"] = "blocked"
     """how to split"""
     fold_seed: int = Field(42, ge=0)
     """seed of the split"""

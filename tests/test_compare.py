@@ -53,7 +53,8 @@ def test_two_runs_are_told_apart_by_the_paired_bootstrap(
     expected = paired_bootstrap(counts[0], counts[1], group_N, resamples=500, seed=3).miou
     assert expected.low is not None
     a, b = (read(run.atlas)["miou"] for run in pair)
-    assert f"12 frames, blocked folds, leakage {2 / 12:.1%}; groups: scenes" in text
+    assert f"12 frames, blocked folds, leakage {200 / 12:.1f} %; by content " in text
+    assert "; groups: scenes" in text
     assert (
         f"mIoU | {a:.4f} | {b:.4f} | {expected.difference:+.4f} | {expected.low:+.4f} .. "
         f"{expected.high:+.4f} | {expected.p:.3f} | 6"

@@ -23,6 +23,7 @@ from engine.frames.depth import spread_of
 from engine.frames.images import BROKEN, bytes_after, decode_image, encoding
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Origin, UnfitError
 from engine.frames.reading import AS_STORED, Reading
+from engine.frames.thumbnail import thumbnail
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
 
@@ -136,6 +137,8 @@ def check_frame(
             report.stray_labels = sorted(strays)
     if "image" not in pixels or report.faults:
         return report, None
+    if "label" in pixels:
+        report.thumbnail = thumbnail(pixels["image"])
     return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
 
 

@@ -96,6 +96,8 @@ class FrameReport:
     """Of the depth map's values; None without one."""
     stray_labels: list[int] = field(default_factory=list)
     """Values of the label that are no classes: there is a fault for them."""
+    thumbnail: str = ""
+    """See `engine.frames.thumbnail`; empty without a label: only training frames are compared."""
     faults: list[Fault] = field(default_factory=list)
 
 

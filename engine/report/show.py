@@ -40,13 +40,16 @@ def show(run: RunDir) -> None:
 def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Table]:
     """Folds, temperatures, classes and seconds of a run."""
     oof = summary.oof
+    leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
     folds = table(
         f"OOF mIoU {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
-        f"T = {oof.temperature:g}; leakage {summary.leakage:.1%}",
+        f"T = {oof.temperature:g}; leakage {leakage}",
         ("fold", "OOF mIoU", "best epoch", "single-view mIoU"),
         ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
         text=0,
     )
+    if summary.leakage_content:
+        folds.caption = f"leakage by content {summary.leakage_content.told()}"
     scores = ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores)
     temperatures = table("temperatures", ("T", "OOF mIoU", "pixel accuracy"), scores, text=0)
     classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
