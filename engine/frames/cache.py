@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
 # They change whenever the same files make other buffers, and another report.
-_FORMAT, _VERSION = 1, 2
+_FORMAT, _VERSION = 1, 3
 
 TICK_NS = 2_000_000_000
 """Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""

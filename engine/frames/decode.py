@@ -128,10 +128,7 @@ def check_frame(
     if "label" in pixels:
         counts = _count(pixels["label"], classes, small, report)
         report.ignored_pixels -= sum(strays.values())
-        if not reading.labels:
-            above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
-            strays = dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays
-        if strays:
+        if strays := _strays(counts, classes, reading, strays):
             fault = faults.label_fault(names["label"], strays, classes, reading.labels)
             report.faults.append(fault)
             report.stray_labels = sorted(strays)
@@ -238,6 +235,16 @@ def _read(sample: Sample, kind: str) -> NDArray[Any]:
     except (OSError, UnfitError) as error:
         raise RuntimeError(faults.changed(path, needed, sample.hw, error)) from error
     return pixels
+
+
+def _strays(
+    counts: NDArray[np.intp], classes: int, reading: Reading, strays: dict[int, int]
+) -> dict[int, int]:
+    """Pixels by each value of a label that is no class; `strays` are those of 256 and above."""
+    if reading.labels:
+        return strays
+    above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
+    return dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays
 
 
 def _count(
