@@ -31,6 +31,12 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     except (ValueError, FileNotFoundError, RuntimeError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
+    except OSError as error:
+        # Of a file, with its name: gone, forbidden, something else in its place.
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 2
     except Stopped as stopped:
         with suppress(OSError):  # a terminal that is gone
             print(f"stopped by {stopped.signal.name}; to go on, {go_on}", file=sys.stderr)

@@ -9,9 +9,11 @@ libdeflate's CRC-32 passes over 40 GiB a second of one core (zlib's over 2): a c
 than reading the file, which its use does anyway.
 """
 
+import errno
 import io
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +31,9 @@ _PIECE_BYTES = 1 << 18
 
 SETTLED_NS = 2_000_000_000
 """A file that was written so long ago gets another time by another write, on every file system."""
+
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+"""What may stand where a file was, in words."""
 
 _checked: set[tuple[str, int, int, int, int]] = set()
 """Path, size, times and inode of what this process found sound: a stage may open a file often."""
@@ -121,7 +126,7 @@ def check(path: Path, *, anew: bool = False) -> bool:
 
     Returns whether there are checksums. Raises DamageError, or OSError as reading does.
     """
-    told = path.stat()
+    told = _stat(path)
     state = str(path), told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino
     if state in _checked and not anew:
         return True
@@ -145,11 +150,11 @@ def read(path: Path, *, longer: bool = False) -> bytes:
 
     def faults(versions: list[Sums]) -> list[str | None]:
         nonlocal content
-        content = path.read_bytes()
+        content = _read(path)
         parts = (content[: version.size] if longer else content for version in versions)
         return [v.fault(io.BytesIO(part)) for v, part in zip(versions, parts, strict=True)]
 
-    return content if _refuse(path, faults) else path.read_bytes()
+    return content if _refuse(path, faults) else _read(path)
 
 
 def remove(path: Path) -> None:
@@ -158,6 +163,25 @@ def remove(path: Path) -> None:
     for each in (sum_file(path), path):
         if each.exists():  # a disk that cannot be written refuses to delete even what is not there
             each.unlink(missing_ok=True)
+
+
+def _stat(path: Path) -> os.stat_result:
+    """What the system says of a file; DamageError if something else stands there."""
+    try:
+        told = path.stat()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise DamageError(path, "it is a link that leads to itself") from error
+    if not stat.S_ISREG(told.st_mode):
+        # To open a pipe may take for ever.
+        raise DamageError(path, f"it is a {_KINDS.get(stat.S_IFMT(told.st_mode), 'device')}")
+    return told
+
+
+def _read(path: Path) -> bytes:
+    _stat(path)
+    return path.read_bytes()
 
 
 def _refuse(path: Path, faults: Callable[[list[Sums]], list[str | None]]) -> bool:
@@ -177,7 +201,7 @@ def _versions(path: Path) -> list[Sums] | None:
     """What a file may hold, the newest last; None if nobody knows. Raises DamageError."""
     target = sum_file(path)
     try:
-        digest, _, content = target.read_bytes().partition(b"\n")
+        digest, _, content = _read(target).partition(b"\n")
     except FileNotFoundError:
         return None
     if digest != b"%08x" % crc32(content):

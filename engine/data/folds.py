@@ -107,7 +107,7 @@ def make_folds(
     )
     keys = {_split(sample.stem) for sample in samples}
     numbered = any((prefix, number + 1) in keys for prefix, number in keys)
-    content = alike and alike.leakage(fold_of, [sample.stem for sample in samples])
+    content = alike.leakage(fold_of, [sample.stem for sample in samples]) if alike else None
     return Folds(kind, fold_of, leaks / len(samples), numbered, content)
 
 

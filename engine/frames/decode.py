@@ -20,7 +20,7 @@ from PIL import Image
 
 from engine.frames import faults
 from engine.frames.depth import spread_of
-from engine.frames.images import BROKEN, bytes_after, decode_image, encoding
+from engine.frames.images import BROKEN, bytes_after, check_chunks, decode_image, encoding
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Origin, UnfitError
 from engine.frames.reading import AS_STORED, Reading
 from engine.frames.thumbnail import thumbnail
@@ -167,6 +167,7 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
 
     Raises UnfitError if it is not of the kind.
     """
+    check_chunks(content)
     header = PngHeader.of(content)
     found = header.kind if header else ""
     try:

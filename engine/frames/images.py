@@ -11,6 +11,7 @@ from contextlib import suppress
 import numpy as np
 import PIL
 import simplejpeg
+from deflate import crc32
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
@@ -51,6 +52,7 @@ def decode_image(content: bytes, *, turn: bool) -> tuple[NDArray[np.uint8], Orig
     Raises:
         UnfitError: it is no such file, is broken or truncated, or its numbers have no scale.
     """
+    check_chunks(content)
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             return _decode(opened, content, turn)
@@ -83,6 +85,27 @@ def bytes_after(content: bytes, header: PngHeader | None) -> int:
     if found < 0:
         raise UnfitError(f"a truncated {'PNG' if header else 'JPEG'} (no end marker)")
     return len(content) - found
+
+
+def check_chunks(content: bytes) -> None:
+    """Hold a PNG's pixels, palette and head to their checksums, of which Pillow asks none.
+
+    Anything else passes, and what is missing at its end. Raises UnfitError.
+    """
+    view, place = memoryview(content), 8  # behind the signature
+    if PngHeader.of(content) is None:
+        return
+    while place + 12 <= len(content):
+        name, end = content[place + 4 : place + 8], place + 8
+        end += int.from_bytes(content[place : place + 4], "big")
+        # A small first letter is that of a chunk which pictures can do without.
+        told = int.from_bytes(content[end : end + 4], "big")
+        if name[:1].isupper() and end + 4 <= len(content) and crc32(view[place + 4 : end]) != told:
+            chunk = name.decode("ascii", "backslashreplace")
+            raise UnfitError(f"a damaged PNG ({chunk} at byte {place} is not what was written)")
+        if name == b"IEND":
+            return
+        place = end + 4
 
 
 def _decode(

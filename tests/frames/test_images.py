@@ -196,7 +196,7 @@ def test_a_truncated_file_is_refused_whatever_follows(kind: str, more: bytes) ->
     # Rows of a BMP are padded to 4 bytes.
     cuts = [len(content) - (3 if kind == "BMP" else 1), len(content) // 2, len(content) // 3, 5]
     for cut in cuts if kind != "TIFF" else cuts[1:]:
-        with pytest.raises(UnfitError, match="a broken or truncated|a truncated|of another kind"):
+        with pytest.raises(UnfitError, match="a (broken or truncated|truncated|damaged)|of another kind"):
             decode_image(content[:cut] + (more if kind in ("JPEG", "PNG") else b""), turn=True)
         refused += 1
     assert refused >= 3
@@ -248,3 +248,16 @@ def test_plain_jpegs_are_not_decoded_by_pillow(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Image.Image, "tobytes", None)
     monkeypatch.setattr(images, "_converted", None)
     decode_image(encoded(RGB, "JPEG"), turn=True)
+
+
+@pytest.mark.parametrize("chunk", [b"IHDR", b"PLTE", b"IDAT"])
+def test_a_damaged_png_is_refused_though_it_could_be_decoded(chunk: bytes) -> None:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(3).integers(0, 256, (8, 8), np.uint8)
+    picture = Image.fromarray(noise).convert("P")
+    picture.save(stream, "PNG")
+    content = bytearray(stream.getvalue())
+    # The interlacing of the head; a colour; a byte that deflate may have stored as it is.
+    content[content.index(chunk) + {b"IHDR": 16, b"PLTE": 9, b"IDAT": 40}[chunk]] ^= 1
+    with pytest.raises(UnfitError, match=f"a damaged PNG \\({chunk.decode()} at byte"):
+        decode_image(bytes(content), turn=True)
