@@ -196,7 +196,7 @@ def test_a_truncated_file_is_refused_whatever_follows(kind: str, more: bytes) ->
     # Rows of a BMP are padded to 4 bytes.
     cuts = [len(content) - (3 if kind == "BMP" else 1), len(content) // 2, len(content) // 3, 5]
     for cut in cuts if kind != "TIFF" else cuts[1:]:
-        with pytest.raises(UnfitError, match="a (broken or truncated|truncated|damaged)|of another kind"):
+        with pytest.raises(UnfitError, match="a (broken|truncated|damaged)|of another kind"):
             decode_image(content[:cut] + (more if kind in ("JPEG", "PNG") else b""), turn=True)
         refused += 1
     assert refused >= 3
