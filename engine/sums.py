@@ -151,8 +151,10 @@ def read(path: Path, *, longer: bool = False) -> bytes:
     def faults(versions: list[Sums]) -> list[str | None]:
         nonlocal content
         content = _read(path)
-        parts = (content[: version.size] if longer else content for version in versions)
-        return [v.fault(io.BytesIO(part)) for v, part in zip(versions, parts, strict=True)]
+        # The one before it may well be its beginning, and would hide damage to the rest.
+        newest = versions[-1]
+        ends = (newest.size if longer and version is newest else None for version in versions)
+        return [v.fault(io.BytesIO(content[:end])) for v, end in zip(versions, ends, strict=True)]
 
     return content if _refuse(path, faults) else _read(path)
 

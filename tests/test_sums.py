@@ -70,6 +70,14 @@ def test_a_longer_file_may_be_read_where_its_reader_says_so(path: Path) -> None:
         read(path, longer=True)
 
 
+def test_of_a_file_that_grew_its_beginning_vouches_for_nothing(path: Path) -> None:
+    write_summed(path, "one\n")
+    write_summed(path, "one\ntwo\n")
+    path.write_bytes(b"one\ntwO\n")
+    with pytest.raises(DamageError):
+        read(path, longer=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"x"])
 def test_an_empty_file_has_checksums_too(content: bytes, path: Path) -> None:
     write_summed(path, "")
