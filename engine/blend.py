@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.command import run_main
+from engine.lease import hold, look
 from engine.mistakes import ConfigError, validate
 from engine.rundir import RunDir
 from kernels.compiling import work_s
@@ -101,14 +102,15 @@ def blend(options: Options) -> None:
         ValueError: the runs do not fit together, or the dataset is not theirs.
         DamageError: a file of a run, or `blend.json`, is damaged.
         FileNotFoundError: a run has no finished store.
+        HeldError: another process makes a blend there.
     """
+    look(RunDir(options.out).results)
     _check(options)
     from engine.report.mend import mend
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
-    from engine.views.records import SUBMISSION_NOTE
-    from engine.views.store import is_submitted
+    from engine.views.store import adopt_progress, is_submission_begun, is_submitted
 
     start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
@@ -118,20 +120,21 @@ def blend(options: Options) -> None:
             f"{out.root} holds another blend: of other runs, or found in another way; choose "
             "another --out, which leaves it as it is"
         )
-    mend(out)
     results = [out.blend, out.summary, out.atlas, out.frame_counts, out.worst_frames]
-    # Where a submission was stopped on its way, the summary is of an earlier call without one.
-    stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
-    stopped |= options.submission and not is_submitted(out)
-    if all(path.exists() for path in results) and not stopped:
-        _log.info("%s is complete; nothing to do", out.root)
-    else:
-        dataset, policy = _open_data(members, options)
-        if not out.blend.exists():
-            _log.info("the sweep runs on the CPU, from the stores' memory maps")
-            prepare_s = round(work_s() - start_s, 3)
-            search_blend(members, dataset, search, prepare_s).write(out.blend)
-        _finish(members, dataset, policy, options)
+    with hold(out.results):
+        mend(out)
+        adopt_progress(out)
+        # Where a submission was stopped on its way, the summary is of an earlier call without one.
+        stopped = options.submission and (is_submission_begun(out) or not is_submitted(out))
+        if all(path.exists() for path in results) and not stopped:
+            _log.info("%s is complete; nothing to do", out.root)
+        else:
+            dataset, policy = _open_data(members, options)
+            if not out.blend.exists():
+                _log.info("the sweep runs on the CPU, from the stores' memory maps")
+                prepare_s = round(work_s() - start_s, 3)
+                search_blend(members, dataset, search, prepare_s).write(out.blend)
+            _finish(members, dataset, policy, options)
     show(out)
 
 

@@ -4,15 +4,21 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from engine.full_disk import DiskFullError
+from engine.interrupts import Stopped, heeded
+
+AGAIN = "run the same command again"
+"""How any command goes on that was stopped, but for one that says more."""
 
 
-def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit: 2 for the user's mistakes, 1 for the world's, 130 for Ctrl-C.
+def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
+    """Run a command and exit: 2 for the user's mistakes, 1 for the world's.
 
-    A mistake prints its message alone; an error nobody foresaw keeps its traceback.
+    A mistake prints its message alone; an error nobody foresaw keeps its traceback. One that was
+    stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`).
     """
     start_logging()
     # Before an OpenMP library is loaded, for it looks once: by its own default threads that wait
@@ -20,13 +26,15 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     # wait for. Results do not depend on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        code = main()
+        with heeded():
+            code = main()
     except (ValueError, FileNotFoundError, RuntimeError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
-    except KeyboardInterrupt:
-        print("stopped; --resume continues where the last checkpoint stands", file=sys.stderr)
-        code = 130
+    except Stopped as stopped:
+        with suppress(OSError):  # a terminal that is gone
+            print(f"stopped by {stopped.signal.name}; to go on, {go_on}", file=sys.stderr)
+        code = 128 + stopped.signal
     raise SystemExit(code)
 
 

@@ -5,7 +5,9 @@ call goes on where an earlier one ended.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,13 +22,15 @@ from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.frames.reading import Reading
+from engine.lease import clear, hold
 from engine.model.network import input_normalisation
 from engine.rehearsal import check_training, check_views
-from engine.report.atlas_report import AtlasFrames
+from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
+from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
@@ -159,55 +163,97 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
-    stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
-    ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
-    ValueError if a fold that is to be trained has nothing to learn from; RuntimeError if training
-    diverged, DamageError if a file is damaged that does not follow from others; else as
-    `open_experiment`.
+    stages wait until all are, and until another process that is at them is done. `resume` continues
+    a fold that was stopped half-way. A finished run is sealed. Raises ConfigError if the folder
+    holds another experiment, or a stopped fold without `resume`; HeldError if another process
+    trains one of the folds; ValueError if a fold that is to be trained has nothing to learn from;
+    RuntimeError if training diverged, DamageError if a file is damaged that does not follow from
+    others; else as `open_experiment`.
     """
-    start_s, epochs = work_s(), config.training.epochs
+    start_s, files = work_s(), dataset_files(config)
     if run_dir.config.exists():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
     opened_s = round(work_s() - start_s, 3)
-    mend(run_dir)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
-    test, classes = run.dataset.test.samples, config.data.classes
-    submitted = not test or store.is_submitted(run_dir)
-    if submitted and is_finished(run_dir, key, frames, run.policy):
-        score_submission(run_dir, test, classes)
+    done = _is_finished(run, key)
+    if done and not os.access(run_dir.root, os.W_OK):
+        _log.info("%s is complete; nothing can be written there", run_dir.root)
         return True
+    resident = None if done else _train(run, chosen, resume=resume)
+    with hold(run_dir.results, wait=True):
+        mend(run_dir)
+        store.adopt_progress(run_dir)
+        # In this order: another process may train a fold meanwhile; a trained one stays as it is.
+        whole = run_dir.manifest.exists()
+        trained = [k for k in range(config.data.folds) if not whole and run.is_trained(k)]
+        weights = fold_hashes(config, run_dir)
+        key = stage_identity(config, run.weights_hash, *weights)
+        if _is_finished(run, key):
+            _log.info("%s is complete; nothing to do", run_dir.root)
+            _map_errors(run, key)
+            store.forget_progress(run_dir)
+        else:
+            _check_memory(run)
+            predicted = _predict_out_of_fold(run, trained, weights, key, resident)
+            del resident
+            missing = [str(k) for k in range(config.data.folds) if k not in predicted]
+            if missing:
+                told = "folds %s remain: run the same command without --folds to complete %s"
+                _log.info(told, " ".join(missing), run_dir.root)
+                return False
+            described = run_dir.config, run_dir.environment, run_dir.folds
+            if not all(path.exists() for path in described):
+                run.write_description()
+            summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+            if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
+                summary = summary.model_copy(update={"zoom_gap": gap})
+            submission_s = _predict_test(run, key)
+            finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+        score_submission(run_dir, run.dataset.test.samples, config.data.classes)
+        for fold in range(config.data.folds):
+            clear(run_dir.training(fold))  # of who died between a fold's last file and its end
+        seal(config, run_dir, files)
+    return True
+
+
+def _is_finished(run: Experiment, key: str) -> bool:
+    submitted = not run.dataset.test.samples or store.is_submitted(run.dir)
+    return submitted and is_finished(run.dir, key)
+
+
+def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
+    """Train the folds that are not trained yet; returns what `_train_folds` does."""
+    epochs = run.config.training.epochs
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
-            raise stopped(run_dir, fold, position.epoch, epochs)
+            raise stopped(run.dir, fold, position.epoch, epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
-    if untrained:
-        judge_data(config, run.dataset, run.folds, untrained)
+    if not untrained:
+        return None
+    judge_data(run.config, run.dataset, run.folds, untrained)
     begin = [fold for fold in untrained if run.position(fold) is None]
-    check_training(config, {fold: len(run.folds.training(fold)) for fold in begin})
-    check_views(config, (*run.dataset.train.samples, *run.dataset.test.samples), run.policy.device)
+    check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
+    _check_memory(run)
     # Whatever is refused from here on could not be known before.
-    run.write_description()
-    resident = _train_folds(run, untrained)
-    weights = fold_hashes(config, run_dir)
-    key = stage_identity(config, run.weights_hash, *weights)
-    predicted = _predict_out_of_fold(run, weights, key, resident)
-    del resident
-    missing = [str(k) for k in range(config.data.folds) if k not in predicted]
-    if missing:
-        told = "folds %s remain: run the same command without --folds to complete %s"
-        _log.info(told, " ".join(missing), run_dir.root)
-        return False
-    summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
-    if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
-        summary = summary.model_copy(update={"zoom_gap": gap})
-    submission_s = _predict_test(run, key)
-    atlas = run_atlas(run_dir, key, frames, run.policy)
-    finish(run_dir, summary, submission_s, atlas.elapsed_s)
-    score_submission(run_dir, test, classes)
-    return True
+    with ExitStack() as folds:
+        for fold in untrained:
+            folds.enter_context(hold(run.dir.training(fold)))
+        run.write_description()
+        return _train_folds(run, untrained)
+
+
+def _check_memory(run: Experiment) -> None:
+    dataset = run.dataset
+    check_views(run.config, (*dataset.train.samples, *dataset.test.samples), run.policy.device)
+
+
+def _map_errors(run: Experiment, key: str) -> Atlas:
+    samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
+    return run_atlas(
+        run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
+    )
 
 
 def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:
@@ -229,7 +275,11 @@ def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | 
 
 
 def _predict_out_of_fold(
-    run: Experiment, weights: Sequence[str], key: str, resident: ResidentFrames | None
+    run: Experiment,
+    trained: Sequence[int],
+    weights: Sequence[str],
+    key: str,
+    resident: ResidentFrames | None,
 ) -> dict[int, FoldState]:
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
@@ -247,7 +297,7 @@ def _predict_out_of_fold(
     layout = store.oof_layout(config, samples, run.folds, begun)
     writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
-    for fold in filter(run.is_trained, range(config.data.folds)):
+    for fold in trained:
         opening = partial(load, fold)
         predicted[fold] = store.predict_fold(opening, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:

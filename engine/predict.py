@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.command import run_main
 from engine.config import Config
+from engine.lease import Place, hold, look
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, changed_config, load_run, to_complete
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if folder is not None and out.resolve() == folder.resolve():
             told = "masks would replace its files; choose another folder"
             raise ConfigError(f"--out {out} is {given}: {told}")
+    look(_masks(out))
     predict(config, run, options.images, options.depth, out, colours=options.colours)
     return 0
 
@@ -90,7 +92,7 @@ def predict(
     check_views(config, samples, policy.device)
     temperature = TemperatureChoice.read(run.temperature).best
     predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
-    with track("masks", len(samples)) as advance:
+    with hold(_masks(out)), track("masks", len(samples)) as advance:
         for first, mask_BHW in predictor.masks(samples):
             for sample, mask_HW in zip(samples[first:], mask_BHW, strict=False):
                 write_mask(out / f"{sample.stem}.png", mask_HW)
@@ -98,6 +100,10 @@ def predict(
                     write_coloured(out / "colours" / f"{sample.stem}.png", mask_HW)
             advance(len(mask_BHW))
     _log.info("%d masks in %s (T = %g)", len(samples), out, temperature)
+
+
+def _masks(out: Path) -> Place:
+    return Place(out, "masks", str(out), (out,))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ runs/NAME/
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
 Beside each NAME stands .NAME.sum, its checksums (`engine.sums`).
+While a process works on a fold or on what comes after the folds, or where it was stopped at that,
+`.fold0.lease` and `.results.lease` hold what is not finished (`engine.lease`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
 The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
@@ -43,6 +45,7 @@ from engine.formats import (
     introduced_text,
     stood,
 )
+from engine.lease import Place, draft
 from engine.mistakes import ConfigError, damaged
 
 
@@ -99,6 +102,16 @@ class RunDir:
         """The averaged weights of the best epoch."""
         return self.fold(fold) / "best.safetensors"
 
+    def training(self, fold: int) -> Place:
+        """What is leased to train a fold; it covers what tells of the whole run, too."""
+        told = f"fold {fold} of {self.root}"
+        return Place(self.root, f"fold{fold}", told, (self.fold(fold), self.root))
+
+    @property
+    def results(self) -> Place:
+        """What is leased for all that comes after training, or for a blend."""
+        return Place(self.root, "results", str(self.root), (self.root,))
+
 
 class Record(BaseModel):
     """What one stage leaves for another in a JSON file; a field that was not given is not in it."""
@@ -132,20 +145,20 @@ class Record(BaseModel):
 
 @contextmanager
 def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
+    """Yield a temporary path; on success it is synced and renamed to `path`.
 
     A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
-    A file that is `summed` gets checksums. A full disk is a DiskFullError, which names the bytes
-    `needed`, if they are known.
+    Where a lease covers `path`, it is made in the lease's attempt, else beside. A file that is
+    `summed` gets checksums. A full disk is a DiskFullError, which names the bytes `needed`, if they
+    are known.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = draft(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         if summed:
-            sums.expect(path, sums.sums_of(temporary))
+            announce(path, sums.sums_of(temporary))
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         from engine.full_disk import refuse_full
@@ -155,6 +168,26 @@ def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def announce(path: Path, coming: sums.Sums) -> None:
+    """Let the checksums of `path` tell of what is `coming` too; see `engine.sums.expect`.
+
+    Where a lease covers `path`, they are made in the lease's attempt, else beside.
+    """
+    sums.expect(path, coming, draft(sums.sum_file(path)))
+
+
+def discard(path: Path) -> None:
+    """Delete a file and its checksums, if they are there.
+
+    Where a lease covers `path`, by way of the attempt: an owner that slept deletes nothing of the
+    next one's.
+    """
+    # In this order: a sum file that is alone tells of a file that is lost.
+    for each in (sums.sum_file(path), path):
+        if each.exists():
+            each.replace(draft(each)).unlink()
 
 
 def sync_folder(folder: Path) -> None:

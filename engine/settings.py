@@ -173,6 +173,10 @@ class RuntimeConfig(Section):
     """decoding threads"""
     cache: str = ""
     """folder of decoded frames, empty = the user's cache folder"""
+    cache_gib: float = Field(64.0, ge=0)
+    """GiB that stay in it, least recently used go first, none that is in use; 0 = no limit"""
+    cache_days: float = Field(90.0, ge=0)
+    """days that what nobody uses stays in it, 0 = for ever"""
     log_every: int = Field(20, ge=1)
     """steps between progress lines"""
     save_every: int = Field(200, ge=1)

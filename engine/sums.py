@@ -83,8 +83,11 @@ def sums_of(path: Path) -> Sums:
         return Sums(size, BLOCK_BYTES, BLOCK_BYTES, tuple(found))
 
 
-def expect(path: Path, coming: Sums) -> None:
-    """Write that `path` may be what is `coming` from now on; what stands there is sound as well."""
+def expect(path: Path, coming: Sums, temporary: Path | None = None) -> None:
+    """Write that `path` may be what is `coming` from now on; what stands there is sound as well.
+
+    The sum file is made at `temporary`, or beside its own name.
+    """
     try:
         known = _versions(path)
     except DamageError:
@@ -97,7 +100,7 @@ def expect(path: Path, coming: Sums) -> None:
         return
     content = json.dumps([asdict(version) for version in [*standing, coming]]).encode()
     target = sum_file(path)
-    temporary = target.with_name(f"{target.name}.tmp")
+    temporary = temporary or target.with_name(f"{target.name}.tmp")
     try:
         with temporary.open("wb") as stream:
             stream.write(b"%08x\n" % crc32(content) + content)

@@ -7,8 +7,9 @@ from pathlib import Path
 from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
+from engine.lease import clear, look
 from engine.mistakes import ConfigError
-from engine.report.seal import dataset_files, is_sealed, seal
+from engine.report.seal import is_sealed
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.sums import check
 
@@ -66,19 +67,21 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
     from engine.report.show import show
 
-    if not is_sealed(config, run_dir):
+    if is_sealed(config, run_dir):
+        clear(run_dir.results)
+    else:
         from engine.early import check_train
 
         check_train(config, run_dir, chosen, resume=resume)
+        for fold in chosen:
+            look(run_dir.training(fold))
         # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
         from engine.experiment import complete
 
-        dataset = dataset_files(config)
         if not complete(config, run_dir, chosen, resume=resume):
             return
-        seal(config, run_dir, dataset)
     show(run_dir)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "run the same command again, with --resume")

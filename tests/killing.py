@@ -10,6 +10,7 @@ A moment is an event and how often it has happened in that call; null lets the c
     renamed NAME  a new version of NAME has just appeared
     pwrite        half of a map or mask of predictions is on disk
     unlink        a file is about to be removed
+    lease         an entry of a lease, or what it holds, is about to get another name, or just has
     any           each of these, and each sync to disk; such a call may also end before its count
 
 With "full" behind its count, from the moment on no file can grow, as on a full disk; such a call
@@ -40,7 +41,7 @@ TRACE = "KILLING_TRACE"
 """The file that events are noted in, one a line; for whoever wants to see them."""
 
 
-class _Killer:
+class Killer:
     """Ends the process, or fills the disk, when the event has happened `count` times."""
 
     def __init__(self, event: str, count: int, ending: str = "kill") -> None:
@@ -64,9 +65,10 @@ class _Killer:
         raise AssertionError("still alive")
 
 
-def install(killer: _Killer) -> None:
+def install(killer: Killer) -> None:
     """Let the events pass the killer."""
     train_step, replace, unlink = TrainStep.__call__, Path.replace, Path.unlink
+    rename = Path.rename
     pwrite, fsync, begin_fold = os.pwrite, os.fsync, FoldTraining.__init__
 
     def killing_fold(self: FoldTraining, task: FoldTask, policy: DevicePolicy) -> None:
@@ -89,6 +91,14 @@ def install(killer: _Killer) -> None:
             killer.kill()
         return result
 
+    def killing_rename(self: Path, target: Path) -> Path:
+        if killer.happens("lease"):
+            killer.kill()
+        result = rename(self, target)
+        if killer.happens("lease"):
+            killer.kill()
+        return result
+
     def killing_unlink(self: Path, missing_ok: bool = False) -> None:
         if self.exists() and killer.happens("unlink"):
             killer.kill()
@@ -108,6 +118,7 @@ def install(killer: _Killer) -> None:
     FoldTraining.__init__ = killing_fold  # type: ignore[method-assign]
     TrainStep.__call__ = killing_step  # type: ignore[method-assign]
     Path.replace = killing_replace  # type: ignore[method-assign, assignment]
+    Path.rename = killing_rename  # type: ignore[method-assign, assignment]
     Path.unlink = killing_unlink  # type: ignore[method-assign]
     os.pwrite = killing_pwrite  # type: ignore[assignment]
     os.fsync = killing_fsync  # type: ignore[assignment]
@@ -121,7 +132,7 @@ def call(moment: list[Any] | None, arguments: list[str]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 70
     try:
-        install(_Killer(*(moment or ("never", 0))))
+        install(Killer(*(moment or ("never", 0))))
         start_logging()
         code = engine.train.main(arguments)
         sys.stdout.flush()

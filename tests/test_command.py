@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
         (ConfigError("a mistake"), 2, "error: a mistake\n"),
         (FileNotFoundError("a path"), 2, "error: a path\n"),
         (RuntimeError("the world"), 1, "error: the world\n"),
-        (KeyboardInterrupt(), 130, "stopped; --resume continues"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; to go on, run the same command again\n"),
     ],
 )
 def test_an_error_ends_with_its_own_code_and_its_message_alone(

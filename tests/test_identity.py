@@ -187,6 +187,8 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
     runtime = RuntimeConfig(
         workers=7,
         cache="there",
+        cache_gib=1,
+        cache_days=2,
         log_every=3,
         save_every=5,
         memory_gib=3,

@@ -314,17 +314,6 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
     assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(
-    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
-) -> None:
-    # A whole run has about 190 such moments, so these five lie anywhere in it.
-    rng = random.Random(1)
-    moments: list[list[Any] | None] = [["any", rng.randint(10, 55)] for _ in range(5)]
-    run_killed([*moments, None], "--config", tiny_toml, "--out", tmp_path)
-    assert read_run(tmp_path) == read_run(finished_run.dir.root)
-    assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
-
-
 def test_on_a_disk_that_is_full_nothing_is_lost_and_one_line_says_so(
     finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
 ) -> None:

@@ -1,10 +1,14 @@
 """What runs leave one another in the cache folder: decoded frames, and what was found in files.
 
     CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind; sums
+                      dataset                            the folder that they were decoded from
     CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
 The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
 moved one the same; the second of the dataset's folder and what reports depend on besides files.
+
+Processes share it: one at a time makes frames, under `.lock`; who maps them holds a shared lock on
+them until the mapping ends, and `engine.frames.prune` deletes nothing that is so held.
 """
 
 import fcntl
@@ -48,7 +52,9 @@ TICK_NS = 2_000_000_000
 GIB = 1 << 30
 """Bytes in a GiB, which messages count in."""
 
-_MANIFEST = "manifest.json"
+MANIFEST, SOURCE = "manifest.json", "dataset"
+"""Files beside the buffers; the first one's time is that of the latest use."""
+
 _REPORTS = TypeAdapter(dict[str, FrameReport])
 
 
@@ -80,6 +86,7 @@ class CheckMemory:
             return Remembered(None, {}, {})
         what = repr((_VERSION, DECODERS, str(root.resolve()), key)).encode()
         file = self.folder / f"checked-{hashlib.sha256(what).hexdigest()[:32]}.json"
+        _used(file)
         states = {files: _state(files) for files in frames}
         known = {} if self.anew else _load(file)
         reports = {files: known[state] for files, state in states.items() if state in known}
@@ -120,12 +127,14 @@ def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: i
     if not samples:
         return layout.frames({})
     place = layout.place(folder)
-    if layout.fault(place) is not None:
-        from engine.frames.build import build_frames
+    if layout.fault(place) is None:
+        with suppress(FileNotFoundError):  # another process deleted them a moment ago
+            frames = layout.map(place)
+            _log_once("decoded frames: mapped from %s", place)
+            return frames
+    from engine.frames.build import build_frames
 
-        return build_frames(layout, place, workers, memory)
-    _log_once("decoded frames: mapped from %s", place)
-    return layout.map(place)
+    return build_frames(layout, place, workers, memory)
 
 
 class BufferManifest(Record):
@@ -166,7 +175,7 @@ class Layout:
         if not place.is_dir():
             return "there is none yet"
         try:
-            if BufferManifest.read(place / _MANIFEST) != self.manifest:
+            if BufferManifest.read(place / MANIFEST) != self.manifest:
                 return "its manifest names other frames"
             for kind, size in self.sizes.items():
                 if (found := (place / kind).stat().st_size) != size:
@@ -189,19 +198,30 @@ class Layout:
             sums.expect(path, sums.sums_of(path))
         # Contents first, then the manifest, then the name: whatever a power cut leaves behind is
         # either whole or under a name that nobody looks for.
-        self.manifest.write(part / _MANIFEST)
+        dataset = self.samples[0].image.absolute().parent.parent.parent
+        (part / SOURCE).write_text(f"{dataset}\n", encoding="utf-8")
+        self.manifest.write(part / MANIFEST)
         shutil.rmtree(place, ignore_errors=True)
         part.replace(place)
         sync_folder(place.parent)
 
     def map(self, place: Path) -> "Frames":
-        """The frames in buffers without a fault."""
+        """The frames in buffers without a fault, which stay while they are mapped.
+
+        Raises FileNotFoundError if they were deleted since.
+        """
         buffers = {}
         for kind in self.sizes:
             with (place / kind).open("rb") as stream:
+                # The mapping has a copy of the descriptor, and with it the lock, until it ends.
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(stream, fcntl.LOCK_SH)
                 # Copy on write, though nobody writes: torch warns of memory that is read-only.
                 buffers[kind] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
             buffers[kind].madvise(mmap.MADV_WILLNEED)
+        if not (place / MANIFEST).exists():
+            raise FileNotFoundError(f"{place} was deleted")
+        _used(place / MANIFEST)
         return self.frames(buffers)
 
     def hold(self, decoded: Iterable[Frame]) -> "Frames":
@@ -284,18 +304,28 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
 
 
 @contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Keep other processes from making or deleting frames in a cache; raises as `part_folder`.
+
+    What a killed process left half-made is deleted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
+        for left in folder.glob(".frames*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+@contextmanager
 def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile.
 
     An OSError: it cannot be written; a BlockingIOError unless `wait`: a process works in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with locked(folder, wait=wait):
         part = folder / ".frames.part"
-        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
-        for left in folder.glob(".frames*.part"):
-            shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
         try:
             yield part
@@ -316,6 +346,11 @@ def append_frame(part: Path, frame: Frame) -> None:
                 # `fsync` finds little to wait for: 17 % of the whole on NYUv2.
                 start = stream.tell() - content.nbytes
                 os.posix_fadvise(descriptor, start, content.nbytes, os.POSIX_FADV_DONTNEED)
+
+
+def _used(file: Path) -> None:
+    with suppress(OSError):  # not there, or another user's
+        os.utime(file)
 
 
 def _read_digest(sample: Sample) -> str:

@@ -1,9 +1,8 @@
 """The end of a run and of a blend: the summary, once submission and error atlas stand."""
 
-import logging
-
 import numpy as np
 
+from engine.damage import DamageError
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.environment import peak_memory_mib
@@ -13,11 +12,9 @@ from engine.runtime.device import DevicePolicy
 from engine.views.store import forget_progress, open_store
 from kernels.compiling import COMPILING
 
-_log = logging.getLogger(__name__)
 
-
-def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> bool:
-    """Whether an earlier call finished the run; an atlas that is missing since is made anew.
+def is_finished(run: RunDir, key: str) -> bool:
+    """Whether an earlier call finished the run; an atlas that is missing since is to be made anew.
 
     Without one of its other files it is not finished: the stages that write them run again.
     Raises DamageError if the store is damaged.
@@ -26,14 +23,14 @@ def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy
     files += [run.manifest, run.store]
     if not all(path.exists() for path in files):
         return False
-    summary = Summary.read(run.summary)
+    try:
+        summary = Summary.read(run.summary)
+    except DamageError:  # it follows from the rest, and is made again
+        return False
     is_lost = "submission" in summary.seconds and not run.submission_zip.exists()
     if summary.key != key or is_lost:
         return False
     open_store(run.oof, key)
-    _log.info("%s is complete; nothing to do", run.root)
-    run_atlas(run, key, frames, policy)
-    forget_progress(run)
     return True
 
 

@@ -5,7 +5,7 @@ import zipfile
 
 from engine import sums
 from engine.damage import DamageError
-from engine.rundir import RunDir, whole_file
+from engine.rundir import RunDir, discard, whole_file
 from engine.views.store import write_zip
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def mend(run: RunDir) -> None:
                 sums.check(path)
         except DamageError as error:
             _log.warning("%s; it is made again", error.told)
-            sums.remove(path)
+            discard(path)
     if run.submission.exists() != run.submission_zip.exists():
         _restore_submission(run)
 
@@ -41,7 +41,7 @@ def _restore_submission(run: RunDir) -> None:
                 return
             content = archive.read(run.submission.name)
     except zipfile.BadZipFile:
-        sums.remove(run.submission_zip)
+        discard(run.submission_zip)
         return
     with whole_file(run.submission, summed=True, needed=len(content)) as temporary:
         temporary.write_bytes(content)

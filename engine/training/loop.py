@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine import interrupts
 from engine.config import Config
 from engine.data.batch import Draws, Source
 from engine.data.inputs import InputSpec, draw, epoch_order
@@ -102,9 +103,11 @@ class FoldTraining:
                 adopt(self)
                 return None
             source = self.open_source()
-            while self.position.epoch < self.config.training.epochs:
-                self._train_epoch(source)
-                self._finish_epoch()
+            with interrupts.at_checkpoints():
+                while self.position.epoch < self.config.training.epochs:
+                    if self.position.step < self.task.steps_per_epoch:
+                        self._train_epoch(source)
+                    self._finish_epoch()
             return self.predictor.reader.resident
         finally:
             self.files.finish()
@@ -173,11 +176,13 @@ class FoldTraining:
                 logs = (number + 1) % runtime.log_every == 0
                 # The end of an epoch saves by itself.
                 saves = (number + 1) % runtime.save_every == 0 and position.step < steps
+                saves |= interrupts.is_asked()
                 if logs or saves:
                     self._check_finite()
                 advance(1, f"loss {self.learner.sums.means().loss:.3f}" if logs else "")
                 if saves:
                     self.save()
+                    interrupts.checkpoint()
         self._check_finite()
 
     def _finish_epoch(self) -> None:
@@ -185,7 +190,11 @@ class FoldTraining:
         done, start_s = position.epoch + 1, work_s()
         scores = {}
         if done % training.validate_every == 0 or done == training.epochs:
-            scores = self.validate(done)
+            try:
+                scores = self.validate(done)
+            except interrupts.Stopped:
+                self.save()  # after the epoch's last step: only the validation is done again
+                raise
         line = EpochLine(
             epoch=done,
             lr=step.learning_rate(training, done * task.steps_per_epoch - 1, task.steps_per_epoch),

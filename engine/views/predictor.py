@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import sums
+from engine import interrupts, sums
 from engine.config import Config, DataConfig, InferenceConfig
 from engine.data import inputs
 from engine.data.batch import FrameBatch
@@ -143,6 +143,7 @@ class Predictor:
             for frames, prob_BTCHW in self.predict(samples, label=True):
                 counts.append(self.counts(frames, prob_BTCHW[:, :1])[0])
                 advance(len(frames.index))
+                interrupts.checkpoint()
         return torch.stack(counts).sum(dim=0).cpu().numpy()
 
     def single_view(self) -> "Predictor":

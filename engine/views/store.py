@@ -21,11 +21,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import sums
+from engine import interrupts, sums
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import RunDir, changed_config, sync_folder, to_complete, whole_file
+from engine.lease import attempt_folder
+from engine.rundir import (
+    RunDir,
+    announce,
+    changed_config,
+    discard,
+    sync_folder,
+    to_complete,
+    whole_file,
+)
 from engine.runtime.progress import track
 from engine.views import records
 from engine.views.pictures import write_mask_zip
@@ -74,7 +83,10 @@ def predict_fold(
     (network,) = predictor.networks
     start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
-    with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
+    with (
+        interrupts.at_checkpoints(),
+        track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
+    ):
         for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
@@ -82,9 +94,10 @@ def predict_fold(
             done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
-            if is_due:
+            if is_due or interrupts.is_asked():
                 writer.commit(fold, state)
             advance(len(prob_BTChw))
+            interrupts.checkpoint()
     return state
 
 
@@ -105,16 +118,17 @@ class ProbStoreWriter:
         """Continue what an earlier call with the same key began in `folder`."""
         self.layout, self._folder = layout, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._note, self._prob = folder / "progress.json", folder / "prob.npy"
+        self._attempt, self._prob = attempt_folder(folder), folder / "prob.npy"
+        self._note = self._attempt / "progress.json"
         self._progress = _noted(records.OofProgress, self._note, layout.key)
-        self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
+        self._partial = [self._attempt / f".prob_t{t:g}.npy" for t in layout.temperatures]
         missing = [path for path in self._partial if not path.exists()]
         if missing and self._progress.folds and self._prob.exists():
             # Stopped between the renaming and the manifest: take the file back.
             self._prob.replace(missing.pop(0))
         if missing or not self._progress.folds:
             self._progress = records.OofProgress(key=layout.key)
-            _forget_oof(folder)
+            _forget_oof(self._attempt)
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
         for fold, state in self._progress.folds.items():
             for array, noted in zip(self._arrays, self._progress.crc32.get(fold, ()), strict=False):
@@ -162,7 +176,7 @@ class ProbStoreWriter:
         Raises DamageError if what was written is not what stands there.
         """
         chosen = self.layout.temperatures.index(temperature)
-        sums.expect(self._prob, self._arrays[chosen].finish())
+        announce(self._prob, self._arrays[chosen].finish())
         for array in self._arrays:
             array.close()
         self._partial[chosen].replace(self._prob)
@@ -177,7 +191,7 @@ class ProbStoreWriter:
             folds=tuple(self.layout.fold_of.tolist()),
             predicted=self._progress.folds,
         ).write(self._folder / "manifest.json")
-        _forget_oof(self._folder)
+        _forget_oof(self._attempt)
 
     def _frames(self, fold: int, done: int) -> list[int]:
         """Positions of the first frames that a fold validates."""
@@ -236,7 +250,8 @@ def write_submission(
     if not samples:
         _log.warning("no submission of the test frames: there are none")
         return None
-    partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
+    folder = attempt_folder(run.root)
+    partial, note = folder / ".submission.npy.partial", folder / records.SUBMISSION_NOTE
     state = _noted(records.SubmissionProgress, note, key)
     if not partial.exists():
         if state.done == len(samples) and is_submitted(run):
@@ -253,7 +268,10 @@ def write_submission(
         array.recall(range(state.done), state.crc32)
         if state.done < len(samples):
             start_s = work_s() - state.elapsed_s
-            with track("test frames", len(samples), state.done) as advance:
+            with (
+                interrupts.at_checkpoints(),
+                track("test frames", len(samples), state.done) as advance,
+            ):
                 for first, mask_BHW in masks(state.done):
                     array.write(first, mask_BHW if one_size else _rows(mask_BHW, most))
                     array.sync()
@@ -264,17 +282,18 @@ def write_submission(
                     )
                     state.write(note)
                     advance(len(mask_BHW))
+                    interrupts.checkpoint()
         expected = array.finish()
     write_rows(run, samples)
     # The partial file goes last: without it, the others are whole.
     if one_size:
         write_zip(run, partial.read_bytes())
-        sums.expect(run.submission, expected)
+        announce(run.submission, expected)
         partial.replace(run.submission)
     else:
         write_mask_zip(run, samples, np.load(partial, mmap_mode="r"))
-        for path in (run.submission, partial):
-            sums.remove(path)
+        discard(run.submission)
+        sums.remove(partial)
     sync_folder(run.root)
     return state.elapsed_s
 
@@ -317,8 +336,22 @@ def _rows(mask_BHW: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
     with suppress(OSError):  # on a disk that cannot be written they do no harm
-        sums.remove(run.root / records.SUBMISSION_NOTE)
-        _forget_oof(run.oof)
+        sums.remove(attempt_folder(run.root) / records.SUBMISSION_NOTE)
+        _forget_oof(attempt_folder(run.oof))
+
+
+def adopt_progress(run: RunDir) -> None:
+    """Bring what an older release kept for going on, beside its files, into the lease's attempt."""
+    attempt = attempt_folder(run.root)
+    begun = run.root / records.SUBMISSION_NOTE, run.root / ".submission.npy.partial"
+    for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy")):
+        if path.exists():
+            path.replace(attempt / path.name)
+
+
+def is_submission_begun(run: RunDir) -> bool:
+    """Whether an earlier call was stopped between a submission's first mask and its summary."""
+    return (attempt_folder(run.root) / records.SUBMISSION_NOTE).exists()
 
 
 def _noted(kind: type[_Note], path: Path, key: str) -> _Note:

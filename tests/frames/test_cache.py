@@ -202,7 +202,7 @@ def test_after_a_kill_the_next_run_makes_the_cache(
     assert_holds(opened(png, tmp_path), png)
     assert sorted(name.partition("/")[2] for name in contents(tmp_path)) == [
         *("", ".depth.sum", ".image.sum", ".label.sum", ".manifest.json.sum"),
-        *("depth", "image", "label", "manifest.json"),
+        *("dataset", "depth", "image", "label", "manifest.json"),
     ]
 
 

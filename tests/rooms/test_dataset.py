@@ -4,6 +4,8 @@ import errno
 import math
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,28 @@ def test_a_rendering_that_stops_half_way_leaves_no_dataset(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         render_rooms(tmp_path / "rooms", scenes=2, frames=2, hw=HW, progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from engine.rooms.dataset import render_rooms
+
+def kill(done, total):
+    if done * 2 >= total:
+        os.kill(os.getpid(), 9)
+
+render_rooms(Path(sys.argv[1]), scenes=2, frames=2, hw=(48, 64), progress=kill)
+"""
+
+
+def test_what_a_killed_rendering_left_is_cleared_away(tmp_path: Path) -> None:
+    folder = Path(__file__).resolve().parent.parent.parent
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "rooms")]
+    assert subprocess.run(command, cwd=folder, check=False).returncode == -9
+    assert list(tmp_path.rglob("*.png"))
+    render_rooms(tmp_path / "rooms", scenes=2, frames=2, hw=HW)
+    assert [path.name for path in tmp_path.iterdir()] == ["rooms"]
 
 
 def test_a_faster_process_with_the_same_rooms_wins(root: Path, tmp_path: Path) -> None:

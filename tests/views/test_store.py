@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.damage import DamageError
+from engine.lease import hold
+from engine.rundir import RunDir
 from engine.sums import sum_file
 from engine.views.records import FoldState, Manifest, StoreLayout
-from engine.views.store import ProbStoreWriter, open_store
+from engine.views.store import ProbStoreWriter, adopt_progress, open_store
 
 STEMS = ("a", "b", "c", "d")
 FOLD_OF = np.array([0, 1, 0, 1])
@@ -209,6 +211,35 @@ def test_stopped_while_finishing_it_can_finish_again(
     t = layout_of().temperatures.index(chosen)
     for index, prob_Chw in enumerate(open_store(tmp_path).prob_NChw):
         assert np.array_equal(prob_Chw, prob_of(index)[t].astype(np.float16))
+
+
+def test_what_an_older_release_began_beside_the_store_goes_on_in_the_lease(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    fill(ProbStoreWriter(run.oof, layout_of()), (0, 1, 2))
+    for kept in ([], [".results.lease"]):  # what was left, and what this release leaves of it
+        assert names(run.root) == [*kept, "oof"]
+        with hold(run.results):
+            adopt_progress(run)
+            again = ProbStoreWriter(run.oof, layout_of())
+            assert (again.state(0, "weights"), again.state(1, "weights")) == (
+                state_of(2),
+                state_of(1),
+            )
+        assert names(run.oof) == []
+    with hold(run.results):
+        again = ProbStoreWriter(run.oof, layout_of())
+        again.write(3, prob_of(3), 1)
+        again.commit(1, state_of(2))
+        again.finish(0.7, "whole")
+    assert names(run.root) == ["oof"]
+    for index, prob_Chw in enumerate(open_store(run.oof).prob_NChw):
+        assert np.array_equal(prob_Chw, prob_of(index)[0].astype(np.float16))
+
+
+def test_a_note_without_its_arrays_counts_for_nothing(tmp_path: Path) -> None:
+    fill(ProbStoreWriter(tmp_path, layout_of()))
+    (tmp_path / ".prob_t1.npy").unlink()
+    assert ProbStoreWriter(tmp_path, layout_of()).state(0, "weights").done == 0
 
 
 @pytest.fixture
