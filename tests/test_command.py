@@ -2,16 +2,13 @@
 
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from engine import command
 from engine.command import run_main, start_logging
 from engine.mistakes import ConfigError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -57,22 +54,35 @@ def test_messages_of_the_engine_go_to_standard_output_bare(
     assert capsys.readouterr() == ("one line\nanother\n", "")
 
 
-WAITING = """
-import os, sys
-from engine.command import run_main
+@pytest.mark.parametrize(
+    ("load", "asked", "policy"),
+    [
+        ("1.90 1.0 1.0 2/100 7", "", "passive"),
+        ("1.90 1.0 1.0 2/100 7", "active", "active"),
+        ("1.90 1.0 1.0 1/100 7", "", None),  # what ran a moment ago is gone
+        ("0.10 1.0 1.0 3/100 7", "", None),  # what runs now has not run for long
+    ],
+)
+def test_threads_that_wait_sleep_where_others_run_unless_asked_otherwise(
+    load: str, asked: str, policy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loadavg").write_text(load, encoding="ascii")
+    monkeypatch.setattr(command, "_LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    if not asked:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        run_main(lambda: 0)
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
-def main():
-    assert "torch" not in sys.modules
-    print(os.environ["OMP_WAIT_POLICY"])
-    return 0
 
-run_main(main)
-"""
-
-
-@pytest.mark.parametrize(("asked", "policy"), [("", "passive"), ("active", "active")])
-def test_threads_that_wait_sleep_unless_asked_otherwise(asked: str, policy: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": asked} if asked else {}
-    command = [sys.executable, "-c", WAITING]
-    assert subprocess.check_output(command, cwd=ROOT, env=environment, text=True) == f"{policy}\n"
+def test_a_system_that_tells_no_load_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_LOAD", tmp_path / "absent")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        run_main(lambda: 0)
+    assert "OMP_WAIT_POLICY" not in os.environ

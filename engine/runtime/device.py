@@ -87,6 +87,9 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
         set_up_gpu(device, deterministic=config.deterministic)
     else:
         why = "asked for" if config.threads else "torch's choice"
+        # See `engine.command`.
+        sleep = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+        why += "; those that wait sleep" if sleep else ""
         _log.info("%d CPU threads: %s", torch.get_num_threads(), why)
         _keep_freed_memory()
     fast = ("bf16", "tensor cores") if on_gpu else ("fp32", "bf16 is emulated on most CPUs")
