@@ -2,6 +2,8 @@
 
 1   no number; what runs an experiment stood among the fields of the experiment
 2   `format = 2`; it stands in [runtime]
+3   `format = 3`; how files are read and zoomed can be set (`INTRODUCED`, `ABSENT`); files of a run
+    have checksums, and what is unfinished lies in a lease
 """
 
 import logging
@@ -13,7 +15,7 @@ from pydantic_core import to_json
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """The format that run folders are written in."""
 
 Sections = dict[str, dict[str, JsonValue]]

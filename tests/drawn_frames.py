@@ -92,4 +92,7 @@ def random_names(count: int) -> list[str]:
 
 
 def _grained(image: NDArray[np.number], rng: np.random.Generator, noise: int) -> NDArray[np.uint8]:
-    return np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
+    grained: NDArray[np.uint8] = np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(
+        np.uint8
+    )
+    return grained

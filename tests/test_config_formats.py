@@ -183,10 +183,10 @@ def test_a_new_folder_says_its_format_first(tiny_config: Config, tmp_path: Path)
     assert load_run(run) == tiny_config
 
 
-@pytest.mark.parametrize("number", ["3", "0", "'2'", "[2]", "true", "1.0", "2.0"])
+@pytest.mark.parametrize("number", ["4", "0", "'2'", "[2]", "true", "1.0", "2.0"])
 def test_a_format_that_is_not_known_is_refused(number: str, tmp_path: Path) -> None:
     file = write(tmp_path / "config.toml", f"format = {number}\n")
-    with pytest.raises(ConfigError, match=r"config\.toml: format = .* this engine reads 1 to 2"):
+    with pytest.raises(ConfigError, match=r"config\.toml: format = .* this engine reads 1 to 3"):
         load_config([file])
 
 
