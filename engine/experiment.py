@@ -188,7 +188,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         mend(run_dir)
         store.adopt_progress(run_dir)
         # In this order: another process may train a fold meanwhile; a trained one stays as it is.
-        whole = run_dir.manifest.exists()
+        whole = run_dir.manifest.exists() and run_dir.store.exists()
         trained = [k for k in range(config.data.folds) if not whole and run.is_trained(k)]
         weights = fold_hashes(config, run_dir)
         key = stage_identity(config, run.weights_hash, *weights)

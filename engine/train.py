@@ -70,11 +70,11 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     if is_sealed(config, run_dir):
         clear(run_dir.results)
     else:
+        for fold in chosen:
+            look(run_dir.training(fold))
         from engine.early import check_train
 
         check_train(config, run_dir, chosen, resume=resume)
-        for fold in chosen:
-            look(run_dir.training(fold))
         # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
         from engine.experiment import complete
 
