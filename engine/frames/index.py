@@ -44,6 +44,10 @@ def load_dataset(
     By default nothing is remembered and kept. Raises DatasetError, which names every fault.
     """
     train, test, scenes, faults = list_dataset(root, need_depth=spec.need_depth)
+    if (root / "test" / "label").is_dir():
+        from engine.frames.labelled import with_labels
+
+        test = with_labels(root / "test" / "label", test)
     small = [list(spec.classes).index(name) for name in spec.small_classes]
     reading = spec.reading
     check = partial(check_frame, root, classes=len(spec.classes), small=small, reading=reading)
@@ -84,7 +88,10 @@ class Listing(NamedTuple):
 
 
 def list_dataset(root: Path, *, need_depth: bool) -> Listing:
-    """List a dataset folder; DatasetError if there is none. Loads nothing that takes long."""
+    """List a dataset folder, without labels of test frames; DatasetError if there is none.
+
+    Loads nothing that takes long.
+    """
     if not root.is_dir():
         expected = "a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
@@ -99,10 +106,6 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
             if not need_depth and not folders["depth"].is_dir():
                 del folders["depth"]
             listed[name] = _list_frames(root, folders, faults)
-    if (root / "test" / "label").is_dir():
-        from engine.frames.labelled import with_labels
-
-        listed["test"] = with_labels(root / "test" / "label", listed["test"])
     return Listing(listed["train"], listed["test"], scenes, faults)
 
 

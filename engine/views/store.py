@@ -345,8 +345,9 @@ def adopt_progress(run: RunDir) -> None:
     attempt = attempt_folder(run.root)
     begun = run.root / records.SUBMISSION_NOTE, run.root / ".submission.npy.partial"
     for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy")):
-        if path.exists():
-            path.replace(attempt / path.name)
+        for each in (sums.sum_file(path), path):
+            if each.exists():
+                each.replace(attempt / each.name)
 
 
 def is_submission_begun(run: RunDir) -> bool:

@@ -90,7 +90,7 @@ def test_changed_content_of_the_same_size_and_time_is_found(
     content[-20] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(DatasetError, match=r"train/label/2\.png: found a broken or truncated PNG"):
+    with pytest.raises(DatasetError, match=r"train/label/2\.png: found a damaged PNG"):
         load(root, memory)
     content[-20] ^= 1
     file.write_bytes(content)

@@ -251,7 +251,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_a_folder_without_a_store_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no finished store; run engine\.train"):
+    with pytest.raises(FileNotFoundError, match=r"holds no finished store; complete it"):
         open_store(tmp_path)
 
 
