@@ -64,7 +64,7 @@ def check_predict(config: Config, run: RunDir, images: Path, depth: Path | None,
     check_out(out)
     _check_packages(config.runtime)
     check_weights(config, run)
-    root, frames, faults = list_frames(images, depth)
+    root, frames, faults = list_frames(images, depth, quiet=True)
     if faults or not frames:
         raise DatasetError(root, faults)
 

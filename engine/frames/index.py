@@ -131,21 +131,32 @@ def load_frames(
     return _split(frames, reports, {}, reading).samples
 
 
-def list_frames(images: Path, depth: Path | None) -> tuple[Path, list[FrameFiles], list[Fault]]:
+def list_frames(
+    images: Path, depth: Path | None, *, quiet: bool = False
+) -> tuple[Path, list[FrameFiles], list[Fault]]:
     """List frames to predict: what names are relative to, the frames, and what keeps them from it.
 
-    Loads nothing that takes long.
+    Files that are skipped or share a stem are told, unless `quiet`. Loads nothing that takes long.
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
-    return root, _list_frames(root, folders, faults, strays=True), faults
+    tell = None if quiet else _log.info
+    return root, _list_frames(root, folders, faults, strays=True, tell=tell), faults
 
 
 def _list_frames(
-    root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
+    root: Path,
+    folders: Mapping[str, Path],
+    faults: list[Fault],
+    *,
+    strays: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> list[FrameFiles]:
-    """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`."""
+    """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`.
+
+    What is odd but no fault goes to `tell`.
+    """
     paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
     listed, entries = dict[str, list[Path]](), 0
     for kind, folder in folders.items():
@@ -156,15 +167,15 @@ def _list_frames(
             paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
             entries += len(paths)
             listed[kind] = fit
-            if strays and len(fit) < len(paths):
-                from engine.frames.told import tell_skipped
+            if tell and len(fit) < len(paths):
+                from engine.frames.told import skipped
 
-                tell_skipped(folder, paths, fit)
+                tell(skipped(folder, paths, fit))
     stems = sorted(set().union(*paths_of.values()))
     frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
     taken = sum(map(len, paths_of.values()))
     if strays and len(paths_of["image"]) < len(listed.get("image", ())):
-        frames = images_apart(frames, listed["image"])
+        frames = images_apart(frames, listed["image"], tell)
     if not frames or not taken == entries == len(frames) * len(folders):
         faults += listing_faults(root, folders, frames, strays=strays)
     return frames

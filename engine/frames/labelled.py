@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.frames.decode import FrameFiles
 from engine.frames.kinds import KINDS, is_hidden
-from engine.frames.told import tell_skipped
+from engine.frames.told import skipped
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def with_labels(folder: Path, frames: Sequence[FrameFiles]) -> list[FrameFiles]:
     labelled = [replace(files, label=label_of.get(files.stem)) for files in frames]
     used = [files.label for files in labelled if files.label]
     if len(used) < len(paths):
-        tell_skipped(folder, paths, used)
+        _log.info("%s", skipped(folder, paths, used))
     if count := len(used):
         told = "%s: labels of %d of %d test frames; the submission will be scored on them"
         _log.info(told, folder, count, len(frames))

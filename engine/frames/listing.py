@@ -1,8 +1,7 @@
 """What is odd or wrong with the folders of a dataset; entered only where something is."""
 
-import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +9,13 @@ from engine.frames.decode import FrameFiles
 from engine.frames.kinds import KINDS, Fault, is_hidden
 from engine.frames.told import some_names
 
-_log = logging.getLogger(__name__)
 
-
-def images_apart(frames: Sequence[FrameFiles], images: Sequence[Path]) -> list[FrameFiles]:
+def images_apart(
+    frames: Sequence[FrameFiles], images: Sequence[Path], tell: Callable[[str], None] | None
+) -> list[FrameFiles]:
     """Frames to predict, of which several have one stem: each of these under its full name.
 
-    They share the depth map of their stem. `images` are all that there are; a line tells of them.
+    They share the depth map of their stem. `images` are all that there are; a line goes to `tell`.
     """
     of_stem = defaultdict[str, list[Path]](list)
     for path in images:
@@ -29,8 +28,9 @@ def images_apart(frames: Sequence[FrameFiles], images: Sequence[Path]) -> list[F
         else:
             apart.append(files)
     names = [files.stem for files in alike]
-    told = "%d images share their stems with others and keep their endings: %s"
-    _log.info(told, len(names), some_names([f"{name}.png" for name in names]))
+    if tell:
+        shown = some_names([f"{name}.png" for name in names])
+        tell(f"{len(names)} images share their stems with others and keep their endings: {shown}")
     if {files.stem for files in apart} & set(names):  # a.png.jpg beside a.png and a.tif
         apart = [replace(files, stem=files.image.name) for files in apart if files.image]
     return sorted([*apart, *alike], key=lambda files: files.stem)

@@ -1,13 +1,10 @@
 """What was done to files that are sound but not plain, in words; entered only where any was."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.frames.kinds import Origin
-
-_log = logging.getLogger(__name__)
 
 _SHOWN = 5
 """Names in a message: enough to see what sort of files they are."""
@@ -36,11 +33,11 @@ def image_lines(origins: Iterable[Origin]) -> list[str]:
     return lines + [f"{count} images {what}" for what, count in sorted(others.items())]
 
 
-def tell_skipped(folder: Path, paths: Sequence[Path], taken: Sequence[Path]) -> None:
-    """Say which of the files in a folder were not taken."""
+def skipped(folder: Path, paths: Sequence[Path], taken: Sequence[Path]) -> str:
+    """Which of the files in a folder were not taken."""
     known = set(taken)
     others = [path.name for path in paths if path not in known]
-    _log.info("%s: %d others skipped: %s", folder, len(others), some_names(others))
+    return f"{folder}: {len(others)} others skipped: {some_names(others)}"
 
 
 def _has_alpha(source: str) -> bool:
