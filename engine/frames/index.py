@@ -97,7 +97,7 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
     table = root / "scenes.csv"
-    scenes = read_scenes(table, faults) if table.exists() else {}
+    scenes = read_scenes(table, faults) if os.path.lexists(table) else {}
     splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
     listed: dict[str, list[FrameFiles]] = {"test": []}
     for name, kinds in splits.items():

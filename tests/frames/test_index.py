@@ -1,5 +1,6 @@
 """A dataset folder is listed whole, or refused with every fault named at once."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +277,20 @@ def test_labels_without_a_single_class_are_refused(root: Path) -> None:
 def test_a_malformed_scene_list_is_named(root: Path, content: str, file: str) -> None:
     (root / "scenes.csv").write_text(content, encoding="utf-8")
     assert list(faults(root)) == [file]
+
+
+def test_what_is_no_file_is_no_table_of_scenes(root: Path) -> None:
+    table = root / "scenes.csv"
+    kinds: list[Callable[[], None]] = [
+        lambda: table.symlink_to("nowhere"),
+        lambda: os.mkfifo(table),
+        table.mkdir,
+    ]
+    for make in kinds:
+        table.unlink()
+        make()
+        with pytest.raises(DatasetError, match=r"scenes\.csv: found no file, or a link to none"):
+            load(root)
 
 
 def test_the_fingerprint_follows_names_and_contents_only(root: Path, tmp_path: Path) -> None:

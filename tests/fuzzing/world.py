@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import tests.quarter_encoder  # noqa: F401 - timm knows the encoder from then on
-from engine import train
+from engine import rehearsal, train
 from engine.cli import load_config
 from engine.model.network import build_network
 from engine.runtime import memory
@@ -94,7 +94,8 @@ def ask_once(patch: pytest.MonkeyPatch) -> None:
         known[key] = known.get(key) or count(network, in_channels)
         return known[key]
 
-    patch.setattr(memory, "pass_bytes", remembered)
+    for module in (memory, rehearsal):
+        patch.setattr(module, "pass_bytes", remembered)
 
 
 def fresh(source: Path, target: Path) -> Path:
