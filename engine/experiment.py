@@ -197,7 +197,6 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             _map_errors(run, key)
             store.forget_progress(run_dir)
         else:
-            _check_memory(run)
             predicted = _predict_out_of_fold(run, trained, weights, key, resident)
             del resident
             missing = [str(k) for k in range(config.data.folds) if k not in predicted]
@@ -228,7 +227,8 @@ def _is_finished(run: Experiment, key: str) -> bool:
 
 def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
     """Train the folds that are not trained yet; returns what `_train_folds` does."""
-    epochs = run.config.training.epochs
+    dataset, epochs = run.dataset, run.config.training.epochs
+    check_views(run.config, dataset.train.samples + dataset.test.samples, run.policy.device)
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:
@@ -239,18 +239,12 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
     judge_data(run.config, run.dataset, run.folds, untrained)
     begin = [fold for fold in untrained if run.position(fold) is None]
     check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
-    _check_memory(run)
     # Whatever is refused from here on could not be known before.
     with ExitStack() as folds:
         for fold in untrained:
             folds.enter_context(hold(run.dir.training(fold)))
         run.write_description()
         return _train_folds(run, untrained)
-
-
-def _check_memory(run: Experiment) -> None:
-    dataset = run.dataset
-    check_views(run.config, (*dataset.train.samples, *dataset.test.samples), run.policy.device)
 
 
 def _map_errors(run: Experiment, key: str) -> Atlas:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzzing.judge import fault_of
-from tests.fuzzing.world import World, ask_once, make_world
+from tests.fuzzing.world import World, make_world, quicken
 
 GROUPS, CASES = 6, 50
 
@@ -14,7 +14,7 @@ GROUPS, CASES = 6, 50
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
-        ask_once(patch)
+        quicken(patch)
         yield make_world(tmp_path_factory.mktemp("fuzzing"))
 
 

@@ -22,9 +22,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))
     os.environ["XDG_CACHE_HOME"] = str(folder / "user-cache")
     from tests.fuzzing.judge import fault_of
-    from tests.fuzzing.world import ask_once, make_world
+    from tests.fuzzing.world import make_world, quicken
 
-    ask_once(pytest.MonkeyPatch())
+    quicken(pytest.MonkeyPatch())
     world = make_world(folder / "world")
     numbers = [options.only] if options.only is not None else range(options.first, options.count)
     outcomes: collections.Counter[str] = collections.Counter()
