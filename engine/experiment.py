@@ -244,7 +244,8 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
         for fold in untrained:
             folds.enter_context(hold(run.dir.training(fold)))
         run.write_description()
-        return _train_folds(run, untrained)
+        # Asked again: another process may have trained one before it was leased.
+        return _train_folds(run, [fold for fold in untrained if not run.is_trained(fold)])
 
 
 def _map_errors(run: Experiment, key: str) -> Atlas:
