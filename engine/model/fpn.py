@@ -17,7 +17,6 @@ from kernels.upsample import Upsample
 _GROUPS = 32
 """Groups of each GroupNorm: the paper's, and part of every checkpoint."""
 
-
 UPSAMPLE = Upsample(2.0)
 """As smp's FPN does between its blocks; it has no weights, so there is one for all."""
 

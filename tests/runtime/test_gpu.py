@@ -73,9 +73,9 @@ def test_steps_are_compiled_where_all_folds_gain_more_than_it_takes(
     with caplog.at_level(logging.INFO, logger="engine"):
         assert compiling_pays(Config(), frames) == pays
     assert [record.getMessage() for record in caplog.records] == [
-        "steps compiled: 39750 would save about 517 s, and compiling takes about 68 s"
+        "steps compiled: by exp093_5 on an H100, 39750 save 517 s, and compiling takes 68 s"
         if pays
-        else "steps not compiled: 250 would save about 3 s, and compiling takes about 68 s"
+        else "steps not compiled: by exp093_5 on an H100, 250 save 3 s, and compiling takes 68 s"
     ]
 
 

@@ -45,6 +45,17 @@ def task(make_task: MakeTask) -> FoldTask:
     return make_task()
 
 
+@pytest.fixture
+def ends_the_same(task: FoldTask, at_once: RunDir, read_run: ReadRun) -> Callable[[], None]:
+    """`ends_the_same()`: the fold goes on to its end, with the files that a CPU leaves."""
+
+    def run() -> None:
+        begin(task).run()
+        assert read_run(task.run.root) == read_run(at_once.root)
+
+    return run
+
+
 def begin(task: FoldTask) -> FoldTraining:
     """The fold, written as on a GPU."""
     fold = FoldTraining(task, POLICY)
@@ -70,9 +81,8 @@ def write(monkeypatch: pytest.MonkeyPatch) -> Write:
     return call
 
 
-def test_a_fold_leaves_the_same_files(task: FoldTask, at_once: RunDir, read_run: ReadRun) -> None:
-    begin(task).run()
-    assert read_run(task.run.root) == read_run(at_once.root)
+def test_a_fold_leaves_the_same_files(ends_the_same: Callable[[], None]) -> None:
+    ends_the_same()
 
 
 def test_files_are_renamed_in_order(task: FoldTask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +106,7 @@ def test_files_are_renamed_in_order(task: FoldTask, monkeypatch: pytest.MonkeyPa
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     steps: int,
     task: FoldTask,
-    at_once: RunDir,
-    read_run: ReadRun,
+    ends_the_same: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     call, done = TrainStep.__call__, [0]
@@ -114,8 +123,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
             begin(task).run()
     # What was on its way when it was stopped is whole when `run` has ended.
     assert not list(task.run.root.rglob("*.tmp"))
-    begin(task).run()
-    assert read_run(task.run.root) == read_run(at_once.root)
+    ends_the_same()
 
 
 @pytest.mark.parametrize(("failing", "steps"), [(1, 3), (2, 4), (4, 6)])
@@ -123,8 +131,7 @@ def test_an_error_of_the_writer_ends_the_fold_at_the_next_save_or_its_end(
     failing: int,
     steps: int,
     task: FoldTask,
-    at_once: RunDir,
-    read_run: ReadRun,
+    ends_the_same: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save_last, call = checkpoint.save_last, TrainStep.__call__
@@ -147,8 +154,7 @@ def test_an_error_of_the_writer_ends_the_fold_at_the_next_save_or_its_end(
             begin(task).run()
     # Saves come after steps 2, 3, 4 and 6: one that fails is known at the next, or at the end.
     assert (saves[0], done[0]) == (failing, steps)
-    begin(task).run()
-    assert read_run(task.run.root) == read_run(at_once.root)
+    ends_the_same()
 
 
 def test_an_error_of_the_writer_ends_a_fold_that_is_not_trained(
