@@ -112,6 +112,9 @@ def _decode(
     opened: ImageFile.ImageFile, content: bytes, turn: bool
 ) -> tuple[NDArray[np.uint8], Origin]:
     header, told = PngHeader.of(content), []
+    if opened.format == "PNG":
+        # Asked for its EXIF, Pillow decodes a PNG, once: whoever asks again gets what it had then.
+        opened.load()
     found, pictures = encoding(opened, header), getattr(opened, "n_frames", 1)
     orientation = _orientation(opened)
     image_HW3 = _decode_jpeg(content, opened.size) if found == "8-bit RGB JPEG" else None

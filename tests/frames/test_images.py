@@ -1,6 +1,8 @@
 """Images of any kind become 8-bit RGB, as Pillow reads them, upright and whole."""
 
 import io
+import struct
+import zlib
 from contextlib import suppress
 from typing import Any
 
@@ -92,20 +94,22 @@ def test_16_bit_grey_whose_white_is_zero_is_inverted() -> None:
     np.testing.assert_array_equal(pixels[..., 1], 255 - np.rint(values / 257))
 
 
-def rgb_16_bit(values: NDArray[np.uint16]) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow does not write."""
-    import struct
-    import zlib
+def png(header: bytes, data: bytes) -> bytes:
+    """A PNG of this head and pixels, the sums of its chunks right."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         body = name + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def rgb_16_bit(values: NDArray[np.uint16]) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow does not write."""
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return png(struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), zlib.compress(rows))
 
 
 def test_16_bit_rgb_keeps_the_high_bytes() -> None:
@@ -261,3 +265,19 @@ def test_a_damaged_png_is_refused_though_it_could_be_decoded(chunk: bytes) -> No
     content[content.index(chunk) + {b"IHDR": 16, b"PLTE": 9, b"IDAT": 40}[chunk]] ^= 1
     with pytest.raises(UnfitError, match=f"a damaged PNG \\({chunk.decode()} at byte"):
         decode_image(bytes(content), turn=True)
+
+
+@pytest.mark.parametrize("what", ["interlacing", "half a stream", "no stream"])
+def test_a_png_that_does_not_decode_is_refused_though_its_sums_are_right(what: str) -> None:
+    # Pillow decodes it as it is asked for the EXIF, fails, and hands out black when asked again.
+    noise = np.random.default_rng(4).integers(0, 256, (8, 8 * 3), np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in noise)
+    data = {
+        "interlacing": zlib.compress(rows),
+        "half a stream": zlib.compress(rows)[:60],
+        "no stream": bytes(90),
+    }[what]
+    interlacing = 6 if what == "interlacing" else 0
+    content = png(struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, interlacing), data)
+    with pytest.raises(UnfitError):
+        decode_image(content, turn=True)
