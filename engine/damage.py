@@ -37,7 +37,7 @@ def remedy(path: Path) -> str:
 def _trained_s(fold: Path) -> float:
     """Seconds of a fold so far, as its metrics tell; 0 if they do not."""
     try:
-        lines = (fold / "metrics.jsonl").read_bytes().splitlines()
+        lines = _content(fold / "metrics.jsonl").splitlines()
         parts = (line["train_s"] + line["validation_s"] for line in map(json.loads, lines))
         return float(sum(parts))
     except (OSError, ValueError, TypeError, KeyError):
@@ -48,11 +48,16 @@ def _predicted_s(oof: Path) -> float:
     """Seconds of a store so far, as its manifest, or else its note, tells; 0 if they do not."""
     for name, key in (("manifest.json", "predicted"), ("progress.json", "folds")):
         try:
-            folds = json.loads((oof / name).read_bytes())[key].values()
+            folds = json.loads(_content(oof / name))[key].values()
             return float(sum(fold["elapsed_s"] for fold in folds))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             continue
     return 0.0
+
+
+def _content(path: Path) -> bytes:
+    """Of a file; nothing of what is none, such as a pipe, which would be waited for."""
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _spent(seconds: float) -> str:

@@ -149,4 +149,4 @@ def _is_installed(package: str) -> bool:
 def _epochs(run: RunDir, fold: int) -> int:
     """Epochs of a fold that was begun, by its lines: one may be ahead of the checkpoint."""
     path = run.metrics(fold)
-    return len(path.read_bytes().splitlines()) if path.exists() else 0
+    return len(path.read_bytes().splitlines()) if path.is_file() else 0

@@ -9,7 +9,7 @@ from engine.command import run_main
 from engine.config import Config
 from engine.lease import Place, hold, look
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, changed_config, load_run, to_complete
+from engine.rundir import RunDir, changed_config, load_run, refuse_unfinished
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = RunDir(options.run)
     asked = {"device": options.device, "inference": options.runtime}
     config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
-    if not run.temperature.exists():
-        raise ConfigError(f"{options.run} is not finished; {to_complete(options.run)}")
+    refuse_unfinished(run, run.temperature)
     if changed_config(run.root) is not None:
         from engine.selection.members import refuse_other_config
 

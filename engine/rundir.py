@@ -216,6 +216,14 @@ def to_complete(root: Path) -> str:
     return f"complete it: python -m engine.train --out {shlex.quote(str(root))} --resume"
 
 
+def refuse_unfinished(run: RunDir, *needed: Path) -> None:
+    """Refuse a run that lacks one of its files; the ConfigError says how to complete it."""
+    for path in needed:
+        if not path.exists():
+            told = f"{run.root} is not finished: it has no {path.name}"
+            raise ConfigError(f"{told}; {to_complete(run.root)}")
+
+
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:
     """The config that a run folder was made with, and `flags` over it; raises as `load_config`."""
     if not run.config.exists():

@@ -190,7 +190,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(
         run(tmp_path, test_frames)
     shutil.copy(finished_run.dir.config, tmp_path)
     with pytest.raises(
-        ConfigError, match=r"is not finished; complete it: python -m engine\.train --out"
+        ConfigError, match=r"it has no temperature.json; complete it: python -m engine\.train --out"
     ):
         run(tmp_path, test_frames)
 

@@ -93,7 +93,7 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
     Loads nothing that takes long.
     """
     if not root.is_dir():
-        expected = "a folder with train/image and train/label"
+        expected = "data.root to name a folder with train/image and train/label"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
     table = root / "scenes.csv"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.inputs import Normalisation
+from engine.mistakes import ConfigError
 from engine.model.encoder import extractor
 from engine.model.refusals import first_line, misfit
 from engine.model.sources import CHOICES, PACKAGE_PREFIX, check_source, package_folders
@@ -43,7 +44,8 @@ def load_weights(network: nn.Module, config: ModelConfig) -> str:
         What was loaded, in words.
 
     Raises:
-        ValueError: the source is unknown, or its tensors do not fit the network.
+        ValueError: the source is unknown, has no weights of this encoder, or its tensors do not
+            fit the network.
         FileNotFoundError: the weights file does not exist.
         RuntimeError: the hub cannot be reached, the package is missing, or the file is corrupt.
     """
@@ -85,7 +87,8 @@ def _cached(name: str) -> str | None:
     """The file of weights in the local cache; None if they have to be fetched and can be."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise RuntimeError(f"timm {timm.__version__} has no pretrained weights of {name}")
+        told = f"timm {timm.__version__} has no pretrained weights of {name}"
+        raise ConfigError(f"model.weights = 'timm': {told}; {CHOICES}")
     if not config.hf_hub_id:
         return None
     for file in (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES:

@@ -34,7 +34,7 @@ def seal(config: Config, run: RunDir, dataset: str) -> None:
 
 def is_sealed(config: Config, run: RunDir) -> bool:
     """Whether a run of this experiment was finished here and nothing has changed since; says so."""
-    if not run.seal.exists():
+    if not run.seal.is_file():
         return False
     if run.seal.read_bytes() != _seal(config, run, dataset_files(config)).encode():
         return False

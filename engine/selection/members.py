@@ -20,6 +20,7 @@ from engine.rundir import (
     RunDir,
     fold_hashes,
     load_run,
+    refuse_unfinished,
     stage_identity,
     to_complete,
     weights_identity,
@@ -120,9 +121,7 @@ def open_pixels(members: Sequence[Member], dataset: "Dataset") -> "OofPixels":
 def _read_member(root: Path) -> Told:
     run = RunDir(root)
     config = load_run(run)
-    for path in (run.environment, run.folds, run.temperature, run.manifest):
-        if not path.exists():
-            raise ValueError(f"{root} is not finished: it has no {path.name}; {to_complete(root)}")
+    refuse_unfinished(run, run.environment, run.folds, run.temperature, run.manifest)
     folds, manifest = FoldsFile.read(run.folds), Manifest.read(run.manifest)
     fingerprint = Environment.read(run.environment).dataset_fingerprint
     stems, fold_of = tuple(folds.fold_of), tuple(folds.fold_of.values())
