@@ -110,7 +110,8 @@ def blend(options: Options) -> None:
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
-    from engine.views.store import adopt_progress, is_submission_begun, is_submitted
+    from engine.views.store import adopt_progress
+    from engine.views.submission import is_submission_begun, is_submitted
 
     start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
@@ -197,7 +198,7 @@ def _finish(
     from engine.selection.blend_search import Blend
     from engine.views.masks import blend_masks
     from engine.views.predictor import open_predictor
-    from engine.views.store import write_submission
+    from engine.views.submission import write_submission
 
     out, test = RunDir(options.out), dataset.test.samples
     found, first = Blend.read(out.blend), members[0].manifest

@@ -24,6 +24,7 @@ from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
 from engine.frames.reading import Reading
+from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import clear, hold
 from engine.model.network import input_normalisation
 from engine.rehearsal import check_training, check_views
@@ -38,7 +39,7 @@ from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
-from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
+from engine.rundir import RunDir, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
@@ -49,7 +50,7 @@ from engine.selection.scores import choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
-from engine.views import store
+from engine.views import store, submission
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
@@ -221,7 +222,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
 
 
 def _is_finished(run: Experiment, key: str) -> bool:
-    submitted = not run.dataset.test.samples or store.is_submitted(run.dir)
+    submitted = not run.dataset.test.samples or submission.is_submitted(run.dir)
     return submitted and is_finished(run.dir, key)
 
 
@@ -321,4 +322,4 @@ def _predict_test(run: Experiment, key: str) -> float | None:
         return predictor.at(temperature).masks(test, start)
 
     test = run.dataset.test.samples
-    return store.write_submission(masks, test, run.dir, key)
+    return submission.write_submission(masks, test, run.dir, key)

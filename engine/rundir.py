@@ -1,4 +1,4 @@
-"""A run folder: its files, which appear whole or not at all, and the hashes that tie them.
+"""A run folder: its files, and the config that it was made with.
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
@@ -15,38 +15,29 @@ Beside each NAME stands .NAME.sum, its checksums (`engine.sums`).
 While a process works on a fold or on what comes after the folds, or where it was stopped at that,
 `.fold0.lease` and `.results.lease` hold what is not finished (`engine.lease`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
-The hashes stand in checkpoints, weights and stores, so they may never change for what exists.
 """
 
-import hashlib
 import json
-import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from pydantic_core import to_json
 
 from engine import sums
 from engine.cli import load_config, read_file, to_toml
 from engine.config import Config
 from engine.damage import DamageError
 from engine.formats import (
-    ABSENT,
     FORMAT,
-    HASHED_1,
-    INTRODUCED,
-    RUNTIME_1,
     Sections,
-    introduced_text,
     stood,
 )
-from engine.lease import Place, draft
+from engine.lease import Place
 from engine.mistakes import ConfigError, damaged
+from engine.whole import write_summed
 
 
 class _Name:
@@ -143,74 +134,6 @@ class Record(BaseModel):
             raise ValueError(damaged(path, error, where)) from error
 
 
-@contextmanager
-def whole_file(path: Path, *, summed: bool = False, needed: int = 0) -> Iterator[Path]:
-    """Yield a temporary path; on success it is synced and renamed to `path`.
-
-    A kill at any moment, or an exception, leaves the old file or the new one, never a part of one.
-    Where a lease covers `path`, it is made in the lease's attempt, else beside. A file that is
-    `summed` gets checksums. A full disk is a DiskFullError, which names the bytes `needed`, if they
-    are known.
-    """
-    temporary = draft(path)
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        if summed:
-            announce(path, sums.sums_of(temporary))
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        from engine.full_disk import refuse_full
-
-        refuse_full(error, temporary, path, needed)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def announce(path: Path, coming: sums.Sums) -> None:
-    """Let the checksums of `path` tell of what is `coming` too; see `engine.sums.expect`.
-
-    Where a lease covers `path`, they are made in the lease's attempt, else beside.
-    """
-    sums.expect(path, coming, draft(sums.sum_file(path)))
-
-
-def discard(path: Path) -> None:
-    """Delete a file and its checksums, if they are there.
-
-    Where a lease covers `path`, by way of the attempt: an owner that slept deletes nothing of the
-    next one's.
-    """
-    # In this order: a sum file that is alone tells of a file that is lost.
-    for each in (sums.sum_file(path), path):
-        if each.exists():
-            each.replace(draft(each)).unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (a rename is only on disk once its folder is)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_summed(path: Path, text: str) -> None:
-    """Write `text` and its checksums, whole or not at all."""
-    with whole_file(path, summed=True, needed=len(text)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def to_complete(root: Path) -> str:
     """What to type to complete an unfinished run: the folder knows its own config."""
     return f"complete it: python -m engine.train --out {shlex.quote(str(root))} --resume"
@@ -288,62 +211,3 @@ def ordered_weights(config: Config, run: RunDir | None = None) -> dict[str, floa
         written = training.get("class_weights") if isinstance(training, dict) else None
         names = [*(written if isinstance(written, dict) else ()), *names]
     return {name: weights[name] for name in dict.fromkeys(names) if name in weights}
-
-
-def identity(
-    config: Config, *parts: str, sections: tuple[str, ...], run: RunDir | None = None
-) -> str:
-    """SHA-256 over the experiment's fields in the named sections, and `parts`.
-
-    A `run` folder of format 1, for which the hash is, says what its hash was made of; one of any
-    format, in which order its class weights were hashed.
-    """
-    runtime = RUNTIME_1
-    weights = ordered_weights(config, run)
-    if run is not None and run_format(run) == 1:
-        runtime = load_run(run).runtime.model_dump(include=set(RUNTIME_1))
-    digest = hashlib.sha256()
-    for section in sections:
-        values = getattr(config, section)
-        known = {**vars(values), **runtime, "class_weights": weights}
-        fields = {name: known[name] for name in HASHED_1[section].split()}
-        fields |= {
-            name: None for name, value in ABSENT.get(section, {}).items() if fields[name] == value
-        }
-        digest.update(f"{section}=".encode() + to_json(fields) + b"\n")
-        if section in INTRODUCED:
-            digest.update(introduced_text(section, values))
-    for part in parts:
-        digest.update(f"{part}\n".encode())
-    return digest.hexdigest()
-
-
-def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Sequence[int]) -> str:
-    """Hash of all that trained weights depend on; the `run` folder need not exist yet.
-
-    Beside the `config`: the dataset's `fingerprint`, and the fold that each frame validates.
-    """
-    sections = ("data", "model", "training")
-    return identity(config, fingerprint, ",".join(map(str, fold_of)), sections=sections, run=run)
-
-
-def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
-    """Hash of what predictions are made from: training, inference settings and `parts`."""
-    return identity(config, weights_hash, *parts, sections=("inference", "selection"))
-
-
-def fold_hashes(config: Config, run: RunDir) -> list[str]:
-    """Hash of each fold's weights in a run folder; "untrained" for a fold without any.
-
-    Raises DamageError.
-    """
-    paths = [run.best(fold) for fold in range(config.data.folds)]
-    for path in filter(Path.exists, paths):
-        sums.check(path)
-    return [file_hash(path) if path.exists() else "untrained" for path in paths]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -226,8 +226,8 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
 
         from engine.experiment import open_experiment
         from engine.frames.decode import read_label
+        from engine.identity import fold_hashes, stage_identity
         from engine.model.network import build_network
-        from engine.rundir import fold_hashes, stage_identity
         from engine.selection.records import TemperatureChoice
         from engine.views.store import ProbStoreWriter, oof_layout
 

@@ -11,8 +11,9 @@ import pytest
 
 from engine import compare
 from engine.report.comparison import open_pair
-from engine.rundir import RunDir, write_text
+from engine.rundir import RunDir
 from engine.selection.statistics import paired_bootstrap
+from engine.whole import write_text
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 

@@ -11,15 +11,8 @@ from engine import formats
 from engine.cli import load_config, to_toml
 from engine.config import Config, RuntimeConfig
 from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1, stood
-from engine.rundir import (
-    RunDir,
-    file_hash,
-    identity,
-    load_run,
-    stage_identity,
-    weights_identity,
-    write_config,
-)
+from engine.identity import file_hash, identity, stage_identity, weights_identity
+from engine.rundir import RunDir, load_run, write_config
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = ("data", "model", "training", "inference", "selection")

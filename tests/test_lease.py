@@ -15,7 +15,7 @@ import pytest
 
 from engine import lease, owner
 from engine.lease import HeldError, LostError, Place, attempt_folder, clear, hold, look
-from engine.rundir import whole_file, write_text
+from engine.whole import whole_file, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.full_disk import DiskFullError
-from engine.rundir import Record, RunDir, whole_file, write_text
+from engine.rundir import Record, RunDir
+from engine.whole import whole_file, write_text
 
 
 class StoppedError(Exception):

@@ -12,8 +12,8 @@ from deflate import crc32
 
 from engine import sums
 from engine.damage import DamageError
-from engine.rundir import write_summed, write_text
 from engine.sums import BLOCK_BYTES, Sums, check, expect, read, remove, sum_file, sums_of
+from engine.whole import write_summed, write_text
 from tests.stopping import StoppedError, stop_at
 
 

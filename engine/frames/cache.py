@@ -1,11 +1,10 @@
-"""What runs leave one another in the cache folder: decoded frames, and what was found in files.
+"""Decoded frames, which runs leave one another in the cache folder.
 
     CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind; sums
                       dataset                            the folder that they were decoded from
-    CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
 
-The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
-moved one the same; the second of the dataset's folder and what reports depend on besides files.
+The key is a hash of what the frames' files hold, so a changed dataset is another cache and a moved
+one the same.
 
 Processes share it: one at a time makes frames, under `.lock`; who maps them holds a shared lock on
 them until the mapping ends, and `engine.frames.prune` deletes nothing that is so held.
@@ -18,7 +17,6 @@ import mmap
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,15 +24,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
 from engine import sums
 from engine.damage import DamageError
-from engine.frames.dataset import Reports
 from engine.frames.decode import Frame, FrameFiles, Sample
 from engine.frames.images import DECODERS
-from engine.frames.kinds import AS_IT_IS, KINDS, FrameReport
-from engine.rundir import Record, sync_folder, whole_file
+from engine.frames.kinds import AS_IT_IS, KINDS
+from engine.frames.remembered import note_use
+from engine.rundir import Record
+from engine.whole import sync_folder
 
 if TYPE_CHECKING:
     # Not to list a dataset: they load PyTorch and Numba.
@@ -43,19 +40,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
-# They change whenever the same files make other buffers, and another report.
-_FORMAT, _VERSION = 1, 3
+# It changes whenever the same files make other buffers.
+_FORMAT = 1
 
-TICK_NS = 2_000_000_000
-"""Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
 
 GIB = 1 << 30
 """Bytes in a GiB, which messages count in."""
 
 MANIFEST, SOURCE = "manifest.json", "dataset"
 """Files beside the buffers; the first one's time is that of the latest use."""
-
-_REPORTS = TypeAdapter(dict[str, FrameReport])
 
 
 def cache_folder(configured: str = "") -> Path:
@@ -67,54 +60,6 @@ def cache_folder(configured: str = "") -> Path:
     # https://specifications.freedesktop.org/basedir-spec/latest/
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (named if named.is_absolute() else Path.home() / ".cache") / "roomsmith"
-
-
-@dataclass(frozen=True)
-class CheckMemory:
-    """What is remembered from one check to the next."""
-
-    folder: Path | None = None
-    """See `cache_folder`; None remembers nothing."""
-    anew: bool = False
-    """Read every file, whatever is remembered of it."""
-    frame_bytes: int = 0
-    """Training frames that have to be read are kept decoded if they have at most so many."""
-
-    def recall(self, root: Path, frames: Sequence[FrameFiles], key: str) -> "Remembered":
-        """What is known of a dataset's files; `key` is all that reports depend on besides them."""
-        if self.folder is None:
-            return Remembered(None, {}, {})
-        what = repr((_VERSION, DECODERS, str(root.resolve()), key)).encode()
-        file = self.folder / f"checked-{hashlib.sha256(what).hexdigest()[:32]}.json"
-        _used(file)
-        states = {files: _state(files) for files in frames}
-        known = {} if self.anew else _load(file)
-        reports = {files: known[state] for files, state in states.items() if state in known}
-        return Remembered(file, states, reports)
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What is known of the frames of one dataset."""
-
-    file: Path | None
-    states: dict[FrameFiles, str]
-    reports: Reports
-    """Of frames whose files did not change; whoever reads the others adds theirs."""
-
-    def save(self) -> None:
-        """Write the reports without a fault; the log says if that fails."""
-        if self.file is None:
-            return
-        reports = ((self.states[files], report) for files, report in self.reports.items())
-        sound = {state: report for state, report in reports if state and not report.faults}
-        content = _REPORTS.dump_json(sound)
-        digest = hashlib.sha256(content).hexdigest().encode()
-        try:
-            with whole_file(self.file) as temporary:
-                temporary.write_bytes(digest + b"\n" + content)
-        except OSError as error:
-            _log.info("what was checked cannot be remembered: %s", error)
 
 
 def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> "Frames":
@@ -221,7 +166,7 @@ class Layout:
             buffers[kind].madvise(mmap.MADV_WILLNEED)
         if not (place / MANIFEST).exists():
             raise FileNotFoundError(f"{place} was deleted")
-        _used(place / MANIFEST)
+        note_use(place / MANIFEST)
         return self.frames(buffers)
 
     def hold(self, decoded: Iterable[Frame]) -> "Frames":
@@ -348,11 +293,6 @@ def append_frame(part: Path, frame: Frame) -> None:
                 os.posix_fadvise(descriptor, start, content.nbytes, os.POSIX_FADV_DONTNEED)
 
 
-def _used(file: Path) -> None:
-    with suppress(OSError):  # not there, or another user's
-        os.utime(file)
-
-
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
     content = b""
@@ -360,32 +300,3 @@ def _read_digest(sample: Sample) -> str:
         origin = sample.origin if kind == "image" else AS_IT_IS
         content += bytes.fromhex(origin.digest(path.read_bytes()))
     return hashlib.sha256(content + sample.reading.stores).hexdigest()
-
-
-def _state(files: FrameFiles) -> str:
-    """Names, sizes, times and inodes of a frame's files: while they last, so does the content.
-
-    Empty if one cannot be looked at, or was written in a tick of the clock that another write might
-    share (https://git-scm.com/docs/racy-git).
-    """
-    parts, settled_ns = [], time.time_ns() - TICK_NS
-    with suppress(OSError):  # whoever reads the file says what is wrong with it
-        for path in files.present.values():
-            told = path.stat()
-            times = told.st_mtime_ns, told.st_ctime_ns
-            if max(times) >= settled_ns:
-                return ""
-            name = f"{path.parent.name}/{path.name}"
-            parts.append(f"{name} {(told.st_size, *times, told.st_ino)}")
-        return "; ".join(parts)
-    return ""
-
-
-def _load(file: Path) -> dict[str, FrameReport]:
-    """What `save` wrote; nothing if it is not there or damaged."""
-    try:
-        digest, _, content = file.read_bytes().partition(b"\n")
-        sound = digest.decode() == hashlib.sha256(content).hexdigest()
-        return _REPORTS.validate_json(content) if sound else {}
-    except (OSError, ValueError):
-        return {}

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.frames.cache import CheckMemory, FrameKeeper, keeping
+from engine.frames.cache import FrameKeeper, keeping
 from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
 from engine.frames.faults import DatasetError, label_hint
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FrameReport, is_hidden
 from engine.frames.listing import images_apart, listing_faults
 from engine.frames.reading import AS_STORED, Reading
+from engine.frames.remembered import CheckMemory
 from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.

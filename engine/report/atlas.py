@@ -18,9 +18,10 @@ from engine.frames.decode import Sample, read_depth, read_image, read_label
 from engine.nyuv2 import IGNORE_INDEX, PALETTE
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of
 from engine.report.frame_errors import FrameErrors, count_frame
-from engine.rundir import RunDir, whole_file
+from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
+from engine.whole import whole_file
 from kernels.compiling import work_s
 
 MaskOf = Callable[[int, tuple[int, int]], NDArray[np.uint8]]

@@ -5,8 +5,9 @@ import zipfile
 
 from engine import sums
 from engine.damage import DamageError
-from engine.rundir import RunDir, discard, whole_file
-from engine.views.store import write_zip
+from engine.rundir import RunDir
+from engine.views.submission import write_zip
+from engine.whole import discard, whole_file
 
 _log = logging.getLogger(__name__)
 

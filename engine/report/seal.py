@@ -9,8 +9,9 @@ import logging
 from pathlib import Path
 
 from engine.config import ROOMS, Config, data_root
-from engine.rundir import RunDir, write_summed
+from engine.rundir import RunDir
 from engine.sums import sum_file
+from engine.whole import write_summed
 
 _log = logging.getLogger(__name__)
 

@@ -16,15 +16,8 @@ from numpy.typing import NDArray
 from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
-from engine.rundir import (
-    RunDir,
-    fold_hashes,
-    load_run,
-    refuse_unfinished,
-    stage_identity,
-    to_complete,
-    weights_identity,
-)
+from engine.identity import fold_hashes, stage_identity, weights_identity
+from engine.rundir import RunDir, load_run, refuse_unfinished, to_complete
 from engine.runtime.recorded import Environment
 from engine.views.records import Manifest
 

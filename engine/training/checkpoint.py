@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from engine import sums
-from engine.rundir import whole_file, write_summed
 from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
+from engine.whole import whole_file, write_summed
 
 
 def checkpoint_of(config_hash: str, position: Position, learner: Learner) -> Checkpoint:

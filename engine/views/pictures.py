@@ -12,7 +12,8 @@ from PIL import Image
 
 from engine.frames.decode import Sample
 from engine.nyuv2 import PALETTE
-from engine.rundir import RunDir, whole_file
+from engine.rundir import RunDir
+from engine.whole import whole_file
 
 
 def write_mask(path: Path, mask_HW: NDArray[np.uint8]) -> None:

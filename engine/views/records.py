@@ -1,4 +1,4 @@
-"""What `engine.views.store` notes of its work: how far it is, and what a finished store holds.
+"""What store and submission note: how far they are, and what a finished store holds.
 
 Axes: N samples, T temperatures, C class (truth by prediction), h w half-scale pixels.
 """

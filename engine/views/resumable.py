@@ -1,10 +1,11 @@
-"""A `.npy` file that grows item by item, and knows a checksum of each."""
+"""A `.npy` file that grows item by item, knows a checksum of each, and the note beside it."""
 
 import io
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from deflate import crc32
@@ -12,9 +13,18 @@ from numpy.typing import DTypeLike, NDArray
 
 from engine.damage import DamageError
 from engine.sums import Sums
+from engine.views.records import Note
+
+_Note = TypeVar("_Note", bound=Note)
 
 _DIGITS = 8
 """A CRC-32 in hexadecimal."""
+
+
+def noted(kind: type[_Note], path: Path, key: str) -> _Note:
+    """What an earlier call noted for the same key, else a new note: nothing is there yet."""
+    found = kind.read(path) if path.exists() else None
+    return found if found and found.key == key else kind(key=key)
 
 
 class ResumableArray:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.frames.cache import CheckMemory
 from engine.frames.index import DatasetSpec, load_dataset
+from engine.frames.remembered import CheckMemory
 from engine.frames.thumbnail import CELLS_HW, thumbnail, thumbnails
 
 

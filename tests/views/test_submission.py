@@ -26,7 +26,8 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
 from engine.views.resumable import ResumableArray
-from engine.views.store import forget_progress, is_submitted, write_submission
+from engine.views.store import forget_progress
+from engine.views.submission import is_submitted, write_submission
 from tests.stopping import StoppedError, stop_at
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
