@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from engine.frames.decode import Sample, read_depth, read_image, read_label
-from engine.nyuv2 import IGNORE_INDEX, PALETTE
+from engine.nyuv2 import IGNORE_INDEX
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of
 from engine.report.frame_errors import FrameErrors, count_frame
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
+from engine.views.pictures import class_colours
 from engine.whole import whole_file
 from kernels.compiling import work_s
 
@@ -123,14 +124,14 @@ def contact_sheet(samples: Sequence[Sample], shown: Sequence[int], mask_of: Mask
         mask_of: gives their predictions.
 
     Returns:
-        An RGB picture; classes in the colours of `engine.nyuv2.PALETTE`, which repeat after the
-        13th, unlabelled pixels black. One empty line if there are no frames.
+        An RGB picture; classes in the colours of `engine.views.pictures.class_colours`, unlabelled
+        pixels black. One empty line if there are no frames.
     """
     height, width = TILE_HW[0] + CAPTION, 3 * TILE_HW[1]
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * width, max(rows * height, 1)))
     draw = ImageDraw.Draw(sheet)
-    colours = np.resize(np.array(PALETTE, np.uint8), (256, 3))
+    colours = class_colours()
     colours[IGNORE_INDEX] = 0
     for place, position in enumerate(shown):
         sample = samples[position]
