@@ -34,7 +34,7 @@ def check_train(config: Config, run: RunDir, chosen: Sequence[int], *, resume: b
         RuntimeError: a package is not installed.
     """
     check_out(run.root, is_read=run.summary.exists())
-    if run.config.exists():
+    if run.config.is_file():
         check_same_experiment(config, run)
     check_inputs(config, [fold for fold in chosen if not run.last(fold).exists()])
     for fold in chosen if not resume else ():
@@ -87,7 +87,7 @@ def check_blend(config: Config, inferences: Sequence[str], out: RunDir) -> None:
         out: the folder of the blend.
     """
     check_out(out.root)
-    if out.config.exists():
+    if out.config.is_file():
         raise ConfigError(f"{out.root} is a run of engine.train; choose another --out")
     for inference in inferences:
         _check_packages(config.runtime.model_copy(update={"inference": inference}))

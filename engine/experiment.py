@@ -175,7 +175,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     others; else as `open_experiment`.
     """
     start_s, files = work_s(), dataset_files(config)
-    if run_dir.config.exists():
+    if run_dir.config.is_file():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
     opened_s = round(work_s() - start_s, 3)

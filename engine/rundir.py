@@ -149,7 +149,7 @@ def refuse_unfinished(run: RunDir, *needed: Path) -> None:
 
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:
     """The config that a run folder was made with, and `flags` over it; raises as `load_config`."""
-    if not run.config.exists():
+    if not run.config.is_file():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     return load_config([run.config], flags, stood())
 
@@ -160,7 +160,7 @@ def unnamed_fields(run: RunDir) -> Sections:
     A command that does not name them either goes on with these. Empty for a folder that is not
     there yet; raises as `read_file`.
     """
-    if not run.config.exists():
+    if not run.config.is_file():
         return {}
     named = read_file(run.config)[1]
     unnamed: Sections = {}
@@ -197,7 +197,7 @@ def write_config(config: Config, run: RunDir) -> None:
 
 def run_format(run: RunDir) -> int | None:
     """The format of a run folder, None if it has no config yet; raises as `read_file`."""
-    return read_file(run.config)[0] if run.config.exists() else None
+    return read_file(run.config)[0] if run.config.is_file() else None
 
 
 def ordered_weights(config: Config, run: RunDir | None = None) -> dict[str, float]:
@@ -206,7 +206,7 @@ def ordered_weights(config: Config, run: RunDir | None = None) -> dict[str, floa
     That of the classes; but what a `run` folder holds was hashed in the order that it says.
     """
     weights, names = config.training.class_weights, list(config.data.classes)
-    if run is not None and run.config.exists():
+    if run is not None and run.config.is_file():
         training = read_file(run.config)[1].get("training")
         written = training.get("class_weights") if isinstance(training, dict) else None
         names = [*(written if isinstance(written, dict) else ()), *names]

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = options.config or [DEMO]
     run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
     # A run that is named, and no config: its own, as it was begun.
-    begun, own = options.out and not options.config and run.config.exists(), run.config
+    begun, own = options.out and not options.config and run.config.is_file(), run.config
     if begun or (own.exists() and any(f.exists() and own.samefile(f) for f in files)):
         # It is no proof of itself: damaged, it would continue the run as another experiment.
         check(own)

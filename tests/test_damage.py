@@ -1,9 +1,12 @@
 """A flipped bit of any file of a finished run is found: before the file is used, or by `verify`."""
 
 import logging
+import os
 import random
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +241,33 @@ def test_a_config_may_be_edited_where_that_changes_no_result(
     assert f"{copied_run.config} is damaged: " in caplog.text
     assert "taken as it is" in caplog.text
     train_again(copied_run, tiny_toml)
+
+
+@pytest.fixture
+def limited() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("limited")
+@pytest.mark.parametrize(
+    "name", ["config.toml", "seal.json", *DERIVED[1:4], *PRECIOUS[1:], UNREAD[1]]
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(
+    name: str, copied_run: RunDir, tiny_toml: Path, tiny_root: Path
+) -> None:
+    (copied_run.root / name).unlink()
+    os.mkfifo(copied_run.root / name)
+    with suppress(ValueError, OSError):
+        predict.main([str(copied_run.root), str(tiny_root / "test" / "image")])
+    with suppress(ValueError):
+        train_again(copied_run, tiny_toml)
+    if name != "seal.json":
+        with suppress(ValueError):
+            prepare.main(["verify", str(copied_run.root)])

@@ -45,8 +45,8 @@ def misfit(origin: str, fault: str) -> ValueError:
     """The error of tensors from `origin` that do not fit the network."""
     return ValueError(
         f"weights from {origin} do not fit the network that the config describes: {fault}; change "
-        "model.encoder, the decoder's widths or data.classes to what they were trained with, or "
-        "model.weights"
+        "model.encoder, model.pyramid_channels, model.segmentation_channels, model.aspp_channels "
+        "or data.classes to what they were trained with, or model.weights"
     )
 
 

@@ -88,7 +88,7 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
 
 
 def _open(run: RunDir) -> CountedRun:
-    if not run.config.exists():
+    if not run.config.is_file():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     for path in (run.folds, run.atlas, run.frame_counts):
         if not path.exists():
