@@ -7,11 +7,13 @@ Alike is 1 less the share of two pictures' variation in which they differ, where
 N: frames. P: pairs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.runtime.progress import track
 
 NOTED = 0.5
 """Pairs that are less alike are not kept: hundreds of them fall on each that is more."""
@@ -53,7 +55,7 @@ def likeness(thumbnail_NHW3: NDArray[np.uint8]) -> Likeness:
     same_N = np.unique(flat, axis=0, return_inverse=True)[1].reshape(-1)
     nearest_N, skip = np.full(count, -1.0), max(1, count * (count - 1) // 2 // _DRAWN)
     pairs, alikes, drawn_pairs, drawn = [], [], [], []
-    for start in range(0, count, _BLOCK):
+    for start in _blocks(count):
         rows, rest = slice(start, start + _BLOCK), slice(start, count)
         alike = _best(picture_NHWK[rows], picture_NHWK[rest], lambda a, b: a @ b.T)
         # Of pictures without any contrast too: it is the same picture.
@@ -75,6 +77,15 @@ def likeness(thumbnail_NHW3: NDArray[np.uint8]) -> Likeness:
         np.concatenate(drawn_pairs),
         np.concatenate(drawn),
     )
+
+
+def _blocks(count: int) -> Iterator[int]:
+    """Where each block of frames starts, which is compared with all that follow; tells of it."""
+    with track("comparing pairs of frames", count * (count + 1) // 2) as advance:
+        for start in range(0, count, _BLOCK):
+            yield start
+            rows = min(_BLOCK, count - start)
+            advance(rows * (2 * (count - start) - rows + 1) // 2)
 
 
 def alike_pairs(
