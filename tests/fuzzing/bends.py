@@ -323,8 +323,11 @@ def bend_config(rng: random.Random, path: Path) -> Bend:
     names: tuple[str, ...] = (key,)
     if kind < 5:
         # A value over several lines keeps its brackets: broken TOML, which names the file.
-        lines[number] = f"{key} = {rng.choice(_VALUES)}"
+        value = rng.choice(_VALUES)
+        lines[number] = f"{key} = {value}"
         told, names = lines[number], (key, path.name)
+        if key == "root":
+            names = *names, f"in {value.strip(chr(34))}:"
     elif kind == 5:
         lines[number] = f"{key}_{rng.choice('xyz')} = 1"
         told, names = f"unknown key {lines[number]}", (key, path.name)
