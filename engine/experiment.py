@@ -141,7 +141,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     """Choose the device, check the dataset, cut the folds; writes nothing.
 
-    Raises RuntimeError if the device or `runtime.inference` is not there; else as `read_dataset`.
+    Raises ValueError if the device, RuntimeError if `runtime.inference` is not there; else as
+    `read_dataset`.
     """
     # An unknown encoder or an absent device is found now, not after the files have been read.
     input_normalisation(config.model)

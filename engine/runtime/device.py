@@ -77,7 +77,7 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
 
     Raises:
         ValueError: the device is not one torch knows.
-        RuntimeError: a CUDA device was asked for that is not there.
+        ValueError: a device was asked for that is not there.
     """
     device = _device(config.device)
     on_gpu = device.type == "cuda"
@@ -153,12 +153,12 @@ def _device(asked: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
     if device.type == "cuda" and not has_cuda:
-        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
+        raise ValueError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
     if device.type == "cuda" and (number := name.partition(":")[2]):
         count = torch.cuda.device_count()
         if int(number) >= count:
             named = f"runtime.device = {name!r}, but the last of {count} GPUs is cuda:{count - 1}"
-            raise RuntimeError(f"{named}; use one that is there")
+            raise ValueError(f"{named}; use one that is there")
     _log.info("device %s: %s", device, why)
     return device
 

@@ -24,12 +24,12 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match=r"'cuda:1', but torch finds no GPU; use cpu or auto"):
+    with pytest.raises(ValueError, match=r"'cuda:1', but torch finds no GPU; use cpu or auto"):
         set_up_device(RuntimeConfig(device="cuda:1"))
 
 
 def test_a_gpu_beyond_the_last_is_refused(chosen: list[torch.device]) -> None:
-    with pytest.raises(RuntimeError, match=r"'cuda:9', but the last of 2 GPUs is cuda:1; use one"):
+    with pytest.raises(ValueError, match=r"'cuda:9', but the last of 2 GPUs is cuda:1; use one"):
         set_up_device(RuntimeConfig(device="cuda:9"))
     assert chosen == []
 
