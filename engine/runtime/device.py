@@ -76,8 +76,7 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     """Resolve the `auto` settings, set the CPU's threads and have glibc keep freed memory.
 
     Raises:
-        ValueError: the device is not one torch knows.
-        ValueError: a device was asked for that is not there.
+        ValueError: the device is not one torch knows, or is not there.
     """
     device = _device(config.device)
     on_gpu = device.type == "cuda"
