@@ -24,7 +24,7 @@ import errno, fcntl, os, signal, sys, time
 from pathlib import Path
 from engine import owner
 from engine.lease import Place, attempt_folder, hold
-from engine.rundir import write_text
+from engine.whole import write_text
 
 folder, moment = Path(sys.argv[1]), sys.argv[2]
 if "remote" in sys.argv:  # as on another machine, over a file system without locks

@@ -2,9 +2,12 @@
 
 import argparse
 import collections
+import io
 import os
+import shutil
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,8 @@ def main() -> int:
     from tests.fuzzing.world import make_world, quicken
 
     quicken(pytest.MonkeyPatch())
-    world = make_world(folder / "world")
+    with redirect_stdout(io.StringIO()):
+        world = make_world(folder / "world")
     numbers = [options.only] if options.only is not None else range(options.first, options.count)
     outcomes: collections.Counter[str] = collections.Counter()
     for number in numbers:
@@ -36,7 +40,11 @@ def main() -> int:
         if number % 100 == 99:
             sys.stdout.write(f"{number + 1} tried\n")
         sys.stdout.flush()
-    sys.stdout.write(f"{dict(outcomes)}; {folder} can be removed\n")
+    sys.stdout.write(f"{dict(outcomes)}\n")
+    if options.only is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        sys.stdout.write(f"kept: {folder}\n")
     return int(outcomes["FAULT"] > 0)
 
 
