@@ -71,6 +71,6 @@ def describe_machine() -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write figures as JSON, whole or not at all."""
-    from engine.rundir import write_text
+    from engine.whole import write_text
 
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

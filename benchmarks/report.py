@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.figures import OURS
 from benchmarks.fit import PowerLaw
 from engine.report.tables import Row, table
-from engine.rundir import whole_file
+from engine.whole import whole_file
 
 _TOO_SHORT_S = 1e-4
 """Below this a phase is only the marks around it."""

@@ -81,7 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
 
 def _settings(options: argparse.Namespace, config: Config) -> Figures:
     """What a later run has to share for its ratios to be comparable."""
-    from engine.rundir import identity
+    from engine.identity import identity
 
     return {
         "size": options.size,

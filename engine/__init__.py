@@ -3,10 +3,12 @@
 Nothing is imported here; this page is the map. `docs/walk.md` follows one image through the files.
 
     train  predict  blend  compare  prepare     verbs: one command each; parse, call, show
-    cli  config  settings  nyuv2                files and flags become typed fields
-    rundir                                      a run folder: its files and their hashes
-    experiment                                  a config opened for work, and a run's stages
-    command  mistakes  formats  resume          errors and exit codes; what older runs hold to
+    cli  config  settings  labels  nyuv2        files and flags become typed fields
+    rundir  sums                                a run folder: its files, hashes and checksums
+    experiment rehearsal                        a config opened for work, judged, and its stages
+    command  mistakes  damage  full_disk        errors and exit codes
+    early                                       faults that are told before PyTorch is loaded
+    formats  resume                             what older runs hold to
     profile                                     where the time of an epoch goes
 
     frames/      files on disk: listed, decoded, judged, remembered, kept decoded

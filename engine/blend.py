@@ -2,20 +2,22 @@
 
 import argparse
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.command import run_main
-from engine.mistakes import ConfigError
+from engine.lease import hold, look
+from engine.mistakes import ConfigError, validate
 from engine.rundir import RunDir
+from kernels.compiling import work_s
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from engine.config import Config
     from engine.frames.index import Dataset
     from engine.runtime.device import DevicePolicy
     from engine.selection.members import Member
@@ -98,64 +100,89 @@ def blend(options: Options) -> None:
     Raises:
         ConfigError: `options.out` holds something else.
         ValueError: the runs do not fit together, or the dataset is not theirs.
+        DamageError: a file of a run, or `blend.json`, is damaged.
         FileNotFoundError: a run has no finished store.
+        HeldError: another process makes a blend there.
     """
+    look(RunDir(options.out).results)
+    _check(options)
+    from engine.report.mend import mend
     from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
-    from engine.views.records import SUBMISSION_NOTE
+    from engine.views.store import adopt_progress
+    from engine.views.submission import is_submission_begun, is_submitted
 
-    start_s, out = time.monotonic(), RunDir(options.out)
+    start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
     search = BlendSearch(options.method, options.per_class, options.compare)
-    if out.config.exists():
-        raise ConfigError(f"{out.root} is a run of engine.train; choose another --out")
     if out.blend.exists() and Blend.read(out.blend).key != search.key(members):
         raise ConfigError(
             f"{out.root} holds another blend: of other runs, or found in another way; choose "
-            "another --out, or delete it"
+            "another --out, which leaves it as it is"
         )
-    results = [out.blend, out.summary, out.atlas]
-    if options.submission:
-        results += [out.submission_zip, out.submission]
-    # Where a submission was stopped on its way, the summary is of an earlier call without one.
-    stopped = options.submission and (out.root / SUBMISSION_NOTE).exists()
-    if all(path.exists() for path in results) and not stopped:
-        _log.info("%s is complete; nothing to do", out.root)
-    else:
-        dataset, policy = _open_data(members, options)
-        if not out.blend.exists():
-            _log.info("the sweep runs on the CPU, from the stores' memory maps")
-            prepare_s = round(time.monotonic() - start_s, 3)
-            search_blend(members, dataset, search, prepare_s).write(out.blend)
-        _finish(members, dataset, policy, options)
+    results = [out.blend, out.summary, out.atlas, out.frame_counts, out.worst_frames]
+    with hold(out.results):
+        mend(out)
+        adopt_progress(out)
+        # Where a submission was stopped on its way, the summary is of an earlier call without one.
+        stopped = options.submission and (is_submission_begun(out) or not is_submitted(out))
+        if all(path.exists() for path in results) and not stopped:
+            _log.info("%s is complete; nothing to do", out.root)
+        else:
+            dataset, policy = _open_data(members, options)
+            if not out.blend.exists():
+                _log.info("the sweep runs on the CPU, from the stores' memory maps")
+                prepare_s = round(work_s() - start_s, 3)
+                search_blend(members, dataset, search, prepare_s).write(out.blend)
+            _finish(members, dataset, policy, options)
     show(out)
 
 
-def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset", "DevicePolicy"]:
-    """The checked dataset and the device, by the first run's config."""
-    from engine.config import Config
-    from engine.experiment import read_dataset
-    from engine.runtime.device import set_up_device
-    from engine.selection.members import check_dataset
-    from engine.views.openvino_pass import check_openvino
+def _check(options: Options) -> None:
+    """Refuse what the runs' small files show, before anything is loaded that takes long."""
+    from engine.early import check_blend
+    from engine.selection.members import check_members
 
-    config = members[0].config.model_dump()
+    told = check_members(options.runs)
+    merged = _merged([one.config for one in told], options)
+    runtimes = [options.runtime or one.config.runtime.inference for one in told]
+    check_blend(merged, runtimes, RunDir(options.out))
+
+
+def _merged(configs: Sequence["Config"], options: Options) -> "Config":
+    """The first run's config, on the data and the device that are asked for."""
+    config = configs[0].model_dump()
     # Whatever a member needs has to be there for all.
-    for member in members:
-        if member.config.model.needs_depth:
-            config["model"]["input"] = member.config.model.input
+    for other in configs:
+        if other.model.needs_depth:
+            config["model"]["input"] = other.model.input
+            for key in ("depth_scale", "depth_invalid"):
+                config["data"][key] = getattr(other.data, key)
     if options.data is not None:
         config["data"]["root"] = str(options.data)
     if options.device is not None:
         config["runtime"]["device"] = options.device
-    merged = Config.model_validate(config)
+    return validate(config, [("command line", config)])
+
+
+def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset", "DevicePolicy"]:
+    """The checked dataset and the device, by the first run's config."""
+    from engine.experiment import read_dataset
+    from engine.rehearsal import check_views
+    from engine.runtime.device import set_up_device
+    from engine.selection.members import check_dataset
+    from engine.views.openvino_pass import check_openvino
+
+    merged = _merged([member.config for member in members], options)
     policy = set_up_device(merged.runtime)
     for member in members:
         if member.predicting(options.runtime).runtime.inference == "openvino":
             check_openvino(policy.device)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
+    for member in members if options.submission else ():
+        check_views(member.config, dataset.test.samples, policy.device)
     return dataset, policy
 
 
@@ -166,11 +193,12 @@ def _finish(
     from engine.report.atlas import MaskOf, complete_atlas, stored_masks
     from engine.report.atlas_report import AtlasFrames
     from engine.report.finish import finish
+    from engine.report.submission_scores import score_submission
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
     from engine.views.masks import blend_masks
     from engine.views.predictor import open_predictor
-    from engine.views.store import write_submission
+    from engine.views.submission import write_submission
 
     out, test = RunDir(options.out), dataset.test.samples
     found, first = Blend.read(out.blend), members[0].manifest
@@ -193,6 +221,7 @@ def _finish(
     frames = AtlasFrames(dataset.train.samples, first.folds, first.classes)
     submission_s = write_submission(predict, test, out, found.key) if options.submission else None
     finish(out, summary, submission_s, complete_atlas(out, found.key, frames, open_masks).elapsed_s)
+    score_submission(out, test if options.submission else (), first.classes)
 
 
 if __name__ == "__main__":

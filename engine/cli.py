@@ -5,18 +5,33 @@ needed. Nothing heavy is imported here, so that `--help` and a mistake answer at
 """
 
 import argparse
+import functools
+import json
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from pydantic import JsonValue, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
+from engine import sums
 from engine.config import Config
+from engine.damage import DamageError
 from engine.formats import FORMAT, MOVED, Sections, Source, rename
-from engine.mistakes import refuse_flag, unknown_argument, unknown_format, unreadable, validate
+from engine.mistakes import (
+    no_table,
+    refuse_flag,
+    unknown_argument,
+    unknown_format,
+    unreadable,
+    validate,
+)
+
+_log = logging.getLogger(__name__)
 
 
 class _Settings(  # type: ignore[misc] # their settings are merged
@@ -40,9 +55,28 @@ def parse_command_line(
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         refuse_flag(unknown_argument(unknown[0], parser))
-    source(parsed_args=parsed)
+    for name, words in vars(parsed).items():
+        if "." in name and isinstance(words, list):
+            setattr(parsed, name, [_json_table(word, name) for word in words])
+    try:
+        source(parsed_args=parsed)
+    except SettingsError as error:
+        refuse_flag(no_table(str(error)))
     own = {name: value for name, value in vars(parsed).items() if "." not in name}
     return argparse.Namespace(**own), dict(source())
+
+
+def _json_table(word: str, name: str) -> str:
+    """A flag's word, as JSON if it is a table as TOML has it: what a message says can be pasted."""
+    if word.startswith("{"):
+        with suppress(tomllib.TOMLDecodeError):  # then it is JSON, or a mistake
+            return json.dumps(tomllib.loads(f"table = {word}")["table"])
+    parts = [part.partition("=") for part in word.split(",")]
+    keys = [key.strip() for key, equals, _ in parts if equals]
+    for key in keys:
+        if len(keys) == len(parts) and keys.count(key) > 1:
+            refuse_flag(f"--{name} gives {key!r} twice; give it one value")
+    return word
 
 
 def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
@@ -72,7 +106,9 @@ def load_config(
     a fault, with the file that set it.
     """
     sources: list[Source] = [("config", defaults or {})]
-    sources += [(str(file), read_file(file)[1]) for file in files]
+    for file in files:
+        _tell_changed(file)
+        sources.append((str(file), read_file(file)[1]))
     sources += [("command line", flags or {})]
     try:
         return Config.model_validate(_merge(sources))
@@ -80,6 +116,16 @@ def load_config(
         # Today's fields know no name of format 1.
         sources = rename(sources)
         return validate(_merge(sources), sources)
+
+
+@functools.cache
+def _tell_changed(file: Path) -> None:
+    """One line on a config of a run folder that is not as it was written there."""
+    try:
+        if file.is_file():
+            sums.check(file)
+    except DamageError as error:
+        _log.warning("%s; taken as it is", error.told)
 
 
 def _merge(sources: Sequence[Source]) -> dict[str, JsonValue]:

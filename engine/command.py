@@ -1,34 +1,73 @@
 """How a command begins and ends: its messages shown, its errors one line and an exit code."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
+from engine.full_disk import DiskFullError
+from engine.interrupts import Stopped, heeded
 
-def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit: 2 for the user's mistakes, 1 for the world's, 130 for Ctrl-C.
+AGAIN = "run the same command again"
+"""How any command goes on that was stopped, but for one that says more."""
 
-    A mistake prints its message alone; an error nobody foresaw keeps its traceback.
+_LOAD = Path("/proc/loadavg")
+"""https://man7.org/linux/man-pages/man5/proc_loadavg.5.html"""
+
+
+def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
+    """Run a command and exit: 2 for the user's mistakes, 1 for the world's.
+
+    A mistake prints its message alone; an error nobody foresaw keeps its traceback. One that was
+    stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`).
     """
     start_logging()
+    if _is_busy():
+        # Before an OpenMP library is loaded, for it looks once. By its own default threads that
+        # wait for each other spin, and take the time of those that they wait for where something
+        # else runs too: on two cores, one of them taken, a step took more than 1.3 s, and 0.16 s
+        # where they sleep. Alone, waking them costs more: 0.18 s for 0.09 s. No result depends on
+        # it.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        code = main()
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        with heeded():
+            code = main()
+    except (ValueError, FileNotFoundError, RuntimeError, DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 1 if isinstance(error, RuntimeError) else 2
-    except KeyboardInterrupt:
-        print("stopped; --resume continues where the last checkpoint stands", file=sys.stderr)
-        code = 130
+        code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
+    except OSError as error:
+        # Of a file, with its name: gone, forbidden, something else in its place.
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 2
+    except Stopped as stopped:
+        with suppress(OSError):  # a terminal that is gone
+            print(f"stopped by {stopped.signal.name}; to go on, {go_on}", file=sys.stderr)
+        code = 128 + stopped.signal
     raise SystemExit(code)
 
 
 def start_logging() -> None:
-    """Print the engine's INFO messages to standard output, bare."""
-    logger = logging.getLogger("engine")
-    logger.handlers = [_StdoutHandler()]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    """Print the INFO messages of engine and kernels to standard output, bare."""
+    for name in ("engine", "kernels"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_StdoutHandler()]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def _is_busy() -> bool:
+    """Whether others take more than a quarter of the cores: at this moment, and for a minute."""
+    try:
+        minute, _, _, tasks, _ = _LOAD.read_text("ascii").split()
+    except OSError:  # not on Linux
+        return False
+    others = int(tasks.partition("/")[0]) - 1  # without this process, which runs
+    return min(float(minute), others) > (os.cpu_count() or 1) / 4
 
 
 class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from engine.report.comparison import comparison_table, open_pair
 
+    # Loads neither SciPy nor PyTorch.
     pair = open_pair(RunDir(options.first), RunDir(options.second))
     Console().print(comparison_table(*pair, options.resamples, options.seed))
     return 0

@@ -3,14 +3,20 @@
 The fields stand in `engine.settings`; `engine.cli` reads files and flags into a `Config`.
 """
 
-import difflib
-from collections.abc import Sequence
+import re
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import (
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
-from engine.nyuv2 import IGNORE_INDEX
+from engine.labels import label_table, plain_map, unknown_class
+from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
 from engine.settings import (
     IN_CHANNELS,
     ROOMS,
@@ -36,15 +42,33 @@ __all__ = [
 ]
 
 
-def _known_class(key: str, name: str, classes: Sequence[str]) -> None:
-    if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes)}"
-        raise ValueError(f"{key} names the class {name!r}, which data.classes lacks; {hint}")
-
-
 class DataConfig(DataFields):
     """Frames, folds and augmentation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_labels(cls, given: Any) -> Any:
+        """The small classes of NYU Depth v2 are a default for labels that have them."""
+        if not isinstance(given, dict) or "small_classes" in given:
+            return given
+        classes = given.get("classes", CLASSES)
+        named = isinstance(classes, list | tuple) and not {*SMALL_CLASSES} <= {*map(str, classes)}
+        return {**given, "small_classes": ()} if named else given
+
+    @field_validator("label_map")
+    @classmethod
+    def _plain_map(cls, given: dict[str, int | str], info: ValidationInfo) -> dict[str, int | str]:
+        # Classes that are a mistake themselves are none to look names up in.
+        classes = info.data.get("classes")
+        return plain_map(given, classes) if given and classes else given
+
+    @field_validator("ignore", "depth_invalid")
+    @classmethod
+    def _once_each(cls, given: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(set(given)) != len(given):
+            raise ValueError(f"data.{info.field_name} names a value twice: {given}")
+        # A depth of 0 metres is none, whatever else is missing.
+        return tuple(sorted({*given, 0} if info.field_name == "depth_invalid" else given))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -53,7 +77,10 @@ class DataConfig(DataFields):
         if len(self.classes) > IGNORE_INDEX:
             raise ValueError(f"data.classes may name at most 255, got {len(self.classes)}")
         for name in self.small_classes:
-            _known_class("data.small_classes", name, self.classes)
+            if name not in self.classes:
+                raise unknown_class("data.small_classes", name, self.classes)
+        if self.label_map or self.ignore:
+            label_table(self.label_map, self.ignore, self.classes)
         for key, (height, width) in (("input_hw", self.input_hw), ("crop_hw", self.crop_hw)):
             if min(height, width) < 32:
                 raise ValueError(f"data.{key} must be at least 32 x 32, got {height} x {width}")
@@ -94,6 +121,17 @@ class ModelConfig(ModelFields):
 class InferenceConfig(InferenceFields):
     """Views and what the probability store keeps."""
 
+    @field_validator("base_hw", mode="wrap")
+    @classmethod
+    def _base_hw(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
+        # What this flag names may be a list, so a word comes as a list of one.
+        named = value[0] if isinstance(value, list) and len(value) == 1 else value
+        try:
+            return check(named)
+        except ValidationError:
+            needed = "type training, own, or height and width in pixels: 480,640"
+            raise ValueError(f"inference.base_hw = {named!r}; {needed}") from None
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for key, values in (("scales", self.scales), ("temperatures", self.temperatures)):
@@ -102,7 +140,7 @@ class InferenceConfig(InferenceFields):
             if len(set(values)) != len(values):
                 raise ValueError(f"inference.{key} repeat: {values}")
         hw, scale = self.base_hw, min(self.scales)
-        if hw is not None and min(hw) * scale < 32:
+        if isinstance(hw, tuple) and min(hw) * scale < 32:
             raise ValueError(f"inference.base_hw {hw} at scale {scale} is under 32 pixels")
         return self
 
@@ -119,6 +157,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.runtime.device):
+            named = self.runtime.device
+            raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         batch, parts = self.training.batch_size, self.training.accumulate
         if batch % parts:
             raise ValueError(
@@ -138,7 +179,8 @@ class Config(Section):
                 f"{weights!r} has no trained decoder; name a file of a whole network"
             )
         for name, weight in self.training.class_weights.items():
-            _known_class("training.class_weights", name, self.data.classes)
+            if name not in self.data.classes:
+                raise unknown_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
                 raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
         chosen = self.selection.temperature

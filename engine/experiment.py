@@ -5,8 +5,9 @@ call goes on where an earlier one ended.
 """
 
 import logging
-import time
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,19 +16,30 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
+from engine.damage import remedy
+from engine.data.alike import alike_frames
 from engine.data.folds import Folds, make_folds
+from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames, choose_source, resident_limit
 from engine.frames.cache import cache_folder
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.frames.reading import Reading
+from engine.identity import fold_hashes, stage_identity, weights_identity
+from engine.lease import clear, hold
 from engine.model.network import input_normalisation
-from engine.model.weights import check_source
-from engine.report.atlas_report import AtlasFrames
+from engine.rehearsal import check_training, check_views
+from engine.report.atlas_report import Atlas, AtlasFrames
+from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.mend import mend
+from engine.report.seal import dataset_files, seal
+from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
+from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, stopped
 from engine.rooms.dataset import render_rooms
-from engine.rundir import RunDir, fold_hashes, stage_identity, weights_identity, write_config
+from engine.rundir import RunDir, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
@@ -38,10 +50,11 @@ from engine.selection.scores import choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
-from engine.views import store
+from engine.views import store, submission
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
+from kernels.compiling import work_s
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +91,13 @@ class Experiment:
         return None if saved is None else saved.position
 
     def is_trained(self, fold: int) -> bool:
-        """Whether the fold has been trained to its last epoch."""
+        """Whether the fold has been trained to its last epoch; its weights have to be there."""
         position = self.position(fold)
-        return position is not None and position.epoch == self.config.training.epochs
+        if position is None or position.epoch < self.config.training.epochs:
+            return False
+        if not (best := self.dir.best(fold)).exists():
+            raise FileNotFoundError(f"{best} is missing; {remedy(best)}")
+        return True
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
@@ -112,7 +129,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    spec = DatasetSpec(data.classes, data.small_classes, config.model.needs_depth)
+    needs_depth, reading = config.model.needs_depth, Reading.of(data)
+    spec = DatasetSpec(data.classes, data.small_classes, needs_depth, reading)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:
             render_rooms(root, progress=progress)
@@ -123,7 +141,8 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     """Choose the device, check the dataset, cut the folds; writes nothing.
 
-    Raises RuntimeError if the device or `runtime.inference` is not there; else as `read_dataset`.
+    Raises ValueError if the device, RuntimeError if `runtime.inference` is not there; else as
+    `read_dataset`.
     """
     # An unknown encoder or an absent device is found now, not after the files have been read.
     input_normalisation(config.model)
@@ -131,11 +150,14 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     if config.runtime.inference == "openvino":
         check_openvino(policy.device)
     dataset, data = read_dataset(config, policy.device), config.data
-    frames = dataset.train.samples
-    folds = make_folds(frames, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
-    counts = len(frames), len(dataset.test.samples)
-    told = "%s: %d training and %d test frames; %s folds, leakage %.1f %%"
-    _log.info(told, data.root, *counts, folds.kind, 100 * folds.leakage)
+    frames, alike = dataset.train.samples, alike_frames(dataset.train)
+    cut = data.folds, data.fold_seed, data.blocks_per_fold
+    folds = make_folds(frames, data.fold_kind, *cut, alike)
+    told = "%s: %d training and %d test frames; %s folds, %s"
+    leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
+    _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)
+    if gap := zoom_gap(config, (frame.hw for frame in frames)):
+        _log.info("%s", gap.told())
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
         policy = replace(policy, compile=compiling_pays(config, len(frames)))
@@ -146,55 +168,104 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
-    stages wait until all are. `resume` continues a fold that was stopped half-way. Raises
-    ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
-    RuntimeError if training diverged or a file is damaged; else as `open_experiment`.
+    stages wait until all are, and until another process that is at them is done. `resume` continues
+    a fold that was stopped half-way. A finished run is sealed. Raises ConfigError if the folder
+    holds another experiment, or a stopped fold without `resume`; HeldError if another process
+    trains one of the folds; ValueError if a fold that is to be trained has nothing to learn from;
+    RuntimeError if training diverged, DamageError if a file is damaged that does not follow from
+    others; else as `open_experiment`.
     """
-    start_s, epochs = time.monotonic(), config.training.epochs
-    if run_dir.config.exists():
+    start_s, files = work_s(), dataset_files(config)
+    if run_dir.config.is_file():
         check_same_experiment(config, run_dir)
     run = open_experiment(config, run_dir)
-    for fold in chosen:
-        position = run.position(fold)
-        if position and position.epoch < epochs and not resume:
-            raise stopped(run_dir, fold, position.epoch, epochs)
-    opened_s = round(time.monotonic() - start_s, 3)
+    opened_s = round(work_s() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    frames = AtlasFrames(run.dataset.train.samples, run.folds.fold_of.tolist(), config.data.classes)
-    if is_finished(run_dir, key, frames, run.policy):
+    done = _is_finished(run, key)
+    if done and not os.access(run_dir.root, os.W_OK):
+        _log.info("%s is complete; nothing can be written there", run_dir.root)
         return True
-    run.write_description()
-    resident = _train_folds(run, chosen)
-    weights = fold_hashes(config, run_dir)
-    key = stage_identity(config, run.weights_hash, *weights)
-    predicted = _predict_out_of_fold(run, weights, key, resident)
-    del resident
-    missing = [str(k) for k in range(config.data.folds) if k not in predicted]
-    if missing:
-        told = "folds %s remain: run the same command without --folds to complete %s"
-        _log.info(told, " ".join(missing), run_dir.root)
-        return False
-    summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
-    submission_s = _predict_test(run, key)
-    atlas = run_atlas(run_dir, key, frames, run.policy)
-    finish(run_dir, summary, submission_s, atlas.elapsed_s)
+    resident = None if done else _train(run, chosen, resume=resume)
+    with hold(run_dir.results, wait=True):
+        mend(run_dir)
+        store.adopt_progress(run_dir)
+        # In this order: another process may train a fold meanwhile; a trained one stays as it is.
+        whole = run_dir.manifest.exists() and run_dir.store.exists()
+        trained = [k for k in range(config.data.folds) if not whole and run.is_trained(k)]
+        weights = fold_hashes(config, run_dir)
+        key = stage_identity(config, run.weights_hash, *weights)
+        if _is_finished(run, key):
+            _log.info("%s is complete; nothing to do", run_dir.root)
+            _map_errors(run, key)
+            store.forget_progress(run_dir)
+        else:
+            predicted = _predict_out_of_fold(run, trained, weights, key, resident)
+            del resident
+            missing = [str(k) for k in range(config.data.folds) if k not in predicted]
+            if missing:
+                told = "folds %s remain: run the same command without --folds to complete %s"
+                _log.info(told, " ".join(missing), run_dir.root)
+                return False
+            described = run_dir.config, run_dir.environment, run_dir.folds
+            if not all(path.exists() for path in described):
+                run.write_description()
+            summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
+            summary = summary.model_copy(update=run.folds.measured())
+            if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
+                summary = summary.model_copy(update={"zoom_gap": gap})
+            submission_s = _predict_test(run, key)
+            finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+        score_submission(run_dir, run.dataset.test.samples, config.data.classes)
+        for fold in range(config.data.folds):
+            clear(run_dir.training(fold))  # of who died between a fold's last file and its end
+        seal(config, run_dir, files)
     return True
 
 
-def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | None:
-    """Returns the training frames, if they are on the run's device, decoded, after the last."""
+def _is_finished(run: Experiment, key: str) -> bool:
+    submitted = not run.dataset.test.samples or submission.is_submitted(run.dir)
+    return submitted and is_finished(run.dir, key)
+
+
+def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
+    """Train the folds that are not trained yet; returns what `_train_folds` does."""
+    dataset, epochs = run.dataset, run.config.training.epochs
+    check_views(run.config, dataset.train.samples + dataset.test.samples, run.policy.device)
+    for fold in chosen:
+        position = run.position(fold)
+        if position and position.epoch < epochs and not resume:
+            raise stopped(run.dir, fold, position.epoch, epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
-    # A file that is missing is missed now, not when the folds before it have been trained.
-    for fold in untrained:
-        if run.position(fold) is None and run.config.model.weights != "none":
-            check_source(run.config.model.of_fold(fold))
+    if not untrained:
+        return None
+    judge_data(run.config, run.dataset, run.folds, untrained)
+    begin = [fold for fold in untrained if run.position(fold) is None]
+    check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
+    # Whatever is refused from here on could not be known before.
+    with ExitStack() as folds:
+        for fold in untrained:
+            folds.enter_context(hold(run.dir.training(fold)))
+        run.write_description()
+        # Asked again: another process may have trained one before it was leased.
+        return _train_folds(run, [fold for fold in untrained if not run.is_trained(fold)])
+
+
+def _map_errors(run: Experiment, key: str) -> Atlas:
+    samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
+    return run_atlas(
+        run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
+    )
+
+
+def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:
+    """Returns the training frames, if they are on the run's device, decoded, after the last."""
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
     threads, resident = torch.get_num_threads(), None
-    for fold in untrained:
+    for later, fold in zip(range(len(untrained))[::-1], untrained, strict=True):
         resident = None  # gone before the fold's own are there
         task, policy = run.begin(fold)
-        resident = FoldTraining(task, policy).run()
+        resident = FoldTraining(replace(task, later=later), policy).run()
         if policy.device != run.policy.device:
             resident = None
         if policy.device.type == "cuda":
@@ -205,7 +276,11 @@ def _train_folds(run: Experiment, chosen: Sequence[int]) -> ResidentFrames | Non
 
 
 def _predict_out_of_fold(
-    run: Experiment, weights: Sequence[str], key: str, resident: ResidentFrames | None
+    run: Experiment,
+    trained: Sequence[int],
+    weights: Sequence[str],
+    key: str,
+    resident: ResidentFrames | None,
 ) -> dict[int, FoldState]:
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
@@ -214,7 +289,7 @@ def _predict_out_of_fold(
         return replace(opened, reader=replace(opened.reader, resident=resident))
 
     config, samples = run.config, run.dataset.train.samples
-    if run.dir.manifest.exists():
+    if run.dir.manifest.exists() and run.dir.store.exists():
         predicted = store.open_store(run.dir.oof, key).manifest.predicted
         if not run.dir.temperature.exists():
             _choose_temperature(run, predicted)
@@ -223,7 +298,7 @@ def _predict_out_of_fold(
     layout = store.oof_layout(config, samples, run.folds, begun)
     writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
-    for fold in filter(run.is_trained, range(config.data.folds)):
+    for fold in trained:
         opening = partial(load, fold)
         predicted[fold] = store.predict_fold(opening, fold, weights[fold], samples, writer)
     if len(predicted) == config.data.folds:
@@ -248,4 +323,4 @@ def _predict_test(run: Experiment, key: str) -> float | None:
         return predictor.at(temperature).masks(test, start)
 
     test = run.dataset.test.samples
-    return store.write_submission(masks, test, run.dir, key)
+    return submission.write_submission(masks, test, run.dir, key)

@@ -2,6 +2,8 @@
 
 1   no number; what runs an experiment stood among the fields of the experiment
 2   `format = 2`; it stands in [runtime]
+3   `format = 3`; how files are read and zoomed can be set (`INTRODUCED`, `ABSENT`); files of a run
+    have checksums, and what is unfinished lies in a lease
 """
 
 import logging
@@ -13,7 +15,7 @@ from pydantic_core import to_json
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """The format that run folders are written in."""
 
 Sections = dict[str, dict[str, JsonValue]]
@@ -22,10 +24,26 @@ Sections = dict[str, dict[str, JsonValue]]
 Source = tuple[str, Mapping[str, JsonValue]]
 """A config file or the command line, by name, and its sections; by mistake, one may be no table."""
 
-INTRODUCED: Sections = {}
+INTRODUCED: Sections = {
+    "data": {
+        "fit": "stretch",
+        "label_map": {},
+        "ignore": [],
+        "depth_scale": 0.001,
+        "depth_invalid": [0],
+        "exif": "ignore",
+    },
+}
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
 `engine.config` gets another default."""
+
+ABSENT: Sections = {"inference": {"base_hw": "own"}}
+"""Fields of `HASHED_1` that could be absent, each with the value that says so today. Older folders
+lack it; it is hashed as null, as its absence was."""
+
+READ_BY = ("data.exif",)
+"""Fields of `INTRODUCED` in no hash: what they change, the dataset's fingerprint tells by file."""
 
 MOVED = {
     "data.source": "source",
@@ -97,6 +115,12 @@ def rename(sources: Sequence[Source]) -> list[Source]:
     return renamed
 
 
+def stood() -> Sections:
+    """What a field that the config of a run folder does not name was when it was written."""
+    names = {**INTRODUCED, **ABSENT}
+    return {name: {**INTRODUCED.get(name, {}), **ABSENT.get(name, {})} for name in names}
+
+
 def introduced_text(section: str, values: BaseModel) -> bytes:
     """What is hashed of the fields of a section that are younger than `HASHED_1`.
 
@@ -106,6 +130,6 @@ def introduced_text(section: str, values: BaseModel) -> bytes:
     text = b""
     for key, default in INTRODUCED[section].items():
         value = to_json(getattr(values, key))
-        if value != to_json(default):
+        if value != to_json(default) and f"{section}.{key}" not in READ_BY:
             text += f"{section}.{key}=".encode() + value + b"\n"
     return text

@@ -10,6 +10,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import Config
+from engine.damage import remedy
 from engine.formats import FORMAT, Source
 
 
@@ -32,6 +33,13 @@ def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
+def no_table(told: str) -> str:
+    """What to do about a flag's word that is neither a table nor a list; pydantic `told` so."""
+    name = told.removeprefix("Parsing error encountered for ").partition(":")[0]
+    table = "--training.class_weights bed=2,tv=1.5 or --data.label_map 0=ignore,1=0"
+    return f"--{name} cannot be read; a table is one word: {table}"
+
+
 def unreadable(file: Path, error: OSError | ValueError) -> ConfigError:
     """Why a config file cannot be read; a ValueError says that it is no TOML, or not UTF-8."""
     if isinstance(error, OSError):
@@ -45,12 +53,12 @@ def unknown_format(file: Path, number: JsonValue) -> ConfigError:
     return ConfigError(told)
 
 
-def damaged(path: Path, error: ValidationError) -> str:
-    """What to do about a file of a run folder that does not fit."""
+def damaged(path: Path, error: ValidationError, where: str = "") -> str:
+    """What to do about a file of a run folder that does not fit, `where` it does not."""
     fault = error.errors()[0]
-    where = ".".join(map(str, fault["loc"])) or "file"
-    told = f"{where}: {fault['msg']}"
-    return f"{path} is damaged or of another release ({told}); delete it and run again"
+    field = ".".join(map(str, fault["loc"])) or "file"
+    told = f"{where}{field}: {fault['msg']}"
+    return f"{path} is damaged or of another release ({told}); {remedy(path)}"
 
 
 def validate(merged: Mapping[str, JsonValue], sources: Sequence[Source]) -> Config:
@@ -84,13 +92,23 @@ def _describe(fault: ErrorDetails, origin: Mapping[str, str]) -> str:
     where = next((origin[name] for name in above if name in origin), "config")
     key = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        # Tables below a section hold names that the user chose: none of them is unknown.
-        section = getattr(Config(), path[0]) if len(path) > 1 else Config()
-        known = list(type(section).model_fields)
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {'.'.join((*path[:-1], near[0]))}?" if near else f"known: {known}"
-        return f"{where}: unknown key {key}; {hint}"
+        return f"{where}: unknown key {key}; {_nearest(path)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{where}: {message}"
     return f"{where}: {key} = {fault['input']!r}: {message}"
+
+
+def _nearest(path: Sequence[str]) -> str:
+    """What may have been meant by a key that there is not: beside it, or in another section."""
+    # Tables below a section hold names that the user chose: none of them is unknown.
+    fields = {name: type(getattr(Config(), name)).model_fields for name in Config.model_fields}
+    beside = list(fields[path[0]]) if len(path) > 1 else list(fields)
+    above, word = ".".join((*path[:-1], "")), path[-1]
+    if near := difflib.get_close_matches(word, beside, n=1):
+        return f"did you mean {above}{near[0]}?"
+    others = {key: f"{section}.{key}" for section, keys in fields.items() for key in keys}
+    if near := difflib.get_close_matches(word, others, n=1):
+        return f"did you mean {others[near[0]]}?"
+    (nearest,) = difflib.get_close_matches(word, beside, n=1, cutoff=0)
+    return f"the nearest is {above}{nearest}; python -m engine.train --help lists all"

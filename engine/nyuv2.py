@@ -26,7 +26,7 @@ CLASSES: tuple[str, ...] = tuple(_COLOURS)
 """Class names; a class's index is its position."""
 
 PALETTE: tuple[tuple[int, int, int], ...] = tuple(_COLOURS.values())
-"""RGB colour of each class in the indexed masks that `engine.predict` writes."""
+"""RGB colour of each class in pictures of masks."""
 
 SMALL_CLASSES: tuple[str, ...] = ("books", "chair", "objects", "picture", "tv")
 """Classes that cover few pixels: what a class-aware crop is centred on."""

@@ -1,7 +1,9 @@
-"""python -m engine.prepare: check a dataset folder, or render the embedded one.
+"""python -m engine.prepare: check a dataset folder, verify a run, render rooms, tidy the cache.
 
 check ROOT    every fault of every file, or a summary: frames, sizes, class shares, depth, folds
+verify RUN    every file of a run or a blend read and held to its checksums
 rooms DIR     render the procedural rooms into DIR
+cache         list what lies in the cache of decoded frames, and prune it
 """
 
 import argparse
@@ -10,13 +12,15 @@ from pathlib import Path
 
 from engine.cli import load_config
 from engine.command import run_main
+from engine.config import RuntimeConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m engine.prepare",
-        description="Check a dataset folder, or render the embedded one.",
+        description="Check a dataset folder, verify a run, render the embedded dataset, or tidy "
+        "the cache.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -32,13 +36,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     used = "experiment whose classes and folds apply (default: the 13 of NYUv2, 5 folds)"
     add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=used)
     add("--depth", action="store_true", help="a frame without depth is a fault")
+    verified = commands.add_parser(
+        "verify",
+        help="read every file of a run and name those that are damaged",
+        description="Read every file of a run or a blend, or of the cache of decoded frames, and "
+        "hold it to the checksums beside it. Damaged files are all named (exit code 2), with what "
+        "makes each again.",
+    )
+    verified.add_argument("root", type=Path, metavar="RUN", help="run folder, or a blend's")
     rooms = commands.add_parser("rooms", help="render the procedural rooms into DIR")
     rooms.add_argument("root", type=Path, metavar="DIR", help="folder to create")
     rooms.add_argument("--scenes", type=int, default=48, help="rooms (default: 48)")
     rooms.add_argument("--frames", type=int, default=13, help="views of each (default: 13)")
     rooms.add_argument("--hw", type=int, nargs=2, default=(120, 160), metavar=("H", "W"))
     rooms.add_argument("--seed", type=int, default=0, help="another seed, other rooms (default: 0)")
+    cache = commands.add_parser(
+        "cache",
+        help="list what lies in the cache of decoded frames, and prune it",
+        description="List decoded frames by data set, size and last use. All of it is made again "
+        "where it is needed.",
+    )
+    add = cache.add_argument
+    add("folder", type=Path, nargs="?", metavar="DIR", help="default: the user's cache folder")
+    add("--prune", action="store_true", help="delete what is too old or too much, none in use")
+    kept = RuntimeConfig()
+    add(
+        "--days",
+        type=_amount,
+        default=kept.cache_days,
+        help=f"unused (default: {kept.cache_days:g})",
+    )
+    add(
+        "--gib",
+        type=_amount,
+        default=kept.cache_gib,
+        help=f"that stay (default: {kept.cache_gib:g})",
+    )
+    cache.set_defaults(run=_cache)
     check.set_defaults(run=_check)
+    verified.set_defaults(run=_verify)
     rooms.set_defaults(run=_render)
     options = parser.parse_args(arguments)
     options.run(options)
@@ -51,13 +87,15 @@ def _check(options: argparse.Namespace) -> None:
 
     from engine.frames.cache import cache_folder
     from engine.frames.index import CheckMemory, DatasetSpec, load_dataset
+    from engine.frames.reading import Reading
+    from engine.report.census import check_notes
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
     config, root = load_config(options.config), options.root
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
-    spec = DatasetSpec(data.classes, data.small_classes, need_depth)
+    spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))
     memory = CheckMemory(cache_folder(runtime.cache), anew=True)
     with track_total("checking files") as progress:
         dataset = load_dataset(
@@ -65,6 +103,24 @@ def _check(options: argparse.Namespace) -> None:
         )
     for table in dataset_tables(root, dataset, data):
         Console().print(table)
+    for note in check_notes(config, dataset):
+        print(note)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from engine.report.verify import refuse, verdict_table, verify
+    from engine.runtime.progress import track_total
+
+    with track_total("reading files") as progress:
+        verdicts = verify(options.root, progress)
+    Console().print(verdict_table(options.root, verdicts))
+    unchecked = [verdict.name for verdict in verdicts if verdict.state == "unchecked"]
+    if unchecked:
+        some = ", ".join(unchecked[:3]) + (", ..." if len(unchecked) > 3 else "")
+        print(f"not verified, for want of checksums: {len(unchecked)} ({some})")
+    refuse(options.root, verdicts)
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -78,6 +134,27 @@ def _render(options: argparse.Namespace) -> None:
             root, scenes=scenes, frames=frames, hw=(height, width), seed=seed, progress=progress
         )
     print(f"{root}: {scenes} rooms of {frames} views of {height} x {width} pixels")
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from engine.frames.cache import cache_folder
+    from engine.frames.prune import cache_entries, prune
+    from engine.report.cache_table import cache_table
+
+    folder = options.folder or cache_folder()
+    if not folder.is_dir():
+        print(f"{folder}: there is no cache")
+        return
+    gone = prune(folder, options.gib, options.days, wait=True) if options.prune else []
+    Console().print(cache_table(folder, cache_entries(folder), gone))
+
+
+def _amount(text: str) -> float:
+    if (amount := float(text)) >= 0:
+        return amount
+    raise argparse.ArgumentTypeError("0 or more is needed")
 
 
 if __name__ == "__main__":

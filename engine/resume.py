@@ -1,10 +1,16 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
+from typing import TYPE_CHECKING
+
 from engine.config import Config
+from engine.formats import READ_BY
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, load_run
-from engine.runtime.device import DevicePolicy, set_up_device
+from engine.rundir import RunDir, changed_config, load_run
 from engine.runtime.recorded import RecordedRuntime, resume_runtime
+
+if TYPE_CHECKING:
+    # Not to refuse another experiment: it loads PyTorch.
+    from engine.runtime.device import DevicePolicy
 
 
 def check_same_experiment(config: Config, run: RunDir) -> None:
@@ -13,10 +19,14 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     Raises:
         ConfigError: naming every field that changed, but for those that are no part of it.
     """
-    apart, lines = ("data.root:", "runtime."), differences(load_run(run), config)
+    # What is read in another way has another fingerprint, which is asked for later.
+    apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.")
+    lines = differences(load_run(run), config)
     changed = [line for line in lines if not line.startswith(apart)]
     if changed:
         told = f"{run.root} holds another experiment; choose another --out, or undo:"
+        if (damage := changed_config(run.root)) is not None:
+            changed.append(str(damage))
         raise ConfigError("\n  ".join([told, *changed]))
 
 
@@ -40,12 +50,14 @@ def stopped(run: RunDir, fold: int, epoch: int, epochs: int) -> ConfigError:
 
 
 def kept_setup(
-    config: Config, policy: DevicePolicy, now: RecordedRuntime, run: RunDir, fold: int
-) -> tuple[Config, DevicePolicy]:
+    config: Config, policy: "DevicePolicy", now: RecordedRuntime, run: RunDir, fold: int
+) -> tuple[Config, "DevicePolicy"]:
     """What a fold that was begun before goes on with, and on what, see `resume_runtime`.
 
     `config` and `policy` are of this call, and `now` is what it would begin with.
     """
+    from engine.runtime.device import set_up_device
+
     began = recorded_runtime(run, fold)
     kept = config.runtime if began == now else resume_runtime(config.runtime, began, fold)
     if kept == config.runtime:

@@ -1,10 +1,11 @@
 """What can be set: every field of every section, its default and its range.
 
-The defaults are the values that the five published experiments share. What holds between fields
-stands in `engine.config`, which is where a section is imported from.
+The defaults are the values that the five published experiments share, but for the zoom (`data.fit`,
+`inference.base_hw`). What holds between fields stands in `engine.config`, which is where a section
+is imported from.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,16 +33,28 @@ class DataFields(Section):
     """dataset folder, or 'rooms': the embedded one"""
     classes: tuple[str, ...] = Field(nyuv2.CLASSES, min_length=2)
     """class names by index"""
+    label_map: dict[str, int | str] = {}
+    """class of each value in label files: an index, a name or 'ignore', else the value is it"""
+    ignore: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = ()
+    """values in label files that mean unlabelled, besides 255"""
+    depth_scale: float = Field(0.001, gt=0)
+    """metres that a unit of the depth maps stands for"""
+    depth_invalid: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (0,)
+    """values in depth maps that mean missing; 0 always does"""
+    exif: Literal["turn", "ignore"] = "turn"
+    """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     folds: int = Field(5, ge=2)
     """number of folds"""
-    fold_kind: Literal["random", "blocked", "scene"] = "blocked"
+    fold_kind: Literal["random", "blocked", "scene", "content"] = "blocked"
     """how to split"""
     fold_seed: int = Field(42, ge=0)
     """seed of the split"""
     blocks_per_fold: int = Field(8, ge=1)
     """contiguous blocks in a blocked fold"""
     input_hw: tuple[int, int] = (720, 960)
-    """size a frame is resized to, pixels"""
+    """size that training zooms a frame to, pixels"""
+    fit: Literal["keep", "stretch"] = "keep"
+    """keep: frames keep their aspect and get input_hw's area; stretch: they become input_hw"""
     crop_hw: tuple[int, int] = (576, 768)
     """training crop, pixels of the input"""
     scale_limit: float = Field(0.2, ge=0, lt=1)
@@ -51,7 +64,7 @@ class DataFields(Section):
     class_aware_p: float = Field(0.5, ge=0, le=1)
     """probability of a class-aware crop"""
     small_classes: tuple[str, ...] = nyuv2.SMALL_CLASSES
-    """classes a class-aware crop is centred on"""
+    """classes a class-aware crop is centred on; unset, none where data.classes lack one of these"""
     flip_p: float = Field(0.5, ge=0, le=1)
     """probability of a horizontal flip"""
     jitter_p: float = Field(0.5, ge=0, le=1)
@@ -135,8 +148,9 @@ class InferenceFields(Section):
     """add the mirrored view of every scale"""
     temperatures: tuple[float, ...] = Field((0.7, 0.8, 0.9, 1.0), min_length=1)
     """softmax temperatures to score"""
-    base_hw: tuple[int, int] | None = None
-    """size that views are scaled from and averaged at; none = the frame's own"""
+    base_hw: Literal["training", "own"] | tuple[int, int] = "training"
+    """size that views are scaled from and averaged at: training's zoom, to multiples of 32; the
+    frame's own; or height,width in pixels"""
     batch_size: int = Field(4, ge=1)
     """frames a forward pass, fewer if memory is short"""
 
@@ -159,6 +173,10 @@ class RuntimeConfig(Section):
     """decoding threads"""
     cache: str = ""
     """folder of decoded frames, empty = the user's cache folder"""
+    cache_gib: float = Field(64.0, ge=0)
+    """GiB that stay in it, least recently used go first, none that is in use; 0 = no limit"""
+    cache_days: float = Field(90.0, ge=0)
+    """days that what nobody uses stays in it, 0 = for ever"""
     log_every: int = Field(20, ge=1)
     """steps between progress lines"""
     save_every: int = Field(200, ge=1)

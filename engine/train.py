@@ -7,9 +7,11 @@ from pathlib import Path
 from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
+from engine.lease import clear, look
 from engine.mistakes import ConfigError
-from engine.report.seal import dataset_files, is_sealed, seal
-from engine.rundir import RunDir
+from engine.report.seal import is_sealed
+from engine.rundir import RunDir, load_run, unnamed_fields
+from engine.sums import check
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 """The embedded default: what runs when no --config is given."""
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     add, on = parser.add_argument, "store_true"
-    merged = "TOML files, merged left to right (default: configs/demo.toml)"
+    merged = "TOML files, merged left to right (default: the run's in --out, or the demo's)"
     add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=merged)
     add("--out", type=Path, help="run folder (default: runs/ + config names)")
     add("--folds", type=int, nargs="+", metavar="K", help="train only these")
@@ -41,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kernels:
         flags.setdefault("runtime", {})["kernels"] = options.kernels
     files = options.config or [DEMO]
-    config = load_config(files, flags)
     run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
+    # A run that is named, and no config: its own, as it was begun.
+    begun, own = options.out and not options.config and run.config.is_file(), run.config
+    if begun or (own.exists() and any(f.exists() and own.samefile(f) for f in files)):
+        # It is no proof of itself: damaged, it would continue the run as another experiment.
+        check(own)
+    config = load_run(run, flags) if begun else load_config(files, flags, unnamed_fields(run))
     folds = range(config.data.folds)
     chosen = folds if options.folds is None else options.folds
     for fold in (k for k in chosen if k not in folds):
@@ -60,16 +67,21 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
     from engine.report.show import show
 
-    if not is_sealed(config, run_dir):
-        # Not to answer for a finished run: it loads PyTorch.
+    if is_sealed(config, run_dir):
+        clear(run_dir.results)
+    else:
+        for fold in chosen:
+            look(run_dir.training(fold))
+        from engine.early import check_train
+
+        check_train(config, run_dir, chosen, resume=resume)
+        # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
         from engine.experiment import complete
 
-        dataset = dataset_files(config)
         if not complete(config, run_dir, chosen, resume=resume):
             return
-        seal(config, run_dir, dataset)
     show(run_dir)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, "run the same command again, with --resume")

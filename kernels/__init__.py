@@ -7,6 +7,8 @@
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
+    compiling.py      the time that compiling them takes, told and kept apart
+    code_cache.py     where their machine code is kept
     cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
     gpu.py            what their GPU forms share: which tensors they take, sides of tiles
     threads.py        how their CPU forms share threads with one another and with PyTorch

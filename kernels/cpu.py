@@ -11,15 +11,33 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import types
+from numba.core import event
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from kernels.threads import forget_stale_code
+from kernels.code_cache import keep_code
+from kernels.compiling import COMPILING
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 Doubles = NDArray[np.float64]
+
+# Before anything is decorated: all folders import this module first.
+COMPILING.how_often = keep_code(Path(__file__).parent)
+
+
+class _Notices(event.Listener):
+    """Numba's notices of what it compiles, and does not find in its cache."""
+
+    def on_start(self, _event: event.Event) -> None:
+        COMPILING.begin()
+
+    def on_end(self, _event: event.Event) -> None:
+        COMPILING.end()
+
+
+event.register("numba:compile", _Notices())  # type: ignore[no-untyped-call]
 
 FAST = {"contract"}
 """What fast mathematics may do: fuse a multiplication and an addition. Sums keep their order."""
@@ -48,9 +66,6 @@ L3, L4, L5 = map(np.float32, (-1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-
 L6, L7, L8 = map(np.float32, (2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1))
 HALF = np.float32(0.5)
 BITS_OF_ROOT_HALF = np.int32(0x3F3504F3)
-
-# Before the first kernel of any folder runs: all import this module.
-forget_stale_code(Path(__file__).parent)
 
 
 class Taps(NamedTuple):

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from pathlib import Path
 
 import numba
 import torch
@@ -44,32 +43,6 @@ def cpu_threads(count: int | None = None) -> Iterator[None]:
             yield
         finally:
             numba.set_num_threads(before)
-
-
-def forget_stale_code(kernels: Path) -> None:
-    """Remove the machine code that Numba cached of an operation whose sources changed since.
-
-    Numba looks only at the file of the function that is called: after a change of one that it
-    calls, from another file, it would run the old code (manual, "Notes on Caching", limitations).
-
-    Args:
-        kernels: holds the sources that all operations share, and a folder of each one's own.
-    """
-    shared = list(kernels.glob("*.py"))
-    for folder in (kernels, *kernels.iterdir()):
-        cached = list((folder / "__pycache__").glob("*.nb[ic]"))
-        sources = (*shared, *folder.glob("*.py"))
-        changed_s = max((path.stat().st_mtime for path in sources), default=0.0)
-        if any(_modified_s(path) < changed_s for path in cached):
-            for path in cached:
-                path.unlink(missing_ok=True)
-
-
-def _modified_s(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process was here first
-        return float("inf")
 
 
 @cache

@@ -200,12 +200,16 @@ def copied_run(finished_run: FinishedRun, tmp_path: Path) -> RunDir:
 def rgbd_run(
     tiny_config: Config, tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunDir:
-    """A run with depth as input, on a dataset without test frames; nobody may change it."""
+    """A run with depth as input, on a dataset without test frames; nobody may change it.
+
+    Its views are of another zoom than its training.
+    """
     data = tmp_path_factory.mktemp("rgbd")
     (data / "train").symlink_to(Path(tiny_config.data.root) / "train")
     run = RunDir(tmp_path_factory.mktemp("runs") / "rgbd")
     arguments = ["--config", str(tiny_toml), "--out", str(run.root), "--data.root", str(data)]
     arguments += ["--model.input", "rgbd", "--training.epochs", "1", "--inference.scales", "[1]"]
+    arguments += ["--data.input_hw", "96,128"]  # twice what inference.base_hw says
     assert train.main(arguments) == 0
     return run
 
@@ -222,8 +226,8 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
 
         from engine.experiment import open_experiment
         from engine.frames.decode import read_label
+        from engine.identity import fold_hashes, stage_identity
         from engine.model.network import build_network
-        from engine.rundir import fold_hashes, stage_identity
         from engine.selection.records import TemperatureChoice
         from engine.views.store import ProbStoreWriter, oof_layout
 
@@ -257,13 +261,15 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
 
 
 def run_content(folder: Path) -> dict[str, Any]:
-    """What every file below `folder` holds, but for clock times, peak memory and the seal.
+    """What every file below `folder` holds, but for clock times, peak memory, seal and checksums.
 
     Files that hold none are told by their bytes; a checkpoint by the bytes, type and layout of
     each of its tensors.
     """
     content: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix == ".sum":
+            continue
         value: Any = path.read_bytes()
         if path.suffix == ".pt":
             value = _flat(torch.load(path, weights_only=True))

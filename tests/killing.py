@@ -10,7 +10,11 @@ A moment is an event and how often it has happened in that call; null lets the c
     renamed NAME  a new version of NAME has just appeared
     pwrite        half of a map or mask of predictions is on disk
     unlink        a file is about to be removed
+    lease         an entry of a lease, or what it holds, is about to get another name, or just has
     any           each of these, and each sync to disk; such a call may also end before its count
+
+With "full" behind its count, from the moment on no file can grow, as on a full disk; such a call
+has to end by saying so, or without having written anything more.
 
 Every call after the first has --resume. Each is a fork of one process that has imported
 everything, which spares the imports' seconds; torch has computed nothing before the fork.
@@ -18,6 +22,7 @@ everything, which spares the imports' seconds; torch has computed nothing before
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -27,6 +32,7 @@ from typing import Any, NoReturn
 import engine.experiment
 import engine.train
 from engine.command import start_logging
+from engine.full_disk import DiskFullError
 from engine.runtime.device import DevicePolicy
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.step import TrainStep
@@ -35,11 +41,11 @@ TRACE = "KILLING_TRACE"
 """The file that events are noted in, one a line; for whoever wants to see them."""
 
 
-class _Killer:
-    """Ends the process when the event has happened `count` times."""
+class Killer:
+    """Ends the process, or fills the disk, when the event has happened `count` times."""
 
-    def __init__(self, event: str, count: int) -> None:
-        self.event, self.count = event, count
+    def __init__(self, event: str, count: int, ending: str = "kill") -> None:
+        self.event, self.count, self.ending = event, count, ending
         self.seen: Counter[str] = Counter()
 
     def happens(self, event: str) -> bool:
@@ -49,16 +55,20 @@ class _Killer:
         if trace := os.environ.get(TRACE):
             with Path(trace).open("a", encoding="utf-8") as stream:
                 stream.write(f"{event}\n")
-        return any(self.seen[e] == self.count for e in {event, "any"} & {self.event})
+        now = any(self.seen[e] == self.count for e in {event, "any"} & {self.event})
+        if now and self.ending == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return now and self.ending == "kill"
 
     def kill(self) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("still alive")
 
 
-def install(killer: _Killer) -> None:
+def install(killer: Killer) -> None:
     """Let the events pass the killer."""
     train_step, replace, unlink = TrainStep.__call__, Path.replace, Path.unlink
+    rename = Path.rename
     pwrite, fsync, begin_fold = os.pwrite, os.fsync, FoldTraining.__init__
 
     def killing_fold(self: FoldTraining, task: FoldTask, policy: DevicePolicy) -> None:
@@ -81,6 +91,14 @@ def install(killer: _Killer) -> None:
             killer.kill()
         return result
 
+    def killing_rename(self: Path, target: Path) -> Path:
+        if killer.happens("lease"):
+            killer.kill()
+        result = rename(self, target)
+        if killer.happens("lease"):
+            killer.kill()
+        return result
+
     def killing_unlink(self: Path, missing_ok: bool = False) -> None:
         if self.exists() and killer.happens("unlink"):
             killer.kill()
@@ -100,6 +118,7 @@ def install(killer: _Killer) -> None:
     FoldTraining.__init__ = killing_fold  # type: ignore[method-assign]
     TrainStep.__call__ = killing_step  # type: ignore[method-assign]
     Path.replace = killing_replace  # type: ignore[method-assign, assignment]
+    Path.rename = killing_rename  # type: ignore[method-assign, assignment]
     Path.unlink = killing_unlink  # type: ignore[method-assign]
     os.pwrite = killing_pwrite  # type: ignore[assignment]
     os.fsync = killing_fsync  # type: ignore[assignment]
@@ -113,10 +132,14 @@ def call(moment: list[Any] | None, arguments: list[str]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 70
     try:
-        install(_Killer(*(moment or ("never", 0))))
+        install(Killer(*(moment or ("never", 0))))
         start_logging()
         code = engine.train.main(arguments)
         sys.stdout.flush()
+    except DiskFullError as error:
+        sys.stdout.write(f"error: {error}\n")
+        sys.stdout.flush()
+        code = 1
     finally:
         os._exit(code)
 
@@ -127,8 +150,9 @@ def main() -> None:
         code = call(moment, arguments + ["--resume"] * (number > 0))
         if code == 0 and moment and moment[0] == "any":
             return
-        wanted = -signal.SIGKILL if moment else 0
-        if code != wanted:
+        is_full = bool(moment) and moment[2:] == ["full"]
+        wanted = (1, 0) if is_full else (-signal.SIGKILL,) if moment else (0,)
+        if code not in wanted:
             raise SystemExit(f"call {number} until {moment} ended with {code}, not {wanted}")
 
 

@@ -14,8 +14,10 @@ from engine import blend
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.report.verify import verify
 from engine.rundir import RunDir
 from engine.selection.blend_search import Blend
+from engine.sums import remove
 from tests.stopping import StoppedError, stop_at
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -47,14 +49,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_the_folder_of_a_blend_holds_its_files_and_no_others(finished_blend: RunDir) -> None:
+    names = ["atlas.json", "blend.json", "frames.npy", "submission.csv", "submission.npy"]
+    names += ["submission.zip", "summary.json", "worst.png"]
     assert sorted(path.name for path in finished_blend.root.iterdir()) == [
-        "atlas.json",
-        "blend.json",
-        "frames.npy",
-        "submission.npy",
-        "submission.zip",
-        "summary.json",
-        "worst.png",
+        *(f".{name}.sum" for name in names),
+        *names,
     ]
 
 
@@ -104,6 +103,7 @@ def test_the_summary_has_the_shape_of_a_runs(
         "search",
         "count",
         "atlas",
+        "compiling",
         "plain_slsqp",
         "submission",
         "total",
@@ -255,6 +255,7 @@ def test_weights_by_class_are_written_and_read_by_name(
     assert before.tolist() == [[m["weight"][c] for c in classes] for m in found["members"]]
     for member in found["members"]:
         member["weight"] = dict(reversed(member["weight"].items()))
+    remove(out.blend)
     out.blend.write_text(json.dumps(found), encoding="utf-8")
     assert np.array_equal(Blend.read(out.blend).weights_of(classes), before)
 
@@ -284,3 +285,35 @@ def test_a_mistake_ends_with_exit_code_2_and_writes_nothing(
     assert caught.value.code == 2
     assert capsys.readouterr().err.strip() != ""
     assert not (tmp_path / "out").exists()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["atlas.json", "frames.npy", "submission.npy", "submission.zip"])
+def test_what_is_damaged_and_follows_from_the_rest_is_made_again(
+    name: str,
+    completed: RunDir,
+    pair: list[Path],
+    tmp_path: Path,
+    read_run: Callable[[Path], dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = RunDir(shutil.copytree(completed.root, tmp_path / "out"))
+    flip(out.root / name)
+    run(*pair, "--out", out.root, "--method", "equal")
+    assert f"{out.root / name} is damaged: " in caplog.text
+    assert read_run(out.root) == read_run(completed.root)
+    assert {verdict.state for verdict in verify(out.root)} == {"sound"}
+
+
+def test_damaged_weights_of_a_blend_are_named(
+    completed: RunDir, pair: list[Path], tmp_path: Path
+) -> None:
+    out = RunDir(shutil.copytree(completed.root, tmp_path / "out"))
+    flip(out.blend)
+    with pytest.raises(ValueError, match=rf"^{out.blend} is damaged: .*delete it and run again"):
+        run(*pair, "--out", out.root, "--method", "equal")

@@ -1,6 +1,7 @@
 """From files and flags to a config, and from a mistake to one message and an exit code."""
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
@@ -71,6 +72,36 @@ def test_flags_of_every_kind_are_read() -> None:
     assert options.folds == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("own", "own"), ("training", "training"), ("96,128", (96, 128)), ("[96,128]", (96, 128))],
+)
+def test_a_flag_names_a_size_or_whose_it_is(word: str, value: object) -> None:
+    _, flags = parse("--inference.base_hw", word)
+    assert load_config([], flags).inference.base_hw == value
+
+
+@pytest.mark.parametrize(
+    "word", ["0=ignore,1=0,7=1", '{"0": "ignore", "1": 0, "7": 1}', '{"0"="ignore", 1 = 0, 7=1}']
+)
+def test_a_table_is_typed_as_pairs_as_json_or_as_toml(word: str) -> None:
+    flags = parse("--data.classes", "wall,floor", "--data.label_map", word)[1]
+    assert load_config([], flags).data.label_map == {"0": "ignore", "1": 0, "7": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--data.label_map", "0=1,0=2"), "--data.label_map gives '0' twice"),
+        (("--data.label_map", "0"), "--data.label_map cannot be read; a table is one word"),
+        (("--training.class_weights", '{"bed": '), "--training.class_weights cannot be read"),
+    ],
+)
+def test_a_word_that_is_no_table_says_how_one_is_typed(words: tuple[str, ...], part: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line: {re.escape(part)}"):
+        parse(*words)
+
+
 def test_flags_that_were_not_given_set_nothing() -> None:
     assert parse("--training.epochs", "3")[1] == {"training": {"epochs": "3"}}
 
@@ -86,7 +117,13 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     [
         ("[training]\nepoch = 3", "unknown key training.epoch; did you mean training.epochs?"),
         ("[traning]\nepochs = 3", "unknown key traning; did you mean training?"),
-        ("[selection]\nzzz = 1", "unknown key selection.zzz; known: ['temperature']"),
+        (
+            "[selection]\nzzz = 1",
+            "unknown key selection.zzz; the nearest is selection.temperature; python -m",
+        ),
+        ("[data]\nzzzz = 1", "unknown key data.zzzz; the nearest is data.small_classes; python -m"),
+        ("[data]\nepochs = 1", "unknown key data.epochs; did you mean training.epochs?"),
+        ("epochs = 1", "unknown key epochs; did you mean training.epochs?"),
         ("[training]\nepochs = 'ten'", "training.epochs = 'ten': Input should be a valid integer"),
         ("[data]\ncrop_hw = [96]", "data.crop_hw"),
         ("[data]\ncrop_hw = 96", "data.crop_hw = 96: Input should be a valid tuple"),
@@ -94,6 +131,8 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
         ("[data]\ncrop_hw = [736, 960]", "data.crop_hw (736, 960) is larger than data.input_hw"),
         ("[training]\nepochs = -1", "training.epochs = -1: Input should be greater than or equal"),
         ("[training]\nepochs == 0", "not valid TOML"),
+        ("[inference]\nbase_hw = 'mine'", "inference.base_hw = 'mine'; type training, own, or"),
+        ("[inference]\nbase_hw = [96]", "inference.base_hw = 96; type training, own, or height"),
     ],
 )
 def test_a_mistake_names_the_file_the_key_and_what_was_needed(
@@ -220,7 +259,7 @@ def configs(draw: st.DrawFn) -> Config:
             },
             "inference": {
                 "temperatures": temperatures,
-                "base_hw": draw(st.sampled_from([None, (240, 320)])),
+                "base_hw": draw(st.sampled_from(["training", "own", (240, 320)])),
             },
             "selection": {"temperature": draw(st.sampled_from([None, *temperatures]))},
         }

@@ -11,8 +11,9 @@ import pytest
 
 from engine import compare
 from engine.report.comparison import open_pair
-from engine.rundir import RunDir, write_text
+from engine.rundir import RunDir
 from engine.selection.statistics import paired_bootstrap
+from engine.whole import write_text
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 
@@ -53,7 +54,8 @@ def test_two_runs_are_told_apart_by_the_paired_bootstrap(
     expected = paired_bootstrap(counts[0], counts[1], group_N, resamples=500, seed=3).miou
     assert expected.low is not None
     a, b = (read(run.atlas)["miou"] for run in pair)
-    assert f"12 frames, blocked folds, leakage {2 / 12:.1%}; groups: scenes" in text
+    assert f"12 frames, blocked folds, leakage {200 / 12:.1f} %; by content " in text
+    assert "; groups: scenes" in text
     assert (
         f"mIoU | {a:.4f} | {b:.4f} | {expected.difference:+.4f} | {expected.low:+.4f} .. "
         f"{expected.high:+.4f} | {expected.p:.3f} | 6"
@@ -123,8 +125,8 @@ def missing_frame(run: RunDir) -> None:
         (other_labels, "scored on other labels: 1 of 12 frames differ .* first frame 7"),
         (cut_file, r"frames\.npy is damaged"),
         (missing_frame, r"frames\.npy holds \(11, 13, 13\), atlas\.json says \(12, 13, 13\)"),
-        (lambda run: run.frame_counts.unlink(), r"has no frames\.npy; complete it with"),
-        (lambda run: run.atlas.unlink(), r"has no atlas\.json; complete it with"),
+        (lambda run: run.frame_counts.unlink(), r"has no frames\.npy; complete it: python -m"),
+        (lambda run: run.atlas.unlink(), r"has no atlas\.json; complete it: python -m"),
         (lambda run: run.config.unlink(), r"is not a run folder: it has no config\.toml"),
     ],
 )

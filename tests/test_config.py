@@ -66,7 +66,7 @@ def test_a_crop_larger_than_the_input_is_refused(crop: tuple[int, int]) -> None:
         ("data", {"small_classes": ("zzz",)}, "known: bed, books"),
         ("data", {"folds": 1}, "greater than or equal to 2"),
         ("data", {"flip_p": 1.5}, "less than or equal to 1"),
-        ("data", {"fold_kind": "block"}, "'random', 'blocked' or 'scene'"),
+        ("data", {"fold_kind": "block"}, "'random', 'blocked', 'scene' or 'content'"),
         ("model", {"decoder": "unet"}, "'fpn' or 'deeplabv3plus'"),
         ("model", {"weights": ""}, "at least 1 character"),
         ("model", {"aspp_rates": (12, 24)}, "Field required"),
@@ -110,9 +110,12 @@ def test_a_fold_has_weights_of_its_own() -> None:
     assert model.of_fold(3).encoder == model.encoder
 
 
-def test_other_classes_bring_their_own_small_classes() -> None:
-    # The default small classes are NYUv2's; a config that names other classes names these too.
-    message = message_of(data={"classes": ("road", "sky")})
-    assert "data.small_classes names the class 'books', which data.classes lacks" in message
-    config = Config.model_validate({"data": {"classes": ("road", "sky"), "small_classes": ()}})
-    assert config.data.small_classes == ()
+def test_small_classes_follow_the_classes() -> None:
+    def small(**data: Any) -> tuple[str, ...]:
+        return Config.model_validate({"data": data}).data.small_classes
+
+    # As every config had them that was valid when the default stood for all classes.
+    assert small() == small(classes=(*nyuv2.CLASSES[::-1], "more")) == nyuv2.SMALL_CLASSES
+    assert small(classes=("road", "sky")) == small(classes=nyuv2.CLASSES[:9]) == ()
+    # A mistake in the classes is told as that one alone.
+    assert message_of(data={"classes": 3}).startswith("1 validation error")

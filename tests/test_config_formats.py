@@ -20,9 +20,10 @@ from engine.formats import FORMAT
 from engine.mistakes import ConfigError
 from engine.report.environment import describe_environment
 from engine.resume import check_same_experiment, recorded_runtime
-from engine.rundir import RunDir, load_run, run_format
+from engine.rundir import RunDir, load_run, run_format, unnamed_fields
 from engine.runtime.recorded import Environment, RecordedRuntime
 from engine.selection.members import open_members
+from engine.sums import remove
 from tests.fixtures.make import processor
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
@@ -116,7 +117,7 @@ def test_a_finished_run_of_each_format_is_complete(
         assert train.main(arguments) == 0
     assert "is complete; nothing to do" in caplog.text
     assert (run / "seal.json").exists()
-    (run / "seal.json").unlink()
+    remove(run / "seal.json")
     assert content(run) == before
 
 
@@ -137,6 +138,19 @@ def test_finished_runs_of_each_format_can_be_blended(folder: Path) -> None:
     folds = FoldsFile.read(folder / "finished" / "folds.json")
     assert dict(zip(member.manifest.stems, member.manifest.folds, strict=True)) == folds.fold_of
     assert member.leakage == folds.leakage
+
+
+def test_a_run_of_each_format_is_itself_however_its_class_weights_are_ordered(
+    folder: Path, tiny_root: Path
+) -> None:
+    run = RunDir(folder / "stopped")
+    for weights in ({"tv": 2.0, "books": 1.5}, {"books": 1.5, "tv": 2.0}):
+        flags: dict[str, Any] = {"training": {"class_weights": weights}}
+        flags["data"] = {"root": str(tiny_root)}
+        opened = open_experiment(load_run(run, flags), run)
+        hashed = f'"config_hash": "{opened.weights_hash}"'
+        assert hashed in load_metadata(run.root / "fold1" / "best.safetensors")
+        opened.write_description()
 
 
 def test_a_format_1_folder_keeps_the_hashes_of_what_it_was_begun_with(
@@ -169,10 +183,10 @@ def test_a_new_folder_says_its_format_first(tiny_config: Config, tmp_path: Path)
     assert load_run(run) == tiny_config
 
 
-@pytest.mark.parametrize("number", ["3", "0", "'2'", "[2]", "true", "1.0", "2.0"])
+@pytest.mark.parametrize("number", ["4", "0", "'2'", "[2]", "true", "1.0", "2.0"])
 def test_a_format_that_is_not_known_is_refused(number: str, tmp_path: Path) -> None:
     file = write(tmp_path / "config.toml", f"format = {number}\n")
-    with pytest.raises(ConfigError, match=r"config\.toml: format = .* this engine reads 1 to 2"):
+    with pytest.raises(ConfigError, match=r"config\.toml: format = .* this engine reads 1 to 3"):
         load_config([file])
 
 
@@ -271,6 +285,26 @@ def test_an_older_folder_lacks_a_new_field_and_gets_the_default_of_its_time(
     write(run.config, "[training]\nepochs = 9\n")
     assert load_run(run).training.epochs == 9
     assert load_config([]).training.epochs == 50
+
+
+def test_an_older_folder_means_the_zooms_of_its_time_and_so_does_what_goes_on_there(
+    tmp_path: Path,
+) -> None:
+    run = RunDir(tmp_path)
+    assert unnamed_fields(run) == {}
+    write(run.config, "format = 2\n[training]\nlr = 0.5\n")
+    mine = write(tmp_path / "mine.toml", "[training]\nlr = 0.5\n")
+    there = load_run(run)
+    assert (there.data.fit, there.inference.base_hw) == ("stretch", "own")
+    assert load_config([mine], None, unnamed_fields(run)) == there
+    new = load_config([mine])
+    assert (new.data.fit, new.inference.base_hw) == ("keep", "training")
+    with pytest.raises(ConfigError, match=r"data\.fit: stretch -> keep\n.*own -> training"):
+        check_same_experiment(new, run)
+    # What the folder names is asked for anew: a command that leaves it out means the default.
+    write(run.config, to_toml(there))
+    assert not any(unnamed_fields(run).values())
+    assert load_run(run) == there
 
 
 def test_a_fold_keeps_its_record_and_one_of_format_1_the_folders_config(tmp_path: Path) -> None:

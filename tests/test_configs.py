@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from engine.cli import load_config
 from engine.config import Config
+from engine.data.inputs import training_hw
 from engine.model.network import Network, build_network
+from engine.report.zoom_gap import zoom_gap
 from engine.resume import differences
+from engine.views.zoom import base_hw, view_hw
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OVERLAYS = ("lite", "exp093_ensemble")
@@ -66,8 +70,46 @@ def test_a_published_experiment_has_the_reported_values(name: str) -> None:
     assert (training.depth_weight, training.clip_norm) == (0.1, 0.0)
     assert (inference.scales, inference.flip) == ((0.5, 0.75, 1.0, 1.25, 1.5), True)
     assert inference.temperatures == (0.7, 0.8, 0.9, 1.0)
-    assert inference.base_hw is None
+    assert (data.fit, inference.base_hw) == ("stretch", "own")
     assert differences(load("exp093_2"), config) == REPORTED[name]
+
+
+@pytest.mark.parametrize(
+    ("names", "base", "views"),
+    [
+        # As before `data.fit` and "own": of 480 x 640, and for the demo of 120 x 160.
+        (
+            ("exp093_2",),
+            (480, 640),
+            [(224, 320), (352, 480), (480, 640), (576, 800), (704, 960)],
+        ),
+        (("exp093_5", "lite"), (240, 320), [(160, 224), (224, 320), (288, 384)]),
+        (("exp093_4", "exp093_ensemble"), (576, 768), [(416, 576), (576, 768)]),
+        (("demo",), (128, 160), [(128, 160), (160, 192)]),
+    ],
+    ids=str,
+)
+def test_a_published_config_looks_at_frames_as_ever(
+    names: tuple[str, ...], base: tuple[int, int], views: list[tuple[int, int]]
+) -> None:
+    config = load(*names)
+    hw = (120, 160) if names == ("demo",) else (480, 640)
+    assert base_hw(config.data, config.inference, hw) == base
+    assert [view_hw(base, scale) for scale in config.inference.scales] == views
+    # Of 3:4, either fit is the same; another aspect is stretched, as it was.
+    assert (
+        training_hw(config.data, np.array([hw, (50, 90)])).tolist()
+        == [list(config.data.input_hw)] * 2
+    )
+
+
+def test_only_views_at_the_reports_sizes_are_of_another_zoom_than_training() -> None:
+    gaps = {
+        names: zoom_gap(load(*names), [(120, 160) if names == ("demo",) else (480, 640)])
+        for names in [*((name,) for name in EXPERIMENTS), *((name, "lite") for name in REPORTED)]
+    }
+    assert {names[0] for names, gap in gaps.items() if gap} == set(REPORTED)
+    assert not any(gap for names, gap in gaps.items() if "lite" in names)
 
 
 def test_decoders_are_as_wide_as_reported() -> None:
@@ -110,6 +152,6 @@ def test_the_ensembles_overlay_changes_only_the_views(name: str) -> None:
     assert differences(load(name), config) == [
         "inference.scales: (0.5, 0.75, 1.0, 1.25, 1.5) -> (0.75, 1.0)",
         "inference.temperatures: (0.7, 0.8, 0.9, 1.0) -> (0.7,)",
-        "inference.base_hw: None -> (576, 768)",
+        "inference.base_hw: own -> (576, 768)",
     ]
     assert config.inference.flip

@@ -17,6 +17,7 @@ from engine.config import Config
 from engine.report.finish import is_finished
 from engine.report.seal import is_sealed
 from engine.rundir import RunDir
+from engine.sums import sum_file
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 
@@ -100,7 +101,7 @@ def test_the_same_dataset_elsewhere_is_the_same_experiment(
     assert train.main([*arguments, "--data.root", str(tmp_path / "elsewhere")]) == 0
     after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
     changed = {path for path in after if after[path] != before.get(path)}
-    assert changed <= {run.root, run.seal}
+    assert changed <= {run.root, run.seal, sum_file(run.seal)}
 
 
 def files_of(config: Config, run: RunDir) -> list[str]:
@@ -139,7 +140,7 @@ def test_a_seal_that_cannot_be_written_is_one_line(
 
     config, run, _ = sealed
     run.seal.unlink()
-    monkeypatch.setattr("engine.report.seal.write_text", refuse)
+    monkeypatch.setattr("engine.report.seal.write_summed", refuse)
     assert train.main(files_of(config, run)) == 0
     refused = f"[Errno 30] Read-only file system: '{run.seal}'"
     assert caplog.messages[-1] == f"{run.root} gets no seal ({refused})"

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from engine import formats
-from engine.cli import load_config
+from engine.cli import load_config, to_toml
 from engine.config import Config, RuntimeConfig
-from engine.formats import INTRODUCED
-from engine.rundir import RunDir, file_hash, identity, stage_identity, weights_identity
+from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1, stood
+from engine.identity import file_hash, identity, stage_identity, weights_identity
+from engine.rundir import RunDir, load_run, write_config
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = ("data", "model", "training", "inference", "selection")
@@ -42,6 +44,11 @@ def config_of(**sections: dict[str, Any]) -> Config:
     return Config.model_validate(sections)
 
 
+def as_stood(**sections: dict[str, Any]) -> Config:
+    """What a config of format 1 that names these fields means."""
+    return load_config([], sections, stood())
+
+
 def hashes(config: Config, run: Path) -> tuple[str, str]:
     weights = weights_identity(config, RunDir(run), "abc", [0, 1, 2])
     return weights, stage_identity(config, weights, "x")
@@ -54,12 +61,12 @@ def test_a_published_config_has_the_hashes_of_format_1(names: str, tmp_path: Pat
     assert (weights[:16], stage[:16]) == AS_FORMAT_1[names]
 
 
-def test_the_defaults_and_odd_values_have_the_hashes_of_format_1(tmp_path: Path) -> None:
-    assert hashes(Config(), tmp_path) == (
+def test_the_defaults_of_format_1_and_odd_values_have_its_hashes(tmp_path: Path) -> None:
+    assert hashes(as_stood(), tmp_path) == (
         "4cf682bba39b15d8d4b65f8a8c8a73812c195401f476b4865adb81846d5a4b6f",
         "c393162902bc8b6878d9415c46ec5e7a6e76af514d9b3570d2cdccc6ef392763",
     )
-    assert hashes(config_of(**ODD), tmp_path) == (
+    assert hashes(as_stood(**ODD), tmp_path) == (
         "08dbae6c978b247557add5e3688c85079cdffabedce7a6954fd3c6e38acc71dc",
         "a2bbce9cbcebf00b1070168b9b7f6e58c5f991391512e810b179edbf877fbbcb",
     )
@@ -71,7 +78,7 @@ def test_a_folder_of_format_1_hashes_what_it_was_begun_with(tmp_path: Path) -> N
         'compile = "off"\nprecision = "fp32"\nlog_every = 3\ndevice = "cpu"\n',
         encoding="utf-8",
     )
-    assert hashes(config_of(**ODD, runtime={"threads": 2}), tmp_path) == (
+    assert hashes(as_stood(**ODD, runtime={"threads": 2}), tmp_path) == (
         "f4525b28c3104815b8256ae953657f4d4aef41663e8580b5e19b3f8a3d66e733",
         "640d8314abc6440158ede9e20337bd28f6c30f39ad6ba4c8f526aba443620440",
     )
@@ -83,8 +90,9 @@ def test_every_field_of_the_experiment_is_hashed() -> None:
         for name in type(getattr(Config(), section)).model_fields:
             if (section, name) == ("data", "root") or name in INTRODUCED.get(section, {}):
                 continue
+            value = {"bed": 9.0} if name == "class_weights" else "changed"
             changed = Config().model_copy(
-                update={section: getattr(Config(), section).model_copy(update={name: "changed"})}
+                update={section: getattr(Config(), section).model_copy(update={name: value})}
             )
             plain = identity(Config(), sections=(section,))
             assert plain != identity(changed, sections=(section,)), f"{section}.{name}"
@@ -96,10 +104,50 @@ def test_a_field_that_was_added_counts_only_where_it_is_not_at_its_first_default
     plain, other = config_of(), config_of(data={"root": "elsewhere"})
     before = [identity(config, sections=ALL) for config in (plain, other)]
     # As if `data.root` had been added since, with the default "elsewhere", which is "rooms" today.
-    monkeypatch.setitem(formats.INTRODUCED, "data", {"root": "elsewhere"})
+    added = {**INTRODUCED.get("data", {}), "root": "elsewhere"}
+    monkeypatch.setitem(formats.INTRODUCED, "data", added)
     after = [identity(config, sections=ALL) for config in (plain, other)]
     assert before[0] == before[1] == after[1] != after[0]
     assert identity(plain, sections=("model",)) == identity(other, sections=("model",))
+
+
+def test_how_images_are_turned_is_told_by_the_dataset_not_by_the_config() -> None:
+    turned, left = (config_of(data={"exif": value}) for value in ("turn", "ignore"))
+    assert identity(turned, sections=ALL) == identity(left, sections=ALL)
+
+
+WEIGHTS = {"tv": 2.0, "bed": 1.5, "books": 3.0}
+"""Not in the order of the classes."""
+
+
+def as_first_hashed(training: dict[str, Any]) -> str:
+    """What releases before the order ceased to matter made of the section, as it was typed."""
+    fields = {**Config().training.model_dump(), **RUNTIME_1, **training}
+    hashed = {name: fields[name] for name in HASHED_1["training"].split()}
+    return hashlib.sha256(b"training=" + to_json(hashed) + b"\n").hexdigest()
+
+
+def test_the_order_of_class_weights_changes_no_identity(tmp_path: Path) -> None:
+    in_order = {name: WEIGHTS[name] for name in ("bed", "books", "tv")}
+    typed = [config_of(training={"class_weights": weights}) for weights in (WEIGHTS, in_order)]
+    ours, others = (identity(config, sections=("training",)) for config in typed)
+    assert ours == others == as_first_hashed({"class_weights": in_order})
+
+
+def test_a_run_keeps_the_order_of_class_weights_that_it_was_hashed_in(tmp_path: Path) -> None:
+    run, first = RunDir(tmp_path), as_first_hashed({"class_weights": WEIGHTS})
+    written = to_toml(config_of(training={"class_weights": WEIGHTS}))
+    run.config.write_text(written, encoding="utf-8")
+    for weights in (WEIGHTS, dict(sorted(WEIGHTS.items()))):
+        config = config_of(training={"class_weights": weights})
+        assert identity(config, sections=("training",), run=run) == first
+        # What a later call writes is hashed the same by the call after it.
+        write_config(config, run)
+        assert identity(config, sections=("training",), run=run) == first
+    new = RunDir(tmp_path / "new")
+    write_config(config_of(training={"class_weights": WEIGHTS}), new)
+    ours = identity(load_run(new), sections=("training",), run=new)
+    assert ours == identity(load_run(new), sections=("training",))
 
 
 def test_an_identity_is_the_same_for_equal_configs() -> None:
@@ -132,6 +180,8 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
     runtime = RuntimeConfig(
         workers=7,
         cache="there",
+        cache_gib=1,
+        cache_days=2,
         log_every=3,
         save_every=5,
         memory_gib=3,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import predict
-from engine.command import run_main
+from engine.command import run_main, start_logging
 from engine.config import Config
 from engine.frames.index import DatasetError
 from engine.mistakes import ConfigError
@@ -22,7 +22,7 @@ FinishedRun = Any  # defined in conftest.py, which cannot be imported
 
 def mask_of(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
-        assert image.mode == "P"
+        assert image.mode == "L"
         return np.array(image)
 
 
@@ -54,13 +54,64 @@ def test_openvino_gives_the_same_masks(
     assert (found != np.load(finished_run.dir.submission)).mean() < 1e-3  # ties, by rounding
 
 
-def test_a_mask_shows_each_class_in_its_colour(
+def test_on_request_each_mask_also_lies_there_in_the_colours_of_its_classes(
     finished_run: FinishedRun, test_frames: Path, tmp_path: Path
 ) -> None:
-    run(finished_run.dir.root, test_frames, "--out", tmp_path)
-    with Image.open(tmp_path / "000.png") as image:
+    run(finished_run.dir.root, test_frames, "--out", tmp_path, "--colours")
+    mask = mask_of(tmp_path / "000.png")
+    with Image.open(tmp_path / "colours" / "000.png") as image:
+        assert np.array_equal(np.array(image), mask)
         colours = np.array(image.convert("RGB"))
-    assert np.array_equal(colours, np.array(PALETTE)[mask_of(tmp_path / "000.png")])
+    assert np.array_equal(colours, np.array(PALETTE)[mask])
+
+
+def test_images_of_every_kind_are_predicted_and_what_they_went_through_is_told(
+    finished_run: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    plain, exif = Image.fromarray(rgb), Image.Exif()
+    exif[0x0112] = 6
+    for name in ("plain.png", "same.tif", "same.bmp", "same.WEBP"):
+        plain.save(folder / name)
+    plain.save(folder / "turned.jpg", exif=exif)
+    plain.convert("L").save(folder / "grey.png")
+    plain.convert("CMYK").save(folder / "print.jpg")
+    plain.quantize(16).save(folder / "indexed.png")
+    Image.fromarray(np.dstack([rgb, rgb[..., :1]])).save(folder / "alpha.png")
+    plain.crop((0, 0, 1, 1)).save(folder / "pixel.png")
+    (folder / "longer.png").write_bytes((folder / "plain.png").read_bytes() + b"more")
+    for name in (".DS_Store", "._plain.png", "Thumbs.db", "notes.txt", "a.heic"):
+        (folder / name).write_bytes(b"x")
+    (folder / "@eaDir").mkdir()
+    start_logging()
+    run(finished_run.dir.root, folder, "--out", tmp_path / "masks")
+    found = {path.name: mask_of(path).shape for path in (tmp_path / "masks").iterdir()}
+    names = "plain grey print indexed alpha longer same.tif same.bmp same.WEBP"
+    expected = dict.fromkeys([f"{name}.png" for name in names.split()], (50, 70))
+    assert found == expected | {"turned.png": (70, 50), "pixel.png": (1, 1)}
+    told = capsys.readouterr().out
+    assert f"{folder}: 2 others skipped: a.heic, notes.txt\n" in told
+    assert "3 images share their stems with others and keep their endings: same.WEBP.png" in told
+    kinds = "1 4-bit indexed PNG, 1 8-bit CMYK JPEG, 1 8-bit RGBA PNG, 1 8-bit grey PNG"
+    assert f"{folder}: images made 8-bit RGB: {kinds}; alpha is dropped\n" in told
+    assert f"{folder}: images turned upright by EXIF (data.exif): 1 of orientation 6\n" in told
+    assert f"{folder}: 1 images with bytes after the end of the picture" in told
+    plain_mask = mask_of(tmp_path / "masks" / "plain.png")
+    for name in ("longer", "alpha", "same.tif", "same.bmp"):
+        assert np.array_equal(mask_of(tmp_path / "masks" / f"{name}.png"), plain_mask)
+
+
+def test_masks_never_replace_the_images(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "image"
+    shutil.copytree(test_frames, folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match="is FOLDER: masks would replace its files"):
+        run(finished_run.dir.root, folder, "--out", folder / ".." / "image")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_frames_of_any_size_and_format_get_masks_of_their_own_size(
@@ -138,7 +189,9 @@ def test_a_folder_that_is_no_finished_run_is_refused(
     with pytest.raises(ConfigError, match="is not a run folder: it has no config.toml"):
         run(tmp_path, test_frames)
     shutil.copy(finished_run.dir.config, tmp_path)
-    with pytest.raises(ConfigError, match=r"is not finished; complete it with engine\.train"):
+    with pytest.raises(
+        ConfigError, match=r"it has no temperature.json; complete it: python -m engine\.train --out"
+    ):
         run(tmp_path, test_frames)
 
 

@@ -19,9 +19,19 @@ def test_runtime_makes_no_other_experiment(tiny_config: Config, tmp_path: Path) 
     run.config.write_text(to_toml(tiny_config), encoding="utf-8")
     config = load_run(run, {"runtime": {"kernels": "reference", "device": "cuda:3"}})
     check_same_experiment(config, run)
-    config = load_run(run, {"data": {"root": "elsewhere"}, "training": {"lr": 1}})
+    config = load_run(run, {"data": {"root": "elsewhere", "exif": "ignore"}, "training": {"lr": 1}})
     with pytest.raises(ConfigError, match=r"or undo:\n  training.lr: 0.01 -> 1.0$"):
         check_same_experiment(config, run)
+
+
+def test_a_run_from_before_the_field_left_images_as_stored(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path)
+    text = to_toml(tiny_config)
+    run.config.write_text(text.replace('exif = "turn"\n', ""), encoding="utf-8")
+    assert load_run(run).data.exif == "ignore"
+    check_same_experiment(tiny_config, run)
 
 
 def test_differences_are_named_field_by_field() -> None:

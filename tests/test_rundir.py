@@ -1,12 +1,15 @@
 """A file of a run appears whole or not at all."""
 
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from engine.rundir import Record, RunDir, whole_file, write_text
+from engine.full_disk import DiskFullError
+from engine.rundir import Record, RunDir
+from engine.whole import whole_file, write_text
 
 
 class StoppedError(Exception):
@@ -88,6 +91,43 @@ def test_a_failed_sync_leaves_what_was_there(
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["note.txt"]
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    why = rf"^{tmp_path} is full \(No space left on device\): "
+    told = why + r"note\.txt needs 3\.0 MiB, [\d.]+ .iB are free\. Nothing is lost"
+    with pytest.raises(DiskFullError, match=told), whole_file(path, needed=3 << 20) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    with pytest.raises(DiskFullError, match=r"needs 0\.0 KiB or more"):
+        write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["note.txt"]
+
+
+def write_hiding_why_it_fails(path: Path) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:672]")
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_an_error_that_hides_a_full_disk_is_known_by_trying(
+    is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", full if is_full else lambda _: None)
+    expected = "is full" if is_full else r"^\[enforce fail"
+    with pytest.raises((DiskFullError, RuntimeError), match=expected):
+        write_hiding_why_it_fails(tmp_path / "last.pt")
+    assert names(tmp_path) == []
 
 
 def test_content_is_on_disk_before_its_name_is(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,10 @@ from engine.cli import load_config
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.report.show import show
+from engine.report.verify import verify
 from engine.rundir import RunDir
+from engine.sums import sum_file
 from engine.views.store import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,12 +55,15 @@ FOLD_FILES = ("best.safetensors", "last.pt", "metrics.jsonl", "runtime.json")
 
 def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:
     root = finished_run.dir.root
-    files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    found = {path for path in root.rglob("*") if path.is_file()}
+    files = sorted(str(path.relative_to(root)) for path in found if path.suffix != ".sum")
+    assert {sum_file(root / name) for name in files} == found - {root / name for name in files}
     assert files == [
         *("atlas.json", "config.toml", "environment.json"),
         *(f"fold{k}/{n}" for k in (0, 1) for n in FOLD_FILES),
         *("folds.json", "frames.npy", "oof/manifest.json", "oof/prob.npy", "seal.json"),
-        *("submission.npy", "submission.zip", "summary.json", "temperature.json", "worst.png"),
+        *("submission.csv", "submission.npy", "submission.zip"),
+        *("summary.json", "temperature.json", "worst.png"),
     ]
 
 
@@ -107,7 +114,7 @@ def test_the_summary_adds_up(finished_run: FinishedRun) -> None:
     assert summary["oof"]["pixel_acc"] == pytest.approx(np.trace(count_CC) / count_CC.sum())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
     seconds = summary["seconds"]
-    assert " ".join(seconds) == "prepare training validation oof submission atlas total"
+    assert " ".join(seconds) == "prepare training validation oof submission atlas compiling total"
     assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
     assert summary["peak_memory_mib"] > 50
 
@@ -148,6 +155,18 @@ def test_one_fold_and_then_the_rest_equal_one_call(
     assert exit_code(*arguments) == 0
     assert mtimes(tmp_path / "fold1") == before, "a trained fold is not trained again"
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
+
+
+def test_a_run_that_is_named_alone_is_completed_by_its_own_config(
+    copied_run: RunDir, finished_run: FinishedRun, read_run: ReadRun
+) -> None:
+    for path in (copied_run.temperature, copied_run.summary, copied_run.manifest):
+        path.unlink()
+    # As `to_complete` has the user type it.
+    assert train.main(["--out", str(copied_run.root), "--resume"]) == 0
+    assert read_run(copied_run.root) == read_run(finished_run.dir.root)
+    with pytest.raises(ConfigError, match=r"holds another experiment.*\n  training\.lr: 0\.01 -> "):
+        train.main(["--out", str(copied_run.root), "--training.lr", "0.5"])
 
 
 def test_another_experiment_in_the_same_folder_is_refused(
@@ -225,7 +244,8 @@ def test_a_damaged_file_of_an_unfinished_run_is_named(
 
 
 def test_a_store_of_other_weights_is_refused(copied_run: RunDir, tiny_toml: Path) -> None:
-    shutil.copy(copied_run.best(1), copied_run.best(0))
+    for name in ("best.safetensors", ".best.safetensors.sum"):
+        shutil.copy(copied_run.fold(1) / name, copied_run.fold(0) / name)
     with pytest.raises(ValueError, match="was made from other weights, data or settings"):
         train.main(["--config", str(tiny_toml), "--out", str(copied_run.root)])
 
@@ -237,6 +257,22 @@ def test_without_test_frames_there_is_a_summary_and_no_submission(rgbd_run: RunD
     assert not rgbd_run.submission_zip.exists()
 
 
+def test_a_summary_says_where_training_and_inference_see_another_zoom(
+    rgbd_run: RunDir, finished_run: FinishedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(rgbd_run.summary)["zoom_gap"] == {
+        "frames": 12,
+        "frame_hw": [48, 64],
+        "training_hw": [96, 128],
+        "view_hw": [32, 64],
+    }
+    show(rgbd_run)
+    assert "zooms differ for 12 training frames: 48 x 64 is 96 x 128" in capsys.readouterr().out
+    # 32 rows for 48 are the rounding.
+    assert "zoom_gap" not in finished_run.summary
+    assert "zooms differ" not in finished_run.stdout + finished_run.stderr
+
+
 def test_depth_as_input_is_a_fourth_channel(rgbd_run: RunDir, finished_run: FinishedRun) -> None:
     def stem_channels(run: RunDir) -> int:
         return int(load_file(run.best(0))["encoder.model.conv_stem.weight"].shape[1])
@@ -245,7 +281,7 @@ def test_depth_as_input_is_a_fourth_channel(rgbd_run: RunDir, finished_run: Fini
     assert stem_channels(finished_run.dir) == 3
 
 
-def run_killed(moments: list[list[Any] | None], *arguments: object) -> None:
+def run_killed(moments: list[list[Any] | None], *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, "tests/killing.py", json.dumps(moments), *map(str, arguments)],
         cwd=ROOT,
@@ -255,6 +291,7 @@ def run_killed(moments: list[list[Any] | None], *arguments: object) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
@@ -275,13 +312,31 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
     ]
     run_killed(moments, "--config", tiny_toml, "--out", tmp_path)
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
+    assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(
+def test_on_a_disk_that_is_full_nothing_is_lost_and_one_line_says_so(
     finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
 ) -> None:
-    # A whole run has about 190 such moments, so these five lie anywhere in it.
-    rng = random.Random(1)
-    moments: list[list[Any] | None] = [["any", rng.randint(10, 55)] for _ in range(5)]
-    run_killed([*moments, None], "--config", tiny_toml, "--out", tmp_path)
+    moments = [
+        ("write environment.json", 1),
+        ("step", 3),
+        ("write last.pt", 2),
+        ("renamed best.safetensors", 1),
+        ("write metrics.jsonl", 1),
+        ("pwrite", 4),
+        ("write progress.json", 2),
+        ("renamed temperature.json", 1),
+        ("write .submission.json", 2),
+        ("renamed submission.zip", 1),
+        ("renamed frames.npy", 1),
+    ]
+    calls = [[*moment, "full"] for moment in moments]
+    told = run_killed([*calls, None], "--config", tiny_toml, "--out", tmp_path)
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
+    assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
+    errors = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(calls)
+    why = rf"error: {tmp_path}\S* is full \(File too large\): \S+ needs [\d.]+ .iB.* are free\. "
+    for line in errors:
+        assert re.match(why + "Nothing is lost: .* run the same command again", line), line

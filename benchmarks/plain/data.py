@@ -21,9 +21,12 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.plain.recipe import Recipe
 from engine.config import Config
+from engine.data.inputs import training_hw
 from engine.frames.decode import Sample
 from engine.model.network import input_normalisation
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, IGNORE_INDEX
+
+_compose = partial(A.Compose, additional_targets={"depth": "mask"})
 
 Array = NDArray[Any]
 Samples = Sequence[Sample]
@@ -39,17 +42,14 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         self.is_small = np.isin(np.arange(256), small)
         self.mean = tuple(round(value) for value in normalisation.mean)
         mean, std = (np.divide(x, 255).tolist() for x in (normalisation.mean, normalisation.std))
-        compose = partial(A.Compose, additional_targets={"depth": "mask"})
-        rescale = A.RandomScale(data.scale_limit, p=data.scale_p)
-        self.resize = compose([A.Resize(*data.input_hw), rescale])
         jitter = A.RandomBrightnessContrast(data.brightness, data.contrast, p=data.jitter_p)
-        self.light = compose([A.HorizontalFlip(p=data.flip_p), jitter, A.Normalize(mean, std)])
+        self.light = _compose([A.HorizontalFlip(p=data.flip_p), jitter, A.Normalize(mean, std)])
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
         """Start all random draws afresh."""
-        self.random = np.random.default_rng(seed)
-        self.resize.set_random_seed(seed)
+        self.seed, self.random = seed, np.random.default_rng(seed)
+        self.resizes: dict[tuple[int, int], A.Compose] = {}
         self.light.set_random_seed(seed + 1)
 
     def __len__(self) -> int:
@@ -58,13 +58,23 @@ class CropDataset(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         sample = self.samples[index]
         parts = {"image": read_image(sample), "mask": read_label(sample)}
-        parts = self.light(**self._crop(**self.resize(**parts, depth=read_depth(sample))))
+        resized = self._resize(sample.hw)(**parts, depth=read_depth(sample))
+        parts = self.light(**self._crop(**resized))
         image_hwC = add_depth(parts["image"], parts["depth"]) if self.rgbd else parts["image"]
         return (
             torch.from_numpy(np.ascontiguousarray(image_hwC.transpose(2, 0, 1))),
             torch.from_numpy(parts["depth"].astype(np.float32) / 1000),
             torch.from_numpy(np.ascontiguousarray(parts["mask"])),
         )
+
+    def _resize(self, hw: tuple[int, int]) -> A.Compose:
+        """What brings frames of one size to the size of training, times a random scale."""
+        if hw not in self.resizes:
+            height, width = np.round(training_hw(self.data, np.array([hw]))[0]).astype(int).tolist()
+            rescale = A.RandomScale(self.data.scale_limit, p=self.data.scale_p)
+            self.resizes[hw] = _compose([A.Resize(height, width), rescale])
+            self.resizes[hw].set_random_seed(self.seed)
+        return self.resizes[hw]
 
     def _crop(self, image: Array, mask: Array, depth: Array) -> dict[str, Array]:
         """Crop at random or around a pixel of a small class; pad where the frame is too small."""

@@ -32,6 +32,7 @@ from engine.config import Config, TrainingConfig
 from engine.data.folds import Folds
 from engine.frames.index import Dataset
 from engine.model.network import input_normalisation
+from engine.views.zoom import base_hw, view_hw
 
 Frames = Sequence[tuple[Array, Array, Array]]
 """Image, depth and label of each frame, as `benchmarks.plain.data.read_frames` gives them."""
@@ -233,19 +234,20 @@ class Predictor(NamedTuple):
         self, frames: Frames, scale: float, temperatures: Sequence[float] = (1.0,), *, flip: bool
     ) -> NDArray[np.float32]:
         """(T, B, H, W, C) probabilities of one view at the base size."""
-        base_hw = self.config.inference.base_hw or frames[0][0].shape[:2]
-        view_hw = tuple(max(int(side * scale + 1e-6) // 32, 1) * 32 for side in base_hw)
-        images = np.stack([_network_input(*frame[:2], view_hw, self.config) for frame in frames])
+        height, width, _ = frames[0][0].shape
+        out_hw = base_hw(self.config.data, self.config.inference, (height, width))
+        hw = view_hw(out_hw, scale)
+        images = np.stack([_network_input(*frame[:2], hw, self.config) for frame in frames])
         image_BCHW = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(self.recipe.device)
         image_BCHW = image_BCHW.contiguous(memory_format=self.recipe.memory_format)
         with self.recipe.autocast():
             logits_BCHW, _ = self.model(image_BCHW.flip(-1) if flip else image_BCHW)
-        out_TBHWC = np.empty((len(temperatures), len(frames), *base_hw, logits_BCHW.shape[1]), "f4")
+        out_TBHWC = np.empty((len(temperatures), len(frames), *out_hw, logits_BCHW.shape[1]), "f4")
         for t, temperature in enumerate(temperatures):
             prob_BCHW = F.softmax(logits_BCHW.float() / temperature, dim=1)
             prob_BCHW = prob_BCHW.flip(-1) if flip else prob_BCHW
             for b, prob_HWC in enumerate(prob_BCHW.permute(0, 2, 3, 1).cpu().numpy()):
-                out_TBHWC[t, b] = resized(prob_HWC, base_hw)
+                out_TBHWC[t, b] = resized(prob_HWC, out_hw)
         return out_TBHWC
 
 
@@ -264,7 +266,8 @@ def out_of_fold(config: Config, dataset: Dataset, folder: Path, nets: Iterable[U
     """
     samples, temperatures = dataset.train.samples, config.inference.temperatures
     classes = len(config.data.classes)
-    height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0)
+    bases = [base_hw(config.data, config.inference, sample.hw) for sample in samples]
+    height, width = np.max(bases, axis=0)
     half_hw = int(height) // 2, int(width) // 2
     count_TCC = np.zeros((len(temperatures), classes, classes), np.int64)
     folder.mkdir(parents=True, exist_ok=True)

@@ -250,7 +250,7 @@ def all_views(run: Experiment, fold: FoldTraining) -> Tensor:
 def _source(run: Experiment) -> Source:
     """Where an epoch's batches come from."""
     config, samples = run.config, run.dataset.train.samples
-    spec = InputSpec.of(config.model, input_normalisation(config.model))
+    spec = InputSpec.of(config, input_normalisation(config.model))
     return make_source(samples, config.data.crop_hw, spec, run.policy, config.runtime)
 
 

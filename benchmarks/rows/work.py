@@ -9,7 +9,7 @@ from benchmarks.figures import Work
 from benchmarks.subset import Job
 from engine.config import Config, ModelConfig
 from engine.model.network import Network
-from engine.views.predictor import view_hw
+from engine.views.zoom import base_hw, view_hw
 
 _INTERPOLATE = 6
 """Operations to interpolate a class of a pixel along row and column."""
@@ -79,7 +79,7 @@ def validation(job: Job) -> Work:
 def oof(job: Job) -> Work:
     """Passes, softmax, resizing and counting; images and labels read, probabilities written."""
     config, frames, hw = job.config, len(job.validation), job.validation[0].hw
-    height, width = config.inference.base_hw or hw
+    height, width = base_hw(config.data, config.inference, hw)
     maps = len(config.inference.temperatures) * len(config.data.classes)
     moved = hw[0] * hw[1] * (3 + 1) + maps * (height // 2) * (width // 2) * 2
     return Work(frames * moved, frames * _scoring_flops(config, hw))
@@ -123,11 +123,11 @@ def _views_flops(config: Config, hw: tuple[int, int], temperatures: int) -> int:
 
 def _view_flops(config: Config, hw: tuple[int, int], scale: float, temperatures: int) -> int:
     """Operations of a frame of size `hw` by a view: pass, softmax, resizing."""
-    classes, base_hw = len(config.data.classes), config.inference.base_hw or hw
-    height, width = view_hw(base_hw, scale)
+    classes, out_hw = len(config.data.classes), base_hw(config.data, config.inference, hw)
+    height, width = view_hw(out_hw, scale)
     passes, _ = _flops(config.model, classes, 1, (height, width))
     softmax = height * width * classes * (_INTERPOLATE + temperatures * (_EXPONENTIAL + 3))
-    resizing = base_hw[0] * base_hw[1] * classes * temperatures * (_INTERPOLATE + 1)
+    resizing = out_hw[0] * out_hw[1] * classes * temperatures * (_INTERPOLATE + 1)
     return passes + softmax + resizing
 
 

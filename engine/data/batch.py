@@ -40,7 +40,7 @@ class Batch:
     image_BCHW: Tensor
     """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth, derived channels)."""
     depth_BHW: Tensor
-    """(B, H, W) float32 metres as stored, 0 = missing; all 0 if the dataset has no depth."""
+    """(B, H, W) float32 metres, 0 = missing; all 0 if the dataset has no depth."""
     label_BHW: Tensor
     """(B, H, W) uint8, 255 = ignore; all 255 if the samples have no labels."""
     index: NDArray[np.int64]

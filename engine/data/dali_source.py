@@ -27,7 +27,7 @@ from torch.utils.dlpack import from_dlpack
 from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource
 from engine.frames.build import read_whole
-from engine.frames.decode import Sample, read_label
+from engine.frames.decode import Sample, read_depth, read_image, read_label
 from kernels.png import PngHeader
 
 _PREFETCH = 2
@@ -215,18 +215,34 @@ def _crop_files(
 
 
 def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
-    """A sample's file as DALI reads it right: labels as grey, not indexed colour, PNG.
+    """A sample's file as DALI reads it right: labels as grey PNG, values as they are meant.
 
-    DALI turns a palette into the colours it stands for and so loses the classes. Maps must have the
-    size that the window was made for: see `DaliSource._windows` why that matters.
+    DALI turns a palette into the colours it stands for and so loses the classes. Images that are
+    more than plain RGB are decoded here, as by every source, and handed over as BMP. Maps must have
+    the size that the window was made for: see `DaliSource._windows` why that matters.
     """
     path, hw = sample.present[kind], sample.hw
+    if kind == "image" and not sample.origin.is_plain:
+        return _file_of(read_image(sample), "bmp")
     content = path.read_bytes()
     header = PngHeader.of(content)
+    if kind == "depth" and header is None:  # a TIFF
+        return _file_of(_depth_of(sample), "png")
     if kind != "image" and (header is None or header.hw != hw):
         raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
-    if kind == "label" and header is not None and header.kind != "8-bit grey PNG":
-        stream = io.BytesIO()
-        Image.fromarray(read_label(sample)).save(stream, "png", compress_level=1)
-        content = stream.getvalue()
+    as_read = {"label": "8-bit grey PNG", "depth": "16-bit grey PNG"}.get(kind)
+    if header and as_read and (header.kind != as_read or not sample.reading.is_plain(kind)):
+        return _file_of(read_label(sample) if kind == "label" else _depth_of(sample), "png")
     return np.frombuffer(content, dtype=np.uint8)
+
+
+def _depth_of(sample: Sample) -> NDArray[np.uint16]:
+    depth_HW = read_depth(sample)
+    assert depth_HW is not None, "the caller has its file"
+    return depth_HW
+
+
+def _file_of(pixels: NDArray[Any], kind: str) -> NDArray[np.uint8]:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, compress_level=1)
+    return np.frombuffer(stream.getvalue(), dtype=np.uint8)

@@ -43,7 +43,7 @@ class FileSource:
         Args:
             draws: B rows that the crops were made by.
             crops: on the source's device: "image" (B, 3, H, W) float32 in 0..255; "depth"
-                (B, H, W) uint16 millimetres, 0 = missing, if any; "label" (B, H, W) uint8, if any.
+                (B, H, W) uint16 units, 0 = missing, if any; "label" (B, H, W) uint8, if any.
 
         Returns:
             The batch, in new tensors: the crops may be overwritten afterwards.
@@ -64,6 +64,8 @@ class FileSource:
             # CUDA multiplies by the reciprocal of a Python number, which may be one bit off.
             units = torch.full((), nyuv2.MILLIMETRES_PER_METRE, device=device)
             metres_BHW = torch.where(inside_BHW, crops["depth"].float() / units, 0.0)
+            if spec.mm_a_unit != 1:  # as the resident source has it
+                metres_BHW = metres_BHW * spec.mm_a_unit
         elif spec.has_depth:
             raise ValueError("4 input channels need depth, got none; give depth maps or use 'rgb'")
         label_BHW = torch.full_like(inside_BHW, nyuv2.IGNORE_INDEX, dtype=torch.uint8)

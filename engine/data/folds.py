@@ -1,7 +1,7 @@
 """Cut the training frames into folds, and measure how far neighbours leak across the cut.
 
 Frames of one room follow each other in stem order, so a fold drawn at random validates on rooms it
-was trained on. `blocked` and `scene` folds keep neighbours together.
+was trained on. `blocked`, `scene` and `content` folds keep neighbours together.
 
 N: training frames, in stem order.
 """
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.alike import Alike
+from engine.data.leakage import ContentLeakage
 from engine.frames.decode import Sample
 from engine.rundir import Record
 
@@ -23,6 +25,10 @@ class FoldsFile(Record):
     kind: str
     leakage: float
     fold_of: dict[str, int]
+    leakage_measured: bool = True
+    """Whether two names have numbers in a row; left out where they have."""
+    leakage_content: ContentLeakage | None = None
+    """The same by what the frames show; left out before it was measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +40,10 @@ class Folds:
     """(N,) the fold, 0 .. folds - 1, that each frame validates."""
     leakage: float
     """Share of frames, 0..1, with a neighbour in the training set of the fold they validate."""
+    numbered: bool = True
+    """Whether two names have numbers in a row: without, `leakage` is not measured."""
+    content: ContentLeakage | None = None
+    """The same by what the frames show; None where nobody compared them."""
 
     @property
     def count(self) -> int:
@@ -54,20 +64,32 @@ class Folds:
         """What folds.json holds; `samples` are those the folds were made of."""
         stems = (sample.stem for sample in samples)
         fold_of = dict(zip(stems, self.fold_of.tolist(), strict=True))
-        return FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
+        file = FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
+        return file.model_copy(update=self.measured())
+
+    def measured(self) -> dict[str, bool | ContentLeakage]:
+        """What `FoldsFile` and `Summary` say besides `leakage`, where there is more to say."""
+        number = {} if self.numbered else {"leakage_measured": False}
+        return number | ({"leakage_content": self.content} if self.content else {})
 
 
 def make_folds(
-    samples: Sequence[Sample], kind: str, folds: int, seed: int = 42, blocks_per_fold: int = 8
+    samples: Sequence[Sample],
+    kind: str,
+    folds: int,
+    seed: int = 42,
+    blocks_per_fold: int = 8,
+    alike: Alike | None = None,
 ) -> Folds:
     """Deal training frames, sorted by stem, to at least two folds.
 
     By `kind` at "random" (scikit-learn's `KFold(folds, shuffle=True, random_state=seed)`), in
-    "blocked" runs of stems (more `blocks_per_fold` mix rooms better), or by "scene" of scenes.csv.
+    "blocked" runs of stems (more `blocks_per_fold` mix rooms better), by "scene" of scenes.csv, or
+    by "content", which needs `alike`: what `find_alike` says of the same frames.
 
     Raises:
-        ValueError: fewer frames, blocks or scenes than folds, an unknown kind, or "scene" without
-            a scene for every frame.
+        ValueError: fewer frames, blocks, scenes or groups of frames that are alike than folds, an
+            unknown kind, or "scene" without a scene for every frame.
     """
     if folds < 2:
         raise ValueError(f"data.folds must be at least 2, got {folds}")
@@ -78,12 +100,15 @@ def make_folds(
     else:
         from engine.data.other_folds import other_folds
 
-        fold_of = other_folds(samples, kind, folds, seed)
+        fold_of = other_folds(samples, kind, folds, seed, alike)
     leaks = sum(
         any(fold_of[other] != fold_of[frame] for other in beside)
         for frame, beside in enumerate(neighbours(samples))
     )
-    return Folds(kind, fold_of, leaks / len(samples))
+    keys = {_split(sample.stem) for sample in samples}
+    numbered = any((prefix, number + 1) in keys for prefix, number in keys)
+    content = alike.leakage(fold_of, [sample.stem for sample in samples]) if alike else None
+    return Folds(kind, fold_of, leaks / len(samples), numbered, content)
 
 
 def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int64]:

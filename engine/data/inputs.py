@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.config import DataConfig, ModelConfig
+from engine.config import Config, DataConfig
 from engine.data.batch import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from kernels.crop_resize import Crops, Encoding, Frames
@@ -83,16 +83,24 @@ class InputSpec:
     """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
     normalisation: Normalisation
     derived: tuple[Derived, ...] = ()
+    depth_scale: float = 0.001
+    """Metres that a unit of the depth maps stands for."""
 
     def __post_init__(self) -> None:
         if self.channels not in (3, 4):
             raise ValueError(f"a network takes 3 (RGB) or 4 (RGB-D) channels, got {self.channels}")
 
     @classmethod
-    def of(cls, config: ModelConfig, normalisation: Normalisation) -> "InputSpec":
+    def of(cls, config: Config, normalisation: Normalisation) -> "InputSpec":
         """What the network that a config describes sees."""
-        derived = DERIVED[config.input]
-        return cls(config.in_channels - len(derived), normalisation, derived=derived)
+        derived = DERIVED[config.model.input]
+        channels = config.model.in_channels - len(derived)
+        return cls(channels, normalisation, derived, config.data.depth_scale)
+
+    @property
+    def mm_a_unit(self) -> float:
+        """Of the depth maps; sources count in millimetres."""
+        return 1000 * self.depth_scale
 
     @property
     def has_depth(self) -> bool:
@@ -113,6 +121,19 @@ def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.i
     return index[np.argsort(keys, kind="stable")]
 
 
+def training_hw(config: DataConfig, hw_N2: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N, 2) height and width that training resizes frames of `hw_N2` (N, 2) to, not rounded.
+
+    `config.input_hw`, or, for `fit = "keep"`, what has its area and the frame's own aspect. A crop
+    may be larger than that on one side: what lies outside is ignored.
+    """
+    input_2, (height, width) = np.array(config.input_hw, np.float64), config.input_hw
+    # A frame of the same aspect gets exactly that size, whatever the root below is rounded to.
+    fits_N1 = hw_N2[:, :1] * width == hw_N2[:, 1:] * height
+    zoom_N1 = np.sqrt(height * width / hw_N2.prod(axis=1, keepdims=True))
+    return np.where(fits_N1 | (config.fit == "stretch"), input_2, hw_N2 * zoom_N1)
+
+
 def draw(
     config: DataConfig,
     *,
@@ -124,7 +145,7 @@ def draw(
 ) -> Draws:
     """Draw the augmentation of the samples `index` (B,) in one epoch, from 0; 0 <= seed < 2**128.
 
-    The frame is resized to `config.input_hw` and scaled by s in 1 +- `scale_limit` (probability
+    The frame is resized to its `training_hw` and scaled by s in 1 +- `scale_limit` (probability
     `scale_p`); of the result S x S', a crop of `crop_hw` starts uniformly in
     [min(0, S - crop), max(0, S - crop)], or, with probability `class_aware_p`, is centred on a
     pixel of the small classes as far as that range allows. No row depends on another.
@@ -176,8 +197,13 @@ def crop_frames(
     columns = draws.index, draws.box, draws.flip, draws.light
     draw_B8 = upload(torch.from_numpy(np.column_stack(columns)), frames.image_P3.device)
     rgb = spec.normalisation
-    encoding = Encoding(rgb.mean, rgb.std, (DEPTH_MIN_M, DEPTH_MAX_M), spec.channels)
+    # The operation takes depth for millimetres. Where a unit is k of them, inverse depth comes out
+    # the same by a range that is k times nearer; only the metres have to be multiplied.
+    range_m = DEPTH_MIN_M / spec.mm_a_unit, DEPTH_MAX_M / spec.mm_a_unit
+    encoding = Encoding(rgb.mean, rgb.std, range_m, spec.channels)
     crops = crop(frames, draw_B8, crop_hw, encoding)
+    if spec.mm_a_unit != 1:
+        crops = crops._replace(depth_Bhw=crops.depth_Bhw * spec.mm_a_unit)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
 
 
@@ -208,7 +234,7 @@ def _boxes(
     doublings_B1 = np.frexp((hw_B2.max(axis=1, keepdims=True) - 1) // 2048)[1]
     units_B1 = np.ldexp(1.0, 12 - doublings_B1)
     # A step of four units and a start on an odd unit make every position an odd unit.
-    step_B2 = hw_B2 / (np.array(config.input_hw) * scale_B1)
+    step_B2 = hw_B2 / (training_hw(config, hw_B2) * scale_B1)
     step_B2 = np.maximum(1, np.round(step_B2 * units_B1 / 4)) * 4 / units_B1
     length_B2 = step_B2 * config.crop_hw
     # A crop larger than the frame starts at or before it: what lies outside is ignored.

@@ -1,4 +1,7 @@
-"""Folds that are not blocked: drawn at random, or made of whole scenes. N: training frames."""
+"""Folds that are not blocked: drawn at random, or made of scenes or of frames that are alike.
+
+N: training frames.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,18 +9,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.alike import Alike
 from engine.frames.decode import Sample
 
-KINDS = ("random", "blocked", "scene")
+KINDS = ("random", "blocked", "scene", "content")
 """Values of `data.fold_kind`."""
 
 
-def other_folds(samples: Sequence[Sample], kind: str, folds: int, seed: int) -> NDArray[np.int64]:
+def other_folds(
+    samples: Sequence[Sample], kind: str, folds: int, seed: int, alike: Alike | None = None
+) -> NDArray[np.int64]:
     """(N,) the fold that each frame validates; arguments and errors as of `make_folds`."""
     if kind == "random":
         return _at_random(len(samples), folds, seed)
     if kind == "scene":
         return _by_scene(samples, folds)
+    if kind == "content" and alike is not None:
+        return _by_content(alike, folds, seed)
     raise ValueError(f"data.fold_kind must be one of {', '.join(KINDS)}, got {kind!r}")
 
 
@@ -43,10 +51,32 @@ def _by_scene(samples: Sequence[Sample], folds: int) -> NDArray[np.int64]:
     size = Counter(str(sample.scene) for sample in samples)
     if len(size) < folds:
         raise ValueError(f"{len(size)} scenes cannot fill {folds} folds; lower data.folds")
-    fold_of: dict[str, int] = {}
-    filled = [0] * folds
-    # The largest scene first, each to the fold that is emptiest then.
-    for scene in sorted(size, key=lambda name: (-size[name], name)):
-        fold_of[scene] = filled.index(min(filled))
-        filled[fold_of[scene]] += size[scene]
+    # The largest scene first; of those of one size the first by name.
+    order = sorted(size, key=lambda name: (-size[name], name))
+    fold_of = dict(zip(order, _dealt([size[scene] for scene in order], folds), strict=True))
     return np.array([fold_of[str(sample.scene)] for sample in samples], np.int64)
+
+
+def _by_content(alike: Alike, folds: int, seed: int) -> NDArray[np.int64]:
+    sizes = np.bincount(alike.group_N)
+    if len(sizes) < folds:
+        raise ValueError(
+            f"{len(sizes)} groups of frames that are alike cannot fill {folds} folds: the largest "
+            f"holds {sizes.max()} of {len(alike.group_N)} frames; lower data.folds, or use "
+            "data.fold_kind blocked, which cuts through them"
+        )
+    # The largest group first; of those of one size any.
+    drawn = np.random.RandomState(seed).permutation(len(sizes))
+    order = drawn[np.argsort(-sizes[drawn], kind="stable")]
+    fold_of = np.empty(len(sizes), np.int64)
+    fold_of[order] = _dealt(sizes[order].tolist(), folds)
+    return fold_of[alike.group_N]
+
+
+def _dealt(sizes: Sequence[int], folds: int) -> list[int]:
+    """The fold of each group, in the order given, each to the fold that is emptiest then."""
+    fold_of, filled = [], [0] * folds
+    for size in sizes:
+        fold_of.append(filled.index(min(filled)))
+        filled[fold_of[-1]] += size
+    return fold_of

@@ -25,6 +25,7 @@ from engine.data.batch import Batch, Draws, FrameBatch, Source
 from engine.data.inputs import CropResize, InputSpec, crop_frames, upload
 from engine.frames.cache import GIB, Layout, cache_folder, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
+from engine.frames.prune import prune
 from engine.runtime.device import DevicePolicy, total_bytes
 from kernels.crop_resize import Frames
 
@@ -58,7 +59,9 @@ def make_source(
     _log_once(told, chosen, why, device, workers)
     if chosen == "resident":
         memory = total_bytes(torch.device("cpu")) // 2
-        frames = open_frames(samples, cache_folder(runtime.cache), workers, memory)
+        folder = cache_folder(runtime.cache)
+        frames = open_frames(samples, folder, workers, memory)
+        prune(folder, runtime.cache_gib or None, runtime.cache_days or None, wait=False)
         resident = ResidentFrames.on(device, frames, samples)
         return ResidentSource(resident, crop_hw, spec, policy.operations.crop_resize)
     from engine.data.file_source import file_source

@@ -59,7 +59,7 @@ class TorchSource(FileSource):
 def _crop(
     sample: Sample, rows_H: NDArray[np.float64], columns_W: NDArray[np.float64]
 ) -> dict[str, Tensor]:
-    """By kind: (3, H, W) image, (H, W) depth in millimetres and label, of one row."""
+    """By kind: (3, H, W) image, (H, W) depth in its units and label, of one row."""
     frame = read_whole(sample)
     image_CYX = torch.from_numpy(frame.image_HW3).permute(2, 0, 1)
     crops = {"image": _bilinear(image_CYX, rows_H, columns_W)}

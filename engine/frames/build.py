@@ -32,8 +32,9 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
                     for frame in decoded:
                         append_frame(part, frame)
                 layout.finish(part)
+            return layout.map(place)
     except OSError as error:
-        _log.warning("decoded frames cannot be kept on disk: %s", error)
+        _log.warning("decoded frames cannot be kept on disk, in %s: %s", folder, error)
         if size > memory:
             raise RuntimeError(
                 f"{size_gib:.1f} GiB of decoded frames fit neither into {folder} ({error}) nor "
@@ -42,7 +43,6 @@ def build_frames(layout: Layout, place: Path, workers: int, memory: int) -> Fram
             ) from error
         _log.info("decoded frames: held in memory (%.1f GiB) for this run only", size_gib)
         return layout.hold(_decoded(layout, workers))
-    return layout.map(place)
 
 
 def read_whole(sample: Sample) -> Frame:

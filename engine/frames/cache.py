@@ -1,10 +1,13 @@
-"""What runs leave one another in the cache folder: decoded frames, and what was found in files.
+"""Decoded frames, which runs leave one another in the cache folder.
 
-    CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind
-    CACHE/checked-KEY.json    SHA-256 of what follows, line break, reports by state of files
+    CACHE/frames-KEY/ manifest.json image depth label    frames one behind another, by kind; sums
+                      dataset                            the folder that they were decoded from
 
-The first key is a hash of what the frames' files hold, so a changed dataset is another cache and a
-moved one the same; the second of the dataset's folder and what reports depend on besides files.
+The key is a hash of what the frames' files hold, so a changed dataset is another cache and a moved
+one the same.
+
+Processes share it: one at a time makes frames, under `.lock`; who maps them holds a shared lock on
+them until the mapping ends, and `engine.frames.prune` deletes nothing that is so held.
 """
 
 import fcntl
@@ -14,36 +17,38 @@ import mmap
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from pydantic import TypeAdapter
+from engine import sums
+from engine.damage import DamageError
+from engine.frames.decode import Frame, FrameFiles, Sample
+from engine.frames.images import DECODERS
+from engine.frames.kinds import AS_IT_IS, KINDS
+from engine.frames.remembered import note_use
+from engine.rundir import Record
+from engine.whole import sync_folder
 
-from engine.frames.dataset import Reports
-from engine.frames.decode import DECODERS, Frame, FrameFiles, Sample
-from engine.frames.kinds import KINDS, FrameReport
-from engine.rundir import Record, sync_folder, whole_file
-from kernels.crop_resize import Frames
+if TYPE_CHECKING:
+    # Not to list a dataset: they load PyTorch and Numba.
+    from kernels.crop_resize import Frames
 
 _log = logging.getLogger(__name__)
 _log_once = cache(_log.info)  # however many folds open the same frames
 
-# They change whenever the same files make other buffers, and another report.
-_FORMAT, _VERSION = 1, 1
+# It changes whenever the same files make other buffers.
+_FORMAT = 1
 
-TICK_NS = 2_000_000_000
-"""Writes that are further apart differ in time on every file system: FAT keeps times to 2 s."""
 
 GIB = 1 << 30
 """Bytes in a GiB, which messages count in."""
 
-_MANIFEST = "manifest.json"
-_REPORTS = TypeAdapter(dict[str, FrameReport])
+MANIFEST, SOURCE = "manifest.json", "dataset"
+"""Files beside the buffers; the first one's time is that of the latest use."""
 
 
 def cache_folder(configured: str = "") -> Path:
@@ -57,54 +62,7 @@ def cache_folder(configured: str = "") -> Path:
     return (named if named.is_absolute() else Path.home() / ".cache") / "roomsmith"
 
 
-@dataclass(frozen=True)
-class CheckMemory:
-    """What is remembered from one check to the next."""
-
-    folder: Path | None = None
-    """See `cache_folder`; None remembers nothing."""
-    anew: bool = False
-    """Read every file, whatever is remembered of it."""
-    frame_bytes: int = 0
-    """Training frames that have to be read are kept decoded if they have at most so many."""
-
-    def recall(self, root: Path, frames: Sequence[FrameFiles], key: str) -> "Remembered":
-        """What is known of a dataset's files; `key` is all that reports depend on besides them."""
-        if self.folder is None:
-            return Remembered(None, {}, {})
-        what = repr((_VERSION, DECODERS, str(root.resolve()), key)).encode()
-        file = self.folder / f"checked-{hashlib.sha256(what).hexdigest()[:32]}.json"
-        states = {files: _state(files) for files in frames}
-        known = {} if self.anew else _load(file)
-        reports = {files: known[state] for files, state in states.items() if state in known}
-        return Remembered(file, states, reports)
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What is known of the frames of one dataset."""
-
-    file: Path | None
-    states: dict[FrameFiles, str]
-    reports: Reports
-    """Of frames whose files did not change; whoever reads the others adds theirs."""
-
-    def save(self) -> None:
-        """Write the reports without a fault; the log says if that fails."""
-        if self.file is None:
-            return
-        reports = ((self.states[files], report) for files, report in self.reports.items())
-        sound = {state: report for state, report in reports if state and not report.faults}
-        content = _REPORTS.dump_json(sound)
-        digest = hashlib.sha256(content).hexdigest().encode()
-        try:
-            with whole_file(self.file) as temporary:
-                temporary.write_bytes(digest + b"\n" + content)
-        except OSError as error:
-            _log.info("what was checked cannot be remembered: %s", error)
-
-
-def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> Frames:
+def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: int) -> "Frames":
     """The decoded frames of `samples`, on the CPU; decodes them unless the cache has them.
 
     Where its `folder` cannot be written they take up to `memory` bytes, for this run only. Raises
@@ -114,12 +72,14 @@ def open_frames(samples: Sequence[Sample], folder: Path, workers: int, memory: i
     if not samples:
         return layout.frames({})
     place = layout.place(folder)
-    if layout.fault(place) is not None:
-        from engine.frames.build import build_frames
+    if layout.fault(place) is None:
+        with suppress(FileNotFoundError):  # another process deleted them a moment ago
+            frames = layout.map(place)
+            _log_once("decoded frames: mapped from %s", place)
+            return frames
+    from engine.frames.build import build_frames
 
-        return build_frames(layout, place, workers, memory)
-    _log_once("decoded frames: mapped from %s", place)
-    return layout.map(place)
+    return build_frames(layout, place, workers, memory)
 
 
 class BufferManifest(Record):
@@ -156,15 +116,18 @@ class Layout:
         return folder / f"frames-{self.manifest.key[:32]}"
 
     def fault(self, place: Path) -> str | None:
-        """What keeps buffers from being used; None if nothing does."""
+        """What keeps buffers from being used; None if nothing does. Reads them, once a process."""
         if not place.is_dir():
             return "there is none yet"
         try:
-            if BufferManifest.read(place / _MANIFEST) != self.manifest:
+            if BufferManifest.read(place / MANIFEST) != self.manifest:
                 return "its manifest names other frames"
             for kind, size in self.sizes.items():
                 if (found := (place / kind).stat().st_size) != size:
                     return f"it is torn: {kind} has {found} bytes"
+                sums.check(place / kind)
+        except DamageError as error:
+            return error.told
         except (OSError, ValueError) as error:
             return f"it is torn: {error}"
         return None
@@ -174,27 +137,39 @@ class Layout:
         place = self.place(part.parent)
         if self.fault(place) is None:
             return
-        for path in part.iterdir():
+        for path in [*part.iterdir()]:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+            sums.expect(path, sums.sums_of(path))
         # Contents first, then the manifest, then the name: whatever a power cut leaves behind is
         # either whole or under a name that nobody looks for.
-        self.manifest.write(part / _MANIFEST)
+        dataset = self.samples[0].image.absolute().parent.parent.parent
+        (part / SOURCE).write_text(f"{dataset}\n", encoding="utf-8")
+        self.manifest.write(part / MANIFEST)
         shutil.rmtree(place, ignore_errors=True)
         part.replace(place)
         sync_folder(place.parent)
 
-    def map(self, place: Path) -> Frames:
-        """The frames in buffers without a fault."""
+    def map(self, place: Path) -> "Frames":
+        """The frames in buffers without a fault, which stay while they are mapped.
+
+        Raises FileNotFoundError if they were deleted since.
+        """
         buffers = {}
         for kind in self.sizes:
             with (place / kind).open("rb") as stream:
+                # The mapping has a copy of the descriptor, and with it the lock, until it ends.
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(stream, fcntl.LOCK_SH)
                 # Copy on write, though nobody writes: torch warns of memory that is read-only.
                 buffers[kind] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
             buffers[kind].madvise(mmap.MADV_WILLNEED)
+        if not (place / MANIFEST).exists():
+            raise FileNotFoundError(f"{place} was deleted")
+        note_use(place / MANIFEST)
         return self.frames(buffers)
 
-    def hold(self, decoded: Iterable[Frame]) -> Frames:
+    def hold(self, decoded: Iterable[Frame]) -> "Frames":
         """The frames in memory, as they are decoded."""
         # Of their size at once: what grows by appending is larger than that, and moves on the way.
         buffers = {kind: bytearray(size) for kind, size in self.sizes.items()}
@@ -205,8 +180,12 @@ class Layout:
                 left[kind] = left[kind][content.size :]
         return self.frames(buffers)
 
-    def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> Frames:
+    def frames(self, buffers: Mapping[str, mmap.mmap | bytearray]) -> "Frames":
         """The frames in buffers of these sizes."""
+        import torch
+
+        from kernels.crop_resize import Frames
+
         parts = {kind: torch.frombuffer(b, dtype=torch.uint8) for kind, b in buffers.items()}
         image_P3 = parts.get("image", torch.empty(0, dtype=torch.uint8)).view(-1, 3)
         depth_P = parts["depth"].view(torch.uint16) if "depth" in parts else None
@@ -270,18 +249,28 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
 
 
 @contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Keep other processes from making or deleting frames in a cache; raises as `part_folder`.
+
+    What a killed process left half-made is deleted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
+        for left in folder.glob(".frames*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+@contextmanager
 def part_folder(folder: Path, *, wait: bool) -> Iterator[Path]:
     """An empty folder for buffers, gone or in place at the end; the cache is locked meanwhile.
 
     An OSError: it cannot be written; a BlockingIOError unless `wait`: a process works in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:  # unlocked by the system if the process dies
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with locked(folder, wait=wait):
         part = folder / ".frames.part"
-        # Of processes that were killed; older releases wrote .frames-KEY.part under this lock.
-        for left in folder.glob(".frames*.part"):
-            shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
         try:
             yield part
@@ -306,34 +295,8 @@ def append_frame(part: Path, frame: Frame) -> None:
 
 def _read_digest(sample: Sample) -> str:
     """As the check makes it, where nobody did."""
-    digests = (hashlib.sha256(path.read_bytes()).digest() for path in sample.present.values())
-    return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _state(files: FrameFiles) -> str:
-    """Names, sizes, times and inodes of a frame's files: while they last, so does the content.
-
-    Empty if one cannot be looked at, or was written in a tick of the clock that another write might
-    share (https://git-scm.com/docs/racy-git).
-    """
-    parts, settled_ns = [], time.time_ns() - TICK_NS
-    with suppress(OSError):  # whoever reads the file says what is wrong with it
-        for path in files.present.values():
-            told = path.stat()
-            times = told.st_mtime_ns, told.st_ctime_ns
-            if max(times) >= settled_ns:
-                return ""
-            name = f"{path.parent.name}/{path.name}"
-            parts.append(f"{name} {(told.st_size, *times, told.st_ino)}")
-        return "; ".join(parts)
-    return ""
-
-
-def _load(file: Path) -> dict[str, FrameReport]:
-    """What `save` wrote; nothing if it is not there or damaged."""
-    try:
-        digest, _, content = file.read_bytes().partition(b"\n")
-        sound = digest.decode() == hashlib.sha256(content).hexdigest()
-        return _REPORTS.validate_json(content) if sound else {}
-    except (OSError, ValueError):
-        return {}
+    content = b""
+    for kind, path in sample.present.items():
+        origin = sample.origin if kind == "image" else AS_IT_IS
+        content += bytes.fromhex(origin.digest(path.read_bytes()))
+    return hashlib.sha256(content + sample.reading.stores).hexdigest()

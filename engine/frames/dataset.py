@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from engine.frames.decode import FrameFiles, Sample
 from engine.frames.kinds import FrameReport
+from engine.frames.reading import AS_STORED, Reading
 
 Reports = dict[FrameFiles, FrameReport]
 """What a check found in frames."""
@@ -27,6 +28,8 @@ class DatasetSpec:
     need_depth: bool = False
     """Whether a frame without depth is a fault. Where it is not, a split without a `depth` folder
     has samples without depth; a folder that is there must be complete."""
+    reading: Reading = AS_STORED
+    """What the values in label files and depth maps stand for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,4 +49,6 @@ class Dataset:
     train: Split
     test: Split
     fingerprint: str
-    """SHA-256 over the relative name and content of every file."""
+    """SHA-256 over the relative name of every file and what its pixels depend on: its content, and
+    how it was read where that is not as it is. Labels of test frames, which change no prediction,
+    have no part in it."""

@@ -1,13 +1,11 @@
 """One frame from its files: decoded whole and unchanged, judged, counted.
 
-PNGs of one channel are decoded by `kernels.png` and JPEGs, whose head Pillow has looked at, by
-simplejpeg: quicker than Pillow and with the same pixels. Pillow decodes what they do not.
+Depth maps and labels are decoded by `kernels.png`: quicker than Pillow and with the same pixels.
+Pillow decodes what it does not. Images: `engine.frames.images`.
 """
 
-import hashlib
 import io
 import os
-import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,27 +15,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import PIL
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from engine.frames import faults
-from engine.frames.kinds import KINDS, Fault, FileKind, FrameReport, UnfitError
+from engine.frames.depth import spread_of
+from engine.frames.images import BROKEN, bytes_after, check_chunks, decode_image, encoding
+from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Origin, UnfitError
+from engine.frames.reading import AS_STORED, Reading
+from engine.frames.thumbnail import thumbnail
 from engine.nyuv2 import IGNORE_INDEX
 from kernels.png import PngHeader, decode_png
-
-DECODERS = f"simplejpeg {simplejpeg.__version__}, Pillow {PIL.__version__}"
-"""What decodes JPEGs; another release may round in its own way."""
 
 MAX_SMALL_PIXELS = 256
 """Kept small-class pixels of a frame: enough to centre crops on, a few MB over a whole dataset."""
 
 _AHEAD = 16  # frames that are asked for before they are needed
-_JPEG_END, _PNG_END = b"\xff\xd9", b"\x00\x00\x00\x00IEND\xaeB`\x82"
-
-# What Pillow raises on broken input (a broken PNG is a SyntaxError); anything else is a bug.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -61,11 +54,15 @@ class Sample(FrameFiles):
 
     image: Path
     hw: tuple[int, int]
-    """Height and width of its files, pixels (as stored: EXIF rotation is ignored)."""
+    """Height and width, pixels: of its maps, and of the image as it is read."""
     scene: str | None
     """From scenes.csv; None where that has no line for the stem."""
     digest: str = ""
-    """SHA-256 over the content of its files; empty where nobody has read them all."""
+    """SHA-256 over what its pixels depend on; empty where nobody has read all its files."""
+    reading: Reading = AS_STORED
+    """What the values in its files stand for."""
+    origin: Origin = AS_IT_IS
+    """Of the image, as a check found it; by default nothing turns it."""
 
 
 class Frame(NamedTuple):
@@ -74,7 +71,7 @@ class Frame(NamedTuple):
     image_HW3: NDArray[np.uint8]
     """RGB."""
     depth_HW: NDArray[np.uint16] | None
-    """Millimetres, 0 = missing; None without a file."""
+    """In units of `data.depth_scale`, 0 = missing; None without a file."""
     label_HW: NDArray[np.uint8] | None
     """255 = ignore; None without a file."""
 
@@ -89,7 +86,11 @@ _Result = TypeVar("_Result")
 
 
 def check_frame(
-    root: Path, files: FrameFiles, classes: int, small: Sequence[int]
+    root: Path,
+    files: FrameFiles,
+    classes: int,
+    small: Sequence[int],
+    reading: Reading = AS_STORED,
 ) -> tuple[FrameReport, Frame | None]:
     """Decode and judge every file of a frame; the frame is None where it has faults or no image.
 
@@ -98,26 +99,43 @@ def check_frame(
     report = FrameReport()
     names = {kind: path.relative_to(root).as_posix() for kind, path in files.present.items()}
     pixels: dict[str, NDArray[Any]] = {}
+    strays = dict[int, int]()
     for kind, path in files.present.items():
         try:
-            content = path.read_bytes()
-            pixels[kind] = decode(content, KINDS[kind])
+            content, origin = path.read_bytes(), AS_IT_IS
+            if kind == "image":
+                pixels[kind], origin = decode_image(content, turn=reading.turn)
+                report.origin = origin
+            else:
+                pixels[kind] = decode(content, KINDS[kind])
+            if kind == "label":
+                pixels[kind], strays = reading.label(pixels[kind], content)
         except (OSError, UnfitError) as error:
             found = faults.words(error)
             report.faults.append(Fault(names[kind], found, KINDS[kind].expected))
         else:
-            report.digests.append((names[kind], hashlib.sha256(content).hexdigest()))
+            report.digests.append((names[kind], origin.digest(content)))
     # The image sets the size; where it cannot be read, depth and label still check each other.
     sizes = {kind: (part.shape[0], part.shape[1]) for kind, part in pixels.items()}
     report.hw = next(iter(sizes.values()), (0, 0))
     if any(hw != report.hw for hw in sizes.values()):
-        report.faults += faults.size_faults(names, sizes)
+        report.faults += faults.size_faults(names, sizes, report.origin.orientation)
     if "depth" in pixels:
-        report.missing_depth = float(np.mean(pixels["depth"] == 0))
+        pixels["depth"] = reading.depth(pixels["depth"])
+        size = pixels["depth"].size
+        report.missing_depth = (size - np.count_nonzero(pixels["depth"])) / size
+        report.depth = spread_of(pixels["depth"], reading.depth_scale)
     if "label" in pixels:
-        _count(names["label"], pixels["label"], classes, small, report)
+        counts = _count(pixels["label"], classes, small, report)
+        report.ignored_pixels -= sum(strays.values())
+        if strays := _strays(counts, classes, reading, strays):
+            fault = faults.label_fault(names["label"], strays, classes, reading.labels)
+            report.faults.append(fault)
+            report.stray_labels = sorted(strays)
     if "image" not in pixels or report.faults:
         return report, None
+    if "label" in pixels:
+        report.thumbnail = thumbnail(pixels["image"])
     return report, Frame(pixels["image"], pixels.get("depth"), pixels.get("label"))
 
 
@@ -129,40 +147,42 @@ def read_frame(sample: Sample) -> Frame:
 
 def read_image(sample: Sample) -> NDArray[np.uint8]:
     """The `image_HW3` of `read_frame` alone."""
-    return _read(sample.image, KINDS["image"], sample.hw)
+    return _read(sample, "image")
 
 
 def read_depth(sample: Sample) -> NDArray[np.uint16] | None:
     """The `depth_HW` of `read_frame` alone."""
-    return None if sample.depth is None else _read(sample.depth, KINDS["depth"], sample.hw)
+    return None if sample.depth is None else sample.reading.depth(_read(sample, "depth"))
 
 
 def read_label(sample: Sample) -> NDArray[np.uint8]:
     """The `label_HW` of `read_frame` alone; ValueError if there is none."""
     if sample.label is None:
         raise ValueError(f"{sample.stem} has no label file; choose a training frame")
-    return _read(sample.label, KINDS["label"], sample.hw)
+    return _read(sample, "label")
 
 
 def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
-    """The pixels of a file, indices where it has a palette; UnfitError if it is not of the kind."""
-    header, mode = PngHeader.of(content), ""
+    """The pixels of a depth map or label, indices where it has a palette.
+
+    Raises UnfitError if it is not of the kind.
+    """
+    check_chunks(content)
+    header = PngHeader.of(content)
+    found = header.kind if header else ""
     try:
         pixels: NDArray[Any] | None = decode_png(content)
         if pixels is None:
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
-                mode = opened.mode
-                if mode == "RGB" and header is None:
-                    pixels = _decode_jpeg(content, opened.size)
-                if pixels is None:
-                    pixels = np.array(opened)  # a copy: torch refuses read-only memory
-    except _BROKEN as error:
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as opened:
+                found = encoding(opened, header)
+                pixels = np.array(opened)  # a copy: torch refuses read-only memory
+                pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    except BROKEN as error:
         raise UnfitError(faults.unreadable(content, error)) from error
-    # Pillow's modes hide the bit depth (a 16-bit RGB PNG opens as 8-bit), so the header says it.
-    found = header.kind if header else f"8-bit {'grey' if mode == 'L' else mode} JPEG"
-    end = _PNG_END if header else _JPEG_END
-    if found not in kind.found or not content.endswith(end):
-        raise UnfitError(faults.unfit(content, found, kind, end))
+    if found not in kind.found:
+        raise UnfitError(f"{'an' if found.startswith('8') else 'a'} {found}")
+    if header and (after := bytes_after(content, header)):
+        raise UnfitError(f"{after} bytes after the end of the picture")
     return pixels
 
 
@@ -195,34 +215,44 @@ def read_ahead(files: FrameFiles) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _decode_jpeg(content: bytes, size: tuple[int, int]) -> NDArray[Any] | None:
-    """(H, W, 3); None where something is odd: simplejpeg refuses what libjpeg only warns of."""
-    with suppress(ValueError):
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if (width, height) == size and colours == "YCbCr":
-            image_HW3: NDArray[Any] = simplejpeg.decode_jpeg(content)
-            return image_HW3
-    return None
-
-
-def _read(path: Path, kind: FileKind, hw: tuple[int, int]) -> NDArray[Any]:
+def _read(sample: Sample, kind: str) -> NDArray[Any]:
+    """What a file of a sample holds: classes, a depth map as it is, or an image."""
+    path, needed = sample.present[kind], KINDS[kind]
+    strays = dict[int, int]()
     try:
-        pixels = decode(path.read_bytes(), kind)
-        if pixels.shape[:2] != hw:
+        content = path.read_bytes()
+        if kind == "image":
+            pixels: NDArray[Any] = decode_image(content, turn=sample.origin.orientation > 1)[0]
+        else:
+            pixels = decode(content, needed)
+        if pixels.shape[:2] != sample.hw:
             raise UnfitError("{1} x {0} pixels".format(*pixels.shape))
+        if kind == "label":
+            pixels, strays = sample.reading.label(pixels, content)
+        if strays:
+            raise UnfitError(faults.strays_found(strays))
     except FileNotFoundError:
         raise
     except (OSError, UnfitError) as error:
-        raise RuntimeError(faults.changed(path, kind, hw, error)) from error
+        raise RuntimeError(faults.changed(path, needed, sample.hw, error)) from error
     return pixels
 
 
+def _strays(
+    counts: NDArray[np.intp], classes: int, reading: Reading, strays: dict[int, int]
+) -> dict[int, int]:
+    """Pixels by each value of a label that is no class; `strays` are those of 256 and above."""
+    if reading.labels:
+        return strays
+    above = np.flatnonzero(counts[classes:IGNORE_INDEX]) + classes
+    return dict(zip(above.tolist(), counts[above].tolist(), strict=True)) | strays
+
+
 def _count(
-    name: str, label: NDArray[Any], classes: int, small: Sequence[int], report: FrameReport
-) -> None:
+    label: NDArray[np.uint8], classes: int, small: Sequence[int], report: FrameReport
+) -> NDArray[np.intp]:
+    """Note what a label holds; returns its pixels by class, 256 numbers."""
     counts = np.bincount(label.ravel(), minlength=256)
-    if counts[classes:IGNORE_INDEX].any():
-        report.faults.append(faults.label_fault(name, counts, classes))
     report.class_pixels = counts[:classes].tolist()
     report.ignored_pixels = int(counts[IGNORE_INDEX])
     # Of each class an equal quota, spread evenly over its pixels in raster order.
@@ -233,3 +263,4 @@ def _count(
             places = places[(2 * np.arange(quota) + 1) * len(places) // (2 * quota)]
         rows_columns = np.stack(np.divmod(places, label.shape[1]), axis=1)
         report.small_pixels += rows_columns.ravel().tolist()
+    return counts

@@ -1,28 +1,35 @@
 """A dataset folder, listed and checked: every file decoded once at most, all faults named at once.
 
-ROOT/train/{image,depth,label}  ROOT/test/{image,depth}  [ROOT/scenes.csv]
+ROOT/train/{image,depth,label}  ROOT/test/{image,depth[,label]}  [ROOT/scenes.csv]
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.frames.cache import CheckMemory, FrameKeeper, keeping
+from engine.frames.cache import FrameKeeper, keeping
 from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
-from engine.frames.faults import DatasetError
-from engine.frames.kinds import KINDS, Fault, FrameReport
-from engine.frames.listing import listing_faults
+from engine.frames.faults import DatasetError, label_hint
+from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FrameReport, is_hidden
+from engine.frames.listing import images_apart, listing_faults
+from engine.frames.reading import AS_STORED, Reading
+from engine.frames.remembered import CheckMemory
 from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
 __all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
-__all__ += ["load_dataset", "load_frames"]
+__all__ += ["Listing", "list_dataset", "list_frames", "load_dataset", "load_frames"]
+
+
+_log = logging.getLogger(__name__)
 
 
 def load_dataset(
@@ -37,25 +44,17 @@ def load_dataset(
 
     By default nothing is remembered and kept. Raises DatasetError, which names every fault.
     """
-    if not root.is_dir():
-        expected = "a folder with train/image and train/label"
-        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
-    faults: list[Fault] = []
-    table = root / "scenes.csv"
-    scenes = read_scenes(table, faults) if table.exists() else {}
-    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
-    listed: dict[str, list[FrameFiles]] = {"test": []}
-    for name, kinds in splits.items():
-        if name == "train" or (root / name).is_dir():
-            folders = {kind: root / name / kind for kind in kinds}
-            if not spec.need_depth and not folders["depth"].is_dir():
-                del folders["depth"]
-            listed[name] = _list_frames(root, folders, faults)
-    train, test = listed["train"], listed["test"]
+    train, test, scenes, faults = list_dataset(root, need_depth=spec.need_depth)
+    if (root / "test" / "label").is_dir():
+        from engine.frames.labelled import with_labels
+
+        test = with_labels(root / "test" / "label", test)
     small = [list(spec.classes).index(name) for name in spec.small_classes]
-    check = partial(check_frame, root, classes=len(spec.classes), small=small)
+    reading = spec.reading
+    check = partial(check_frame, root, classes=len(spec.classes), small=small, reading=reading)
     memory = memory or CheckMemory()
-    remembered = memory.recall(root, [*train, *test], f"{len(spec.classes)} {small}")
+    key = f"{len(spec.classes)} {small}{reading.reports}"
+    remembered = memory.recall(root, [*train, *test], key)
     reports = remembered.reports
     unread = {*train, *test} - reports.keys()
     # All training frames make one cache: where one has to be read, another cache is due.
@@ -70,45 +69,114 @@ def load_dataset(
         if not faults and not any(any(reports[files].class_pixels) for files in train):
             faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
         if faults:
-            raise DatasetError(root, faults)
-        split = _split(train, reports, scenes)
+            hint = "" if reading.labels else label_hint(reports.values(), spec.classes)
+            raise DatasetError(root, faults, hint)
+        split = _split(train, reports, scenes, reading)
         keeper.keep(split.samples)
-    return Dataset(split, _split(test, reports, scenes), _fingerprint(root, reports.values()))
+    _tell(root, reports)
+    fingerprint = _fingerprint(root, reports.values(), reading)
+    return Dataset(split, _split(test, reports, scenes, reading), fingerprint)
+
+
+class Listing(NamedTuple):
+    """The files of a dataset folder, none of which was read but scenes.csv."""
+
+    train: list[FrameFiles]
+    test: list[FrameFiles]
+    scenes: dict[str, str]
+    """By stem."""
+    faults: list[Fault]
+
+
+def list_dataset(root: Path, *, need_depth: bool) -> Listing:
+    """List a dataset folder, without labels of test frames; DatasetError if there is none.
+
+    Loads nothing that takes long.
+    """
+    if not root.is_dir():
+        expected = "data.root to name a folder with train/image and train/label"
+        raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
+    faults: list[Fault] = []
+    table = root / "scenes.csv"
+    scenes = read_scenes(table, faults) if os.path.lexists(table) else {}
+    splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
+    listed: dict[str, list[FrameFiles]] = {"test": []}
+    for name, kinds in splits.items():
+        if name == "train" or (root / name).is_dir():
+            folders = {kind: root / name / kind for kind in kinds}
+            if not need_depth and not folders["depth"].is_dir():
+                del folders["depth"]
+            listed[name] = _list_frames(root, folders, faults)
+    return Listing(listed["train"], listed["test"], scenes, faults)
 
 
 def load_frames(
-    images: Path, depth: Path | None = None, *, workers: int = 2, progress: Progress | None = None
+    images: Path,
+    depth: Path | None = None,
+    *,
+    reading: Reading = AS_STORED,
+    workers: int = 2,
+    progress: Progress | None = None,
 ) -> tuple[Sample, ...]:
-    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`."""
-    folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
-    root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
-    faults: list[Fault] = []
-    frames = _list_frames(root, folders, faults, strays=True)
-    check = partial(check_frame, root, classes=0, small=())
+    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`.
+
+    Other files in the folders are named and skipped.
+    """
+    root, frames, faults = list_frames(images, depth)
+    check = partial(check_frame, root, classes=0, small=(), reading=reading)
     reports: Reports = {}
     faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
         raise DatasetError(root, faults)
-    return _split(frames, reports, {}).samples
+    _tell(images, reports)
+    return _split(frames, reports, {}, reading).samples
+
+
+def list_frames(
+    images: Path, depth: Path | None, *, quiet: bool = False
+) -> tuple[Path, list[FrameFiles], list[Fault]]:
+    """List frames to predict: what names are relative to, the frames, and what keeps them from it.
+
+    Files that are skipped or share a stem are told, unless `quiet`. Loads nothing that takes long.
+    """
+    folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
+    root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
+    faults: list[Fault] = []
+    tell = None if quiet else _log.info
+    return root, _list_frames(root, folders, faults, strays=True, tell=tell), faults
 
 
 def _list_frames(
-    root: Path, folders: Mapping[str, Path], faults: list[Fault], *, strays: bool = False
+    root: Path,
+    folders: Mapping[str, Path],
+    faults: list[Fault],
+    *,
+    strays: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> list[FrameFiles]:
-    """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`."""
+    """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`.
+
+    What is odd but no fault goes to `tell`.
+    """
     paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
-    entries = 0
+    listed, entries = dict[str, list[Path]](), 0
     for kind, folder in folders.items():
         suffixes = KINDS[kind].suffixes
         with suppress(OSError):  # `listing_faults` says what is wrong with the folder
-            # Finder and file-sharing services leave files that begin with a dot.
-            paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+            paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
             fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
             paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
             entries += len(paths)
+            listed[kind] = fit
+            if tell and len(fit) < len(paths):
+                from engine.frames.told import skipped
+
+                tell(skipped(folder, paths, fit))
     stems = sorted(set().union(*paths_of.values()))
     frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
     taken = sum(map(len, paths_of.values()))
+    if strays and len(paths_of["image"]) < len(listed.get("image", ())):
+        frames = images_apart(frames, listed["image"], tell)
     if not frames or not taken == entries == len(frames) * len(folders):
         faults += listing_faults(root, folders, frames, strays=strays)
     return frames
@@ -137,20 +205,39 @@ def _read(
     return [fault for files in frames for fault in reports[files].faults]
 
 
-def _split(files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str]) -> Split:
+def _tell(root: Path, reports: Reports) -> None:
+    """Say what images went through, where that is anything."""
+    if any(report.origin != AS_IT_IS for report in reports.values()):
+        from engine.frames.told import image_lines
+
+        for line in image_lines(report.origin for report in reports.values()):
+            _log.info("%s: %s", root, line)
+
+
+def _split(
+    files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str], reading: Reading
+) -> Split:
     samples, reports = [], [found[files] for files in files_N]
     for files, report in zip(files_N, reports, strict=True):
         content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
-        digest, scene = hashlib.sha256(content).hexdigest(), scenes.get(files.stem)
-        samples.append(Sample(**vars(files), hw=report.hw, scene=scene, digest=digest))
+        digest = hashlib.sha256(content + reading.stores).hexdigest()
+        scene, hw, origin = scenes.get(files.stem), report.hw, report.origin
+        found_in = vars(files) | {"hw": hw, "scene": scene, "digest": digest}
+        samples.append(Sample(**found_in, reading=reading, origin=origin))
     pixels = (np.array(report.small_pixels, np.int32) for report in reports)
     return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
 
 
-def _fingerprint(root: Path, reports: Iterable[FrameReport]) -> str:
-    digests = [pair for report in reports for pair in report.digests]
+def _is_input(name: str) -> bool:
+    return not name.startswith("test/label/")
+
+
+def _fingerprint(root: Path, reports: Iterable[FrameReport], reading: Reading) -> str:
+    digests = [pair for report in reports for pair in report.digests if _is_input(pair[0])]
     scenes = root / "scenes.csv"
     if scenes.is_file():
         digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).hexdigest()))
     parts = (name.encode() + b"\0" + bytes.fromhex(digest) for name, digest in sorted(digests))
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    # Depth is no part of what runs must share to be blended: what is missing, `data` says.
+    labels = repr(reading.labels).encode() if reading.labels else b""
+    return hashlib.sha256(b"".join(parts) + labels).hexdigest()

@@ -8,6 +8,9 @@ from engine.frames.kinds import Fault
 
 def read_scenes(path: Path, faults: list[Fault]) -> dict[str, str]:
     """The scene of each stem; `faults` is extended by what is wrong with the file."""
+    if not path.is_file():  # to open a pipe may take for ever
+        faults.append(Fault(path.name, "no file, or a link to none", "UTF-8 CSV"))
+        return {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream))

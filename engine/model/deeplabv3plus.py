@@ -26,6 +26,8 @@ class DeepLabV3PlusDecoder(nn.Module):
     Attributes:
         output_stride: that the encoder's last feature is to have.
         xavier_heads: as for `FpnDecoder`; smp leaves these heads as PyTorch makes them.
+        least_images: of a pass in training, in which the pyramid normalises one value a channel and
+            image over the images.
         out_channels: width of the output.
 
     Args:
@@ -36,6 +38,7 @@ class DeepLabV3PlusDecoder(nn.Module):
 
     output_stride = 16
     xavier_heads = False
+    least_images = 2
 
     def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
@@ -49,9 +52,8 @@ class DeepLabV3PlusDecoder(nn.Module):
         """Decode.
 
         Args:
-            features: encoder features, the first at stride 4, the last at stride 16. A training
-                batch holds at least two images: the pyramid normalises one value a channel and
-                image.
+            features: encoder features, the first at stride 4, the last at stride 16; in training
+                of at least `least_images`.
 
         Returns:
             None (there is no part at stride 8, as FPN has) and the map (B, C, h, w).

@@ -1,6 +1,6 @@
 """Encoder: any timm network that has features at strides 4, 8, 16 and 32."""
 
-from functools import partial
+from functools import cache, partial
 
 import timm
 import torch
@@ -47,6 +47,7 @@ class Encoder(nn.Module):
         return [f.permute(0, 3, 1, 2) for f in features] if self._returns_nhwc else features
 
 
+@cache
 def extractor(name: str) -> Create:
     """What creates timm's network `name` so that it returns one feature for each of `STRIDES`.
 

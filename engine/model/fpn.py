@@ -7,6 +7,7 @@ Shapes: B batch, C channels, h w cells of stride 4 (a quarter of the input's siz
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,6 +40,8 @@ class FpnDecoder(nn.Module):
     """That the encoder's last feature is to have."""
     xavier_heads = True
     """Whether heads start as smp initialises an FPN's; else as PyTorch makes them."""
+    least_images = 1
+    """That a pass in training needs."""
 
     def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
@@ -70,13 +73,24 @@ class FpnDecoder(nn.Module):
         return coarse, fine
 
 
+class _GroupNorm(nn.GroupNorm):
+    """One that takes groups of one value too, which become their bias.
+
+    At stride 32 a view of 32 x 32 pixels has such groups, which `torch.nn.functional` refuses, as
+    it does for a batch norm that trains.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name for it
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _level(in_channels: int, out_channels: int, n_blocks: int) -> nn.Module:
     """Blocks with an upsampling between each and the next, under the names that smp gives them."""
     blocks = []
     for n in range(n_blocks):
         width = out_channels if n else in_channels
         conv = nn.Conv2d(width, out_channels, kernel_size=3, padding=1, bias=False)
-        norm = nn.GroupNorm(_GROUPS, out_channels)
+        norm = _GroupNorm(_GROUPS, out_channels)
         parts: dict[str, nn.Module] = {"up": UPSAMPLE} if n else {}
         parts["block"] = nn.Sequential(conv, norm, nn.ReLU(inplace=True))
         blocks.append(nn.Sequential(OrderedDict(parts)))

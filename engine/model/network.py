@@ -19,7 +19,8 @@ from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
 from engine.model.fpn import UPSAMPLE, FpnDecoder
-from engine.model.weights import PACKAGE_NORMALISATION, PACKAGE_PREFIX, load_weights
+from engine.model.sources import PACKAGE_PREFIX
+from engine.model.weights import PACKAGE_NORMALISATION, load_weights
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = 
     if initial_weights and config.weights == "none":
         _LOG.info("weights: random, as model.weights = 'none' asks")
     elif initial_weights:
-        load_weights(network, config)
+        _LOG.info("weights: %s", load_weights(network, config))
     return network.to(memory_format=torch.channels_last)
 
 

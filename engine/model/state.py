@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engine import sums
 from engine.model.refusals import first_line, misfit, out_of_place, some
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
@@ -31,9 +32,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     A dict that a checkpoint keeps under one of `_WRAPPERS` is unwrapped, `_PREFIXES` are taken off.
 
     Raises:
-        ValueError: the file holds no state dict.
+        ValueError: the file holds no state dict, or is of a run folder and damaged.
         RuntimeError: the file is corrupt or holds more than tensors and plain containers.
     """
+    sums.check(path)
     try:
         if path.suffix == ".safetensors":
             content: object = load_file(path)
@@ -61,7 +63,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
     """Load all of an encoder or a network, or all but its depth head, which those of smp lack.
 
     Args:
-        module: changed in place, or left as it is where an error is raised.
+        module: changed in place, or left as it is where an error is raised; on the meta device it
+            takes the tensors themselves.
         state: its tensors by name.
         origin: where they are from, for the error.
 
@@ -92,7 +95,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
     ]
     if misfits:
         raise misfit(origin, some(misfits))
-    module.load_state_dict(ready, strict=False)
+    on_meta = any(tensor.is_meta for tensor in own.values())
+    module.load_state_dict(ready, strict=False, assign=on_meta)
     return has_depth
 
 

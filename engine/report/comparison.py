@@ -3,19 +3,24 @@
 Axes: N frames, C class (truth by prediction).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from engine.data.folds import FoldsFile
+from engine.data.leakage import leakage_told
 from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.tables import Cell, Row, table
-from engine.rundir import RunDir
-from engine.selection.statistics import Difference, paired_bootstrap
+from engine.rundir import RunDir, to_complete
+from engine.sums import check
 from kernels.metrics import class_iou, mean_iou
+
+if TYPE_CHECKING:
+    # Not to refuse two runs: it loads SciPy.
+    from engine.selection.statistics import Difference
 
 
 class CountedRun(NamedTuple):
@@ -34,6 +39,9 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
     Raises:
         ValueError: the runs were scored on other labels.
     """
+    from engine.selection.statistics import paired_bootstrap
+
+    leakage = leakage_told(a.folds.leakage, a.folds.leakage_measured, a.folds.leakage_content)
     groups, counts = a.atlas.groups, (a.count_NCC, b.count_NCC)
     found = paired_bootstrap(*counts, np.array(groups.of), resamples=resamples, seed=seed)
     totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
@@ -43,13 +51,13 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
         rows.append((*row, *_cells(difference)))
     return table(
         f"out-of-fold, {len(a.count_NCC)} frames, {a.folds.kind} folds, "
-        f"leakage {a.folds.leakage:.1%}; groups: {groups.kind}s\nA: {a.run.root}\nB: {b.run.root}",
+        f"{leakage}; groups: {groups.kind}s\nA: {a.run.root}\nB: {b.run.root}",
         ("", "A", "B", "A - B", "95 % interval", "p", "groups"),
         rows,
     )
 
 
-def _cells(found: Difference | None) -> tuple[Cell, ...]:
+def _cells(found: "Difference | None") -> tuple[Cell, ...]:
     """Difference, interval, p-value and groups."""
     if found is None:
         return None, None, None, None
@@ -64,12 +72,13 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
 
     Raises:
         ConfigError: a run is not finished, or they do not share frames, classes and folds.
+        ValueError: a file is damaged.
     """
     a, b = _open(first), _open(second)
     for what, same in (
         ("classes", list(a.atlas.classes) == list(b.atlas.classes)),
         ("training frames", list(a.folds.fold_of) == list(b.folds.fold_of)),
-        ("folds", a.folds == b.folds),
+        ("folds", (a.folds.kind, a.folds.fold_of) == (b.folds.kind, b.folds.fold_of)),
         ("scenes", a.atlas.groups == b.atlas.groups),
     ):
         if not same:
@@ -79,12 +88,13 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
 
 
 def _open(run: RunDir) -> CountedRun:
-    if not run.config.exists():
+    if not run.config.is_file():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     for path in (run.folds, run.atlas, run.frame_counts):
         if not path.exists():
-            raise ConfigError(f"{run.root} has no {path.name}; complete it with engine.train first")
+            raise ConfigError(f"{run.root} has no {path.name}; {to_complete(run.root)}")
     atlas, again = Atlas.read(run.atlas), "delete it and run engine.train again"
+    check(run.frame_counts)
     try:
         count_NCC = np.load(run.frame_counts, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from engine.config import DataConfig
+from engine.data.alike import Alike, alike_frames
 from engine.data.folds import Folds, make_folds
 from engine.data.other_folds import KINDS
 from engine.frames.index import Dataset
@@ -14,16 +15,17 @@ from engine.frames.index import Dataset
 
 def dataset_tables(root: Path, dataset: Dataset, config: DataConfig) -> list[Table]:
     """Frames by split, pixels by class and folds by kind; `config` says what classes and folds."""
-    kinds = {kind: _folds(dataset, kind, config) for kind in KINDS}
+    alike = alike_frames(dataset.train)
+    kinds = {kind: _folds(dataset, kind, config, alike) for kind in KINDS}
     classes = _class_table(dataset, config.classes, kinds[config.fold_kind])
     return [_frame_table(root, dataset), classes, _fold_table(kinds)]
 
 
-def _folds(dataset: Dataset, kind: str, config: DataConfig) -> Folds | str:
+def _folds(dataset: Dataset, kind: str, config: DataConfig, alike: Alike | None) -> Folds | str:
     """The folds of a kind, or why there are none."""
-    samples, count, seed = dataset.train.samples, config.folds, config.fold_seed
+    cut = config.folds, config.fold_seed, config.blocks_per_fold
     try:
-        return make_folds(samples, kind, count, seed, config.blocks_per_fold)
+        return make_folds(dataset.train.samples, kind, *cut, alike)
     except ValueError as error:
         return str(error)
 
@@ -68,13 +70,21 @@ def _class_table(dataset: Dataset, classes: tuple[str, ...], folds: Folds | str)
 
 def _fold_table(kinds: dict[str, Folds | str]) -> Table:
     title = "folds; leakage = validation frames with a neighbour in training"
-    table = Table("kind", "leakage", "frames in each", title=title)
+    table = Table("kind", "leakage", "by content", "frames in each", title=title)
+    measured = ""
     for kind, folds in kinds.items():
         if isinstance(folds, str):
-            table.add_row(kind, "-", folds)
-        else:
-            sizes = [str(len(folds.validation(fold))) for fold in range(folds.count)]
-            table.add_row(kind, _percent(folds.leakage), " ".join(sizes))
+            table.add_row(kind, "-", "-", folds)
+            continue
+        sizes = [str(len(folds.validation(fold))) for fold in range(folds.count)]
+        number, content = _percent(folds.leakage) if folds.numbered else "not measured", "-"
+        if folds.content is not None:
+            share, measured = folds.content.share, folds.content.method
+            content = "not measured" if share is None else _percent(share)
+            if pair := folds.content.closest:
+                content += f"\n{pair[0]} and {pair[1]}: {folds.content.alike}"
+        table.add_row(kind, number, content, " ".join(sizes))
+    table.caption = f"by content: {measured}; below it the closest pair of two folds"
     return table
 
 

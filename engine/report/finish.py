@@ -1,9 +1,8 @@
 """The end of a run and of a blend: the summary, once submission and error atlas stand."""
 
-import logging
-
 import numpy as np
 
+from engine.damage import DamageError
 from engine.report.atlas import MaskOf, complete_atlas, stored_masks
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.environment import peak_memory_mib
@@ -11,21 +10,27 @@ from engine.report.summary import Summary
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.views.store import forget_progress, open_store
+from kernels.compiling import COMPILING
 
-_log = logging.getLogger(__name__)
 
+def is_finished(run: RunDir, key: str) -> bool:
+    """Whether an earlier call finished the run; an atlas that is missing since is to be made anew.
 
-def is_finished(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) -> bool:
-    """Whether an earlier call finished the run; an atlas that is missing since is made anew.
-
-    Without one of its other small files it is not finished: the stages that write them run again.
+    Without one of its other files it is not finished: the stages that write them run again.
+    Raises DamageError if the store is damaged.
     """
-    files = run.summary, run.config, run.environment, run.folds, run.temperature
-    if not all(path.exists() for path in files) or Summary.read(run.summary).key != key:
+    files = [run.summary, run.config, run.environment, run.folds, run.temperature]
+    files += [run.manifest, run.store]
+    if not all(path.exists() for path in files):
         return False
-    _log.info("%s is complete; nothing to do", run.root)
-    run_atlas(run, key, frames, policy)
-    forget_progress(run)
+    try:
+        summary = Summary.read(run.summary)
+    except DamageError:  # it follows from the rest, and is made again
+        return False
+    is_lost = "submission" in summary.seconds and not run.submission_zip.exists()
+    if summary.key != key or is_lost:
+        return False
+    open_store(run.oof, key)
     return True
 
 
@@ -52,6 +57,8 @@ def finish(run: RunDir, summary: Summary, submission_s: float | None, atlas_s: f
     if submission_s is not None:
         seconds["submission"] = submission_s
     seconds["atlas"] = atlas_s
+    # Of this call: what an earlier one compiled, and this one found, is in no file.
+    seconds["compiling"] = round(COMPILING.seconds(), 3)
     seconds["total"] = round(sum(seconds.values()), 3)
     added = {"seconds": seconds, "peak_memory_mib": round(peak_memory_mib())}
     summary.model_copy(update=added).write(run.summary)

@@ -5,13 +5,13 @@ pixels: common to truth and prediction, of the truth, of the prediction; H W lab
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import cache, reduce
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.nyuv2 import IGNORE_INDEX, MILLIMETRES_PER_METRE
+from engine.nyuv2 import IGNORE_INDEX
 from engine.selection.scores import Counts
 
 SIZE_LIMITS_PX = (256, 1024, 4096, 16384)
@@ -33,9 +33,6 @@ EDGES = (f"<= {EDGE_REACH_PX} px from an edge", "farther from edges")
 
 DEPTHS = (*(f"< {end:g} m" for end in DEPTH_LIMITS_M), f">= {DEPTH_LIMITS_M[-1]:g} m", "missing")
 """Names of the depths, by number."""
-
-_DEPTH_OF_MM = np.digitize(np.arange(2**16) / MILLIMETRES_PER_METRE, DEPTH_LIMITS_M).astype("u1")
-_DEPTH_OF_MM[0] = DEPTHS.index("missing")
 
 
 Classes = NDArray[np.uint8]
@@ -63,15 +60,20 @@ class FrameErrors(NamedTuple):
 
 
 def count_frame(
-    mask_HW: Classes, label_HW: Classes, depth_HW: NDArray[np.uint16] | None, classes: int
+    mask_HW: Classes,
+    label_HW: Classes,
+    depth_HW: NDArray[np.uint16] | None,
+    classes: int,
+    depth_scale: float = 0.001,
 ) -> FrameErrors:
     """Count the errors of one frame.
 
     Args:
         mask_HW: (H, W) predicted classes.
         label_HW: (H, W) true classes, 255 = ignore; such pixels count nowhere.
-        depth_HW: (H, W) millimetres, 0 = missing; None without a depth map.
+        depth_HW: (H, W) units of `depth_scale` metres, 0 = missing; None without a depth map.
         classes: number of classes C.
+        depth_scale: metres a unit.
     """
     labelled_HW = label_HW != IGNORE_INDEX
     pair = label_HW[labelled_HW].astype(np.int64) * classes + mask_HW[labelled_HW]
@@ -82,7 +84,9 @@ def count_frame(
         return count.reshape(len(names), classes, classes)
 
     size_HW, objects_S = object_sizes(label_HW)
-    bin_HW = depth_bins(np.zeros_like(label_HW, np.uint16) if depth_HW is None else depth_HW)
+    if depth_HW is None:
+        depth_HW = np.zeros_like(label_HW, np.uint16)
+    bin_HW = depth_bins(depth_HW, depth_scale)
     # Where nobody judges the prediction it makes no boundary either, as in the truth.
     judged_HW = np.where(labelled_HW, mask_HW, np.uint8(IGNORE_INDEX))
     truth_HW, predicted_HW = on_boundary(label_HW), on_boundary(judged_HW)
@@ -124,9 +128,16 @@ def object_sizes(label_HW: Classes) -> tuple[NDArray[np.uint8], Counts]:
     return size[component_HW], np.bincount(size[1:], minlength=len(SIZES))
 
 
-def depth_bins(depth_HW: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """(H, W) the number in `DEPTHS` of each pixel of a depth map in millimetres, 0 = missing."""
-    return _DEPTH_OF_MM[depth_HW]
+def depth_bins(depth_HW: NDArray[np.uint16], depth_scale: float = 0.001) -> NDArray[np.uint8]:
+    """(H, W) the number in `DEPTHS` of each pixel of a depth map, 0 = missing."""
+    return _depth_of_unit(depth_scale)[depth_HW]
+
+
+@cache
+def _depth_of_unit(scale_m: float) -> NDArray[np.uint8]:
+    depth = np.digitize(np.arange(2**16) / (1 / scale_m), DEPTH_LIMITS_M).astype(np.uint8)
+    depth[0] = DEPTHS.index("missing")
+    return depth
 
 
 def on_boundary(class_HW: Classes, reach: int = EDGE_REACH_PX) -> NDArray[np.bool_]:

@@ -9,7 +9,9 @@ import logging
 from pathlib import Path
 
 from engine.config import ROOMS, Config, data_root
-from engine.rundir import RunDir, write_text
+from engine.rundir import RunDir
+from engine.sums import sum_file
+from engine.whole import write_summed
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ def seal(config: Config, run: RunDir, dataset: str) -> None:
     try:
         now = dataset_files(config)
         if now == dataset or config.data.root == ROOMS:
-            write_text(run.seal, _seal(config, run, now))
+            write_summed(run.seal, _seal(config, run, now))
             return
         why = f"{data_root(config)} changed while it ran; run the same command again to check it"
     except OSError as error:
@@ -33,9 +35,9 @@ def seal(config: Config, run: RunDir, dataset: str) -> None:
 
 def is_sealed(config: Config, run: RunDir) -> bool:
     """Whether a run of this experiment was finished here and nothing has changed since; says so."""
-    if not run.seal.exists():
+    if not run.seal.is_file():
         return False
-    if run.seal.read_text("utf-8") != _seal(config, run, dataset_files(config)):
+    if run.seal.read_bytes() != _seal(config, run, dataset_files(config)).encode():
         return False
     _log.info("%s is complete; nothing to do", run.root)
     return True
@@ -56,9 +58,9 @@ def _seal(config: Config, run: RunDir, dataset: str) -> str:
 
 def _told(folder: Path, *patterns: str) -> str:
     """A line for each file of a folder that fits a pattern, but for a seal: it tells of itself."""
-    lines = []
+    lines, seal = [], RunDir(folder).seal
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        if path.is_file() and path != RunDir(folder).seal:
+        if path.is_file() and path not in (seal, sum_file(seal)):
             told, name = path.stat(), path.relative_to(folder).as_posix()
             times = told.st_mtime_ns, told.st_ctime_ns
             lines.append(f"{name} {told.st_size} {times} {told.st_ino}\n")

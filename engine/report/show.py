@@ -11,7 +11,7 @@ from engine.report.summary import Summary
 from engine.report.tables import Cell, Row, shown, table
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
-from engine.selection.records import TemperatureChoice
+from engine.selection.records import SubmissionScores, TemperatureChoice
 
 if TYPE_CHECKING:
     from engine.selection.blend_search import Blend
@@ -28,21 +28,28 @@ def show(run: RunDir) -> None:
         tables = blend_tables(Blend.read(run.blend), summary)
     else:
         tables = summary_tables(summary, TemperatureChoice.read(run.temperature))
+    if summary.test is not None:
+        tables.append(test_table(summary.test))
     for drawn in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
         console.print(drawn)
+    if summary.zoom_gap:
+        console.print(summary.zoom_gap.told(), soft_wrap=True, highlight=False)
     console.print(f"written to {run.root}", highlight=False)
 
 
 def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Table]:
     """Folds, temperatures, classes and seconds of a run."""
     oof = summary.oof
+    leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
     folds = table(
         f"OOF mIoU {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
-        f"T = {oof.temperature:g}; leakage {summary.leakage:.1%}",
+        f"T = {oof.temperature:g}; leakage {leakage}",
         ("fold", "OOF mIoU", "best epoch", "single-view mIoU"),
         ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
         text=0,
     )
+    if summary.leakage_content:
+        folds.caption = f"leakage by content {summary.leakage_content.told()}"
     scores = ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores)
     temperatures = table("temperatures", ("T", "OOF mIoU", "pixel accuracy"), scores, text=0)
     classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
@@ -77,6 +84,12 @@ def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:
     ious = ((name, *iou.members, iou.blend) for name, iou in blend.iou.items())
     classes = table("IoU by class", ("class", *runs, "blend"), ious)
     return [systems, classes, seconds_table(summary.seconds)]
+
+
+def test_table(test: SubmissionScores) -> Table:
+    """The submission's IoU by class on labelled test frames."""
+    title = f"{test.frames} labelled test frames: mIoU {test.miou:.4f}, pixel accuracy "
+    return table(f"{title}{test.pixel_acc:.4f}", ("class", "IoU"), test.iou.items())
 
 
 def atlas_tables(atlas: Atlas) -> list[Table]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.config import Config
+from engine.data.leakage import ContentLeakage
+from engine.report.zoom_gap import ZoomGap
 from engine.rundir import Record, RunDir
-from engine.selection.records import FoldScore, OofScores, TemperatureChoice
+from engine.selection.records import FoldScore, OofScores, SubmissionScores, TemperatureChoice
 from engine.selection.scores import score_folds
 from kernels.metrics import mean_iou
 
@@ -26,8 +28,16 @@ class Summary(Record):
     """By stage; the last is "total"."""
     leakage: float
     """Share of validation frames with a neighbour among the fold's training frames."""
+    zoom_gap: ZoomGap | None = None
+    """Left out where training and inference see frames in one zoom."""
+    leakage_measured: bool = True
+    """Whether the names have numbers in a row; left out where they have."""
+    leakage_content: ContentLeakage | None = None
+    """The same by what the frames show; left out before, and by blends."""
     peak_memory_mib: int = 0
     """Largest resident size of the process that wrote the summary; left out before."""
+    test: SubmissionScores | None = None
+    """Of the submission; left out where no test frame has labels."""
 
 
 def summarise(

@@ -5,7 +5,6 @@ borders and clutter, neighbouring frames that look alike, and scenes to split by
 """
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.full_disk import refuse_full
+from engine.lease import Place, attempt_folder, clear, hold
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
 
@@ -42,8 +43,8 @@ def render_rooms(
     """Render a dataset into `root`; does nothing where the same one is there already.
 
     The last sixth of the scenes becomes `test`, without labels. Stems are numbered through with a
-    gap between scenes. The folder appears complete or not at all. The bytes depend on the arguments
-    only (and on the releases of NumPy and Pillow).
+    gap between scenes. The folder appears complete or not at all; of several processes one renders.
+    The bytes depend on the arguments only (and on the releases of NumPy and Pillow).
 
     Args:
         root: folder to create; its parents are created too.
@@ -62,19 +63,25 @@ def render_rooms(
             f"{scenes} scenes of {frames} frames of {hw[0]} x {hw[1]} pixels and seed {seed}"
         )
     rooms = {"version": _VERSION, "scenes": scenes, "frames": frames, "hw": hw, "seed": seed}
-    mark = json.dumps(rooms)
+    mark, place = json.dumps(rooms), Place(root.parent, root.name, str(root), (root,))
     if _is_there(root, mark):
+        clear(place)
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
-        # The scratch folder is private; a folder made inside has the usual permissions.
-        whole = Path(scratch) / root.name
-        _write(whole, scenes, frames, hw, seed, progress)
+    with hold(place, wait=True):
+        if _is_there(root, mark):
+            return
+        # By its suffix nobody goes on from it: it is begun anew.
+        whole = attempt_folder(root) / "rooms.tmp"
+        try:
+            _write(whole, scenes, frames, hw, seed, progress)
+        except OSError as error:
+            refuse_full(error, attempt_folder(root) / "probe.tmp", root)
+            raise
         (whole / _MARK).write_text(mark + "\n", encoding="utf-8")
         try:
             whole.rename(root)
         except OSError:
-            # Another process was faster; what it made is as good if it is the same.
+            # Somebody put it there meanwhile; it is as good if it is the same.
             if not _is_there(root, mark):
                 raise
 
@@ -89,7 +96,7 @@ def _is_there(root: Path, mark: str) -> bool:
     found = there.read_text(encoding="utf-8").strip()
     if found != mark:
         raise ValueError(
-            f"{root} holds other rooms ({found}; needed {mark}); delete it or name a new folder"
+            f"{root} holds other rooms ({found}; needed {mark}); move it away or name a new folder"
         )
     return True
 

@@ -76,8 +76,7 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     """Resolve the `auto` settings, set the CPU's threads and have glibc keep freed memory.
 
     Raises:
-        ValueError: the device is not one torch knows.
-        RuntimeError: a CUDA device was asked for and there is none.
+        ValueError: the device is not one torch knows, or is not there.
     """
     device = _device(config.device)
     on_gpu = device.type == "cuda"
@@ -87,6 +86,9 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
         set_up_gpu(device, deterministic=config.deterministic)
     else:
         why = "asked for" if config.threads else "torch's choice"
+        # See `engine.command`.
+        sleep = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+        why += "; those that wait sleep" if sleep else ""
         _log.info("%d CPU threads: %s", torch.get_num_threads(), why)
         _keep_freed_memory()
     fast = ("bf16", "tensor cores") if on_gpu else ("fp32", "bf16 is emulated on most CPUs")
@@ -150,7 +152,12 @@ def _device(asked: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"runtime.device = {name!r}: {error}; use auto, cpu or cuda") from error
     if device.type == "cuda" and not has_cuda:
-        raise RuntimeError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
+        raise ValueError(f"runtime.device = {name!r}, but torch finds no GPU; use cpu or auto")
+    if device.type == "cuda" and (number := name.partition(":")[2]):
+        count = torch.cuda.device_count()
+        if int(number) >= count:
+            named = f"runtime.device = {name!r}, but the last of {count} GPUs is cuda:{count - 1}"
+            raise ValueError(f"{named}; use one that is there")
     _log.info("device %s: %s", device, why)
     return device
 

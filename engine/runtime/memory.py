@@ -22,7 +22,7 @@ _tell_once = functools.cache(logging.getLogger(__name__).info)
 
 _MEMINFO = Path("/proc/meminfo")
 
-_PROBE_HW = (128, 128)
+PROBE_HW = (128, 128)
 """Height and width of the pass whose memory is counted, pixels: what it takes grows with them."""
 
 _SPARE = 2.0
@@ -41,7 +41,7 @@ def pass_pixels(
     that take turns share it, see `engine.runtime.graphs`: each may ask for the whole.
     """
     free = min(memory_gib * (1 << 30) or math.inf, _USABLE * release_free_bytes(device))
-    return free * math.prod(_PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))
+    return free * math.prod(PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))
 
 
 def frames_a_pass(pixels: float, hw: tuple[int, int], wanted: int) -> int:
@@ -81,7 +81,7 @@ def pass_bytes(network: nn.Module, in_channels: int) -> int:
     Counted on the meta device: nothing is computed. Weights are not counted, the input is.
     """
     with torch.device("meta"):
-        image_BCHW = torch.empty(1, in_channels, *_PROBE_HW)
+        image_BCHW = torch.empty(1, in_channels, *PROBE_HW)
     twin = copy.deepcopy(network).to("meta").eval()
     living = _Living(image_BCHW.untyped_storage())
     with living:

@@ -5,7 +5,6 @@ by prediction), F folds.
 """
 
 import hashlib
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from engine.selection.records import Figure, FoldScore, OofScores, Scores
 from engine.selection.scores import by_class, group_of, score, score_folds
 from engine.selection.statistics import Difference, paired_bootstrap
 from engine.selection.sweep import Sweep
+from kernels.compiling import work_s
 from kernels.metrics import class_iou, mean_iou
 
 Weight = float | dict[str, float]
@@ -135,11 +135,11 @@ def search_blend(
         prepare_s: seconds that opening the runs and the data took.
     """
     pixels, classes = open_pixels(members, dataset), members[0].manifest.classes
-    seconds, start_s = {"prepare": prepare_s}, time.monotonic()
+    seconds, start_s = {"prepare": prepare_s}, work_s()
 
     def note(stage: str) -> None:
         nonlocal start_s
-        now_s = time.monotonic()
+        now_s = work_s()
         seconds[stage], start_s = round(now_s - start_s, 3), now_s
 
     fit = fit_weights(pixels, search.method, per_class=search.per_class)

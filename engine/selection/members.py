@@ -8,7 +8,7 @@ Axes: N samples, C class, h w stored pixels.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
-from engine.frames.index import Dataset
-from engine.rundir import RunDir, fold_hashes, load_run, stage_identity, weights_identity
+from engine.identity import fold_hashes, stage_identity, weights_identity
+from engine.rundir import RunDir, load_run, refuse_unfinished, to_complete
 from engine.runtime.recorded import Environment
-from engine.selection.pixels import OofPixels
 from engine.views.records import Manifest
-from engine.views.store import open_store
+
+if TYPE_CHECKING:
+    # Not to refuse runs that do not fit together: they load PyTorch.
+    from engine.frames.index import Dataset
+    from engine.selection.pixels import OofPixels
 
 
 class Member(NamedTuple):
@@ -62,15 +65,30 @@ def open_members(roots: Sequence[Path]) -> tuple[Member, ...]:
             first of these.
         FileNotFoundError: a run has no finished store.
     """
+    return tuple(_open_member(one) for one in check_members(roots))
+
+
+class Told(NamedTuple):
+    """What the small files of a finished run tell."""
+
+    run: RunDir
+    config: Config
+    folds: FoldsFile
+    manifest: Manifest
+    fingerprint: str
+
+
+def check_members(roots: Sequence[Path]) -> tuple[Told, ...]:
+    """Refuse, as `open_members`, what the runs' small files show to be unfit; loads no PyTorch."""
     if len(roots) < 2:
         raise ValueError(f"a blend needs two runs or more, got {len(roots)}")
-    members = tuple(_open_member(root) for root in roots)
-    for other in members[1:]:
-        _check_alike(members[0], other)
-    return members
+    told = tuple(_read_member(root) for root in roots)
+    for other in told[1:]:
+        _check_alike(told[0], other)
+    return told
 
 
-def check_dataset(members: Sequence[Member], dataset: Dataset) -> None:
+def check_dataset(members: Sequence[Member], dataset: "Dataset") -> None:
     """Refuse a dataset that is not what the runs were trained on.
 
     Raises:
@@ -83,26 +101,24 @@ def check_dataset(members: Sequence[Member], dataset: Dataset) -> None:
         )
 
 
-def open_pixels(members: Sequence[Member], dataset: Dataset) -> OofPixels:
+def open_pixels(members: Sequence[Member], dataset: "Dataset") -> "OofPixels":
     """The members' stores with the labels of a dataset that `check_dataset` let pass."""
+    from engine.selection.pixels import OofPixels
+
     samples = dataset.train.samples
     stores_M = tuple(member.prob_NChw for member in members)
     fold_of_N = np.array(members[0].manifest.folds, np.int64)
     return OofPixels(stores_M, lambda n: read_label(samples[n]), fold_of_N, np.arange(len(samples)))
 
 
-def _open_member(root: Path) -> Member:
+def _read_member(root: Path) -> Told:
     run = RunDir(root)
     config = load_run(run)
-    for path in (run.environment, run.folds, run.temperature, run.manifest):
-        if not path.exists():
-            raise ValueError(
-                f"{root} is not finished: it has no {path.name}; complete it with engine.train"
-            )
+    refuse_unfinished(run, run.environment, run.folds, run.temperature, run.manifest)
     folds, manifest = FoldsFile.read(run.folds), Manifest.read(run.manifest)
     fingerprint = Environment.read(run.environment).dataset_fingerprint
     stems, fold_of = tuple(folds.fold_of), tuple(folds.fold_of.values())
-    again = f"delete {run.oof} and run engine.train again"
+    again = f"move {run.oof} away and predict again from the weights: {to_complete(root)}"
     if stems != manifest.stems:
         strays = _examples({*stems} ^ {*manifest.stems})
         raise ValueError(f"{root}: the store and folds.json list other frames ({strays}); {again}")
@@ -110,12 +126,34 @@ def _open_member(root: Path) -> Member:
         raise ValueError(
             f"{root}: the store was made with other folds than folds.json lists; {again}"
         )
-    weights = weights_identity(config, run, fingerprint, fold_of)
-    store = open_store(run.oof, stage_identity(config, weights, *fold_hashes(config, run)))
+    return Told(run, config, folds, manifest, fingerprint)
+
+
+def refuse_other_config(config: Config, run: RunDir) -> None:
+    """Refuse the `config` of a finished run, which was changed, if its store was not made with it.
+
+    Raises DamageError, or ValueError as `open_store`.
+    """
+    from engine.views.store import open_store
+
+    open_store(run.oof, _store_key(config, run, FoldsFile.read(run.folds)))
+
+
+def _open_member(told: Told) -> Member:
+    from engine.views.store import open_store
+
+    run, config, folds, _, fingerprint = told
+    store = open_store(run.oof, _store_key(config, run, folds))
     return Member(run, config, store.prob_NChw, store.manifest, fingerprint, folds.leakage)
 
 
-def _check_alike(first: Member, other: Member) -> None:
+def _store_key(config: Config, run: RunDir, folds: FoldsFile) -> str:
+    fingerprint = Environment.read(run.environment).dataset_fingerprint
+    weights = weights_identity(config, run, fingerprint, [*folds.fold_of.values()])
+    return stage_identity(config, weights, *fold_hashes(config, run))
+
+
+def _check_alike(first: Told, other: Told) -> None:
     names = f"{first.run.root} and {other.run.root}"
     a, b = first.manifest, other.manifest
     if a.classes != b.classes:
@@ -130,6 +168,12 @@ def _check_alike(first: Member, other: Member) -> None:
         raise ValueError(
             f"{names} were trained on other data: same frames, but an image, depth map, label or "
             "scenes.csv differs; train them on one dataset"
+        )
+    deep = [run.config.data.depth_invalid for run in (first, other) if run.config.model.needs_depth]
+    if len(set(deep)) > 1:
+        raise ValueError(
+            f"{names} take other depths for missing (data.depth_invalid = {deep[0]}, {deep[1]}); "
+            "train them with the same"
         )
     moved = {stem for stem, one, two in zip(a.stems, a.folds, b.folds, strict=True) if one != two}
     if moved:

@@ -31,6 +31,17 @@ class OofScores(Scores):
     """(C, C) pixels, truth by prediction."""
 
 
+class SubmissionScores(Scores):
+    """What the submission reaches on the test frames that have labels."""
+
+    frames: int
+    """Those that have."""
+    iou: dict[str, Figure]
+    """By class."""
+    labels: str
+    """Hash of these frames' files, the labels among them."""
+
+
 class FoldScore(Record):
     """What one fold's validation frames reach; the rest is left out for a blend."""
 

@@ -3,6 +3,7 @@
 Axes: P parts of a batch, B images, H W pixels.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,10 @@ WHOLE = Shares()
 
 
 def accumulated(
-    batch: Batch, config: TrainingConfig, backward: Callable[[Batch, Shares], Tensor]
+    batch: Batch,
+    config: TrainingConfig,
+    backward: Callable[[Batch, Shares], Tensor],
+    least: int = 1,
 ) -> Tensor:
     """Add the gradient of a batch's loss, part by part.
 
@@ -38,23 +42,36 @@ def accumulated(
         batch: cut into `config.accumulate` parts.
         config: the training section.
         backward: adds the gradient of a part that counts so much; returns its (3,) losses.
+        least: images that a part has to have.
 
     Returns:
         The (3,) losses of the batch.
     """
-    parts = parts_of(batch, config.accumulate)
+    parts = parts_of(batch, config.accumulate, least)
     losses = [backward(*part) for part in zip(parts, shares_of(parts, config), strict=True)]
     return torch.stack(losses).sum(dim=0)
 
 
-def parts_of(batch: Batch, count: int) -> list[Batch]:
-    """At most `count` batches of (nearly) equal size, in order, that share the batch's memory."""
-    size = -(-len(batch.index) // count)
-    rows = [slice(start, start + size) for start in range(0, len(batch.index), size)]
+def parts_of(batch: Batch, count: int, least: int = 1) -> list[Batch]:
+    """At most `count` batches of (nearly) equal size, in order, that share the batch's memory.
+
+    None has fewer than `least` images, if the batch has as many.
+    """
+    ends = itertools.accumulate(part_sizes(len(batch.index), count, least), initial=0)
+    rows = [slice(*pair) for pair in itertools.pairwise(ends)]
     return [
         Batch(batch.image_BCHW[r], batch.depth_BHW[r], batch.label_BHW[r], batch.index[r])
         for r in rows
     ]
+
+
+def part_sizes(images: int, count: int, least: int = 1) -> list[int]:
+    """Images in each of at most `count` parts: what would be left over joins the part before it."""
+    size = max(-(-images // count), least)
+    starts = list(range(0, images, size))
+    if len(starts) > 1 and images - starts[-1] < least:
+        starts.pop()
+    return [end - start for start, end in itertools.pairwise([*starts, images])]
 
 
 def shares_of(parts: Sequence[Batch], config: TrainingConfig) -> list[Shares]:

@@ -8,12 +8,13 @@ from pickle import UnpicklingError
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from engine.rundir import whole_file, write_text
-from engine.runtime.progress import duration
-from engine.training.faults import of_another_config, unreadable
+from engine import sums
+from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
+from engine.whole import whole_file, write_summed
 
 
 def checkpoint_of(config_hash: str, position: Position, learner: Learner) -> Checkpoint:
@@ -30,15 +31,21 @@ def checkpoint_of(config_hash: str, position: Position, learner: Learner) -> Che
 
 
 def save_last(path: Path, saved: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
-    with whole_file(path) as temporary:
+    """Write a checkpoint, whole or not at all; a full disk is a DiskFullError."""
+    tensors = (leaf for leaf in tree_leaves(saved.content) if isinstance(leaf, Tensor))
+    needed = sum(tensor.nbytes for tensor in tensors)
+    with whole_file(path, summed=True, needed=needed) as temporary:
         torch.save(saved.content, temporary)
 
 
 def load_last(path: Path, config_hash: str) -> Checkpoint | None:
-    """What `save_last` wrote, or None; a damaged or another config's file is a RuntimeError."""
+    """What `save_last` wrote, or None.
+
+    A damaged file is a DamageError, one that another config wrote a RuntimeError.
+    """
     if not path.exists():
         return None
+    sums.check(path)  # torch checks nothing: 299 of 300 flipped bits were loaded without a word
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
@@ -54,9 +61,10 @@ def save_best(path: Path, weights: Mapping[str, Tensor], note: BestNote) -> None
     said = {"config_hash": note.config_hash, "fold": str(note.fold), "epoch": str(note.epoch)}
     # One entry only: safetensors writes several in an order that changes from process to process.
     entry = {"roomsmith": json.dumps({**said, **vars(note.normalisation)}, sort_keys=True)}
-    with whole_file(path) as temporary:
+    content = save(tensors, metadata=entry)
+    with whole_file(path, summed=True, needed=len(content)) as temporary:
         # Not save_file, whose files only their owner may read (mode 600).
-        temporary.write_bytes(save(tensors, metadata=entry))
+        temporary.write_bytes(content)
 
 
 def finish() -> None:
@@ -66,28 +74,31 @@ def finish() -> None:
 def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:
     """Write one JSON line an epoch, whole or not at all."""
     text = [json.dumps(line.to_json(), allow_nan=False) for line in lines]
-    write_text(path, "".join(f"{line}\n" for line in text))
+    write_summed(path, "".join(f"{line}\n" for line in text))
 
 
 def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
-    """The first `epochs` lines; a damaged one is a ValueError that names the file."""
-    lines = path.read_text(encoding="utf-8").splitlines()[:epochs] if epochs else []
-    return [EpochLine.parse(line, path) for line in lines]
+    """The first `epochs` lines; damage to them is a ValueError that names file and line.
+
+    What follows the text that was written is not looked at.
+    """
+    lines = path.read_bytes().splitlines()[:epochs] if epochs else []
+    found = [EpochLine.parse(line, path, f"line {n}, ") for n, line in enumerate(lines, 1)]
+    if len(found) < epochs:
+        raise short_metrics(path, len(found), epochs)
+    if epochs:
+        sums.read(path, longer=True)
+    return found
 
 
-EPOCH_HEADER = (
-    "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  fold left"
-)
+EPOCH_HEADER = "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  left"
 
 
-def epoch_row(fold: int, metrics: Sequence[EpochLine], epochs: int) -> str:
-    """One row of the epoch table, under `EPOCH_HEADER`; the last of `metrics` was trained."""
-    line = metrics[-1]
-    spent_s = sum(past.train_s + past.validation_s for past in metrics)
-    left_s = spent_s / len(metrics) * (epochs - len(metrics))
+def epoch_row(fold: int, line: EpochLine, epochs: int, left: str) -> str:
+    """One row of the epoch table, under `EPOCH_HEADER`, of an epoch that was trained."""
     scores = "     -      -" if line.miou is None else f"{line.miou:.4f} {line.pixel_acc:.4f}"
     return (
         f"{fold:4d} {line.epoch:3d}/{epochs:<3d} {line.lr:.2e} {line.loss:7.4f} "
         f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {scores} "
-        f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {duration(left_s)}"
+        f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {left}"
     )

@@ -1,7 +1,6 @@
 """Training of one fold, from its first step or from wherever it was stopped."""
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine import interrupts
 from engine.config import Config
 from engine.data.batch import Draws, Source
 from engine.data.inputs import InputSpec, draw, epoch_order
@@ -22,7 +22,9 @@ from engine.training import checkpoint, step
 from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.records import BestNote, EpochLine, Position
+from engine.training.time_left import time_left
 from engine.views.predictor import FoldNetwork, Predictor
+from kernels.compiling import work_s
 from kernels.metrics import mean_iou, pixel_accuracy
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class FoldTask:
     validation: NDArray[np.int64]
     config_hash: str
     """What a checkpoint must have been made from to be continued."""
+    later: int = 0
+    """Folds that this call trains after it."""
 
     @property
     def batch_size(self) -> int:
@@ -76,12 +80,12 @@ class FoldTraining:
         weights_C = step.class_weights(training, classes, policy.device)
         loss = step.TrainingLoss(training, weights_C, policy.operations)
         self.step = step.TrainStep(self.learner, loss, policy, task.fold)
-        self.spec = InputSpec.of(self.config.model, input_normalisation(self.config.model))
+        self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
         reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)
         average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
-        predictor = Predictor([average], inference, len(classes), policy, reader)
+        predictor = Predictor([average], inference, self.config.data, policy, reader)
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
         self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint
@@ -99,9 +103,11 @@ class FoldTraining:
                 adopt(self)
                 return None
             source = self.open_source()
-            while self.position.epoch < self.config.training.epochs:
-                self._train_epoch(source)
-                self._finish_epoch()
+            with interrupts.at_checkpoints():
+                while self.position.epoch < self.config.training.epochs:
+                    if self.position.step < self.task.steps_per_epoch:
+                        self._train_epoch(source)
+                    self._finish_epoch()
             return self.predictor.reader.resident
         finally:
             self.files.finish()
@@ -157,7 +163,7 @@ class FoldTraining:
     def _train_epoch(self, source: Source) -> None:
         task, position, runtime = self.task, self.position, self.config.runtime
         training, steps = self.config.training, task.steps_per_epoch
-        before_s, start_s = position.elapsed_s, time.monotonic()
+        before_s, start_s = position.elapsed_s, work_s()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
         batches = source.batches(self.draws(position.epoch, position.step))
@@ -166,33 +172,40 @@ class FoldTraining:
                 number = position.epoch * steps + position.step
                 self.step(batch, step.learning_rate(training, number, steps), position.step, number)
                 position.step += 1
-                position.elapsed_s = before_s + time.monotonic() - start_s
+                position.elapsed_s = before_s + work_s() - start_s
                 logs = (number + 1) % runtime.log_every == 0
                 # The end of an epoch saves by itself.
                 saves = (number + 1) % runtime.save_every == 0 and position.step < steps
+                saves |= interrupts.is_asked()
                 if logs or saves:
                     self._check_finite()
                 advance(1, f"loss {self.learner.sums.means().loss:.3f}" if logs else "")
                 if saves:
                     self.save()
+                    interrupts.checkpoint()
         self._check_finite()
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
-        done, start_s = position.epoch + 1, time.monotonic()
+        done, start_s = position.epoch + 1, work_s()
         scores = {}
         if done % training.validate_every == 0 or done == training.epochs:
-            scores = self.validate(done)
+            try:
+                scores = self.validate(done)
+            except interrupts.Stopped:
+                self.save()  # after the epoch's last step: only the validation is done again
+                raise
         line = EpochLine(
             epoch=done,
             lr=step.learning_rate(training, done * task.steps_per_epoch - 1, task.steps_per_epoch),
             **self.learner.sums.means()._asdict(),
             **scores,
             train_s=round(position.elapsed_s, 3),
-            validation_s=round(time.monotonic() - start_s, 3),
+            validation_s=round(work_s() - start_s, 3),
         )
         self.close_epoch(line)
-        _log.info("%s", checkpoint.epoch_row(task.fold, self.metrics, training.epochs))
+        left = time_left(self.metrics, task)
+        _log.info("%s", checkpoint.epoch_row(task.fold, line, training.epochs, left))
 
     def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""

@@ -1,12 +1,12 @@
 """Folds that do not start at a first step: stopped before, or with weights to take as they are."""
 
 import logging
-import time
 
 from engine.training.checkpoint import read_metrics
 from engine.training.loop import FoldTraining
 from engine.training.records import Checkpoint, EpochLine
 from engine.training.step import Learner
+from kernels.compiling import work_s
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ def resume(fold: FoldTraining, saved: Checkpoint) -> None:
 
 def adopt(fold: FoldTraining) -> None:
     """Make the starting weights the fold's, validated as after an epoch of training."""
-    start_s, number = time.monotonic(), fold.task.fold
+    start_s, number = work_s(), fold.task.fold
     scores = fold.validate(0)
-    spent_s = round(time.monotonic() - start_s, 3)
+    spent_s = round(work_s() - start_s, 3)
     fold.close_epoch(EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s))
     _log.warning(
         "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "

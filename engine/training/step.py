@@ -211,7 +211,8 @@ class TrainStep:
         if config.accumulate == 1:
             losses = self._backward(batch, WHOLE)
         else:
-            losses = accumulated(batch, config, self._backward)
+            least = self.learner.network.decoder.least_images
+            losses = accumulated(batch, config, self._backward, least)
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         gradient_norm = get_total_norm(gradients, foreach=True)

@@ -19,18 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import Config, InferenceConfig
+from engine import interrupts, sums
+from engine.config import Config, DataConfig, InferenceConfig
 from engine.data import inputs
 from engine.data.batch import FrameBatch
 from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
-from engine.model.encoder import STRIDES
 from engine.model.network import Network, Prediction, build_network, input_normalisation, load_best
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
 from engine.views.openvino_pass import OpenVinoPass
+from engine.views.zoom import base_hw, view_hw
 from kernels.tta_accumulate import zero_total
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class Predictor:
     """one for out-of-fold frames, all of a run for new frames"""
     inference: InferenceConfig
     """scales, flip, base size and the T temperatures"""
-    classes: int
+    data: DataConfig
+    """the classes, and the zoom of training"""
     policy: DevicePolicy
     reader: FrameReader
 
@@ -74,14 +76,15 @@ class Predictor:
     def probabilities(self, frames: FrameBatch) -> Tensor:
         """(B, T, C, H, W) float32 at the base size, on the policy's device."""
         views, networks, operations = self.inference, self.networks, self.policy.operations
-        base_hw, T = views.base_hw or frames.hw, len(views.temperatures)
-        total_BTCHW = zero_total(len(frames.index), T, self.classes, base_hw, self.policy.device)
+        out_hw, T = base_hw(self.data, views, frames.hw), len(views.temperatures)
+        classes, device = len(self.data.classes), self.policy.device
+        total_BTCHW = zero_total(len(frames.index), T, classes, out_hw, device)
         # The order of the additions is part of the result: float32 sums differ by it in the last
         # bit. Scale, normalisation, flip, network; however many frames a pass takes. Networks of
         # one run may have been pretrained in different ways, so not all want the same input.
         specs = dict.fromkeys(network.spec for network in networks)
         for scale, spec in itertools.product(views.scales, specs):
-            hw = view_hw(base_hw, scale)
+            hw = view_hw(out_hw, scale)
             most = len(frames.index)
             if most > 1:
                 most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
@@ -140,6 +143,7 @@ class Predictor:
             for frames, prob_BTCHW in self.predict(samples, label=True):
                 counts.append(self.counts(frames, prob_BTCHW[:, :1])[0])
                 advance(len(frames.index))
+                interrupts.checkpoint()
         return torch.stack(counts).sum(dim=0).cpu().numpy()
 
     def single_view(self) -> "Predictor":
@@ -160,7 +164,7 @@ def open_predictor(
     networks = [load_fold(config, run, fold, policy) for fold in folds]
     views, depth = config.inference, any(network.spec.has_depth for network in networks)
     reader = FrameReader(policy.device, views.batch_size, depth, config.runtime.workers)
-    return Predictor(networks, views, len(config.data.classes), policy, reader)
+    return Predictor(networks, views, config.data, policy, reader)
 
 
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
@@ -168,11 +172,13 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
 
     Raises:
         FileNotFoundError: the fold has no weights yet.
-        RuntimeError: they are damaged or another network's, or `check_openvino` refuses.
+        DamageError: they are not those that were written.
+        RuntimeError: they are another network's, or `check_openvino` refuses.
     """
     path, channels = run.best(fold), config.model.in_channels
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
+    sums.check(path)
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     try:
         load_best(network, path)
@@ -193,15 +199,8 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     if runtime.inference == "openvino":
         forward = OpenVinoPass(network, channels)
     # The weights that training began with may be gone by now.
-    spec = inputs.InputSpec.of(config.model, trained or input_normalisation(config.model))
+    spec = inputs.InputSpec.of(config, trained or input_normalisation(config.model))
     return FoldNetwork(fold, forward, spec, functools.cache(pixels))
-
-
-def view_hw(base_hw: tuple[int, int], scale: float) -> tuple[int, int]:
-    """floor(base * scale / 32) * 32 in each direction, at least 32: the encoder's last stride."""
-    stride = STRIDES[-1]
-    height, width = (max(int(side * scale + 1e-6) // stride, 1) * stride for side in base_hw)
-    return height, width
 
 
 def view_input(

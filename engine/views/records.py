@@ -1,4 +1,4 @@
-"""What `engine.views.store` notes of its work: how far it is, and what a finished store holds.
+"""What store and submission note: how far they are, and what a finished store holds.
 
 Axes: N samples, T temperatures, C class (truth by prediction), h w half-scale pixels.
 """
@@ -36,6 +36,8 @@ class OofProgress(Note):
     """`oof/progress.json`."""
 
     folds: dict[int, FoldState] = Field(default_factory=dict)
+    crc32: dict[int, list[str]] = Field(default_factory=dict)
+    """By fold, at each temperature: of its frames that are done; left out before."""
 
 
 class SubmissionProgress(Note):
@@ -43,6 +45,8 @@ class SubmissionProgress(Note):
 
     done: int = 0
     elapsed_s: float = 0.0
+    crc32: str = ""
+    """Of each mask that is done; left out before."""
 
 
 class Manifest(Record):

@@ -1,4 +1,4 @@
-"""Out-of-fold probabilities go into `oof/`, masks of test frames into the submission; both resume.
+"""Out-of-fold probabilities go into `oof/`, which resumes.
 
 An array grows in place under a hidden name, one for each temperature of the store, and a note says
 how far it is good: the array is synced first, so a note never tells of frames that are not there.
@@ -7,31 +7,32 @@ Axes: N samples, B batch, T temperatures, C class (truth by prediction), h w hal
 """
 
 import logging
-import os
-import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from engine import interrupts, sums
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
-from engine.rundir import RunDir, sync_folder, whole_file
+from engine.lease import attempt_folder
+from engine.rundir import RunDir, changed_config, to_complete
 from engine.runtime.progress import track
 from engine.views import records
+from engine.views.resumable import ResumableArray, noted
+from engine.views.zoom import base_hw
+from engine.whole import announce, sync_folder
+from kernels.compiling import work_s
 
 if TYPE_CHECKING:
     from engine.views.predictor import Predictor
-
-_Note = TypeVar("_Note", bound=records.Note)
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +40,12 @@ _log = logging.getLogger(__name__)
 def oof_layout(
     config: Config, samples: Sequence[Sample], folds: Folds, key: str
 ) -> records.StoreLayout:
-    """Every training frame at half the base size; without one, at half that of the largest."""
-    height, width = config.inference.base_hw or np.max([s.hw for s in samples], axis=0).tolist()
+    """Every training frame at half the base size; where that differs, at half the largest sides."""
+    bases = [base_hw(config.data, config.inference, hw) for hw in {s.hw for s in samples}]
+    height, width = np.max(bases, axis=0).tolist()
     stems, classes = tuple(sample.stem for sample in samples), config.data.classes
-    shape = len(stems), len(classes), height // 2, width // 2
+    # A side of one pixel has no half.
+    shape = len(stems), len(classes), max(height // 2, 1), max(width // 2, 1)
     temperatures = config.inference.temperatures
     return records.StoreLayout(shape, stems, folds.fold_of, classes, temperatures, key)
 
@@ -65,19 +68,23 @@ def predict_fold(
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
     (network,) = predictor.networks
-    start_s, asked = time.monotonic() - state.elapsed_s, [samples[index] for index in validation]
+    start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
-    with track(f"fold {fold} out-of-fold", len(validation), state.done) as advance:
+    with (
+        interrupts.at_checkpoints(),
+        track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
+    ):
         for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)
-            done, elapsed_s = state.done + len(prob_BTChw), round(time.monotonic() - start_s, 3)
+            done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             state = state.model_copy(update=counted)
-            if is_due:
+            if is_due or interrupts.is_asked():
                 writer.commit(fold, state)
             advance(len(prob_BTChw))
+            interrupts.checkpoint()
     return state
 
 
@@ -98,16 +105,21 @@ class ProbStoreWriter:
         """Continue what an earlier call with the same key began in `folder`."""
         self.layout, self._folder = layout, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._note, self._prob = folder / "progress.json", folder / "prob.npy"
-        self._progress = _noted(records.OofProgress, self._note, layout.key)
-        self._partial = [folder / f".prob_t{t:g}.npy" for t in layout.temperatures]
+        self._attempt, self._prob = attempt_folder(folder), folder / "prob.npy"
+        self._note = self._attempt / "progress.json"
+        self._progress = noted(records.OofProgress, self._note, layout.key)
+        self._partial = [self._attempt / f".prob_t{t:g}.npy" for t in layout.temperatures]
         missing = [path for path in self._partial if not path.exists()]
-        if not self._progress.folds:
-            _forget_oof(folder)
-        elif missing and self._prob.exists():
+        if missing and self._progress.folds and self._prob.exists():
             # Stopped between the renaming and the manifest: take the file back.
-            self._prob.replace(missing[0])
+            self._prob.replace(missing.pop(0))
+        if missing or not self._progress.folds:
+            self._progress = records.OofProgress(key=layout.key)
+            _forget_oof(self._attempt)
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
+        for fold, state in self._progress.folds.items():
+            for array, crc_n in zip(self._arrays, self._progress.crc32.get(fold, ()), strict=False):
+                array.recall(self._frames(fold, state.done), crc_n)
 
     def write(self, index: int, prob_TChw: NDArray[np.floating], fold: int) -> None:
         """Write the sample at position `index` at every temperature, as float16.
@@ -131,8 +143,9 @@ class ProbStoreWriter:
         """Make what was written durable, then note the fold's state."""
         for array in self._arrays:
             array.sync()
-        folds = {**self._progress.folds, fold: state}
-        self._progress = records.OofProgress(key=self.layout.key, folds=folds)
+        folds, frames = {**self._progress.folds, fold: state}, self._frames(fold, state.done)
+        crc = {**self._progress.crc32, fold: [array.crc32(frames) for array in self._arrays]}
+        self._progress = records.OofProgress(key=self.layout.key, folds=folds, crc32=crc)
         self._progress.write(self._note)
 
     def state(self, fold: int, weights: str) -> records.FoldState:
@@ -145,10 +158,15 @@ class ProbStoreWriter:
         return records.FoldState(weights=weights, done=0, elapsed_s=0.0, confusion=zero_TCC)
 
     def finish(self, temperature: float, key: str) -> None:
-        """Keep one temperature, made from what `key` stands for; a manifest says it is whole."""
+        """Keep one temperature, made from what `key` stands for; a manifest says it is whole.
+
+        Raises DamageError if what was written is not what stands there.
+        """
+        chosen = self.layout.temperatures.index(temperature)
+        announce(self._prob, self._arrays[chosen].finish())
         for array in self._arrays:
             array.close()
-        self._partial[self.layout.temperatures.index(temperature)].replace(self._prob)
+        self._partial[chosen].replace(self._prob)
         sync_folder(self._folder)
         records.Manifest(
             key=key,
@@ -160,26 +178,36 @@ class ProbStoreWriter:
             folds=tuple(self.layout.fold_of.tolist()),
             predicted=self._progress.folds,
         ).write(self._folder / "manifest.json")
-        _forget_oof(self._folder)
+        _forget_oof(self._attempt)
+
+    def _frames(self, fold: int, done: int) -> list[int]:
+        """Positions of the first frames that a fold validates."""
+        positions: list[int] = np.flatnonzero(self.layout.fold_of == fold).tolist()
+        return positions[:done]
 
 
 def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
-    """Open the finished store of a run's `oof` folder.
+    """Open the finished store of a run's `oof` folder, after reading it once to check it.
 
     Raises:
         FileNotFoundError: the store was never finished.
-        ValueError: it was not made from what `key` stands for, if one is given, or is damaged.
+        ValueError: it was not made from what `key` stands for, if one is given, or is damaged; or
+            the config was changed, which the key is made of.
     """
     manifest_path, prob_path = folder / "manifest.json", folder / "prob.npy"
     if not (manifest_path.exists() and prob_path.exists()):
-        raise FileNotFoundError(f"{folder} holds no finished store; run engine.train on this run")
+        raise FileNotFoundError(f"{folder} holds no finished store; {to_complete(folder.parent)}")
     manifest = records.Manifest.read(manifest_path)
     if key not in (None, manifest.key):
+        if (changed := changed_config(folder.parent)) is not None:
+            made = "was made from other weights, data or settings than its config says now"
+            raise ValueError(f"{folder} {made}: {changed}")
         raise ValueError(
-            f"{folder} was made from other weights, data or settings; delete it and run "
-            "engine.train again"
+            f"{folder} was made from other weights, data or settings; restore what changed since, "
+            "or move it away and have engine.train predict again from the weights that are there"
         )
     again = f"delete {folder} and run again"
+    sums.check(prob_path)
     try:
         prob_NChw = np.load(prob_path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -192,95 +220,23 @@ def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
     return records.ProbStore(prob_NChw, manifest)
 
 
-def write_submission(
-    masks: Callable[[int], Iterator[tuple[int, NDArray[np.uint8]]]],
-    samples: Sequence[Sample],
-    run: RunDir,
-    key: str,
-) -> float | None:
-    """Predict the test frames into `submission.npy` and `.zip`, in stem order; resumes.
-
-    `masks` makes of the number of frames to pass over positions of a first frame and (B, H, W)
-    masks; it is not called if the submission of what `key` stands for is there. Returns the seconds
-    of prediction, over all calls; None, with a warning, where no one array can hold the masks.
-    """
-    sizes = {sample.hw for sample in samples}
-    if len(sizes) != 1:
-        why = "their sizes differ; engine.predict writes a mask each"
-        _log.warning("no submission of the test frames: %s", why if samples else "there are none")
-        return None
-    partial, note = run.root / ".submission.npy.partial", run.root / records.SUBMISSION_NOTE
-    state = _noted(records.SubmissionProgress, note, key)
-    if not partial.exists():
-        if state.done == len(samples) and run.submission_zip.exists():
-            return state.elapsed_s
-        state = records.SubmissionProgress(key=key)
-    if not state.done:
-        # The note first: it may be another key's, which must not find an array of this one.
-        for path in (note, partial):
-            path.unlink(missing_ok=True)
-    if state.done < len(samples):
-        start_s, shape = time.monotonic() - state.elapsed_s, (len(samples), *sizes.pop())
-        with (
-            closing(ResumableArray(partial, shape, np.uint8)) as array,
-            track("test frames", len(samples), state.done) as advance,
-        ):
-            for first, mask_BHW in masks(state.done):
-                array.write(first, mask_BHW)
-                array.sync()
-                done, elapsed_s = first + len(mask_BHW), round(time.monotonic() - start_s, 3)
-                state = records.SubmissionProgress(key=key, done=done, elapsed_s=elapsed_s)
-                state.write(note)
-                advance(len(mask_BHW))
-    # The partial file goes last: without it, both others are whole.
-    with whole_file(run.submission_zip) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        # An entry's time is 1980 unless it is told another: equal masks give equal bytes.
-        entry = zipfile.ZipInfo(run.submission.name)
-        archive.writestr(entry, partial.read_bytes(), zipfile.ZIP_DEFLATED)
-    partial.replace(run.submission)
-    sync_folder(run.root)
-    return state.elapsed_s
-
-
 def forget_progress(run: RunDir) -> None:
     """Remove what store and submission kept for going on, once the summary stands."""
-    (run.root / records.SUBMISSION_NOTE).unlink(missing_ok=True)
-    _forget_oof(run.oof)
+    with suppress(OSError):  # on a disk that cannot be written they do no harm
+        sums.remove(attempt_folder(run.root) / records.SUBMISSION_NOTE)
+        _forget_oof(attempt_folder(run.oof))
 
 
-class ResumableArray:
-    """A `.npy` file whose items along the first axis are written one by one, in any order.
-
-    Plain writes, not a memory map: mapped dirty pages would count as the process's own.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        """Continue the file if it exists, else make it, full of zeros."""
-        mode: Literal["r", "w+"] = "r" if path.exists() else "w+"
-        made = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
-        self._dtype, self._header_bytes, self._item_bytes = made.dtype, made.offset, made.strides[0]
-        self._descriptor = os.open(path, os.O_RDWR)
-
-    def write(self, index: int, items: NDArray[np.generic]) -> None:
-        """Write items from position `index` on, converted to the array's type."""
-        content = items.astype(self._dtype, copy=False).tobytes()
-        os.pwrite(self._descriptor, content, self._header_bytes + index * self._item_bytes)
-
-    def sync(self) -> None:
-        """Make what was written so far durable."""
-        os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        """Give the file back; what was not synced may be lost."""
-        os.close(self._descriptor)
-
-
-def _noted(kind: type[_Note], path: Path, key: str) -> _Note:
-    """What an earlier call noted for the same key, else a new note: nothing is there yet."""
-    found = kind.read(path) if path.exists() else None
-    return found if found and found.key == key else kind(key=key)
+def adopt_progress(run: RunDir) -> None:
+    """Bring what an older release kept for going on, beside its files, into the lease's attempt."""
+    attempt = attempt_folder(run.root)
+    begun = run.root / records.SUBMISSION_NOTE, run.root / ".submission.npy.partial"
+    for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy")):
+        for each in (sums.sum_file(path), path):
+            if each.exists():
+                each.replace(attempt / each.name)
 
 
 def _forget_oof(folder: Path) -> None:
     for path in [folder / "progress.json", *folder.glob(".prob_t*.npy")]:
-        path.unlink(missing_ok=True)
+        sums.remove(path)

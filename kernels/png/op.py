@@ -8,7 +8,6 @@ import deflate
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.png import cpu
 from kernels.png.reference import CHUNK_BYTES, MOST_BYTES, SIGNATURE, PngHeader
 
 _START = SIGNATURE + b"\0\0\0\x0dIHDR"
@@ -27,6 +26,9 @@ def decode_png(content: bytes) -> NDArray[np.generic] | None:
         filtered = np.frombuffer(deflate.zlib_decompress(_data(content), size), np.uint8)
     except deflate.DeflateError:
         return None
+    # Here, for it loads Numba: a dataset is listed, and its faults are told, without.
+    from kernels.png import cpu
+
     # Every row begins with the number of its filter, so they stand one stride apart.
     filters = filtered[:: size // header.height]
     # Too few bytes, too many, or a filter that PNG does not have: Pillow shall say what is wrong.

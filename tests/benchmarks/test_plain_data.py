@@ -29,7 +29,8 @@ _STILL: dict[str, Any] = {"scale_p": 0, "class_aware_p": 0, "flip_p": 0, "jitter
 def test_a_crop_without_augmentation_is_what_the_engine_makes(
     tiny_subset: Subset, kind: str
 ) -> None:
-    config = with_section(tiny_subset.config, "data", **_STILL, input_hw=(64, 64), crop_hw=(64, 64))
+    square = {"input_hw": (64, 64), "crop_hw": (64, 64), "fit": "stretch"}
+    config = with_section(tiny_subset.config, "data", **_STILL, **square)
     config = with_section(config, "model", input=kind)
     samples = tiny_subset.dataset.train.samples[:1]
     # The engine makes it by one resampling; without a change of width, OpenCV's rows are equal.
@@ -68,6 +69,23 @@ def test_a_frame_smaller_than_the_crop_is_filled_with_what_counts_for_nothing(
             assert (depth_m[:, outside] == 0).all()
             assert image[:, :, outside].abs().max() < 0.02 if outside.any() else True
     assert filled
+
+
+def test_frames_meet_the_input_as_the_engines_do(tiny_subset: Subset, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 128)).save(tmp_path / "upright.png")
+    Image.new("L", (96, 128)).save(tmp_path / "label.png")
+    sample = replace(
+        tiny_subset.dataset.train.samples[0],
+        image=tmp_path / "upright.png",
+        depth=None,
+        label=tmp_path / "label.png",
+        hw=(128, 96),
+    )
+    for fit, columns in (("keep", 96), ("stretch", 128)):
+        input_hw = {"input_hw": (96, 128), "crop_hw": (96, 128), "fit": fit}
+        config = with_section(tiny_subset.config, "data", **_STILL, **input_hw)
+        _, _, label = CropDataset([sample], config, seed=0)[0]
+        assert int((label != 255).any(dim=0).sum()) == columns
 
 
 def test_class_aware_crops_hold_a_pixel_of_a_small_class(tiny_subset: Subset) -> None:

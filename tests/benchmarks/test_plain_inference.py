@@ -79,7 +79,9 @@ def engine_predictor(config: Config, network: Network) -> EnginePredictor:
     policy = set_up_device(config.runtime)
     spec = InputSpec(3, input_normalisation(config.model))
     reader = FrameReader(policy.device, 2, depth=False, workers=1)
-    return EnginePredictor([FoldNetwork(0, network, spec)], config.inference, 13, policy, reader)
+    return EnginePredictor(
+        [FoldNetwork(0, network, spec)], config.inference, config.data, policy, reader
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,8 +90,9 @@ def engine_predictor(config: Config, network: Network) -> EnginePredictor:
         ({"scales": [1.0], "base_hw": _HW}, 2e-5),
         # Resized images are rounded to bytes by OpenCV.
         ({"scales": [0.5, 1.25], "base_hw": (96, 128)}, 0.08),
+        ({"scales": [1.0, 2.0], "base_hw": "training"}, 0.08),
     ],
-    ids=["same-size", "resized"],
+    ids=["same-size", "resized", "training's zoom"],
 )
 def test_the_mean_over_views_is_the_engines(
     samples: list[Sample],
@@ -106,7 +109,8 @@ def test_the_mean_over_views_is_the_engines(
     gap = np.abs(theirs_TBHWC - ours_BTCHW.permute(1, 0, 3, 4, 2).numpy())
     assert gap.max() < off
     assert gap.mean() < off / 10
-    assert theirs_TBHWC.shape == (2, 2, *changes["base_hw"], 13)
+    height, width = ours_BTCHW.shape[3:]
+    assert theirs_TBHWC.shape == (2, 2, height, width, 13)
 
 
 def test_validation_counts_what_the_engine_counts(

@@ -182,6 +182,39 @@ def test_without_augmentation_and_with_crop_equal_to_input_the_box_is_the_frame(
     assert (*draws.light[0],) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("input_hw", "hw"),
+    [((720, 960), (480, 640)), ((96, 128), (192, 256)), ((99, 33), (300, 100)), ((70, 70), (7, 7))],
+    ids=str,
+)
+def test_a_frame_of_the_inputs_own_aspect_is_drawn_alike_by_either_fit(
+    input_hw: tuple[int, int], hw: tuple[int, int]
+) -> None:
+    fields = {"index": np.arange(50), "hw": np.full((50, 2), hw), "seed": 0, "epoch": 0}
+    pixels = [np.zeros((0, 2), np.int32)] * 50
+    kept, stretched = (
+        draw(
+            DataConfig.model_validate({"input_hw": input_hw, "crop_hw": (32, 32), "fit": fit}),
+            small_pixels=pixels,
+            **fields,  # type: ignore[arg-type]
+        )
+        for fit in ("keep", "stretch")
+    )
+    assert_equal(kept, stretched)
+
+
+def test_a_crop_wider_than_a_kept_frame_holds_all_of_its_width_undistorted() -> None:
+    config = config_of((720, 960), (576, 768), scale_p=0)
+    for seed in range(20):
+        draws = one(config, np.array([[640, 480]]), seed, None)
+        top, left, height, width = draws.box[0]
+        np.testing.assert_allclose((height, width), (576 / 1.5, 768 / 1.5), atol=0.5)
+        assert top > 0
+        assert top + height < 640
+        assert left <= 0.001
+        assert left + width >= 480
+
+
 @settings(max_examples=30, deadline=None)
 @given(SEEDS, st.integers(0, 10**6), st.sets(st.integers(0, 10**6), max_size=50))
 def test_an_epoch_visits_every_sample_once(seed: int, epoch: int, samples: set[int]) -> None:

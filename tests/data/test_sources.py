@@ -11,6 +11,7 @@ from PIL import Image
 
 from engine.data.batch import Batch, Draws, Source
 from engine.frames.decode import Sample
+from engine.frames.images import decode_image
 from tests.frames_on_disk import CROP_HW, Kind, has_dali
 
 FUSED = [pytest.param("dali", marks=has_dali), "resident"]
@@ -37,8 +38,35 @@ def assert_same(a: Batch, b: Batch, tolerance: float) -> None:
     assert torch.allclose(a.image_BCHW[:, 3:], b.image_BCHW[:, 3:], rtol=0, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def odd(png: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Frames of every size whose images are converted, turned upright or of other formats."""
+    root, samples = tmp_path_factory.mktemp("odd"), []
+    kinds = ["TIFF", "WEBP", "BMP", "PNG", "JPEG", "PNG", "TIFF"]
+    modes = ["RGB", "RGB", "RGB", "L", "CMYK", "RGBA", "RGB"]
+    for number, (sample, kind, mode) in enumerate(zip(png, kinds, modes, strict=True)):
+        assert sample.depth is not None
+        with Image.open(sample.image) as opened:
+            shown = opened.convert("RGB")
+        exif, image = Image.Exif(), root / f"{number}.{kind.lower()}"
+        exif[0x112] = (1, 6, 1, 8, 3, 7, 5)[number]
+        # As a camera stores what is to be shown.
+        turns = {6: 2, 8: 4, 3: 3, 7: 6, 5: 5}
+        if turn := turns.get(exif[0x112]):
+            shown = shown.transpose(Image.Transpose(turn))
+        with_exif = {} if kind == "BMP" else {"exif": exif}
+        shown.convert(mode).save(image, kind, **with_exif)
+        origin = decode_image(image.read_bytes(), turn=True)[1]
+        assert not origin.is_plain
+        depth = root / f"{number}.depth.tif"
+        with Image.open(sample.depth) as opened:
+            opened.save(depth)
+        samples.append(replace(sample, image=image, depth=depth, origin=origin))
+    return samples
+
+
 @pytest.mark.parametrize("kind", FUSED)
-@pytest.mark.parametrize("images", ["png", "jpg"])
+@pytest.mark.parametrize("images", ["png", "jpg", "odd"])
 def test_the_batches_are_those_of_the_reference(
     kind: Kind,
     images: str,

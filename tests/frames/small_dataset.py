@@ -3,10 +3,18 @@
 from pathlib import Path
 
 from engine import nyuv2
+from engine.config import DataConfig
 from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
+from engine.frames.reading import Reading
 
 TRAIN, TEST = 5, 2
 """Frames of its splits: more than one, and different counts."""
+
+
+def spec_of(data: DataConfig) -> DatasetSpec:
+    """What a config asks of a dataset that needs no depth."""
+    return DatasetSpec(data.classes, data.small_classes, reading=Reading.of(data))
+
 
 SPEC = DatasetSpec(nyuv2.CLASSES, nyuv2.SMALL_CLASSES, need_depth=True)
 

@@ -23,6 +23,7 @@ from PIL import Image
 from engine.frames import build
 from engine.frames.cache import Layout, cache_folder, open_frames
 from engine.frames.decode import Frame, Sample, read_frame
+from engine.sums import sum_file
 from kernels.crop_resize import Frames
 from tests.frames.small_dataset import PLENTY
 
@@ -104,7 +105,9 @@ def test_moved_files_are_found_again_and_changed_ones_are_not(
     assert set(before) < set(contents(cache))
 
 
-@pytest.mark.parametrize("harm", ["cut", "longer", "gone", "manifest", "garbled", "older"])
+@pytest.mark.parametrize(
+    "harm", ["cut", "longer", "gone", "manifest", "garbled", "older", "flipped"]
+)
 def test_a_torn_or_stale_cache_is_made_again_and_the_log_says_so(
     harm: str, png: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,14 +125,18 @@ def test_a_torn_or_stale_cache_is_made_again_and_the_log_says_so(
         manifest.unlink()
     elif harm == "garbled":
         manifest.write_text("{")
+    elif harm == "flipped":
+        image.write_bytes(bytes([image.read_bytes()[0] ^ 8]) + image.read_bytes()[1:])
     else:
+        sum_file(manifest).unlink()
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "key": "older"}))
     with caplog.at_level(logging.INFO, logger="engine"):
         assert_holds(opened(png, tmp_path), png)
     assert contents(tmp_path) == sound
-    why = "names other frames" if harm == "older" else "it is torn"
+    why = {"older": "names other frames", "flipped": "image is damaged: bytes 0 to"}
+    why["garbled"] = "manifest.json is damaged: it has 1 bytes"
     assert f"decoded frames: making {folder}" in caplog.text
-    assert why in caplog.text
+    assert why.get(harm, "it is torn") in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_named_and_leaves_no_cache(
@@ -194,7 +201,8 @@ def test_after_a_kill_the_next_run_makes_the_cache(
     assert not any(name.endswith("manifest.json") for name in left)
     assert_holds(opened(png, tmp_path), png)
     assert sorted(name.partition("/")[2] for name in contents(tmp_path)) == [
-        *("", "depth", "image", "label", "manifest.json")
+        *("", ".depth.sum", ".image.sum", ".label.sum", ".manifest.json.sum"),
+        *("dataset", "depth", "image", "label", "manifest.json"),
     ]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from engine import nyuv2
-from engine.frames import cache
 from engine.frames.index import CheckMemory, Dataset, DatasetError, DatasetSpec, load_dataset
+from engine.frames.remembered import TICK_NS
 from tests.frames.small_dataset import PLENTY, SPEC, TEST, TRAIN, load
 
 
@@ -90,14 +90,14 @@ def test_changed_content_of_the_same_size_and_time_is_found(
     content[-20] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(DatasetError, match=r"train/label/2\.png: found a broken or truncated PNG"):
+    with pytest.raises(DatasetError, match=r"train/label/2\.png: found a damaged PNG"):
         load(root, memory)
     content[-20] ^= 1
     file.write_bytes(content)
     assert_equal(load(root, memory), before)
 
 
-@pytest.mark.parametrize(("age_ns", "expected"), [(0, ["3"]), (cache.TICK_NS + 1, [])])
+@pytest.mark.parametrize(("age_ns", "expected"), [(0, ["3"]), (TICK_NS + 1, [])])
 def test_a_file_written_just_before_its_check_is_not_trusted(
     root: Path,
     memory: CheckMemory,

@@ -1,20 +1,18 @@
 """Parallel kernels in two Python threads at once, beside PyTorch's own threads."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numba
 import pytest
 import torch
 
-from kernels.threads import cpu_threads, forget_stale_code
+from kernels.threads import cpu_threads
 
 # One kernel keeps the layer busy while the other is called: without turns, `workqueue` aborts.
 TWO_THREADS = """
 import threading
 import numba, numpy as np, torch
-from kernels.threads import cpu_threads, forget_stale_code
+from kernels.threads import cpu_threads
 
 @numba.njit(parallel=True)
 def row_sums(a, out):
@@ -74,7 +72,7 @@ def test_two_python_threads_may_call_kernels_at_once_beside_torch(
 
 ONE_THREAD = """
 import torch
-from kernels.threads import cpu_threads, forget_stale_code
+from kernels.threads import cpu_threads
 
 torch.set_num_threads(1)
 with cpu_threads(torch.get_num_threads()):
@@ -103,45 +101,6 @@ def test_the_number_of_threads_is_put_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), cpu_threads(1):
         raise ZeroDivisionError
     assert numba.get_num_threads() == before
-
-
-def test_machine_code_of_changed_sources_is_forgotten_and_no_other(tmp_path: Path) -> None:
-    for folder in ("changed", "untouched"):
-        cached = tmp_path / folder / "__pycache__"
-        cached.mkdir(parents=True)
-        for path, age_s in (
-            (tmp_path / folder / "cpu.py", 30),
-            (tmp_path / folder / "cpu_rows.py", 0 if folder == "changed" else 30),
-            (cached / "cpu.f-1.py311.nbi", 10),
-            (cached / "cpu.f-1.py311.1.nbc", 20),
-            (cached / "cpu.cpython-311.pyc", 20),
-        ):
-            path.touch()
-            os.utime(path, (1_000_000_000 - age_s,) * 2)
-    shared = tmp_path / "cpu.py"
-    shared.touch()
-    os.utime(shared, (1_000_000_000 - 30,) * 2)
-    forget_stale_code(tmp_path)
-    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.nb?"))
-    assert kept == [
-        "untouched/__pycache__/cpu.f-1.py311.1.nbc",
-        "untouched/__pycache__/cpu.f-1.py311.nbi",
-    ]
-    assert len(list(tmp_path.rglob("*.pyc"))) == 2
-
-
-def test_machine_code_of_all_is_forgotten_when_what_they_share_changed(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "one", tmp_path / "two"):
-        cached = folder / "__pycache__"
-        cached.mkdir(parents=True)
-        for path, age_s in ((folder / "cpu.py", 30), (cached / "cpu.f-1.py311.nbi", 10)):
-            path.touch()
-            os.utime(path, (1_000_000_000 - age_s,) * 2)
-    forget_stale_code(tmp_path)
-    assert len(list(tmp_path.rglob("*.nbi"))) == 3
-    os.utime(tmp_path / "cpu.py", (1_000_000_000,) * 2)
-    forget_stale_code(tmp_path)
-    assert list(tmp_path.rglob("*.nbi")) == []
 
 
 def test_as_a_decorator_it_runs_each_call_on_the_threads_of_torch() -> None:

@@ -208,6 +208,25 @@ def test_a_size_that_is_no_multiple_of_32_is_refused() -> None:
         network(torch.zeros(1, 3, 64, 80))
 
 
+def test_groups_of_one_value_become_their_bias() -> None:
+    # At stride 32 a view of 32 x 32 pixels has one cell, and 32 channels make groups of one.
+    config = ModelConfig(encoder="test_efficientnet", weights="none", segmentation_channels=32)
+    network = build_network(config, 5).eval()
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.GroupNorm)]
+    for norm in norms:
+        torch.nn.init.uniform_(norm.bias)
+        value_BCHW = torch.rand(1, 32, 1, 1)
+        # The mean of one value rounds, and the deviation is the square root of 1e-5.
+        expected = norm.bias[None, :, None, None]
+        torch.testing.assert_close(norm(value_BCHW), expected, rtol=0, atol=1e-4)
+        # Of more values it is PyTorch's own.
+        wide_BCHW = torch.rand(2, 32, 3, 4)
+        expected = F.group_norm(wide_BCHW, 32, norm.weight, norm.bias, norm.eps)
+        assert torch.equal(norm(wide_BCHW), expected)
+    with torch.inference_mode():
+        assert network(torch.rand(1, 3, 32, 32)).logits_BChw.shape == (1, 5, 8, 8)
+
+
 def test_a_segmentation_width_that_groups_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 32"):
         config(segmentation_channels=48)

@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.config import ModelConfig
 from engine.model.network import Network, build_network
-from engine.model.weights import check_source
+from engine.model.sources import check_source
 
 smp = pytest.importorskip(
     "segmentation_models_pytorch", reason="the oracle: pip install 'roomsmith[test]'"

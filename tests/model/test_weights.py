@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.config import ModelConfig
+from engine.mistakes import ConfigError
 from engine.model.network import Network, build_network, input_normalisation
 from engine.model.state import read_state
 
@@ -286,7 +287,7 @@ def test_an_unreachable_hub_is_one_error_with_the_alternatives(
 
 
 def test_an_encoder_without_pretrained_weights_is_named() -> None:
-    with pytest.raises(RuntimeError, match="has no pretrained weights of seresnet18"):
+    with pytest.raises(ConfigError, match=r"'timm': .* has no pretrained weights of seresnet18; "):
         build("timm", "seresnet18")
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from engine.frames.decode import Sample
-from engine.report.atlas import MaskOf, complete_atlas, count_frames
+from engine.report.atlas import MaskOf, complete_atlas, contact_sheet, count_frames
 from engine.report.atlas_report import TOP_CONFUSIONS, WORST_FRAMES, Atlas, AtlasFrames
 from engine.report.frame_errors import (
     DEPTHS,
@@ -291,6 +291,13 @@ def test_the_sheet_shows_image_truth_and_prediction(
         assert pixels[top + 5, left + 245].tolist() == [0, 0, 0]
         assert pixels[top + 150, left + 245].tolist() == [214, 39, 40]
         assert pixels[top + 5, left + 485].tolist() == [188, 189, 34]
+
+
+def test_the_sheet_tells_more_than_13_classes_apart(make_samples: MakeSamples) -> None:
+    label, mask = np.full((40, 60), 15, np.uint8), np.full((40, 60), 2, np.uint8)
+    sheet = np.array(contact_sheet(make_samples([label]), [0], lambda *_: mask))
+    truth, predicted = sheet[14 + 5, 240 + 5], sheet[14 + 5, 480 + 5]
+    assert truth.tolist() != predicted.tolist()
 
 
 def test_one_frame_is_asked_for_at_a_time_and_at_its_own_size(make_samples: MakeSamples) -> None:

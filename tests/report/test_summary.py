@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from engine.config import Config
+from engine.data.leakage import ContentLeakage
 from engine.report.show import summary_tables
 from engine.report.summary import Summary, summarise
 from engine.rundir import RunDir
@@ -118,3 +119,14 @@ def test_the_tables_show_every_figure(summary: Summary) -> None:
         *("window | - |", "0.7500", "0.6667", "3 min 05 s", "training"),
     ):
         assert text in shown, text
+
+
+def test_leakage_by_content_is_shown_and_what_was_not_measured_is_said(summary: Summary) -> None:
+    content = ContentLeakage(share=0.25, method="pictures", closest=("a", "b"), alike=0.9)
+    update = {"leakage_measured": False, "leakage_content": content}
+    told, stream = summary.model_copy(update=update), io.StringIO()
+    Console(file=stream, width=100).print(summary_tables(told, CHOICE)[0])
+    shown = " ".join(stream.getvalue().split())
+    assert "leakage not measured" in shown
+    assert "leakage by content 25.0 % (pictures; closest: a and b, 0.9)" in shown
+    assert Summary.model_validate(told.to_json()) == told

@@ -1,7 +1,11 @@
 """The rendered rooms are a sound, deterministic, geometrically true dataset."""
 
+import errno
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from PIL import Image
 from engine import nyuv2
 from engine.data.folds import make_folds
 from engine.frames.index import Dataset, DatasetSpec, load_dataset
+from engine.full_disk import DiskFullError
 from engine.rooms.dataset import render_rooms
 from engine.rooms.layout import build_scene
 from engine.rooms.render import render
@@ -125,6 +130,28 @@ def test_a_rendering_that_stops_half_way_leaves_no_dataset(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from engine.rooms.dataset import render_rooms
+
+def kill(done, total):
+    if done * 2 >= total:
+        os.kill(os.getpid(), 9)
+
+render_rooms(Path(sys.argv[1]), scenes=2, frames=2, hw=(48, 64), progress=kill)
+"""
+
+
+def test_what_a_killed_rendering_left_is_cleared_away(tmp_path: Path) -> None:
+    folder = Path(__file__).resolve().parent.parent.parent
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "rooms")]
+    assert subprocess.run(command, cwd=folder, check=False).returncode == -9
+    assert list(tmp_path.rglob("*.png"))
+    render_rooms(tmp_path / "rooms", scenes=2, frames=2, hw=HW)
+    assert [path.name for path in tmp_path.iterdir()] == ["rooms"]
+
+
 def test_a_faster_process_with_the_same_rooms_wins(root: Path, tmp_path: Path) -> None:
     target = tmp_path / "rooms"
 
@@ -210,3 +237,15 @@ def test_the_rooms_show_every_pattern_and_no_other() -> None:
         used |= {look.pattern for look in (*scene.shell, *(box.surface for box in scene.boxes))}
     assert used == set(PATTERNS)
     assert set(GLOW) <= used
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(DiskFullError, match=rf"^{tmp_path} is full .*: rooms needs "):
+        render_rooms(tmp_path / "rooms", scenes=1, frames=1, hw=HW)
+    assert not [*tmp_path.iterdir()]

@@ -15,6 +15,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     """A machine that has GPUs; the devices that were made the thread's own."""
     devices: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", devices.append)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "unset")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
@@ -23,8 +24,14 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match=r"'cuda:1', but torch finds no GPU; use cpu or auto"):
+    with pytest.raises(ValueError, match=r"'cuda:1', but torch finds no GPU; use cpu or auto"):
         set_up_device(RuntimeConfig(device="cuda:1"))
+
+
+def test_a_gpu_beyond_the_last_is_refused(chosen: list[torch.device]) -> None:
+    with pytest.raises(ValueError, match=r"'cuda:9', but the last of 2 GPUs is cuda:1; use one"):
+        set_up_device(RuntimeConfig(device="cuda:9"))
+    assert chosen == []
 
 
 def test_a_device_that_torch_does_not_know_is_refused() -> None:

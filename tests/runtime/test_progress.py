@@ -5,6 +5,7 @@ import time
 import pytest
 
 from engine.runtime.progress import duration, track, track_total
+from kernels.compiling import Compiling
 
 
 @pytest.fixture
@@ -54,6 +55,43 @@ def test_time_left_counts_what_this_call_did_and_not_what_was_done_before(
         clock[0] += 30
         advance(10)
     assert capsys.readouterr().out == "fold 0: 90/100, 30.0 s left\n"
+
+
+def test_time_left_follows_what_the_machine_does_now(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with track("fold 0", 1000) as advance:
+        for seconds_each in [1] * 100 + [10] * 12:
+            clock[0] += seconds_each
+            advance(1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4] == "fold 0: 100/1000, 15 min 00 s left"
+    # The last minute and not the hundred units before it: ten seconds each.
+    assert lines[-1] == "fold 0: 112/1000, 2 h 28 min left"
+
+
+def test_nothing_is_said_of_the_time_left_before_it_is_known(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with track("fold 0", 100) as advance:
+        clock[0] += 30
+        advance(0, "loss 0.5")
+    assert capsys.readouterr().out == "fold 0: 0/100, loss 0.5\n"
+
+
+def test_time_in_which_kernels_are_compiled_is_no_part_of_the_estimate(
+    clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling = Compiling()
+    monkeypatch.setattr("kernels.compiling.COMPILING", compiling)
+    with track("fold 0", 100) as advance:
+        compiling.begin()
+        clock[0] += 500
+        compiling.end()
+        for _ in range(20):
+            clock[0] += 1
+            advance(1)
+    assert capsys.readouterr().out == "fold 0: 20/100, 1 min 20 s left\n"
 
 
 def test_short_work_off_a_terminal_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

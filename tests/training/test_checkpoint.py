@@ -8,10 +8,12 @@ import torch
 from safetensors import safe_open
 
 from engine.config import Config
+from engine.damage import DamageError
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
 from engine.runtime.graphs import EAGER_CALLS, Replayed
+from engine.sums import sum_file
 from engine.training.checkpoint import (
     checkpoint_of,
     load_last,
@@ -156,7 +158,7 @@ def test_going_on_after_a_load_leaves_the_file_as_it_was(tiny_config: Config, la
 def test_another_configs_state_is_refused(tiny_config: Config, last: Path) -> None:
     save(last, make(tiny_config))
     with pytest.raises(
-        RuntimeError, match=r"last\.pt was written by another config.*delete .*fold3"
+        RuntimeError, match=r"last\.pt was written by another config.*which leaves what was"
     ):
         load_last(last, "other")
 
@@ -166,12 +168,25 @@ def test_a_damaged_state_is_one_error_that_names_the_file(
     damage: str, tiny_config: Config, last: Path
 ) -> None:
     save(last, make(tiny_config))
+    sum_file(last).unlink()  # an earlier release left none
     if damage == "pickle":
         torch.save({"config_hash": Path}, last)  # weights_only must refuse what is not a tensor
     else:
         whole = last.read_bytes()
         last.write_bytes({"truncated": whole[:1000], "empty": b"", "text": b"hello"}[damage])
-    with pytest.raises(RuntimeError, match=r"fold3/last\.pt cannot be read"):
+    with pytest.raises(DamageError, match=r"fold3/last\.pt is damaged: it cannot be read .*delete"):
+        load_last(last, "hash")
+
+
+def test_a_flipped_bit_of_a_state_is_found_before_it_is_used(
+    tiny_config: Config, last: Path
+) -> None:
+    save(last, make(tiny_config))
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 4
+    last.write_bytes(content)
+    assert torch.load(last, weights_only=True), "torch itself finds nothing"
+    with pytest.raises(DamageError, match=r"fold3/last\.pt is damaged: bytes .* first step"):
         load_last(last, "hash")
 
 
@@ -227,9 +242,23 @@ def test_a_damaged_line_of_metrics_is_an_error_that_names_the_file(
     write_metrics(run.metrics(0), [line_of(1, 0.5)])
     with run.metrics(0).open("a", encoding="utf-8") as file:
         file.write(f"{damage}\n")
-    with pytest.raises(ValueError, match=r"fold0/metrics\.jsonl is damaged"):
+    with pytest.raises(ValueError, match=r"fold0/metrics\.jsonl is damaged .*\(line 2, "):
         read_metrics(run.metrics(0), 2)
     assert read_metrics(run.metrics(0), 1) == [line_of(1, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [("0.25", "9.25", "bytes 0 to"), ("\n", "", "it tells of 1 epochs, 2 were trained")],
+)
+def test_metrics_that_say_something_else_are_damaged(
+    old: str, new: str, told: str, run: RunDir
+) -> None:
+    write_metrics(run.metrics(0), [line_of(1, 0.5)])
+    text = run.metrics(0).read_text(encoding="utf-8")
+    run.metrics(0).write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(DamageError, match=rf"metrics\.jsonl is damaged: {told}.*delete .*fold0"):
+        read_metrics(run.metrics(0), 1 if old == "0.25" else 2)
 
 
 def test_no_epoch_needs_no_metrics_file(run: RunDir) -> None:

@@ -68,7 +68,8 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_fold_leaves_its_three_files_and_a_line_an_epoch(undisturbed: RunDir) -> None:
     names = sorted(path.name for path in undisturbed.fold(1).iterdir())
-    assert names == ["best.safetensors", "last.pt", "metrics.jsonl"]
+    files = ["best.safetensors", "last.pt", "metrics.jsonl"]
+    assert names == [*(f".{name}.sum" for name in files), *files]
     lines = metrics_of(undisturbed)
     assert [line["epoch"] for line in lines] == [1, 2]
     for line in lines:

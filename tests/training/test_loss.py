@@ -10,7 +10,7 @@ from engine.config import DataConfig, TrainingConfig
 from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.runtime.device import choose_operations
-from engine.training.accumulate import parts_of, shares_of
+from engine.training.accumulate import part_sizes, parts_of, shares_of
 from engine.training.step import TrainingLoss, class_weights, depth_l1
 from kernels.boundary_ce import boundary_ce
 
@@ -153,6 +153,23 @@ def test_losses_of_parts_add_up_to_the_batchs(
         losses.append(loss(own, part, shares))
     found = torch.stack([torch.stack(part) for part in losses]).sum(dim=0)
     torch.testing.assert_close(found, torch.stack(whole), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "sizes"),
+    [
+        (8, 4, [2, 2, 2, 2]),
+        (3, 2, [3]),
+        (5, 3, [2, 3]),
+        (3, 4, [3]),
+        (1, 2, [1]),
+        (2, 2, [2]),
+    ],
+)
+def test_no_part_is_a_lone_image_where_two_are_needed(
+    images: int, count: int, sizes: list[int]
+) -> None:
+    assert part_sizes(images, count, 2) == sizes
 
 
 def test_a_batch_without_labels_and_depth_is_worth_nothing_in_parts_either() -> None:

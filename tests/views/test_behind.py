@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.config import InferenceConfig
+from engine.config import DataConfig, InferenceConfig
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
@@ -79,9 +79,11 @@ def predictor_of(policy: DevicePolicy) -> Predictor:
         logits = 5 * F.avg_pool2d(image, 4)
         return Prediction(logits, logits[:, 0])
 
-    views = InferenceConfig.model_validate({"scales": (0.5, 1.0), "temperatures": (1.0,)})
+    of = {"scales": (0.5, 1.0), "temperatures": (1.0,), "base_hw": "own"}
+    views = InferenceConfig.model_validate(of)
+    data = DataConfig(classes=("a", "b", "c"), small_classes=())
     reader = FrameReader(policy.device, 2, depth=False, workers=1)
-    return Predictor([FoldNetwork(0, forward, SPEC)], views, 3, policy, reader)
+    return Predictor([FoldNetwork(0, forward, SPEC)], views, data, policy, reader)
 
 
 @pytest.mark.parametrize("blend", [False, True])

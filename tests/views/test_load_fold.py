@@ -80,7 +80,7 @@ def test_a_predictor_holds_the_folds_that_were_asked_for_and_reads_depth_if_they
     predictor = open_predictor(config, run, [2, 0], POLICY)
     assert [network.fold for network in predictor.networks] == [2, 0]
     assert predictor.inference == config.inference
-    assert predictor.classes == len(config.data.classes)
+    assert predictor.data == config.data
     assert predictor.reader.batch_size == config.inference.batch_size
     assert predictor.reader.depth == (seen == "rgbd")
 

@@ -48,9 +48,9 @@ class Case:
         return ProbStoreWriter(folder, oof_layout(self.config, samples, self.folds, "key"))
 
     def predictor(self, fold: int, batch_size: int) -> Predictor:
-        policy = self.policy
+        config, policy = self.config, self.policy
         reader = FrameReader(policy.device, batch_size, depth=False, workers=1)
-        return Predictor([network_of(fold)], self.config.inference, 13, policy, reader)
+        return Predictor([network_of(fold)], config.inference, config.data, policy, reader)
 
     def predict(
         self, fold: int, writer: ProbStoreWriter, *, weights: str = "weights", batch_size: int = 2
@@ -185,9 +185,11 @@ def test_new_weights_predict_their_fold_again_from_the_start(case: Case, tmp_pat
     assert writer.state(0, "weights").done == 0
 
 
-def test_the_store_has_half_the_base_size_or_half_the_largest_frame(case: Case) -> None:
+def test_the_store_has_half_the_base_size_or_half_the_largest_sides(case: Case) -> None:
     odd = [Sample(str(hw), Path(), None, None, hw, None) for hw in ((101, 40), (64, 201))]
-    for base_hw, half_hw in (((48, 64), (24, 32)), (None, (50, 100))):
+    # By area, of 48 x 64 pixels: 88 x 35 and 31 x 98.
+    sizes = (((48, 64), (24, 32)), ("own", (50, 100)), ("training", (48, 48)))
+    for base_hw, half_hw in sizes:
         inference = case.config.inference.model_copy(update={"base_hw": base_hw})
         config = case.config.model_copy(update={"inference": inference})
         assert oof_layout(config, odd, case.folds, "key").shape[2:] == half_hw

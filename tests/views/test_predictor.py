@@ -13,19 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.config import InferenceConfig
+from engine.config import DataConfig, InferenceConfig
 from engine.data.batch import FrameBatch
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.views.predictor import FoldNetwork, Predictor, view_hw, view_input
+from engine.views.predictor import FoldNetwork, Predictor, view_input
+from engine.views.zoom import view_hw
 from kernels.crop_resize import Frames
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
 POLICY = DevicePolicy(torch.device("cpu"), None, compile=False, operations=OPERATIONS)
 CLASSES = 3
+DATA = DataConfig(classes=("a", "b", "c"), small_classes=(), input_hw=(128, 192), crop_hw=(64, 64))
 TEMPERATURES = (0.5, 1.0)
 PLAIN = InputSpec(3, Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)))
 
@@ -70,13 +72,13 @@ def by_column(image: Tensor) -> Tensor:
 
 
 def config_of(**fields: object) -> InferenceConfig:
-    plain = {"scales": (1.0,), "flip": False, "temperatures": TEMPERATURES}
+    plain = {"scales": (1.0,), "flip": False, "temperatures": TEMPERATURES, "base_hw": "own"}
     return InferenceConfig.model_validate({**plain, **fields})
 
 
 def predictor_of(networks: list[FoldNetwork], config: InferenceConfig) -> Predictor:
     reader = FrameReader(POLICY.device, config.batch_size, depth=True, workers=1)
-    return Predictor(networks, config, CLASSES, POLICY, reader)
+    return Predictor(networks, config, DATA, POLICY, reader)
 
 
 def predict(
@@ -201,10 +203,12 @@ def test_a_mirrored_view_is_copied_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base_hw", "size"), [(None, (64, 96)), ((96, 160), (96, 160)), ((50, 70), (50, 70))], ids=str
+    ("base_hw", "size"),
+    [("own", (64, 96)), ("training", (128, 192)), ((96, 160), (96, 160)), ((50, 70), (50, 70))],
+    ids=str,
 )
-def test_the_result_has_the_base_size_or_the_frames_own(
-    base_hw: tuple[int, int] | None, size: tuple[int, int]
+def test_the_result_has_the_base_size_the_frames_own_or_that_of_training(
+    base_hw: object, size: tuple[int, int]
 ) -> None:
     config = config_of(base_hw=base_hw, scales=(1.0, 1.5), flip=True)
     assert predict([network_of(by_colour)], config).shape[-2:] == size

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.damage import DamageError
+from engine.lease import hold
+from engine.rundir import RunDir
+from engine.sums import sum_file
 from engine.views.records import FoldState, Manifest, StoreLayout
-from engine.views.store import ProbStoreWriter, open_store
+from engine.views.store import ProbStoreWriter, adopt_progress, open_store
 
 STEMS = ("a", "b", "c", "d")
 FOLD_OF = np.array([0, 1, 0, 1])
@@ -46,7 +50,11 @@ def fill(writer: ProbStoreWriter, samples: tuple[int, ...] = (0, 1, 2, 3)) -> No
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What stands in a folder, but for checksums, each of which has its file."""
+    found = sorted(path.name for path in folder.iterdir())
+    summed = {name.removeprefix(".").removesuffix(".sum") for name in found if ".sum" in name}
+    assert summed <= set(found)
+    return [name for name in found if ".sum" not in name]
 
 
 def test_a_finished_store_holds_the_chosen_temperature_and_nothing_else(tmp_path: Path) -> None:
@@ -136,6 +144,42 @@ def test_what_another_key_began_is_begun_again(tmp_path: Path) -> None:
     assert prob[1].any()
 
 
+def test_what_was_damaged_before_it_was_whole_is_named(tmp_path: Path) -> None:
+    fill(ProbStoreWriter(tmp_path, layout_of()), (0, 1, 2))
+    partial = tmp_path / ".prob_t1.npy"
+    damaged = bytearray(partial.read_bytes())
+    damaged[-2 * 2 * 2 * 15 + 3] ^= 64  # of item 2 of four, each of 2 x 15 half floats
+    partial.write_bytes(damaged)
+    again = ProbStoreWriter(tmp_path, layout_of())
+    again.write(3, prob_of(3), 1)
+    again.commit(1, state_of(2))
+    told = r"\.prob_t1\.npy is damaged: item 2 is not what was written; .*which took 1 seconds"
+    with pytest.raises(DamageError, match=told):
+        again.finish(1.0, "whole")
+
+
+@pytest.mark.parametrize("name", [".prob_t1.npy", "progress.json"])
+def test_what_lost_a_file_is_begun_again(name: str, tmp_path: Path) -> None:
+    fill(ProbStoreWriter(tmp_path, layout_of()))
+    (tmp_path / name).unlink()
+    again = ProbStoreWriter(tmp_path, layout_of())
+    assert again.state(0, "weights").done == again.state(1, "weights").done == 0
+
+
+def test_what_an_earlier_release_began_goes_on_without_checksums(tmp_path: Path) -> None:
+    fill(ProbStoreWriter(tmp_path, layout_of()), (0, 1, 2))
+    note = tmp_path / "progress.json"
+    text = json.loads(note.read_text("utf-8"))
+    del text["crc32"]
+    sum_file(note).unlink()
+    note.write_text(json.dumps(text), "utf-8")
+    again = ProbStoreWriter(tmp_path, layout_of())
+    again.write(3, prob_of(3), 1)
+    again.commit(1, state_of(2))
+    again.finish(0.7, "whole")
+    assert np.array_equal(open_store(tmp_path).prob_NChw[0], prob_of(0)[0].astype(np.float16))
+
+
 def test_other_temperatures_leave_no_file_behind(tmp_path: Path) -> None:
     fill(ProbStoreWriter(tmp_path, layout_of(temperatures=(0.7, 3.0))))
     again = ProbStoreWriter(tmp_path, layout_of(key="other"))
@@ -169,6 +213,35 @@ def test_stopped_while_finishing_it_can_finish_again(
         assert np.array_equal(prob_Chw, prob_of(index)[t].astype(np.float16))
 
 
+def test_what_an_older_release_began_beside_the_store_goes_on_in_the_lease(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    fill(ProbStoreWriter(run.oof, layout_of()), (0, 1, 2))
+    for kept in ([], [".results.lease"]):  # what was left, and what this release leaves of it
+        assert names(run.root) == [*kept, "oof"]
+        with hold(run.results):
+            adopt_progress(run)
+            again = ProbStoreWriter(run.oof, layout_of())
+            assert (again.state(0, "weights"), again.state(1, "weights")) == (
+                state_of(2),
+                state_of(1),
+            )
+        assert names(run.oof) == []
+    with hold(run.results):
+        again = ProbStoreWriter(run.oof, layout_of())
+        again.write(3, prob_of(3), 1)
+        again.commit(1, state_of(2))
+        again.finish(0.7, "whole")
+    assert names(run.root) == ["oof"]
+    for index, prob_Chw in enumerate(open_store(run.oof).prob_NChw):
+        assert np.array_equal(prob_Chw, prob_of(index)[0].astype(np.float16))
+
+
+def test_a_note_without_its_arrays_counts_for_nothing(tmp_path: Path) -> None:
+    fill(ProbStoreWriter(tmp_path, layout_of()))
+    (tmp_path / ".prob_t1.npy").unlink()
+    assert ProbStoreWriter(tmp_path, layout_of()).state(0, "weights").done == 0
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     writer = ProbStoreWriter(tmp_path, layout_of())
@@ -178,7 +251,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_a_folder_without_a_store_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no finished store; run engine\.train"):
+    with pytest.raises(FileNotFoundError, match=r"holds no finished store; complete it"):
         open_store(tmp_path)
 
 
@@ -203,12 +276,14 @@ def test_an_array_that_is_not_the_manifests_is_refused(
     array: NDArray[np.floating[Any]], finished: Path
 ) -> None:
     np.save(finished / "prob.npy", array)
+    sum_file(finished / "prob.npy").unlink()
     with pytest.raises(ValueError, match=r"prob\.npy holds float.*the manifest says float16"):
         open_store(finished)
 
 
 def test_a_manifest_that_is_no_json_is_refused(finished: Path) -> None:
     manifest = finished / "manifest.json"
+    sum_file(manifest).unlink()
     manifest.write_text(json.dumps({"key": "whole"})[:-3], encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest\.json is damaged .*file: .*delete it"):
         open_store(finished)

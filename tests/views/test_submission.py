@@ -1,8 +1,11 @@
 """The submission's files, their bytes, and a stop between any two writes."""
 
+import errno
 import io
+import os
+import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +13,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from engine.config import Config
+from engine.damage import DamageError
 from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import FrameReader
-from engine.frames.index import Dataset, DatasetSpec, Sample, load_dataset
+from engine.frames.index import Dataset, DatasetSpec, load_dataset
 from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.predictor import FoldNetwork, Predictor
-from engine.views.store import ResumableArray, forget_progress, write_submission
+from engine.views.resumable import ResumableArray
+from engine.views.store import forget_progress
+from engine.views.submission import is_submitted, write_submission
 from tests.stopping import StoppedError, stop_at
 
 OPERATIONS = choose_operations("fused", torch.device("cpu"))
@@ -32,6 +39,20 @@ SPEC = InputSpec(3, Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0)))
 def dataset(tiny_config: Config) -> Dataset:
     data = tiny_config.data
     return load_dataset(Path(data.root), DatasetSpec(data.classes, data.small_classes))
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same dataset, its test frames of two sizes."""
+    root = tmp_path_factory.mktemp("mixed")
+    shutil.copytree(tiny_config.data.root, root, dirs_exist_ok=True)
+    for number in (1, 2):
+        for kind in ("image", "depth"):
+            path = root / "test" / kind / f"{number:03d}.png"
+            with Image.open(path) as opened:
+                opened.crop((0, 0, 40, 47)).save(path)
+    data = tiny_config.data
+    return load_dataset(root, DatasetSpec(data.classes, data.small_classes))
 
 
 def predictor_of(config: Config, shift: int = 0) -> Predictor:
@@ -49,7 +70,7 @@ def predictor_of(config: Config, shift: int = 0) -> Predictor:
 
     reader = FrameReader(POLICY.device, config.inference.batch_size, depth=False, workers=1)
     networks = [network(0), network(1)]
-    return Predictor(networks, config.inference, 13, POLICY, reader).at(0.7)
+    return Predictor(networks, config.inference, config.data, POLICY, reader).at(0.7)
 
 
 def no_masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -87,7 +108,11 @@ def test_the_array_is_the_masks_in_stem_order_and_the_zip_holds_it(
         assert np.array_equal(np.load(io.BytesIO(archive.read("submission.npy"))), array)
     assert [sample.stem for sample in dataset.test.samples] == [f"{i:03d}" for i in range(5)]
     forget_progress(run)
-    assert sorted(path.name for path in run.root.iterdir()) == ["submission.npy", "submission.zip"]
+    rows = [f"{row},{row:03d}" for row in range(5)]
+    assert run.submission_csv.read_text("utf-8").splitlines() == ["row,stem", *rows]
+    names = [f"submission.{ending}" for ending in ("csv", "npy", "zip")]
+    found = sorted(path.name for path in run.root.iterdir())
+    assert found == [*(f".{name}.sum" for name in names), *names]
 
 
 def whole_and_stopped(
@@ -105,8 +130,8 @@ def whole_and_stopped(
     return whole, parts
 
 
-def content(run: RunDir) -> tuple[bytes, bytes]:
-    return run.submission.read_bytes(), run.submission_zip.read_bytes()
+def content(run: RunDir) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.root.glob("submission.*")}
 
 
 @pytest.mark.parametrize(
@@ -116,20 +141,27 @@ def content(run: RunDir) -> tuple[bytes, bytes]:
         *(
             f"{moment} submission.{kind} 1"
             for moment in ("write", "renamed")
-            for kind in ("zip", "npy")
+            for kind in ("csv", "zip", "npy")
         ),
     ],
 )
+@pytest.mark.parametrize("sizes", ["one", "several"])
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     event: str,
+    sizes: str,
     tiny_config: Config,
-    dataset: Dataset,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if sizes == "several" and "npy" in event:
+        return  # there is no such file
+    dataset = request.getfixturevalue("dataset" if sizes == "one" else "mixed")
     whole, parts = whole_and_stopped(event, (tiny_config, dataset), tmp_path, monkeypatch)
     write(parts, tiny_config, dataset)
     assert content(parts) == content(whole)
+    assert len(content(whole)) == (3 if sizes == "one" else 2)
+    assert is_submitted(parts)
     assert not (parts.root / ".submission.npy.partial").exists()
 
 
@@ -146,6 +178,36 @@ def test_what_is_noted_of_a_partial_file_that_is_gone_is_predicted_again(
     (parts.root / ".submission.npy.partial").unlink()
     write(parts, tiny_config, dataset)
     assert content(parts) == content(whole)
+
+
+def test_what_was_damaged_before_it_was_whole_is_named(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = "renamed .submission.json 2"
+    whole, parts = whole_and_stopped(event, (tiny_config, dataset), tmp_path, monkeypatch)
+    partial = parts.root / ".submission.npy.partial"
+    damaged = bytearray(partial.read_bytes())
+    damaged[200] ^= 1
+    partial.write_bytes(damaged)
+    told = r"\.submission\.npy\.partial is damaged: item 0 is not what was written; .*delete it"
+    with pytest.raises(DamageError, match=told):
+        write(parts, tiny_config, dataset)
+    partial.unlink()
+    write(parts, tiny_config, dataset)
+    assert content(parts) == content(whole)
+
+
+def test_progress_is_forgotten_where_nothing_can_be_written(
+    tiny_config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    run = RunDir(tmp_path)
+    write(run, tiny_config, dataset)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    forget_progress(run)
+    forget_progress(RunDir(tmp_path / "nothing was left"))
 
 
 def test_what_another_key_began_and_did_not_note_is_not_taken_for_ones_own(
@@ -197,9 +259,47 @@ def test_the_array_is_given_back_where_prediction_fails(
     assert len(closed) == 1
 
 
-def test_one_size_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    samples = [Sample("x", Path(), None, None, hw, None) for hw in ((3, 4), (4, 3))]
-    for some, why in (([], "there are none"), (samples, "their sizes differ; engine.predict")):
-        assert write_submission(no_masks, some, RunDir(tmp_path), "key") is None
-        assert f"no submission of the test frames: {why}" in caplog.text
+def test_masks_of_several_sizes_are_pictures_in_the_zip(
+    tiny_config: Config, mixed: Dataset, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path)
+    write(run, tiny_config, mixed)
+    samples = mixed.test.samples
+    found = [mask for _, masks in predictor_of(tiny_config).masks(samples) for mask in masks]
+    with zipfile.ZipFile(run.submission_zip) as archive:
+        assert archive.namelist() == [f"{sample.stem}.png" for sample in samples]
+        for sample, mask in zip(samples, found, strict=True):
+            with Image.open(io.BytesIO(archive.read(f"{sample.stem}.png"))) as picture:
+                assert picture.mode == "L"
+                assert np.array_equal(np.array(picture), mask)
+                assert mask.shape == sample.hw
+    assert not run.submission.exists()
+    assert len(run.submission_csv.read_text("utf-8").splitlines()) == 1 + len(samples)
+    assert write_submission(no_masks, samples, run, "key") is not None
+
+
+@pytest.mark.parametrize("harm", ["no zip", "no array", "cut zip"])
+def test_a_submission_that_lacks_a_file_is_none(
+    harm: str, tiny_config: Config, dataset: Dataset, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path)
+    write(run, tiny_config, dataset)
+    before = content(run)
+    assert is_submitted(run)
+    harms: dict[str, Callable[[], object]] = {
+        "no zip": run.submission_zip.unlink,
+        "no array": run.submission.unlink,
+        "cut zip": lambda: run.submission_zip.write_bytes(before["submission.zip"][:-9]),
+    }
+    harms[harm]()
+    assert not is_submitted(run)
+    write(run, tiny_config, dataset)
+    assert content(run) == before
+
+
+def test_without_test_frames_there_is_no_submission(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert write_submission(no_masks, [], RunDir(tmp_path), "key") is None
+    assert "no submission of the test frames: there are none" in caplog.text
     assert not [*tmp_path.iterdir()]

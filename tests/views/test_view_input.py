@@ -13,7 +13,8 @@ from engine.data.inputs import InputSpec, Normalisation
 from engine.data.sources import FrameReader, ResidentFrames
 from engine.frames.cache import GIB, open_frames
 from engine.frames.decode import Sample
-from engine.views.predictor import view_hw, view_input
+from engine.views.predictor import view_input
+from engine.views.zoom import view_hw
 from kernels.crop_resize import crop_resize
 
 CPU = torch.device("cpu")

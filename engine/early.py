@@ -1,0 +1,152 @@
+"""Faults that need no decoding and no PyTorch, told before it is loaded: that takes seconds.
+
+What is refused here, the stages would refuse too, later and in the same words.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from engine.config import ROOMS, Config, RuntimeConfig, data_root
+from engine.data.folds import make_folds
+from engine.frames.decode import Sample
+from engine.frames.index import DatasetError, list_dataset, list_frames
+from engine.mistakes import ConfigError
+from engine.model.names import check_seen
+from engine.model.sources import check_source
+from engine.resume import check_same_experiment, stopped
+from engine.rundir import RunDir, to_complete
+
+_BY_NAME = ("random", "blocked", "scene")
+"""Kinds of folds that are cut without a look at what frames show."""
+
+
+def check_train(config: Config, run: RunDir, chosen: Sequence[int], *, resume: bool) -> None:
+    """Refuse what `engine.train` cannot do with these folds of a run that is not finished.
+
+    Raises:
+        ConfigError: the run folder cannot be one, or holds another experiment or a stopped fold.
+        DatasetError: files are missing, or none are there.
+        ValueError: the frames do not fill the folds, or the source of weights is unknown.
+        FileNotFoundError: the weights do not exist.
+        RuntimeError: a package is not installed.
+    """
+    check_out(run.root, is_read=run.summary.exists())
+    if run.config.is_file():
+        check_same_experiment(config, run)
+    check_inputs(config, [fold for fold in chosen if not run.last(fold).exists()])
+    for fold in chosen if not resume else ():
+        done = _epochs(run, fold)
+        if run.last(fold).exists() and done < config.training.epochs:
+            raise stopped(run, fold, done, config.training.epochs)
+
+
+def check_inputs(config: Config, folds: Sequence[int]) -> None:
+    """Refuse a dataset, an encoder or a package that is not there, or weights to begin folds with.
+
+    Errors as of `check_train`.
+    """
+    check_seen(config.model.encoder)
+    _check_packages(config.runtime)
+    # Rooms are rendered where they are not there.
+    if config.data.root != ROOMS:
+        _check_dataset(config)
+    if config.model.weights != "none":
+        models = map(config.model.of_fold, folds)
+        for model in {model.weights: model for model in models}.values():
+            check_source(model)
+
+
+def check_predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: Path) -> None:
+    """Refuse what `engine.predict` cannot do with these folders; errors as of `check_train`."""
+    check_out(out)
+    _check_packages(config.runtime)
+    check_weights(config, run)
+    root, frames, faults = list_frames(images, depth, quiet=True)
+    if faults or not frames:
+        raise DatasetError(root, faults)
+
+
+def check_weights(config: Config, run: RunDir) -> None:
+    """Refuse, by a FileNotFoundError, a run that has lost the weights of a fold."""
+    for fold in range(config.data.folds):
+        if not (path := run.best(fold)).exists():
+            lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
+            lost = lost if run.last(fold).exists() else ""
+            raise FileNotFoundError(f"{path} is missing; {lost}{to_complete(run.root)}")
+
+
+def check_blend(config: Config, inferences: Sequence[str], out: RunDir) -> None:
+    """Refuse what `engine.blend` cannot do; errors as of `check_train`.
+
+    Args:
+        config: what its dataset and device are chosen by.
+        inferences: `runtime.inference` of each run.
+        out: the folder of the blend.
+    """
+    check_out(out.root)
+    if out.config.is_file():
+        raise ConfigError(f"{out.root} is a run of engine.train; choose another --out")
+    for inference in inferences:
+        _check_packages(config.runtime.model_copy(update={"inference": inference}))
+    if config.data.root != ROOMS:
+        root = data_root(config)
+        listing = list_dataset(root, need_depth=config.model.needs_depth)
+        if listing.faults:
+            raise DatasetError(root, listing.faults)
+
+
+def check_out(folder: Path, *, is_read: bool = False) -> None:
+    """Refuse, by a ConfigError, a folder that cannot be made or, unless it `is_read`, written."""
+    # What is there already of the way to it. A link that leads nowhere is there, and no folder.
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"--out {folder}: {there} is no folder; choose another --out")
+    if not is_read and not os.access(there, os.W_OK | os.X_OK):
+        needed = "choose another --out, or give yourself the right to write there"
+        raise ConfigError(f"--out {folder}: {there} cannot be written; {needed}")
+
+
+def _check_dataset(config: Config) -> None:
+    data, root = config.data, data_root(config)
+    train, _, scenes, faults = list_dataset(root, need_depth=config.model.needs_depth)
+    if faults:
+        raise DatasetError(root, faults)
+    samples = [
+        Sample(files.stem, files.image, None, None, (0, 0), scenes.get(files.stem))
+        for files in train
+        if files.image is not None
+    ]
+    if data.fold_kind in _BY_NAME:
+        make_folds(samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
+
+
+def _check_packages(runtime: RuntimeConfig) -> None:
+    if runtime.inference == "openvino":
+        if runtime.device.startswith("cuda"):
+            raise RuntimeError(
+                f"runtime.inference = 'openvino' runs on the CPU, not on {runtime.device}; "
+                "use --runtime.inference torch or --runtime.device cpu"
+            )
+        if not _is_installed("openvino"):
+            needed = "pip install 'roomsmith[openvino]', or use --runtime.inference torch"
+            raise RuntimeError(f"runtime.inference = 'openvino', which is not installed: {needed}")
+    if runtime.source == "dali" and not _is_installed("nvidia.dali"):
+        raise RuntimeError(
+            "runtime.source = 'dali', which is not installed: pip install nvidia-dali-cuda130 "
+            "(Linux x86-64 only), or use --runtime.source torch"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    with suppress(ModuleNotFoundError):  # what it is a part of
+        return find_spec(package) is not None
+    return False
+
+
+def _epochs(run: RunDir, fold: int) -> int:
+    """Epochs of a fold that was begun, by its lines: one may be ahead of the checkpoint."""
+    path = run.metrics(fold)
+    return len(path.read_bytes().splitlines()) if path.is_file() else 0

@@ -1,0 +1,102 @@
+"""Signals that ask a command to end: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is gone.
+
+Work that should not be lost runs within `at_checkpoints`: it goes on until it has written its state
+and calls `checkpoint`. Everything else is stopped where it is, which no stage minds. A second
+signal ends the process at once, which none minds either.
+"""
+
+import errno
+import os
+import signal
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+class _State:
+    asked: int = 0
+    """The signal that came."""
+    waiting: bool = False
+    """Whether it waits for a checkpoint."""
+
+
+_state = _State()
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """Let signals end what runs within by `Stopped`; an ignored one (`nohup`) stays ignored."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: was for number, was in handlers.items() if was not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, _stop)
+    try:
+        yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt:
+        raise Stopped(signal.SIGINT) from None
+    finally:
+        _state.asked, _state.waiting = 0, False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def at_checkpoints() -> Iterator[None]:
+    """Let a signal wait, within, for the next `checkpoint`."""
+    outer, _state.waiting = _state.waiting, True
+    try:
+        yield
+    finally:
+        _state.waiting = outer
+
+
+def is_asked() -> bool:
+    """Whether the next `checkpoint` stops: what is to last is written before it."""
+    return bool(_state.asked)
+
+
+def checkpoint() -> None:
+    """Stop here if a signal came: all that is to last is written."""
+    if _state.asked:
+        raise Stopped(_state.asked)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGHUP:
+        _leave_terminal()
+        if _state.asked:  # shell and system may both send it: never the second one
+            return
+    if _state.asked:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    _state.asked = number
+    if not _state.waiting:
+        raise Stopped(number)
+    name = signal.Signals(number).name
+    with suppress(OSError):  # not print, which may be what it interrupts
+        os.write(2, f"{name}: stopping after this step; once more: at once\n".encode())
+
+
+def _leave_terminal() -> None:
+    """Send what is printed nowhere, where the terminal is gone: each line would be an error."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
