@@ -20,6 +20,8 @@ PY := .venv/bin/python
 READY := .venv/.ready
 OLDEST := .venv-oldest/.ready
 OLDEST_PY := .venv-oldest/bin/python
+# A file of tests at a time on each of up to four cores.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup demo test check test-bench test-gpu test-oldest test-lowering clean
 
@@ -32,7 +34,7 @@ demo: $(READY)
 	@$(PY) -m engine.train $(ARGS)
 
 test: check
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: $(READY)
 	@$(PY) -m ruff check --quiet .
@@ -51,7 +53,7 @@ test-gpu: $(READY)
 	@$(PY) -m pytest -m "not gpu" tests/kernels $(ARGS)
 
 test-oldest: $(OLDEST)
-	@$(OLDEST_PY) -m pytest $(ARGS)
+	@$(OLDEST_PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-lowering: $(READY) $(OLDEST)
 	@for python in $(PY) $(OLDEST_PY); do \

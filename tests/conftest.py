@@ -1,8 +1,13 @@
 """What all tests share."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Beside other tests, threads that spin would take the time of those they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys

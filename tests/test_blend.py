@@ -144,7 +144,7 @@ def test_the_table_shows_members_blend_and_honest_estimate(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "400")
     run(*pair, "--out", finished_blend.root, "--compare")
     shown = capsys.readouterr().out
     found = read(finished_blend.blend)
