@@ -62,7 +62,7 @@ def _bin_of(share: float, edge_J: Doubles) -> int:
         k -= 1
     if edge_J[k] < share <= edge_J[k + 1]:
         return k
-    return min(max(np.searchsorted(edge_J, share) - 1, 0), K - 1)
+    return min(max(int(np.searchsorted(edge_J, share)) - 1, 0), K - 1)
 
 
 @compiled

@@ -166,7 +166,7 @@ def _first_pixels(left_W: NDArray[np.uint32], w: int) -> Integers:
 
 
 @compiled
-def _read_row(rows: _Row, first_Chw: Halves, second_Chw: Halves, row: int) -> bool:
+def _read_row(rows: _Row, first_Chw: Halves, second_Chw: Halves, row: np.int64) -> bool:
     """Winners and bounds of a row of cells; whether all is finite and not negative."""
     C, _, w = first_Chw.shape
     winner_2w, high_Cw, low_Cw = (
@@ -188,7 +188,7 @@ def _read_row(rows: _Row, first_Chw: Halves, second_Chw: Halves, row: int) -> bo
 
 
 @compiled
-def _find_winners(winner_w: Halves, prob_Chw: Halves, row: int) -> bool:
+def _find_winners(winner_w: Halves, prob_Chw: Halves, row: np.int64) -> bool:
     w = len(winner_w)
     largest_w = prob_Chw[0, row].copy()
     winner_w[:] = 0
@@ -198,7 +198,7 @@ def _find_winners(winner_w: Halves, prob_Chw: Halves, row: int) -> bool:
             larger = value_w[x] > largest_w[x]
             largest_w[x] = value_w[x] if larger else largest_w[x]
             winner_w[x] = own if larger else winner_w[x]
-    return largest_w.max() < NOT_FINITE
+    return bool(largest_w.max() < NOT_FINITE)
 
 
 @compiled

@@ -101,17 +101,19 @@ def write_blends(
     M: tl.constexpr = len(SIZES) // 2
     real: tl.constexpr = weight_KM.dtype.element_ty
     b, y, x_L = place(tl.program_id(0), H, W, L)
-    largest_K, winner_K = (), ()
+    largest_K = ()  # type: tuple[tl.tensor, ...]
+    winner_K = ()  # type: tuple[tl.tensor, ...]
     for _ in tl.static_range(AT_ONCE):
         largest_K += (tl.full([L], -float("inf"), real),)
         winner_K += (tl.zeros([L], tl.int32),)
     for c in range(CLASSES):
-        value_M = ()
+        value_M = ()  # type: tuple[tl.tensor, ...]
         for m in tl.static_range(M):
             h, w = SIZES[2 * m], SIZES[2 * m + 1]
             taps = taps_of(y, x_L, H, W, h, w, w, 1, real, True)
             value_M += (value_at(prob_M[m] + (b * CLASSES + c) * (h * w), taps, real, True),)
-        largest_now_K, winner_now_K = (), ()
+        largest_now_K = ()  # type: tuple[tl.tensor, ...]
+        winner_now_K = ()  # type: tuple[tl.tensor, ...]
         for k in tl.static_range(AT_ONCE):
             weight_M = weight_KM + tl.minimum(k, K - 1) * M
             blend_L = tl.load(weight_M) * value_M[0]
@@ -143,7 +145,7 @@ def _values(
     """A tuple of CLASSES tensors (L,): one model's values."""
     taps = taps_of(y, x_L, H, W, h, w, w, 1, real, True)
     image = prob + b * (CLASSES * h * w)
-    value_CL = ()
+    value_CL = ()  # type: tuple[tl.tensor, ...]
     for c in tl.static_range(CLASSES):
         value_CL += (value_at(image + c * h * w, taps, real, True),)
     return value_CL

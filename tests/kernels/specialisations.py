@@ -78,7 +78,8 @@ def _confusion() -> Iterator[Specialisation]:
     """
     from kernels.confusion import triton, triton_blend
 
-    types = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
+    types: dict[str, str | tuple[str, ...]] = {"count_KP": "*i64:16", "n": "i32:16"}
+    types |= {"prediction_KN": "*u8:16", "label_N": "*u8:16"}
     constants = counting.count_constants(CLASSES)
     yield _specialise(triton.count_pairs, types, constants, counting.COUNT_LAUNCH)
     types = {"prob": "*fp32:16", "winner_BHW": "*u8:16"}
@@ -87,15 +88,13 @@ def _confusion() -> Iterator[Specialisation]:
         yield _specialise(triton.write_winners, types, constants, counting.LAUNCH)
     types = dict.fromkeys(("proper", "label_BHW", "winner_BHW", "winner_KBHW"), "*u8:16")
     types |= {"prob_0": "*fp16:16", "prob_1": "*fp16:16", "note_KP": "*i32:16"}
-    for real, classes in (("*fp32:16", CLASSES), ("*fp32:16", 32), ("*fp64:16", CLASSES)):
+    constants = counting.walk_constants(CLASSES, [(240, 320)] * 2)
+    for real in ("*fp32:16", "*fp64:16"):
         types |= {"weight_KM": real, "share_K": real}
-        constants = counting.walk_constants(classes, [(240, 320)] * 2)
         yield _specialise(triton_blend.walk_blends, types, constants, counting.WALK_LAUNCH)
-    types["weight_KM"] = "*fp32:16"
-    for models in (2, 3, 8):
-        types["prob_M"] = ("*fp16",) * models
-        constants = counting.compare_constants(CLASSES, [(240, 320)] * models)
-        yield _specialise(triton_blend.write_blends, types, constants, counting.LAUNCH)
+    types |= {"weight_KM": "*fp32:16", "prob_M": ("*fp16",) * 3}
+    constants = counting.compare_constants(CLASSES, [(240, 320)] * 3)
+    yield _specialise(triton_blend.write_blends, types, constants, counting.LAUNCH)
 
 
 def _crop_resize() -> Iterator[Specialisation]:

@@ -24,8 +24,8 @@ REGISTER_CEILING = {
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 64,
     "crop_rows": 96,
-    "walk_blends": 168,
-    "write_blends": 128,
+    "walk_blends": 112,
+    "write_blends": 104,
     "write_winners": 64,
 }
 
