@@ -88,7 +88,8 @@ class OofPixels:
         """Yield (fold, crossings) of every frame along a line of weights."""
 
         def crossings(frame: int) -> Crossings:
-            return frame_crossings(self.probabilities(frame), end_2MC, *self._rows(frame))
+            prob_MChw = [np.asarray(store[frame]) for store in self.prob_MNChw]
+            return frame_crossings(prob_MChw, end_2MC, *self._rows(frame))
 
         for frame, found in self._each(crossings, name):
             yield int(self.fold_of_N[frame]), found

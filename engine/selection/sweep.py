@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.selection.pixels import OofPixels
-from kernels.blend_sweep import Bins, Crossings, add_to_bins, edge_values, widest_peak
+from kernels.blend_sweep import Bins, Crossings, add_to_bins, edge_values, inside, widest_peak
 from kernels.blend_sweep.cpu_curve import LISTED, SINGLE, SKIPPED
 from kernels.cpu import Doubles
 
@@ -106,7 +106,7 @@ def sweep(
         else:
             notes = _Notes(pixels, end_2MC, _cut_finer(notes, wanted_K), f"{name}, refined")
             bins_G, wanted_K = notes.curves(use_GF)
-    listed = [(fold, _inside(frame, notes.edge_J, wanted_K)) for fold, frame in found]
+    listed = [(fold, inside(frame, notes.edge_J, wanted_K)) for fold, frame in found]
     peaks = [
         _peak(bins, [frame for fold, frame in listed if use_F[fold]])
         for bins, use_F in zip(bins_G, use_GF, strict=True)
@@ -170,15 +170,9 @@ class _Notes:
         return Bins(self.edge_J, state_K, low_K, hit_JC, miss_JC, truth_C)
 
 
-def _inside(found: Crossings, edge_J: Doubles, wanted_K: Flags) -> Crossings:
-    """The crossings in the wanted bins."""
-    in_E = wanted_K[np.searchsorted(edge_J, found.share_E) - 1]
-    return Crossings(found.count_CC, found.share_E[in_E], found.kind_E3[in_E])
-
-
 def _peak(bins: Bins, listed: list[Crossings]) -> Peak:
     """The highest stretch; `listed` has at least the crossings of the LISTED bins."""
-    parts = [_inside(found, bins.edge_J, bins.state_K == LISTED) for found in listed]
+    parts = [inside(found, bins.edge_J, bins.state_K == LISTED) for found in listed]
     share_E = np.concatenate([np.empty(0), *(part.share_E for part in parts)])
     kind_E3 = np.concatenate([np.empty((0, 3), np.uint8), *(part.kind_E3 for part in parts)])
     # A pixel may change twice at one share; a stable order keeps its winners in turn.

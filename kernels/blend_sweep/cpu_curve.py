@@ -6,6 +6,7 @@ Axes: K bins, J = K + 1 edges, C class, E crossings.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.blend_sweep.cpu import Crossings, compiled
 from kernels.cpu import Array, Bytes, Doubles, Integers
@@ -34,12 +35,34 @@ def add_to_bins(
     """
     share_E, kind_E3 = crossings.share_E, crossings.kind_E3
     for e in range(len(share_E)):
-        k = min(max(np.searchsorted(edge_J, share_E[e]) - 1, 0), len(note_K4C) - 1)
+        k = _bin_of(share_E[e], edge_J)
         truth, before, after = kind_E3[e]
         note_K4C[k, HIT_LOSS if before == truth else MISS_LOSS, before] += 1
         note_K4C[k, HIT_GAIN if after == truth else MISS_GAIN, after] += 1
         low_K[k] = min(low_K[k], share_E[e])
         high_K[k] = max(high_K[k], share_E[e])
+
+
+@compiled
+def inside(crossings: Crossings, edge_J: Doubles, wanted_K: NDArray[np.bool_]) -> Crossings:
+    """The crossings in some bins, `wanted_K`; see `add_to_bins`."""
+    count_CC, share_E, kind_E3 = crossings
+    kept_E = np.empty(len(share_E), np.bool_)
+    for e in range(len(share_E)):
+        kept_E[e] = wanted_K[_bin_of(share_E[e], edge_J)]
+    return Crossings(count_CC, share_E[kept_E], kind_E3[kept_E])
+
+
+@compiled
+def _bin_of(share: float, edge_J: Doubles) -> int:
+    """Where even edges would have it, or beside that; else it is searched for."""
+    K = len(edge_J) - 1
+    k = min(int(share * K), K - 1)
+    if k > 0 and share <= edge_J[k]:
+        k -= 1
+    if edge_J[k] < share <= edge_J[k + 1]:
+        return k
+    return min(max(int(np.searchsorted(edge_J, share)) - 1, 0), K - 1)
 
 
 @compiled

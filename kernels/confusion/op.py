@@ -27,7 +27,7 @@ def resized_argmax(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
 def probability_confusion(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     """`reference.probability_confusion` of finite probabilities; raises as that does.
 
-    The resized probabilities are not stored; on the CPU their argmax is, a byte a pixel.
+    The resized probabilities are not stored; their argmax is, a byte a pixel.
     """
     reference.check_prob_and_label(prob_BChw, label_BHW)
     if not label_BHW.numel():

@@ -26,8 +26,9 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
 def blend_confusion(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Tensor) -> Tensor:
     """`reference.blend_confusion` of finite probabilities, on the CPU or CUDA.
 
-    They are read once for all candidates; on CUDA they are first copied into one tensor. Negative
-    weights cost more. Where two classes are within rounding of one another, either may have won.
+    Two models are read once for all candidates; on CUDA more models are read once for every eight
+    of them, and what is not contiguous is copied. Negative weights cost more. Where two classes are
+    within rounding of one another, either may have won.
 
     Raises:
         ValueError: as the reference.

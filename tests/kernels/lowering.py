@@ -52,11 +52,14 @@ def _lower(folder: str, number: int, arch: int) -> dict[str, Any]:
     kernel, signature, constexprs, options = specialisations(folder, arch)[number]
     given = set(signature) | set(constexprs)
     assert given == set(kernel.arg_names), f"{kernel.__name__}: {given ^ set(kernel.arg_names)}"
-    hints = {name: int(hint) for name, type_ in signature.items() for hint in type_.split(":")[1:]}
+    # A tuple of arguments, such as a pointer for each model, is a tuple of types, without hints.
+    single = {name: type_ for name, type_ in signature.items() if isinstance(type_, str)}
+    hints = {name: int(hint) for name, type_ in single.items() for hint in type_.split(":")[1:]}
+    types = signature | {name: type_.split(":")[0] for name, type_ in single.items()}
     assert set(hints.values()) <= {16}, f"{kernel.__name__}: only :16 is a hint, got {hints}"
     source = ASTSource(
         kernel,
-        {name: signature.get(name, "constexpr").split(":")[0] for name in kernel.arg_names},
+        {name: types.get(name, "constexpr") for name in kernel.arg_names},
         constexprs,
         {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in hints},
     )

@@ -18,7 +18,7 @@ class Specialisation(NamedTuple):
 
     kernel: Any
     """The function under `@triton.jit`."""
-    signature: dict[str, str]
+    signature: dict[str, str | tuple[str, ...]]
     """Argument -> type, as Triton's compiler writes it: "*fp32"; ":16" where a multiple of 16."""
     constants: dict[str, Any]
     """Argument -> value."""
@@ -38,7 +38,10 @@ def specialisations(folder: str, arch: int) -> list[Specialisation]:
 
 
 def _specialise(
-    kernel: Any, types: Mapping[str, str], constants: dict[str, Any], options: dict[str, Any]
+    kernel: Any,
+    types: Mapping[str, str | tuple[str, ...]],
+    constants: dict[str, Any],
+    options: dict[str, Any],
 ) -> Specialisation:
     """By the types of the arguments that are neither constant nor "i32"."""
     varying = [name for name in kernel.arg_names if name not in constants]
@@ -69,29 +72,29 @@ def _boundary_ce(arch: int) -> Iterator[Specialisation]:
 
 
 def _confusion() -> Iterator[Specialisation]:
-    """The probabilities' classes lie side by side: a stride of 1, which Triton makes a constant.
+    """Classes side by side, as `tta_accumulate.zero_total` makes them, or in planes.
 
-    `tta_accumulate.zero_total` makes them so. Stores hold float16.
+    A stride of 1 is made a constant by Triton. Stores hold float16.
     """
-    from kernels.confusion import triton
+    from kernels.confusion import triton, triton_blend
 
-    types = {"prediction_KN": "*u8:16", "label_N": "*u8:16", "count_KP": "*i64:16", "n": "i32:16"}
-    table = {"P": counting.table(CLASSES)}
-    constants = {"CLASSES": CLASSES, "L": counting.PIXELS, **table}
-    yield _specialise(triton.count_pairs, types, constants, counting.LAUNCH)
-    types = dict.fromkeys(("settle", "label_BHW", "winner_BHW"), "*u8")
-    types |= dict.fromkeys(("count_P", "count_KP", "settled_P"), "*i64")
-    for resized in (True, False):
-        tile = {"RESIZED": resized, **counting.tile(CLASSES, 1), "prob_c": 1}
-        for kernel, constants in (
-            (triton.count_winners, tile | table),
-            (triton.write_winners, tile),
-        ):
-            yield _specialise(kernel, {"prob": "*fp32", **types}, constants, counting.LAUNCH)
-    types |= {"prob": "*fp16", "weight_KM": "*fp32"}
-    for models in (2, 3):
-        constants = counting.blend_constants(CLASSES, [(240, 320)] * models)
-        yield _specialise(triton.count_blends, types, constants, counting.BLEND_LAUNCH)
+    types: dict[str, str | tuple[str, ...]] = {"count_KP": "*i64:16", "n": "i32:16"}
+    types |= {"prediction_KN": "*u8:16", "label_N": "*u8:16"}
+    constants = counting.count_constants(CLASSES)
+    yield _specialise(triton.count_pairs, types, constants, counting.COUNT_LAUNCH)
+    types = {"prob": "*fp32:16", "winner_BHW": "*u8:16"}
+    for resized, side_by_side in product((True, False), ("prob_c", "prob_x")):
+        constants = {"RESIZED": resized, **counting.run_constants(CLASSES), side_by_side: 1}
+        yield _specialise(triton.write_winners, types, constants, counting.LAUNCH)
+    types = dict.fromkeys(("proper", "label_BHW", "winner_BHW", "winner_KBHW"), "*u8:16")
+    types |= {"prob_0": "*fp16:16", "prob_1": "*fp16:16", "note_KP": "*i32:16"}
+    constants = counting.walk_constants(CLASSES, [(240, 320)] * 2)
+    for real in ("*fp32:16", "*fp64:16"):
+        types |= {"weight_KM": real, "share_K": real}
+        yield _specialise(triton_blend.walk_blends, types, constants, counting.WALK_LAUNCH)
+    types |= {"weight_KM": "*fp32:16", "prob_M": ("*fp16",) * 3}
+    constants = counting.compare_constants(CLASSES, [(240, 320)] * 3)
+    yield _specialise(triton_blend.write_blends, types, constants, counting.LAUNCH)
 
 
 def _crop_resize() -> Iterator[Specialisation]:

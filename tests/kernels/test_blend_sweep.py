@@ -10,6 +10,7 @@ from kernels.blend_sweep import (
     add_to_bins,
     edge_values,
     frame_crossings,
+    inside,
     reference,
     soft_counts,
     widest_peak,
@@ -173,18 +174,32 @@ def test_soft_counts_are_sums_of_resized_probabilities() -> None:
     np.testing.assert_allclose(sum(parts), soft_counts(probs, label, WHOLE))
 
 
-def test_bins_add_up_to_the_counts_at_their_edges() -> None:
+@pytest.mark.parametrize("inner", [[0.25, 0.5, 0.75], [0.4, 0.45, 0.9], [1e-9, 2e-9, 0.999]])
+def test_bins_add_up_to_the_counts_at_their_edges(inner: list[float]) -> None:
     probs, label = make(SAME)
     found = frame_crossings(probs, shared(4, [1, 0], [0, 1]), label, WHOLE)
-    edge_J = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    # Some right on an edge, which end the bin before it.
+    found.share_E[:3] = inner
+    edge_J = np.array([0.0, *inner, 1.0])
     note_K4C = np.zeros((4, 4, 4), np.int64)
     low_K, high_K = np.full(4, np.inf), np.full(4, -np.inf)
     add_to_bins(note_K4C, low_K, high_K, edge_J, found)
     assert note_K4C[:, [0, 2]].sum() == note_K4C[:, [1, 3]].sum() == len(found.share_E)
     for k in range(4):
         inside_E = (found.share_E > edge_J[k]) & (found.share_E <= edge_J[k + 1])
-        assert low_K[k] == found.share_E[inside_E].min()
-        assert high_K[k] == found.share_E[inside_E].max()
+        assert low_K[k] == found.share_E[inside_E].min(initial=np.inf)
+        assert high_K[k] == found.share_E[inside_E].max(initial=-np.inf)
+        assert note_K4C[k, [1, 3]].sum() == inside_E.sum()
+        only = inside(found, edge_J, np.arange(4) == k)
+        assert np.array_equal(only.share_E, found.share_E[inside_E])
+        assert np.array_equal(only.kind_E3, found.kind_E3[inside_E])
+
+
+def test_counts_at_an_edge_have_all_bins_before_it() -> None:
+    probs, label = make(SAME)
+    found = frame_crossings(probs, shared(4, [1, 0], [0, 1]), label, WHOLE)
+    edge_J, note_K4C = np.linspace(0, 1, 5), np.zeros((4, 4, 4), np.int64)
+    add_to_bins(note_K4C, np.full(4, np.inf), np.full(4, -np.inf), edge_J, found)
     hits = [frame_crossings(probs, shared(4, [1 - t, t], [0, 1]), label, WHOLE) for t in edge_J]
     change_KC = note_K4C[:, 0] - note_K4C[:, 1]
     for k in range(1, 5):

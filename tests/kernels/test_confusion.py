@@ -80,8 +80,8 @@ def test_it_counts_what_a_loop_counts(
     assert found.tolist() == by_loop(prediction, label, classes)
 
 
-# A tile of Triton and a block of the CPU hold 4096 pixels, four of which the CPU counts at a time.
-@pytest.mark.parametrize("pixels", [4095, 4096, 4097, 13_001])
+# A tile of Triton holds 16384 pixels, a block of the CPU 4096, four of which it counts at a time.
+@pytest.mark.parametrize("pixels", [4095, 4097, 16_384, 16_385, 33_001])
 # 63 classes are the last that have a table in Triton, 254 the most that leave a number between the
 # last class and the ignored, 255 the most.
 @pytest.mark.parametrize("classes", [13, 63, 64, 254, 255])
@@ -172,9 +172,9 @@ def test_the_number_of_threads_changes_no_count() -> None:
     assert torch.equal(found[0], found[2])
 
 
-def test_a_table_holds_every_pair_and_one_place_for_what_is_none() -> None:
+def test_a_table_has_a_side_for_every_class_and_for_what_is_none() -> None:
     for classes in range(1, 256):
-        table = launch.table(classes)
-        assert table == 0 or classes**2 < table <= launch.LARGEST_TABLE
-    assert launch.table(63) == launch.LARGEST_TABLE
-    assert launch.table(64) == 0
+        side = launch.count_constants(classes)["SIDE"]
+        assert side == 0 or classes < side <= launch.LARGEST_SIDE
+    assert launch.count_constants(63)["SIDE"] == launch.LARGEST_SIDE
+    assert launch.count_constants(64)["SIDE"] == 0

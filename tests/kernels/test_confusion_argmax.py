@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels.confusion import probability_confusion, resized_argmax
 
 IGNORE = 255
-CLASSES = 5  # Triton pads it to 8
+CLASSES = 5  # more than Triton's loop takes at a time
 
 # Size of the probabilities and of the labels: the same; twice as many; in two strips of rows;
 # fewer, with sides that do not divide; a row; one pixel to many and many to one.
@@ -33,10 +33,10 @@ NEAR_TIE = 1e-5
 def module(
     backend: str, operation: Callable[[str, str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    """Each implementation; Triton's tiles are so small (16 pixels) that a row needs several."""
+    """Each implementation; Triton's runs are so short that a row needs several."""
     module = operation("confusion", backend)
     if backend != "reference":
-        monkeypatch.setattr(module.launch, "TILE", 128)
+        monkeypatch.setattr(module.launch, "RUN", 8)
     return module
 
 

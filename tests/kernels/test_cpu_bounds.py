@@ -65,6 +65,12 @@ for sizes, (first, step) in (((9, 4), (9, 4)), (0, 1)), (((1, 1), (20, 3)), (2, 
     assert (found.count_CC == count).all() and len(found.share_E) == len(changes)
     blend_sweep.add_to_bins(*bins, edge, found)
     blend_sweep.soft_counts(probs, *arguments[2:])
+halves = [np.random.dirichlet([1, 1, 1], (9, 4)).transpose(2, 0, 1).astype("f2") for _ in "ab"]
+arguments = np.eye(2)[:, :, None].repeat(3, 2), label[0, :18, :5].numpy()[1::2], (1, 2, 18)
+pair = blend_sweep.frame_crossings(halves, *arguments)
+whole = blend_sweep.frame_crossings([half.astype("f4") for half in halves], *arguments)
+assert all((a == b).all() for a, b in zip(pair, whole)) and len(pair.share_E)
+blend_sweep.inside(found, edge, np.ones(5, bool))
 order = found.share_E.argsort()
 state, zeros = np.array([2, 1, 0, 2, 2], np.uint8), np.zeros((6, 3), np.int64)
 events = found.share_E[order], found.kind_E3[order]

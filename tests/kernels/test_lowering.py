@@ -21,12 +21,12 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 # boundary_ce_sweep states its own, `maxnreg`: that of its launch.
 REGISTER_CEILING = {
     "add_view": 128,
-    "count_blends": 128,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
-    "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 56,
-    "count_winners": 128,
+    "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 64,
     "crop_rows": 96,
-    "write_winners": 128,
+    "walk_blends": 112,
+    "write_blends": 104,
+    "write_winners": 64,
 }
 
 # Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
