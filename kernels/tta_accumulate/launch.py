@@ -20,7 +20,7 @@ PIXELS, LAUNCH = 64, {"num_warps": 2}
 """Of a program of `add_views`, and its launch: a thread a pixel."""
 SUMS = 52
 """Classes times temperatures of a thread, so that 128 registers hold all: 13 at 4."""
-MOST_CLASSES = 40
+MOST_CLASSES = 32
 """Of a thread. With logits and exponentials of as many, more leave too few threads, then spill."""
 TILE = 512
 """Classes times pixels of a program of `add_views_of_many_classes`: one warp needs no barrier."""
