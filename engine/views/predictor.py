@@ -90,7 +90,8 @@ class Predictor:
             most = len(frames.index)
             if most > 1:
                 most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
-            image_BCHW = view_input(frames, hw, spec, operations.crop_resize)
+            crop, dtype = operations.crop_resize, self.policy.input_dtype
+            image_BCHW = view_input(frames, hw, spec, crop, dtype)
             for flipped in (False, True)[: 1 + views.flip]:
                 view_BCHW = image_BCHW.flip(-1) if flipped else image_BCHW
                 parts = [
@@ -202,9 +203,13 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
 
 
 def view_input(
-    frames: FrameBatch, hw: tuple[int, int], spec: inputs.InputSpec, crop: inputs.CropResize
+    frames: FrameBatch,
+    hw: tuple[int, int],
+    spec: inputs.InputSpec,
+    crop: inputs.CropResize,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(B, C, hw) normalised float32, channels-last: image bilinear, depth nearest."""
+    """(B, C, hw) normalised, channels-last: image bilinear, depth nearest; see `crop_frames`."""
     hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
     draws = inputs.whole_frame_draws(frames.index, hw_N2)
-    return inputs.crop_frames(frames.frames, draws, hw, spec, crop).image_BChw
+    return inputs.crop_frames(frames.frames, draws, hw, spec, crop, dtype).image_BChw

@@ -71,8 +71,8 @@ def add_views(
     b = tl.program_id(1).to(tl.int64)
     first = tl.program_id(2) * G
 
-    inverse_G = ()
-    sum_GC = ()
+    inverse_G = ()  # type: tuple[tl.tensor, ...]
+    sum_GC = ()  # type: tuple[tl.tensor, ...]
     for t in tl.static_range(G):
         inverse_G += (tl.load(inverse_T + first + t),)
         for _ in tl.static_range(CLASSES):
@@ -90,7 +90,7 @@ def add_views(
         c_L = (1.0 - across_L) * lower
         d_L = across_L * lower
         cells = logits + start + b * CLASSES * plane
-        u_C = ()
+        u_C = ()  # type: tuple[tl.tensor, ...]
         for _ in tl.static_range(CLASSES):
             u_L = a_L * tl.load(cells + above + left_L).to(tl.float32)
             u_L += b_L * tl.load(cells + above + right_L).to(tl.float32)
@@ -101,12 +101,12 @@ def add_views(
         largest_L = u_C[0]
         for c in tl.static_range(1, CLASSES):
             largest_L = tl.maximum(largest_L, u_C[c])
-        less_C = ()
+        less_C = ()  # type: tuple[tl.tensor, ...]
         for c in tl.static_range(CLASSES):
             less_C += (u_C[c] - largest_L,)
-        new_GC = ()
+        new_GC = ()  # type: tuple[tl.tensor, ...]
         for t in tl.static_range(G):
-            e_C = ()
+            e_C = ()  # type: tuple[tl.tensor, ...]
             norm_L = tl.zeros([L], tl.float32)
             for c in tl.static_range(CLASSES):
                 e_L = _exp2(less_C[c] * inverse_G[t])

@@ -97,10 +97,12 @@ def _crop_resize() -> Iterator[Specialisation]:
     """The engine crops to multiples of 32 pixels."""
     from kernels.crop_resize.triton import crop_rows
 
-    frames = ("*u8:16", "*u16:16", "*u8:16", "*i64:16", "*i64:16")
+    frames = ("*u8:16", "*u16:16", "*u8:16")
+    # Parts of one upload: behind the first they begin where the number of crops puts them.
+    tables = ("*i64:16", "*i32", "*i32", "*fp32")
     kinds = ((3, True, True), (4, True, True), (3, False, True), (4, True, False))
     for crop in ("*fp32:16", "*bf16:16"):
-        arrays = (*frames, "*fp64:16", crop, "*fp32:16", "*u8:16")
+        arrays = (*frames, *tables, crop, "*fp32:16", "*u8:16")
         sizes_and_numbers = (*["i32:16"] * 2, *["fp32"] * 8)
         types = dict(zip(crop_rows.arg_names, arrays + sizes_and_numbers, strict=False))
         for channels, has_depth, has_label in kinds:

@@ -30,7 +30,7 @@ def sum_of(together: bool, parts: Sequence[int]) -> tuple[Tensor, list[int]]:
         generator = torch.Generator().manual_seed(number)
         logits = torch.randn(FRAMES, CLASSES, 2, 3, generator=generator)
         memory = torch.empty(FRAMES, CLASSES, 2, 3).to(memory_format=torch.channels_last)
-        for part in logits.split(list(parts)):
+        for part in torch.split(logits, list(parts)):
             memory[: len(part)] = part
             yield memory[: len(part)]
         memory.fill_(torch.nan)
