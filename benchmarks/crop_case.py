@@ -42,11 +42,11 @@ def crop_resize(device: torch.device, dtype: torch.dtype = torch.float32) -> Cas
         torch.from_numpy(image_NHW3).reshape(-1, 3).to(device),
         torch.from_numpy(depth_NHW).reshape(-1).to(device),
         torch.from_numpy(label_NHW).reshape(-1).to(device),
-        (torch.arange(_BATCH) * (_HW[0] * _HW[1])).to(device),
-        torch.tensor([_HW] * _BATCH).to(device),
+        torch.arange(_BATCH) * (_HW[0] * _HW[1]),
+        torch.tensor([_HW] * _BATCH),
     )
     draw_B8 = torch.tensor([[sample, *_draw()] for sample in range(_BATCH)], dtype=torch.float64)
-    asked = frames, draw_B8.to(device), _CROP_HW, _ENCODING, dtype
+    asked = frames, draw_B8, _CROP_HW, _ENCODING, dtype
 
     def each(chain: _Chain) -> Callable[[], list[Crops]]:
         return lambda: [chain(*frame) for frame in zip(*arrays_N, strict=True)]

@@ -1,7 +1,7 @@
 """Fused operations on arrays; each folder stands alone and nothing here imports the engine.
 
     boundary_ce/      stride-4 logits -> boundary-aware cross entropy at label resolution
-    tta_accumulate/   one view's logits -> its share of the probabilities, at every temperature
+    tta_accumulate/   views' logits -> their share of the probabilities, at every temperature
     confusion/        label and prediction -> int64 confusion matrix
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
@@ -10,7 +10,7 @@
     compiling.py      the time that compiling them takes, told and kept apart
     code_cache.py     where their machine code is kept
     cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
-    gpu.py            what their GPU forms share: which tensors they take, sides of tiles
+    gpu.py            what their GPU forms share: which tensors they take, sides of tiles, uploads
     threads.py        how their CPU forms share threads with one another and with PyTorch
 
 In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests,

@@ -38,7 +38,8 @@ class Batch:
     """One step's input and targets, on the source's device."""
 
     image_BCHW: Tensor
-    """(B, C, H, W) float32, channels-last: normalised RGB (and inverse depth, derived channels)."""
+    """(B, C, H, W), channels-last: normalised RGB (and inverse depth, derived channels). Float32,
+    or bfloat16 where a network's first layer would round it to that."""
     depth_BHW: Tensor
     """(B, H, W) float32 metres, 0 = missing; all 0 if the dataset has no depth."""
     label_BHW: Tensor

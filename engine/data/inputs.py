@@ -29,6 +29,7 @@ from torch import Tensor
 from engine.config import Config, DataConfig
 from engine.data.batch import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
+from kernels import gpu
 from kernels.crop_resize import Crops, Encoding, Frames
 
 _ROW_STREAM, _ORDER_STREAM = 0, 1
@@ -40,7 +41,7 @@ _NUMBERS_PER_ROW = 10
 _PINNED_BYTES = 1 << 28
 """More, which a split's frames have and no batch, is waited for: pinned it would be there twice."""
 
-CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding], Crops]
+CropResize = Callable[[Frames, Tensor, tuple[int, int], Encoding, torch.dtype], Crops]
 """`kernels.crop_resize.crop_resize`, or its reference."""
 
 
@@ -186,22 +187,28 @@ def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
 
 
 def crop_frames(
-    frames: Frames, draws: Draws, crop_hw: tuple[int, int], spec: InputSpec, crop: CropResize
+    frames: Frames,
+    draws: Draws,
+    crop_hw: tuple[int, int],
+    spec: InputSpec,
+    crop: CropResize,
+    dtype: torch.dtype = torch.float32,
 ) -> Crops:
-    """Float32 crops of the frames that `draws` count in, on their device; does not wait for it.
+    """Crops of the frames that `draws` count in, on their device; does not wait for it.
 
-    A frame that is not there, or four channels without depth, is a ValueError.
+    The image is of `dtype`, float32 or bfloat16, but float32 where channels are derived from it. A
+    frame that is not there, or four channels without depth, is a ValueError.
     """
-    _check_samples(draws.index, len(frames.offset_N))  # on a GPU nobody would
     # In the order of `kernels.crop_resize.DRAW_COLUMNS`.
     columns = draws.index, draws.box, draws.flip, draws.light
-    draw_B8 = upload(torch.from_numpy(np.column_stack(columns)), frames.image_P3.device)
+    draw_B8 = torch.from_numpy(np.column_stack(columns))
     rgb = spec.normalisation
     # The operation takes depth for millimetres. Where a unit is k of them, inverse depth comes out
     # the same by a range that is k times nearer; only the metres have to be multiplied.
     range_m = DEPTH_MIN_M / spec.mm_a_unit, DEPTH_MAX_M / spec.mm_a_unit
     encoding = Encoding(rgb.mean, rgb.std, range_m, spec.channels)
-    crops = crop(frames, draw_B8, crop_hw, encoding)
+    dtype = torch.float32 if spec.derived else dtype
+    crops = crop(frames, draw_B8, crop_hw, encoding, dtype)
     if spec.mm_a_unit != 1:
         crops = crops._replace(depth_Bhw=crops.depth_Bhw * spec.mm_a_unit)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
@@ -209,11 +216,7 @@ def crop_frames(
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on `device`; a GPU copies it behind the host's back, if it is small."""
-    if device.type != "cuda" or host.nbytes > _PINNED_BYTES:
-        return host.to(device)
-    # Only what is pinned can be read later. It may be dropped at once: torch's allocator notes an
-    # event behind whatever reads it and gives its memory to nobody before.
-    return host.pin_memory().to(device, non_blocking=True)
+    return host.to(device) if host.nbytes > _PINNED_BYTES else gpu.upload(host, device)
 
 
 def _check_samples(index: NDArray[np.int64], count: int) -> None:

@@ -63,7 +63,8 @@ def make_source(
         frames = open_frames(samples, folder, workers, memory)
         prune(folder, runtime.cache_gib or None, runtime.cache_days or None, wait=False)
         resident = ResidentFrames.on(device, frames, samples)
-        return ResidentSource(resident, crop_hw, spec, policy.operations.crop_resize)
+        crop = policy.operations.crop_resize
+        return ResidentSource(resident, crop_hw, spec, crop, policy.input_dtype)
     from engine.data.file_source import file_source
 
     return file_source(chosen)(samples, crop_hw, spec, device, workers)
@@ -112,10 +113,10 @@ class ResidentFrames:
     def on(
         cls, device: torch.device, frames: Frames, samples: Sequence[Sample]
     ) -> "ResidentFrames":
-        """Put the frames of samples, which are on the CPU, on a device."""
+        """Put the pixels of samples' frames, which are on the CPU, on a device."""
         offset_N = frames.offset_N.numpy()
-        parts = (None if part is None else upload(part, device) for part in frames)
-        frames = Frames(*parts)  # type: ignore[arg-type]
+        pixels = [None if part is None else upload(part, device) for part in frames[:3]]
+        frames = Frames(*[*pixels, *frames[3:]])  # type: ignore[arg-type]
         return cls(frames, offset_N, {sample: number for number, sample in enumerate(samples)})
 
 
@@ -130,12 +131,14 @@ class ResidentSource:
     crop_hw: tuple[int, int]
     spec: InputSpec
     crop: CropResize
+    dtype: torch.dtype = torch.float32
+    """Of the images; see `crop_frames`."""
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         """See `Source.batches`."""
-        frames = self.resident.frames
+        frames, how = self.resident.frames, (self.crop_hw, self.spec, self.crop, self.dtype)
         for rows in draws:
-            yield Batch(*crop_frames(frames, rows, self.crop_hw, self.spec, self.crop), rows.index)
+            yield Batch(*crop_frames(frames, rows, *how), rows.index)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class GraphMemory:
 
     Each takes what those before it gave back, so that all hold as much as the largest. A replay
     then overwrites what another's returned: whoever shares uses a result up, on the stream that
-    asked for it, before anybody's next call. `Predictor.probabilities` adds it to a total.
+    asked for it, before anybody's next call. `Predictor.probabilities` copies it.
     """
 
     def __init__(self) -> None:

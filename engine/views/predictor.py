@@ -31,8 +31,9 @@ from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
 from engine.views.openvino_pass import OpenVinoPass
+from engine.views.view_sum import ViewSum
 from engine.views.zoom import base_hw, view_hw
-from kernels.tta_accumulate import zero_total
+from kernels.tta_accumulate import View, zero_total
 
 _log = logging.getLogger(__name__)
 
@@ -82,27 +83,25 @@ class Predictor:
         # The order of the additions is part of the result: float32 sums differ by it in the last
         # bit. Scale, normalisation, flip, network; however many frames a pass takes. Networks of
         # one run may have been pretrained in different ways, so not all want the same input.
+        total = ViewSum(total_BTCHW, views.temperatures, operations.tta_accumulate)
         specs = dict.fromkeys(network.spec for network in networks)
         for scale, spec in itertools.product(views.scales, specs):
             hw = view_hw(out_hw, scale)
             most = len(frames.index)
             if most > 1:
                 most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
-            image_BCHW = view_input(frames, hw, spec, operations.crop_resize)
+            crop, dtype = operations.crop_resize, self.policy.input_dtype
+            image_BCHW = view_input(frames, hw, spec, crop, dtype)
             for flipped in (False, True)[: 1 + views.flip]:
                 view_BCHW = image_BCHW.flip(-1) if flipped else image_BCHW
-                parts = torch.split(view_BCHW, most)
-                for sum_BTCHW, part_BCHW in zip(torch.split(total_BTCHW, most), parts, strict=True):
-                    input_BCHW = part_BCHW.contiguous(memory_format=torch.channels_last)
-                    for network in (network for network in networks if network.spec == spec):
-                        operations.tta_accumulate(
-                            sum_BTCHW,
-                            network.forward(input_BCHW).logits_BChw,
-                            views.temperatures,
-                            view_hw=hw,
-                            flipped=flipped,
-                            align_corners=Network.align_corners,
-                        )
+                parts = [
+                    part_BCHW.contiguous(memory_format=torch.channels_last)
+                    for part_BCHW in torch.split(view_BCHW, most)
+                ]
+                for network in (network for network in networks if network.spec == spec):
+                    logits = (network.forward(part_BCHW).logits_BChw for part_BCHW in parts)
+                    total.add(logits, View(hw, flipped, Network.align_corners))
+        total.finish()
         # A mean over views and networks of softmax(logits / T), each resized to the base size.
         return total_BTCHW.div_(len(views.scales) * (1 + views.flip) * len(networks))
 
@@ -204,9 +203,13 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
 
 
 def view_input(
-    frames: FrameBatch, hw: tuple[int, int], spec: inputs.InputSpec, crop: inputs.CropResize
+    frames: FrameBatch,
+    hw: tuple[int, int],
+    spec: inputs.InputSpec,
+    crop: inputs.CropResize,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(B, C, hw) normalised float32, channels-last: image bilinear, depth nearest."""
+    """(B, C, hw) normalised, channels-last: image bilinear, depth nearest; see `crop_frames`."""
     hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
     draws = inputs.whole_frame_draws(frames.index, hw_N2)
-    return inputs.crop_frames(frames.frames, draws, hw, spec, crop).image_BChw
+    return inputs.crop_frames(frames.frames, draws, hw, spec, crop, dtype).image_BChw

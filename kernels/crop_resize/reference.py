@@ -20,7 +20,10 @@ DRAW_COLUMNS = ("sample", "top", "left", "height", "width", "mirrored", "gain", 
 
 
 class Frames(NamedTuple):
-    """Decoded frames of any sizes, one behind another in flat buffers on one device."""
+    """Decoded frames of any sizes, one behind another in flat buffers on one device.
+
+    Where they lie is kept on the CPU: what a crop reads is worked out there.
+    """
 
     image_P3: Tensor
     """(P, 3) uint8 RGB, rows of a frame in order, contiguous."""
@@ -29,9 +32,9 @@ class Frames(NamedTuple):
     label_P: Tensor | None
     """(P,) uint8 class, 255 = ignore; None without labels."""
     offset_N: Tensor
-    """(N,) int64, where each frame starts, in pixels."""
+    """(N,) int64 on the CPU, where each frame starts, in pixels."""
     hw_N2: Tensor
-    """(N, 2) int64 height and width of each frame, at least 1; offset + H W <= P."""
+    """(N, 2) int64 on the CPU, height and width of each, at least 1; offset + H W <= P."""
 
 
 class Encoding(NamedTuple):
@@ -78,16 +81,16 @@ def crop_resize(
 
     Args:
         frames: where the pixels are.
-        draw_B8: (B, 8) float64, `DRAW_COLUMNS` by row: the frame's position in [0, N), its box in
-            pixels of the frame (any, also beyond it), 0 or 1, contrast, brightness as a share of
-            full scale. Checked only on the CPU: a GPU would have to be waited for.
+        draw_B8: (B, 8) float64 on the CPU, `DRAW_COLUMNS` by row: the frame's position in [0, N),
+            its box in pixels of the frame (any, also beyond it), 0 or 1, contrast, brightness as a
+            share of full scale.
         crop_hw: size of the crops.
         encoding: how pixels become the network's input.
         dtype: of the image: float32, bfloat16 (rounded from float32), or, in this reference only,
             float64: a truth to measure the others by.
 
     Returns:
-        New tensors on the frames' device.
+        New tensors on the pixels' device.
 
     Raises:
         ValueError: shapes, types or values do not fit together.
@@ -140,8 +143,8 @@ def check_arguments(
             f"draws must be (B, {len(DRAW_COLUMNS)}) float64 with {', '.join(DRAW_COLUMNS)}, got "
             f"{tuple(draw_B8.shape)} {draw_B8.dtype}"
         )
-    if draw_B8.device != frames.image_P3.device:
-        raise ValueError(f"draws are on {draw_B8.device}, the frames on {frames.image_P3.device}")
+    if draw_B8.device.type != "cpu":
+        raise ValueError(f"draws must be on the CPU, got {draw_B8.device}")
     if min(crop_hw) < 1:
         raise ValueError(f"a crop has at least one pixel a side, got {crop_hw}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -155,12 +158,12 @@ def check_arguments(
 
 
 def check_samples(draw_B8: Tensor, frames: int) -> None:
-    """Refuse draws of frames that are not there; on a GPU, where it would wait, checks nothing.
+    """Refuse draws of frames that are not there.
 
     Raises:
         ValueError: naming what came and what is needed.
     """
-    if draw_B8.device.type != "cpu" or not len(draw_B8):
+    if not len(draw_B8):
         return
     low, high = (float(end) for end in draw_B8[:, 0].aminmax())
     if not (low >= 0 and high < frames):
@@ -168,15 +171,16 @@ def check_samples(draw_B8: Tensor, frames: int) -> None:
 
 
 def _check_frames(frames: Frames) -> None:
-    pixels = len(frames.image_P3)
+    pixels, device = len(frames.image_P3), frames.image_P3.device
+    cpu = torch.device("cpu")
     buffers = (
-        ("image", frames.image_P3, (pixels, 3), torch.uint8),
-        ("depth", frames.depth_P, (pixels,), torch.uint16),
-        ("label", frames.label_P, (pixels,), torch.uint8),
-        ("offset", frames.offset_N, (len(frames.hw_N2),), torch.int64),
-        ("hw", frames.hw_N2, (len(frames.hw_N2), 2), torch.int64),
+        ("image", frames.image_P3, (pixels, 3), torch.uint8, device),
+        ("depth", frames.depth_P, (pixels,), torch.uint16, device),
+        ("label", frames.label_P, (pixels,), torch.uint8, device),
+        ("offset", frames.offset_N, (len(frames.hw_N2),), torch.int64, cpu),
+        ("hw", frames.hw_N2, (len(frames.hw_N2), 2), torch.int64, cpu),
     )
-    for name, buffer, shape, dtype in buffers:
+    for name, buffer, shape, dtype, where in buffers:
         if buffer is None:
             continue
         if buffer.shape != shape or buffer.dtype != dtype or not buffer.is_contiguous():
@@ -184,8 +188,8 @@ def _check_frames(frames: Frames) -> None:
                 f"the frames' {name} must be {shape} {dtype}, contiguous, got "
                 f"{tuple(buffer.shape)} {buffer.dtype}"
             )
-        if buffer.device != frames.image_P3.device:
-            raise ValueError(f"{name} is on {buffer.device}, image on {frames.image_P3.device}")
+        if buffer.device != where:
+            raise ValueError(f"the frames' {name} must be on {where}, got {buffer.device}")
 
 
 def _positions(start: float, length: float, count: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Accumulation of one test-time view as an operation of PyTorch: Numba on the CPU, Triton on CUDA.
+"""Accumulation of test-time views as an operation of PyTorch: Numba on the CPU, Triton on CUDA.
 
 Axes: B batch, T temperature, C class, H W base pixels, h w strided cells.
 """
@@ -13,24 +13,43 @@ from kernels.tta_accumulate import cpu, launch
 from kernels.tta_accumulate.reference import View, check
 
 
-@torch.library.custom_op("roomsmith::tta_accumulate", mutates_args=("total_BTCHW",))
 def tta_accumulate(
     total_BTCHW: Tensor,
-    logits_BChw: Tensor,
+    logits: Sequence[Tensor],
     temperatures: Sequence[float],
-    *,
-    view_hw: Sequence[int],
-    flipped: bool,
-    align_corners: bool,
+    views: Sequence[View],
 ) -> None:
-    """`reference.tta_accumulate` without storing anything of the view's size; raises as that does.
+    """`reference.tta_accumulate` without storing anything of a view's size; raises as that does.
 
-    Sums in float32, is not differentiable and does not wait for a GPU. Totals that are not laid out
-    as those of `zero_total` cost a temporary of their size on the CPU; on CUDA each new set of
-    temperatures compiles a kernel.
+    Sums in float32, is not differentiable and does not wait for a GPU. There all views of a call
+    are one launch, so a call with all of them reads and writes the total once; it copies logits
+    that are more than one or not contiguous. On the CPU a call adds view after view, and totals
+    that are not laid out as those of `zero_total` cost a temporary of their size.
     """
-    check(total_BTCHW, logits_BChw, temperatures, view_hw)
-    if total_BTCHW.numel():
-        accumulate = launch.accumulate if gpu.uses_triton(total_BTCHW) else cpu.accumulate
-        view = View(view_hw, flipped, align_corners)
-        accumulate(total_BTCHW, logits_BChw.detach(), temperatures, view)
+    sides = [side for view in views for side in view.hw]
+    flipped = [view.flipped for view in views]
+    align_corners = [view.align_corners for view in views]
+    _tta_accumulate(total_BTCHW, list(logits), list(temperatures), sides, flipped, align_corners)
+
+
+@torch.library.custom_op("roomsmith::tta_accumulate", mutates_args=("total_BTCHW",))
+def _tta_accumulate(
+    total_BTCHW: Tensor,
+    logits: Sequence[Tensor],
+    temperatures: Sequence[float],
+    sides: Sequence[int],
+    flipped: Sequence[bool],
+    align_corners: Sequence[bool],
+) -> None:
+    """The sides: height and width of each view, one after another."""
+    hws = zip(sides[::2], sides[1::2], strict=True)
+    views = [View(*view) for view in zip(hws, flipped, align_corners, strict=True)]
+    check(total_BTCHW, logits, temperatures, views)
+    if not total_BTCHW.numel() or not views:
+        return
+    logits = [logits_BChw.detach() for logits_BChw in logits]
+    if gpu.uses_triton(total_BTCHW):
+        launch.accumulate(total_BTCHW, logits, temperatures, views)
+        return
+    for logits_BChw, view in zip(logits, views, strict=True):
+        cpu.accumulate(total_BTCHW, logits_BChw, temperatures, view)

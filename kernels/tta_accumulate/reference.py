@@ -1,4 +1,4 @@
-"""Accumulation of one view's probabilities, step by step.
+"""Accumulation of the probabilities of views, step by step.
 
 Axes: B batch, T temperature, C class, H W base pixels, h w strided cells.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 class View(NamedTuple):
     """How the network saw the base: size in pixels, mirrored or not, how logits are upsampled."""
 
-    hw: Sequence[int]
+    hw: tuple[int, int]
     flipped: bool
     align_corners: bool
 
@@ -22,73 +22,87 @@ class View(NamedTuple):
 def zero_total(
     batch: int, temperatures: int, classes: int, hw: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """(B, T, C, H, W) float32 zeros with the classes of a pixel side by side in memory.
+    """(B, T, C, H, W) float32 zeros in the layout that is added to fastest.
 
-    In this layout each temperature is a channels-last (B, C, H, W) tensor, so that resizing and
-    argmax read it in order.
+    On a CPU the classes of a pixel lie side by side: each temperature is a channels-last
+    (B, C, H, W) tensor, which resizing and argmax read in order. On a GPU the pixels of a class do,
+    since neighbouring threads have neighbouring pixels.
     """
+    if device.type == "cuda":
+        return torch.zeros(batch, temperatures, classes, *hw, device=device)
     total_TBHWC = torch.zeros(temperatures, batch, *hw, classes, device=device)
     return total_TBHWC.permute(1, 0, 4, 2, 3)
 
 
 def tta_accumulate(
     total_BTCHW: Tensor,
-    logits_BChw: Tensor,
+    logits: Sequence[Tensor],
     temperatures: Sequence[float],
-    *,
-    view_hw: tuple[int, int],
-    flipped: bool,
-    align_corners: bool,
+    views: Sequence[View],
 ) -> None:
-    """Add softmax(upsampled logits / T) of one view to `total_BTCHW`, in place.
+    """Add softmax(upsampled logits / T) of views, one after another, to `total_BTCHW`, in place.
 
-    The logits are upsampled to the view's size, turned into probabilities at every temperature,
-    mirrored back if the view was mirrored, and resized bilinearly to the base size.
+    A view's logits are upsampled to its size, turned into probabilities at every temperature,
+    mirrored back if it was mirrored, and resized bilinearly to the base size.
 
     Args:
         total_BTCHW: (B, T, C, H, W) float32 sum of the views so far, any layout; written.
-        logits_BChw: (B, C, h, w), floating, any layout, on the device of the sum.
+        logits: of each view (B, C, h, w), floating, any layout, on the device of the sum.
         temperatures: T positive numbers, in the order of the second axis of `total_BTCHW`.
-        view_hw: size of the view that the network saw, pixels.
-        flipped: the view was mirrored left to right.
-        align_corners: how the logits are upsampled to the view.
+        views: what the network saw, for each of `logits`.
 
     Raises:
         ValueError: the shapes do not fit together, the sum is not float32, a side is empty or a
             temperature is not positive.
     """
-    check(total_BTCHW, logits_BChw, temperatures, view_hw)
+    check(total_BTCHW, logits, temperatures, views)
+    for logits_BChw, view in zip(logits, views, strict=True):
+        _add(total_BTCHW, logits_BChw, temperatures, view)
+
+
+def check(
+    total_BTCHW: Tensor,
+    logits: Sequence[Tensor],
+    temperatures: Sequence[float],
+    views: Sequence[View],
+) -> None:
+    """Raise the ValueErrors of `tta_accumulate`."""
+    if len(logits) != len(views):
+        raise ValueError(f"logits of {len(logits)} views do not fit {len(views)} views")
+    if total_BTCHW.dtype != torch.float32:
+        raise ValueError(f"the sum must be float32, got {total_BTCHW.dtype}")
+    if min(temperatures, default=1.0) <= 0:
+        raise ValueError(f"temperatures must be positive, got {tuple(temperatures)}")
+    shape = tuple(total_BTCHW.shape)
+    for logits_BChw, view in zip(logits, views, strict=True):
+        fits = len(shape) == 5 and logits_BChw.ndim == 4
+        if not fits or logits_BChw.shape[:2] != shape[0:3:2] or len(temperatures) != shape[1]:
+            raise ValueError(
+                f"sum {shape} does not fit logits {tuple(logits_BChw.shape)} "
+                f"at {len(temperatures)} temperatures; it must be (B, T, C, H, W)"
+            )
+        if min(*logits_BChw.shape[2:], *view.hw, *shape[3:]) < 1:
+            raise ValueError(
+                f"no side may be empty: logits {tuple(logits_BChw.shape)}, view {tuple(view.hw)}, "
+                f"sum {shape}"
+            )
+
+
+def _add(
+    total_BTCHW: Tensor, logits_BChw: Tensor, temperatures: Sequence[float], view: View
+) -> None:
     logits_BCHW = F.interpolate(
-        logits_BChw.to(torch.float32), size=view_hw, mode="bilinear", align_corners=align_corners
+        logits_BChw.to(torch.float32),
+        size=view.hw,
+        mode="bilinear",
+        align_corners=view.align_corners,
     )
     for t, temperature in enumerate(temperatures):
         prob_BCHW = torch.softmax(logits_BCHW / temperature, dim=1)
-        if flipped:
+        if view.flipped:
             prob_BCHW = prob_BCHW.flip(-1)
         if prob_BCHW.shape[2:] != total_BTCHW.shape[3:]:
             prob_BCHW = F.interpolate(
                 prob_BCHW, size=total_BTCHW.shape[3:], mode="bilinear", align_corners=False
             )
         total_BTCHW[:, t] += prob_BCHW
-
-
-def check(
-    total_BTCHW: Tensor, logits_BChw: Tensor, temperatures: Sequence[float], view_hw: Sequence[int]
-) -> None:
-    """Raise the ValueErrors of `tta_accumulate`."""
-    shape = tuple(total_BTCHW.shape)
-    fits = len(shape) == 5 and logits_BChw.ndim == 4
-    if not fits or logits_BChw.shape[:2] != shape[0:3:2] or len(temperatures) != shape[1]:
-        raise ValueError(
-            f"sum {shape} does not fit logits {tuple(logits_BChw.shape)} "
-            f"at {len(temperatures)} temperatures; it must be (B, T, C, H, W)"
-        )
-    if total_BTCHW.dtype != torch.float32:
-        raise ValueError(f"the sum must be float32, got {total_BTCHW.dtype}")
-    if min(*logits_BChw.shape[2:], *view_hw, *shape[3:]) < 1:
-        raise ValueError(
-            f"no side may be empty: logits {tuple(logits_BChw.shape)}, view {tuple(view_hw)}, "
-            f"sum {shape}"
-        )
-    if min(temperatures, default=1.0) <= 0:
-        raise ValueError(f"temperatures must be positive, got {tuple(temperatures)}")

@@ -1,169 +1,229 @@
-"""Accumulation of one view on the GPU: every pixel of the base gathers, nothing is added twice.
+"""Accumulation of views on the GPU: every pixel of the base gathers from all views in one launch.
 
-A program owns a run of pixels of one base row. A base pixel lies between four pixels of the view,
-each of those between four cells, so the program mixes the logits of four view pixels for each pixel
-it owns. They stay in registers while the temperatures follow one another.
+A base pixel lies between four pixels of each view, its corners there, and each of those between
+four cells. What decides where is made on the host (launch.py): a table of rows, one of columns, and
+the list of all corners of all views, which these kernels walk. The sum of a pixel stays in
+registers meanwhile, so the total is read once and written once.
 
-Axes: L the pixels of the run, C their classes.
+Axes: L pixels of a run of one base row, C their classes, G temperatures of a program.
 """
 
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634)
 
-# A flag is not compiled in: it would make two kernels of one.
-@triton.jit(do_not_specialize=["flipped"])
-def add_view(
+# The interpreter has no machine instructions.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+# Views and frames of other sizes compile nothing.
+@triton.jit(do_not_specialize=["corners", "H", "W"])
+def add_views(
     total,
     logits,
+    corner_K4,
+    row_R4H,
+    column_S4W,
+    inverse_T,
+    corners,
     H,
     W,
-    view_h,
-    view_w,
-    h,
-    w,
     total_b,
     total_t,
     total_c,
     total_y,
     total_x,
-    logits_b,
-    logits_c,
-    logits_y,
-    logits_x,
-    flipped,
-    INVERSE_T: tl.constexpr,
     CLASSES: tl.constexpr,
-    RESIZED: tl.constexpr,
-    ALIGN_CORNERS: tl.constexpr,
+    G: tl.constexpr,
     L: tl.constexpr,
-    C: tl.constexpr,
 ):
-    """Add the view to L pixels of a base row, all temperatures and classes.
+    """Add all views to L pixels of a base row at G temperatures: a thread a pixel.
 
-    Grid: (ceil(W / L) * H, B).
+    A pixel's classes are a tuple of registers of one thread: nothing is exchanged between threads.
+    Grid: (ceil(W / L) * H, B, T / G).
 
     Args:
         total: (B, T, C, H, W) float32 with the strides `total_*`; added to.
-        logits: (B, C, h, w) floating with the strides `logits_*`.
+        logits: the views' (B, C, h, w), floating, contiguous, one behind another.
+        corner_K4: (K, 4) int64, of each corner of a view: where the view begins in `logits`, h w,
+            the corner's row of `row_R4H` and of `column_S4W`.
+        row_R4H: (R, 4, H) int32, of each base row: the rows of cells above and below the corner,
+            as offsets in a class, and as bits of float32 the way between them and the weight.
+        column_S4W: (S, 4, W) int32, of each base column: likewise, left and right.
+        inverse_T: (T,) float32, 1 / temperature.
+        corners: K.
         H: rows of the base.
         W: columns of the base.
-        view_h: rows of the view, below 2^15 as all sides.
-        view_w: columns of the view.
-        h: rows of cells.
-        w: columns of cells.
         total_b: stride in elements.
         total_t: stride.
         total_c: stride.
         total_y: stride.
         total_x: stride.
-        logits_b: stride in elements.
-        logits_c: stride.
-        logits_y: stride.
-        logits_x: stride.
-        flipped: 1 where the view was mirrored left to right, else 0.
-        INVERSE_T: 1 / temperature for each, a tuple.
         CLASSES: number of classes.
-        RESIZED: the view is not of the base's size.
-        ALIGN_CORNERS: how the logits are upsampled to the view.
-        L: pixels a program.
-        C: a power of two, at least CLASSES.
+        G: temperatures a program.
+        L: pixels a program, and its threads.
     """
     runs = tl.cdiv(W, L)
-    b = tl.program_id(1).to(tl.int64)
     y = tl.program_id(0) // runs
     x_L = tl.program_id(0) % runs * L + tl.arange(0, L)
-    c_C = tl.arange(0, C)
-    is_class_1C = (c_C < CLASSES)[None, :]
-    cells_1C = logits + (b * logits_b + c_C.to(tl.int64) * logits_c)[None, :]
-    here_LC = total + (b * total_b + y.to(tl.int64) * total_y + c_C.to(tl.int64) * total_c)[None, :]
-    here_LC += (x_L.to(tl.int64) * total_x)[:, None]
-    mask_LC = (x_L < W)[:, None] & is_class_1C
+    read_L = tl.minimum(x_L, W - 1)
+    b = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(2) * G
 
-    top, bottom, down = _between(y, H, view_h, False)
-    left_L, right_L, across_L = _between(tl.minimum(x_L, W - 1), W, view_w, False)
-    if flipped:
-        left_L, right_L = view_w - 1 - left_L, view_w - 1 - right_L
-    upper = _rows(cells_1C, top, view_h, h, logits_y, ALIGN_CORNERS)
-    near = _columns(left_L, view_w, w, logits_x, ALIGN_CORNERS)
-    u00_LC = _logits(upper, near, is_class_1C)
-    u01_LC, u10_LC, u11_LC = u00_LC, u00_LC, u00_LC
-    if RESIZED:
-        lower = _rows(cells_1C, bottom, view_h, h, logits_y, ALIGN_CORNERS)
-        far = _columns(right_L, view_w, w, logits_x, ALIGN_CORNERS)
-        u01_LC = _logits(upper, far, is_class_1C)
-        u10_LC = _logits(lower, near, is_class_1C)
-        u11_LC = _logits(lower, far, is_class_1C)
-    for t in tl.static_range(len(INVERSE_T)):
-        prob_LC = _softmax(u00_LC, INVERSE_T[t])
-        if RESIZED:
-            upper_LC = _mix(prob_LC, _softmax(u01_LC, INVERSE_T[t]), across_L[:, None])
-            lower_LC = _mix(
-                _softmax(u10_LC, INVERSE_T[t]), _softmax(u11_LC, INVERSE_T[t]), across_L[:, None]
-            )
-            prob_LC = _mix(upper_LC, lower_LC, down)
-        tl.store(here_LC, tl.load(here_LC, mask_LC, 0.0) + prob_LC, mask_LC)
-        here_LC += total_t
+    inverse_G = ()  # type: tuple[tl.tensor, ...]
+    sum_GC = ()  # type: tuple[tl.tensor, ...]
+    for t in tl.static_range(G):
+        inverse_G += (tl.load(inverse_T + first + t),)
+        for _ in tl.static_range(CLASSES):
+            sum_GC += (tl.zeros([L], tl.float32),)
+    for k in range(corners):
+        start, plane, row, column = _corner(corner_K4 + 4 * k)
+        above, below, down, weight = _taps(row_R4H + row * 4 * H + y, H)
+        left_L, right_L, across_L, weight_L = _taps(column_S4W + column * 4 * W + read_L, W)
+        weight_L *= weight
+        # Logarithms to base 2 from here on.
+        lower = down * LOG2_E
+        upper = LOG2_E - lower
+        a_L = (1.0 - across_L) * upper
+        b_L = across_L * upper
+        c_L = (1.0 - across_L) * lower
+        d_L = across_L * lower
+        cells = logits + start + b * CLASSES * plane
+        u_C = ()  # type: tuple[tl.tensor, ...]
+        for _ in tl.static_range(CLASSES):
+            u_L = a_L * tl.load(cells + above + left_L).to(tl.float32)
+            u_L += b_L * tl.load(cells + above + right_L).to(tl.float32)
+            u_L += c_L * tl.load(cells + below + left_L).to(tl.float32)
+            u_L += d_L * tl.load(cells + below + right_L).to(tl.float32)
+            u_C += (u_L,)
+            cells += plane
+        largest_L = u_C[0]
+        for c in tl.static_range(1, CLASSES):
+            largest_L = tl.maximum(largest_L, u_C[c])
+        less_C = ()  # type: tuple[tl.tensor, ...]
+        for c in tl.static_range(CLASSES):
+            less_C += (u_C[c] - largest_L,)
+        new_GC = ()  # type: tuple[tl.tensor, ...]
+        for t in tl.static_range(G):
+            e_C = ()  # type: tuple[tl.tensor, ...]
+            norm_L = tl.zeros([L], tl.float32)
+            for c in tl.static_range(CLASSES):
+                e_L = _exp2(less_C[c] * inverse_G[t])
+                norm_L += e_L
+                e_C += (e_L,)
+            share_L = weight_L * _reciprocal(norm_L)
+            for c in tl.static_range(CLASSES):
+                new_GC += (sum_GC[t * CLASSES + c] + share_L * e_C[c],)
+        sum_GC = new_GC
+
+    here_L = total + b * total_b + first.to(tl.int64) * total_t + y.to(tl.int64) * total_y
+    here_L += x_L.to(tl.int64) * total_x
+    mask_L = x_L < W
+    for t in tl.static_range(G):
+        at_L = here_L
+        for c in tl.static_range(CLASSES):
+            tl.store(at_L, tl.load(at_L, mask_L, 0.0) + sum_GC[t * CLASSES + c], mask_L)
+            at_L += total_c
+        here_L += total_t
 
 
-@triton.jit
-def _between(at, size, source, ALIGN_CORNERS: tl.constexpr):
-    """The points of `source` on both sides of point `at` of `size`, and the way between them.
+@triton.jit(do_not_specialize=["corners", "H", "W"])
+def add_views_of_many_classes(
+    total,
+    logits,
+    corner_K4,
+    row_R4H,
+    column_S4W,
+    inverse_T,
+    corners,
+    H,
+    W,
+    total_b,
+    total_t,
+    total_c,
+    total_y,
+    total_x,
+    CLASSES: tl.constexpr,
+    C: tl.constexpr,
+    L: tl.constexpr,
+):
+    """As `add_views`, for more classes than the registers of a thread hold; one temperature.
 
-    Positions are ratios of integers, so nothing is lost before the last division.
+    The classes of a pixel, padded to the power of two C, are spread over threads, which exchange
+    largest and sum once a corner. Grid: (ceil(W / L) * H, B, T).
     """
-    if ALIGN_CORNERS:
-        numerator, denominator = at * (source - 1), tl.maximum(size - 1, 1)
-    else:
-        numerator, denominator = tl.maximum((2 * at + 1) * source - size, 0), 2 * size
-    first = numerator // denominator
-    rest = (numerator - first * denominator).to(tl.float32)
-    # In float32 `/` is off by a rounding or two.
-    part = (rest.to(tl.float64) * (1.0 / denominator.to(tl.float64))).to(tl.float32)
-    return first, tl.minimum(first + 1, source - 1), part
+    runs = tl.cdiv(W, L)
+    y = tl.program_id(0) // runs
+    x_L = tl.program_id(0) % runs * L + tl.arange(0, L)
+    read_L = tl.minimum(x_L, W - 1)
+    b = tl.program_id(1).to(tl.int64)
+    t = tl.program_id(2)
+    c_1C = tl.arange(0, C)[None, :]
+    is_class_1C = c_1C < CLASSES
+
+    inverse = tl.load(inverse_T + t) * LOG2_E
+    sum_LC = tl.zeros([L, C], tl.float32)
+    for k in range(corners):
+        start, plane, row, column = _corner(corner_K4 + 4 * k)
+        above, below, down, weight = _taps(row_R4H + row * 4 * H + y, H)
+        left_L, right_L, across_L, weight_L = _taps(column_S4W + column * 4 * W + read_L, W)
+        cells_1C = logits + start + (b * CLASSES + c_1C) * plane
+        across_L1 = across_L[:, None]
+        u_LC = _between(cells_1C + above, left_L, right_L, across_L1, is_class_1C)
+        lower_LC = _between(cells_1C + below, left_L, right_L, across_L1, is_class_1C)
+        u_LC = tl.where(is_class_1C, (1.0 - down) * u_LC + down * lower_LC, -float("inf"))
+        e_LC = _exp2((u_LC - tl.max(u_LC, 1)[:, None]) * inverse)
+        share_L = weight_L * weight * _reciprocal(tl.sum(e_LC, 1))
+        sum_LC += share_L[:, None] * e_LC
+
+    here_LC = total + b * total_b + t.to(tl.int64) * total_t + y.to(tl.int64) * total_y
+    here_LC += (x_L.to(tl.int64) * total_x)[:, None] + c_1C.to(tl.int64) * total_c
+    mask_LC = (x_L < W)[:, None] & is_class_1C
+    tl.store(here_LC, tl.load(here_LC, mask_LC, 0.0) + sum_LC, mask_LC)
 
 
 @triton.jit
-def _rows(cells_1C, row, view_h, h, logits_y, ALIGN_CORNERS: tl.constexpr):
-    """The rows of cells on both sides of a row of the view, and the way between them."""
-    above, below, part = _between(row, view_h, h, ALIGN_CORNERS)
-    return cells_1C + above.to(tl.int64) * logits_y, cells_1C + below.to(tl.int64) * logits_y, part
+def _corner(corner_4):
+    """Where a corner's view begins, how far its classes are apart, its row and its column."""
+    return tl.load(corner_4), tl.load(corner_4 + 1), tl.load(corner_4 + 2), tl.load(corner_4 + 3)
 
 
 @triton.jit
-def _columns(column_L, view_w, w, logits_x, ALIGN_CORNERS: tl.constexpr):
-    """Offsets of the cells on both sides of columns of the view, and the way between them."""
-    left_L, right_L, part_L = _between(column_L, view_w, w, ALIGN_CORNERS)
-    left_L1 = (left_L.to(tl.int64) * logits_x)[:, None]
-    right_L1 = (right_L.to(tl.int64) * logits_x)[:, None]
-    return left_L1, right_L1, part_L[:, None]
+def _taps(place, stride):
+    """Both offsets, the way between them and the weight of one place in a table of taps."""
+    first = tl.load(place)
+    second = tl.load(place + stride)
+    part = tl.load(place + 2 * stride).to(tl.float32, bitcast=True)
+    return first, second, part, tl.load(place + 3 * stride).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _logits(rows, columns, is_class_1C):
-    """Logits of view pixels, less the largest of each pixel; -inf beyond the last class."""
-    above_1C, below_1C, down = rows
-    left_L1, right_L1, across_L1 = columns
-    upper_LC = _mix(
-        tl.load(above_1C + left_L1, is_class_1C, 0.0).to(tl.float32),
-        tl.load(above_1C + right_L1, is_class_1C, 0.0).to(tl.float32),
-        across_L1,
+def _between(row_1C, left_L, right_L, across_L1, mask_1C):
+    """Logits between the columns of one row of cells; 0 beyond the last class."""
+    left_LC = tl.load(row_1C + left_L[:, None], mask_1C, 0.0).to(tl.float32)
+    right_LC = tl.load(row_1C + right_L[:, None], mask_1C, 0.0).to(tl.float32)
+    return (1.0 - across_L1) * left_LC + across_L1 * right_LC
+
+
+@triton.jit
+def _exp2(x):
+    """2^x to two units in the last place; 0 where that is below the normal numbers.
+
+    `tl.exp2` keeps denormal numbers, which takes four instructions for one.
+    """
+    if INTERPRETED:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
     )
-    lower_LC = _mix(
-        tl.load(below_1C + left_L1, is_class_1C, 0.0).to(tl.float32),
-        tl.load(below_1C + right_L1, is_class_1C, 0.0).to(tl.float32),
-        across_L1,
+
+
+@triton.jit
+def _reciprocal(x):
+    """1 / x to one unit in the last place, of a number from 1 to that of the classes."""
+    if INTERPRETED:
+        return 1.0 / x
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
     )
-    mixed_LC = tl.where(is_class_1C, _mix(upper_LC, lower_LC, down), -float("inf"))
-    return mixed_LC - tl.max(mixed_LC, 1)[:, None]
-
-
-@triton.jit
-def _softmax(u_LC, inverse: tl.constexpr):
-    e_LC = tl.exp(u_LC * inverse)
-    return e_LC / tl.sum(e_LC, 1)[:, None]
-
-
-@triton.jit
-def _mix(first, second, part):
-    return (1.0 - part) * first + part * second

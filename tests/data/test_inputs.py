@@ -1,12 +1,15 @@
 """What a network sees of pixels and depth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from engine.data.file_source import network_input
 from engine.data.inputs import InputSpec, Normalisation, crop_frames, whole_frame_draws
-from kernels.crop_resize import Frames
+from engine.data.sources import ResidentFrames, ResidentSource
+from kernels.crop_resize import Frames, crop_resize
 
 NORMALISATION = Normalisation((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
 RGB, RGBD = (InputSpec(channels, NORMALISATION) for channels in (3, 4))
@@ -41,11 +44,35 @@ def test_other_counts_of_channels_are_refused() -> None:
     assert (RGB.has_depth, RGBD.has_depth) == (False, True)
 
 
+@pytest.fixture(name="frames")
+def two_frames() -> Frames:
+    pixels = torch.arange(96, dtype=torch.uint8).view(32, 3)
+    return Frames(pixels, None, None, torch.tensor([0, 16]), torch.full((2, 2), 4))
+
+
 @pytest.mark.parametrize("sample", [-1, 2])
-def test_draws_of_a_frame_that_is_not_there_never_reach_the_crop_operation(sample: int) -> None:
-    # On a GPU that operation does not look at them: the host would wait.
-    hw_N2, pixels = torch.full((2, 2), 4), torch.zeros(32, 3, dtype=torch.uint8)
-    frames = Frames(pixels, None, None, torch.tensor([0, 16]), hw_N2)
+def test_draws_of_a_frame_that_is_not_there_are_refused(sample: int, frames: Frames) -> None:
     draws = whole_frame_draws(np.array([0, sample]), np.full((3, 2), 4))
     with pytest.raises(ValueError, match=rf"samples must be in \[0, 2\), got .*{sample}"):
-        crop_frames(frames, draws, (4, 4), RGB, lambda *_: pytest.fail("it was called"))
+        crop_frames(frames, draws, (4, 4), RGB, crop_resize)
+
+
+def test_crops_are_of_the_dtype_asked_for_unless_channels_are_derived_from_them(
+    frames: Frames,
+) -> None:
+    draws = whole_frame_draws(np.array([0, 1]), np.full((3, 2), 4))
+    exact, rounded = (
+        crop_frames(frames, draws, (3, 5), RGB, crop_resize, dtype).image_BChw
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert torch.equal(rounded, exact.to(torch.bfloat16))
+    derived = replace(RGB, derived=(lambda image_BCHW, _: image_BCHW[:, 0],))
+    image = crop_frames(frames, draws, (3, 5), derived, crop_resize, torch.bfloat16).image_BChw
+    assert torch.equal(image, torch.cat([exact, exact[:, :1]], 1))
+
+
+def test_the_resident_source_makes_images_of_its_dtype(frames: Frames) -> None:
+    resident = ResidentFrames(frames, frames.offset_N.numpy(), {})
+    source = ResidentSource(resident, (3, 5), RGB, crop_resize, torch.bfloat16)
+    (batch,) = source.batches([whole_frame_draws(np.array([1]), np.full((2, 2), 4))])
+    assert batch.image_BCHW.dtype == torch.bfloat16

@@ -101,10 +101,12 @@ def _crop_resize() -> Iterator[Specialisation]:
     """The engine crops to multiples of 32 pixels."""
     from kernels.crop_resize.triton import crop_rows
 
-    frames = ("*u8:16", "*u16:16", "*u8:16", "*i64:16", "*i64:16")
+    frames = ("*u8:16", "*u16:16", "*u8:16")
+    # Parts of one upload: behind the first they begin where the number of crops puts them.
+    tables = ("*i64:16", "*i32", "*i32", "*fp32")
     kinds = ((3, True, True), (4, True, True), (3, False, True), (4, True, False))
     for crop in ("*fp32:16", "*bf16:16"):
-        arrays = (*frames, "*fp64:16", crop, "*fp32:16", "*u8:16")
+        arrays = (*frames, *tables, crop, "*fp32:16", "*u8:16")
         sizes_and_numbers = (*["i32:16"] * 2, *["fp32"] * 8)
         types = dict(zip(crop_rows.arg_names, arrays + sizes_and_numbers, strict=False))
         for channels, has_depth, has_label in kinds:
@@ -115,12 +117,22 @@ def _crop_resize() -> Iterator[Specialisation]:
 
 
 def _tta_accumulate() -> Iterator[Specialisation]:
-    """Totals come from `zero_total` and logits are channels-last: strides of 1, made constants."""
-    from kernels.tta_accumulate.triton import add_view
+    """A GPU's totals come from `zero_total` and keep a row's pixels side by side.
 
-    temperatures, yes_no = (0.7, 0.8, 0.9, 1.0), (True, False)
-    for logits, resized, align_corners in product(("*fp32", "*bf16"), yes_no, yes_no):
-        constants = views.tile_constants(temperatures, CLASSES, resized, align_corners)
-        constants |= {"total_c": 1, "logits_c": 1}
-        types = {"total": "*fp32", "logits": logits}
-        yield _specialise(add_view, types, constants, views.LAUNCH)
+    The logits are float32, as `engine.views.view_sum` keeps them; a single view's may be bfloat16.
+    """
+    from kernels.tta_accumulate import triton
+
+    types = {"total": "*fp32", "corner_K4": "*i64:16", "row_R4H": "*i32:16"}
+    types |= {"column_S4W": "*i32:16", "inverse_T": "*fp32:16"}
+    for logits, classes, temperatures in (
+        ("*fp32:16", CLASSES, 4),
+        ("*bf16:16", CLASSES, 4),
+        ("*fp32:16", CLASSES, 1),
+        ("*fp32:16", views.MOST_CLASSES, 4),
+        ("*fp32:16", 150, 4),
+    ):
+        form = views.choose_form(classes, temperatures)
+        constants = {**form.constants, "total_x": 1}
+        kernel = getattr(triton, form.name)
+        yield _specialise(kernel, {"logits": logits, **types}, constants, form.options)

@@ -39,9 +39,8 @@ for view_hw, flipped in (((10, 7), True), ((23, 4), False), ((18, 5), True), ((1
     totals = []
     for module in (tta_accumulate, tta_reference):
         total = tta_accumulate.zero_total(2, 2, classes, label_hw, torch.device("cpu"))
-        module.tta_accumulate(
-            total, probs[0], (0.7, 1.0), view_hw=view_hw, flipped=flipped, align_corners=flipped
-        )
+        view = tta_accumulate.View(view_hw, flipped, flipped)
+        module.tta_accumulate(total, probs[:1], (0.7, 1.0), [view])
         totals.append(total)
     torch.testing.assert_close(*totals)
 for stride, (h, w), align_corners in ((4, (2, 3), True), (3, (1, 2), False), (1, (5, 4), False)):

@@ -37,7 +37,9 @@ def two_draws() -> torch.Tensor:
 
 
 def on(device: torch.device, frames: Frames) -> Frames:
-    return Frames(*(None if part is None else part.to(device) for part in frames))  # type: ignore[arg-type]
+    """The pixels on a device; where they lie stays on the CPU."""
+    pixels = [None if part is None else part.to(device) for part in frames[:3]]
+    return Frames(*[*pixels, *frames[3:]])  # type: ignore[arg-type]
 
 
 def same_bytes(a: Crops, b: Crops) -> bool:
@@ -53,7 +55,7 @@ def test_every_output_is_written_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module, device = operation("crop_resize", fused), device_of(fused)
-    frames, draw_B8 = on(device, frames), draw_B8.to(device)
+    frames = on(device, frames)
     inputs = [part for part in (*frames, draw_B8) if part is not None]
     before = [part.clone() for part in inputs]
     empty, guards = op._new_outputs, []
@@ -83,7 +85,7 @@ def test_without_depth_and_labels_all_is_missing_and_ignored(
     operation: Operation,
     device_of: DeviceOf,
 ) -> None:
-    frames, draw_B8 = on(device_of(backend), frames), draw_B8.to(device_of(backend))
+    frames = on(device_of(backend), frames)
     bare = frames._replace(depth_P=None, label_P=None)
     module, arguments = operation("crop_resize", backend), {**ARGUMENTS, "encoding": RGB}
     made = module.crop_resize(bare, draw_B8, **arguments)
@@ -96,7 +98,7 @@ def test_no_rows_make_no_crops(
     backend: str, frames: Frames, operation: Operation, device_of: DeviceOf
 ) -> None:
     device = device_of(backend)
-    none_B8 = torch.empty(0, 8, dtype=torch.float64, device=device)
+    none_B8 = torch.empty(0, 8, dtype=torch.float64)
     made = operation("crop_resize", backend).crop_resize(on(device, frames), none_B8, **ARGUMENTS)
     assert [tuple(part.shape) for part in made] == [(0, 4, 6, 9), (0, 6, 9), (0, 6, 9)]
 
@@ -122,7 +124,7 @@ def test_a_frame_beyond_the_reach_of_32_bits_is_found(
     far = Frames(image_P3, None, None, torch.tensor([offset]), torch.tensor([hw]))
     near = Frames(image_P3[offset:].clone(), None, None, torch.tensor([0]), torch.tensor([hw]))
     module, device = operation("crop_resize", fused), device_of(fused)
-    draw_B8 = torch.tensor([[0, 0, 0, *hw, 0, 1, 0]], dtype=torch.float64, device=device)
+    draw_B8 = torch.tensor([[0, 0, 0, *hw, 0, 1, 0]], dtype=torch.float64)
     arguments = {"encoding": RGB, "crop_hw": (3, 4)}
     assert same_bytes(
         *(module.crop_resize(on(device, frames), draw_B8, **arguments) for frames in (far, near))
@@ -148,7 +150,11 @@ def test_a_frame_beyond_the_reach_of_32_bits_is_found(
         ({"label_P": torch.zeros(99, dtype=torch.uint8)}, r"label must be \(100,\)"),
         ({"offset_N": torch.zeros(3, dtype=torch.int64)}, r"offset must be \(2,\)"),
         ({"hw_N2": torch.zeros(2, 2)}, "hw must be .* torch.int64"),
-        ({"offset_N": torch.zeros(2, dtype=torch.int64, device="meta")}, "offset is on meta"),
+        (
+            {"offset_N": torch.zeros(2, dtype=torch.int64, device="meta")},
+            "offset must be on cpu, got meta",
+        ),
+        ({"draw_B8": torch.zeros(2, 8, dtype=torch.float64, device="meta")}, "draws must be on"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_all_alike(

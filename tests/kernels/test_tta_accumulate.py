@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cpu import compiled, exp
-from kernels.tta_accumulate import reference, zero_total
+from kernels.tta_accumulate import View, launch, reference, zero_total
 from kernels.tta_accumulate.cpu import LOWEST
 
 TEMPERATURES = (0.7, 1.0, 2.0)
-CLASSES = 5  # Triton pads it to 8
+CLASSES = 5
 
 # Logits reach 16, and their float32 positions are within 1e-6 of the distance between two cells.
 ROUNDING = 1e-5
@@ -32,13 +32,14 @@ SIZES = [
 ]
 
 Accumulate = Callable[..., Tensor]
+Operation = Callable[[str, str], ModuleType]
 
 
-def logits_of(view_hw: tuple[int, int], *, batch: int = 1) -> Tensor:
+def logits_of(view_hw: tuple[int, int], *, batch: int = 1, classes: int = CLASSES) -> Tensor:
     """Channels-last logits of stride 4, which need not divide the view."""
     generator = torch.Generator().manual_seed(view_hw[0] * 1000 + view_hw[1])
     cells_hw = (-(-view_hw[0] // 4), -(-view_hw[1] // 4))
-    logits = 4 * torch.randn(batch, CLASSES, *cells_hw, generator=generator)
+    logits = 4 * torch.randn(batch, classes, *cells_hw, generator=generator)
     return logits.contiguous(memory_format=torch.channels_last)
 
 
@@ -54,10 +55,11 @@ def accumulate_with(
     temperatures = options.pop("temperatures", TEMPERATURES)
     total: Tensor | None = options.pop("total", None)
     if total is None:
-        total = zero_total(len(logits), len(temperatures), CLASSES, base_hw, torch.device("cpu"))
+        shape = len(logits), len(temperatures), logits.shape[1]
+        total = zero_total(*shape, base_hw, torch.device("cpu"))
     total = total.to(device)
-    how = {"flipped": False, "align_corners": True} | options
-    module.tta_accumulate(total, logits.to(device), temperatures, view_hw=view_hw, **how)
+    view = View(view_hw, **({"flipped": False, "align_corners": True} | options))
+    module.tta_accumulate(total, [logits.to(device)], temperatures, [view])
     return total.cpu()
 
 
@@ -74,7 +76,7 @@ def accumulate(
     """
     module, device = operation("tta_accumulate", backend), device_of(backend)
     if backend != "reference":
-        monkeypatch.setattr(module.launch, "TILE", 64)
+        monkeypatch.setattr(launch, "PIXELS", 8)
     return lambda *arguments, **options: accumulate_with(module, device, *arguments, **options)
 
 
@@ -96,6 +98,22 @@ def truth_of(
     return torch.stack(views, 1)
 
 
+def assert_as_exact_as_steps(
+    accumulate: Accumulate,
+    logits: Tensor,
+    base_hw: tuple[int, int],
+    view_hw: tuple[int, int],
+    **options: Any,
+) -> None:
+    truth = truth_of(logits, base_hw, view_hw, **options)
+    cpu = torch.device("cpu")
+    steps = accumulate_with(reference, cpu, logits, base_hw, view_hw, **options)
+    found = accumulate(logits, base_hw, view_hw, **options)
+    allowed = 2 * (steps - truth).abs().max() + torch.finfo(torch.float32).eps
+    assert allowed < ROUNDING
+    assert (found - truth).abs().max() <= allowed
+
+
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("base_hw", "view_hw"), SIZES)
@@ -106,15 +124,43 @@ def test_it_errs_no_more_than_twice_as_much_as_float32_steps(
     align_corners: bool,
     flipped: bool,
 ) -> None:
-    logits = logits_of(view_hw)
     options: dict[str, Any] = {"flipped": flipped, "align_corners": align_corners}
-    truth = truth_of(logits, base_hw, view_hw, **options)
-    cpu = torch.device("cpu")
-    steps = accumulate_with(reference, cpu, logits, base_hw, view_hw, **options)
-    found = accumulate(logits, base_hw, view_hw, **options)
-    allowed = 2 * (steps - truth).abs().max() + torch.finfo(torch.float32).eps
-    assert allowed < ROUNDING
-    assert (found - truth).abs().max() <= allowed
+    assert_as_exact_as_steps(accumulate, logits_of(view_hw), base_hw, view_hw, **options)
+
+
+@pytest.mark.parametrize("classes", [1, 20, launch.MOST_CLASSES + 2])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_one_class_and_many_are_as_exact(
+    accumulate: Accumulate, classes: int, flipped: bool
+) -> None:
+    # Of 20 a thread of Triton holds two temperatures, of more than MOST_CLASSES no thread all.
+    for base_hw, view_hw in (((2, 3), (4, 8)), ((1, 9), (1, 9))):
+        logits = logits_of(view_hw, batch=2, classes=classes)
+        assert_as_exact_as_steps(accumulate, logits, base_hw, view_hw, flipped=flipped)
+
+
+def test_views_in_one_call_add_what_they_add_one_by_one(
+    backend: str, operation: Operation, device_of: Callable[[str], torch.device]
+) -> None:
+    # Sizes above, below and as the base's, mirrored or not, one of them twice; two frames.
+    base_hw, module, device = (3, 5), operation("tta_accumulate", backend), device_of(backend)
+    views = [View(hw, f, True) for hw in ((2, 8), (3, 5)) for f in (False, True)]
+    views = [*views, views[1], View((4, 2), flipped=True, align_corners=False)]
+    logits = [(1 + n % 3) * logits_of(view.hw, batch=2) for n, view in enumerate(views)]
+    logits[1] = logits[1].to(torch.bfloat16)
+    given = [one.to(device) for one in logits]
+    totals = [zero_total(2, 3, CLASSES, base_hw, device) for _ in range(2)]
+    module.tta_accumulate(totals[0], given, TEMPERATURES, views)
+    for one, view in zip(given, views, strict=True):
+        module.tta_accumulate(totals[1], [one], TEMPERATURES, [view])
+    torch.testing.assert_close(totals[0], totals[1], rtol=1e-6, atol=1e-6)
+    if backend != "triton":
+        assert torch.equal(totals[0], totals[1])
+    before = totals[0].clone()
+    module.tta_accumulate(totals[0], [], TEMPERATURES, [])
+    assert torch.equal(totals[0], before)
+    with pytest.raises(ValueError, match="logits of 6 views do not fit 5 views"):
+        module.tta_accumulate(totals[0], given, TEMPERATURES, views[1:])
 
 
 def test_the_probabilities_of_a_pixel_sum_to_the_number_of_views(accumulate: Accumulate) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.tta_accumulate import zero_total
+from kernels.tta_accumulate import View, zero_total
 
 BASE_HW, VIEW_HW, TEMPERATURES = (6, 9), (8, 12), (0.7, 1.0)
 
@@ -27,9 +27,12 @@ def inputs(fused: str, device_of: Callable[[str], torch.device]) -> tuple[Tensor
 
 
 def test_it_is_registered_as_torch_wants_it(op: ModuleType, inputs: tuple[Tensor, Tensor]) -> None:
-    arguments = (*inputs, list(TEMPERATURES))
-    named = {"view_hw": list(VIEW_HW), "flipped": True, "align_corners": False}
-    done = torch.library.opcheck(torch.ops.roomsmith.tta_accumulate.default, arguments, named)
+    total, logits = inputs
+    # Two views of different sizes.
+    seen = [logits, logits[..., :2].contiguous()], list(TEMPERATURES)
+    views = [*VIEW_HW, 4, 9], [True, False], [False, True]
+    arguments = total, *seen, *views
+    done = torch.library.opcheck(torch.ops.roomsmith.tta_accumulate.default, arguments)
     assert set(done.values()) == {"SUCCESS"}
 
 
@@ -37,15 +40,8 @@ def test_compiled_without_a_break_it_adds_the_same(
     op: ModuleType, inputs: tuple[Tensor, Tensor]
 ) -> None:
     def mean(total: Tensor, logits: Tensor) -> Tensor:
-        for flipped in (False, True):
-            op.tta_accumulate(
-                total,
-                logits * 2,
-                TEMPERATURES,
-                view_hw=VIEW_HW,
-                flipped=flipped,
-                align_corners=True,
-            )
+        views = [View(VIEW_HW, flipped, align_corners=True) for flipped in (False, True)]
+        op.tta_accumulate(total, [logits * 2, logits], TEMPERATURES, views)
         return total / 2
 
     total, logits = inputs
@@ -58,9 +54,7 @@ def test_compiled_without_a_break_it_adds_the_same(
 def test_two_runs_give_the_same_bytes(op: ModuleType, inputs: tuple[Tensor, Tensor]) -> None:
     totals = [inputs[0].clone() for _ in range(2)]
     for total in totals:
-        op.tta_accumulate(
-            total, inputs[1], TEMPERATURES, view_hw=VIEW_HW, flipped=True, align_corners=True
-        )
+        op.tta_accumulate(total, [inputs[1]], TEMPERATURES, [View(VIEW_HW, True, True)])
     assert torch.equal(*totals)
 
 
@@ -72,9 +66,7 @@ def test_the_number_of_threads_changes_no_bit(op: ModuleType) -> None:
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         total = zero_total(2, 2, 5, (70, 40), torch.device("cpu"))
-        op.tta_accumulate(
-            total, logits, TEMPERATURES, view_hw=(48, 60), flipped=False, align_corners=False
-        )
+        op.tta_accumulate(total, [logits], TEMPERATURES, [View((48, 60), False, False)])
         totals.append(total)
     assert torch.equal(totals[0], totals[1])
     assert torch.equal(totals[0], totals[2])
@@ -85,12 +77,6 @@ def test_logits_that_need_a_gradient_may_be_added(
 ) -> None:
     total, logits = inputs
     with torch.no_grad():
-        op.tta_accumulate(
-            total,
-            logits.requires_grad_(),
-            TEMPERATURES,
-            view_hw=VIEW_HW,
-            flipped=False,
-            align_corners=True,
-        )
+        view = View(VIEW_HW, flipped=False, align_corners=True)
+        op.tta_accumulate(total, [logits.requires_grad_()], TEMPERATURES, [view])
     torch.testing.assert_close(total.sum(2), torch.ones_like(total[:, :, 0]))

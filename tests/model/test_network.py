@@ -299,3 +299,22 @@ def test_the_forward_pass_runs_on_fake_cuda_tensors_in_bf16(decoder: str) -> Non
     assert logits.dtype == depth.dtype
     assert logits.dtype == (torch.float32 if decoder == "fpn" else torch.bfloat16)
     assert logits.shape == (2, CLASSES, 16, 24)
+
+
+@both_decoders
+@pytest.mark.parametrize("encoder", ["test_efficientnet", "test_convnext"])
+def test_an_input_in_bf16_is_what_autocast_makes_of_one_in_float32(
+    encoder: str, decoder: str
+) -> None:
+    network = build_network(config(encoder, decoder=decoder), CLASSES).train()
+    image_BCHW = channels_last(2, 3, 64, 64)
+    results = []
+    for given_BCHW in (image_BCHW, image_BCHW.to(torch.bfloat16)):
+        torch.manual_seed(0)  # of dropout
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            prediction = network(given_BCHW)
+        sum(part.float().square().mean() for part in prediction).backward()
+        gradients = [parameter.grad for parameter in network.parameters()]
+        results.append([*prediction, *(one for one in gradients if one is not None)])
+    assert all(torch.equal(full, rounded) for full, rounded in zip(*results, strict=True))

@@ -84,3 +84,19 @@ def test_what_is_replayed_is_compiled_for_training_alone(monkeypatch: pytest.Mon
     assert compiled == []
     DevicePolicy(cpu, None, compile=True, operations=operations).evaluation(abs)
     assert compiled == [abs]
+
+
+@pytest.mark.parametrize(
+    ("device", "autocast", "asked"),
+    [
+        ("cuda", torch.bfloat16, torch.bfloat16),
+        ("cuda", None, torch.float32),
+        ("cpu", torch.bfloat16, torch.float32),  # whose results are the same bytes as ever
+    ],
+)
+def test_a_networks_input_is_rounded_where_a_gpu_would_round_it(
+    device: str, autocast: torch.dtype | None, asked: torch.dtype
+) -> None:
+    operations = set_up_device(RuntimeConfig(device="cpu")).operations
+    policy = DevicePolicy(torch.device(device), autocast, compile=False, operations=operations)
+    assert policy.input_dtype == asked
