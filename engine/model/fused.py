@@ -69,7 +69,7 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
     """
     changed, left = Counter[str](), Counter[str]()
     for module in network.modules():
-        if isinstance(module, ConvNeXtBlock):
+        if type(module) in (ConvNeXtBlock, _FusedBlock):
             misfit = _misfit(module) if fusions.of_blocks else None
             left.update([misfit] if misfit else [])
             fits = fusions.of_blocks and not misfit

@@ -21,11 +21,15 @@ def group_norm_relu(
     Raises as that does. Differentiable once; the same bytes every time: sums are made in an order
     that shapes decide, and the gradient of the upsampling gathers. The backward pass keeps the
     input and 2 numbers a group. Tensors that are not channels-last are copied. Does not wait for
-    the device.
+    the device. There an image's output of 2^31 values is a ValueError too.
     """
     if not gpu.uses_triton(x_BChw):
         return reference.group_norm_relu(x_BChw, norm, doubled=doubled, added_BCHW=added_BCHW)
     check(x_BChw, norm, doubled, added_BCHW)
+    if x_BChw[:1].numel() * (4 if doubled else 1) >= 2**31:
+        raise ValueError(
+            f"an image of {tuple(x_BChw.shape)} has too many values to number in int32"
+        )
     y_BCHW: Tensor = _forward(x_BChw, *norm, doubled, added_BCHW)[0]
     return y_BCHW
 

@@ -26,6 +26,13 @@ REGISTER_CEILING = {
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 56,
     "count_winners": 128,
     "crop_rows": 96,
+    "input_gradient": 80,
+    "merge_gradients": 40,
+    "merge_moments": 40,
+    "normalise": 64,
+    "normalise_doubled": 144,  # nine cells' neighbourhood
+    "run_gradients": 128,
+    "run_moments": 80,
     "write_winners": 128,
 }
 
@@ -37,6 +44,11 @@ MOST_REGISTERS = 168
 READS_128_BITS = {
     "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
+    "input_gradient": "",
+    "normalise": "",
+    "normalise_doubled": "",
+    "run_gradients": "",
+    "run_moments": "",
 }
 
 
