@@ -25,6 +25,13 @@ REGISTER_CEILING = {
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 64,
     "crop_rows": 48,
+    "input_gradient": 80,
+    "merge_gradients": 40,
+    "merge_moments": 40,
+    "normalise": 64,
+    "normalise_doubled": 144,  # nine cells' neighbourhood
+    "run_gradients": 128,
+    "run_moments": 80,
     "walk_blends": 112,
     "write_blends": 104,
     "write_winners": 64,
@@ -38,6 +45,11 @@ MOST_REGISTERS = 168
 READS_128_BITS = {
     "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
+    "input_gradient": "",
+    "normalise": "",
+    "normalise_doubled": "",
+    "run_gradients": "",
+    "run_moments": "",
 }
 
 
