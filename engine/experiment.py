@@ -78,12 +78,17 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run = self
-        if self.position(fold) is not None:
+        run, begun = self, self.position(fold) is not None
+        if begun:
             config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
             run = replace(self, config=config, policy=policy)
         run._recorded().write(self.dir.runtime(fold))
-        return run.task(fold), run.policy
+        task, policy = run.task(fold), run.policy
+        if run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
+            from engine.training.tuning.choice import choose_form
+
+            policy = choose_form(task, policy, begun=begun)
+        return task, policy
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
