@@ -50,6 +50,8 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
     """
     check_seen(config.model.encoder)
     _check_packages(config.runtime)
+    if (tune := config.runtime.tune) not in ("off", "auto") and not Path(tune).is_file():
+        raise FileNotFoundError(f"runtime.tune = {tune!r} is no file; name one, or use auto or off")
     # Rooms are rendered where they are not there.
     if config.data.root != ROOMS:
         _check_dataset(config)

@@ -37,7 +37,7 @@ from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
-from engine.resume import check_same_experiment, kept_setup, stopped
+from engine.resume import check_same_experiment, kept_setup, recorded_runtime, stopped
 from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
@@ -78,12 +78,17 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run = self
-        if self.position(fold) is not None:
+        run, begun = self, self.position(fold) is not None
+        if begun:
             config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
             run = replace(self, config=config, policy=policy)
         run._recorded().write(self.dir.runtime(fold))
-        return run.task(fold), run.policy
+        task, policy = run.task(fold), run.policy
+        if run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
+            from engine.training.tuning.choice import choose_form
+
+            policy = choose_form(task, policy, begun=begun)
+        return task, policy
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
@@ -187,6 +192,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         return True
     resident = None if done else _train(run, chosen, resume=resume)
     with hold(run_dir.results, wait=True):
+        compared = run_dir.parity.exists()
         mend(run_dir)
         store.adopt_progress(run_dir)
         # In this order: another process may train a fold meanwhile; a trained one stays as it is.
@@ -197,6 +203,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         if _is_finished(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
             _map_errors(run, key)
+            if compared:  # it was damaged, perhaps; a run of an older release has none
+                _compare_step(run)
             store.forget_progress(run_dir)
         else:
             predicted = _predict_out_of_fold(run, trained, weights, key, resident)
@@ -214,6 +222,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
                 summary = summary.model_copy(update={"zoom_gap": gap})
             submission_s = _predict_test(run, key)
+            _compare_step(run)
             finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
         for fold in range(config.data.folds):
@@ -255,6 +264,15 @@ def _map_errors(run: Experiment, key: str) -> Atlas:
     return run_atlas(
         run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
     )
+
+
+def _compare_step(run: Experiment) -> None:
+    """Write how far the training step is from float32, unless an earlier call has."""
+    if not run.dir.parity.exists():
+        from engine.report.parity import compare_with_float32
+
+        began = recorded_runtime(run.dir, 0)
+        compare_with_float32(run.task(0), run.policy, began).write(run.dir.parity)
 
 
 def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:

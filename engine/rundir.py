@@ -3,6 +3,8 @@
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
   fold0/ runtime.json metrics.jsonl last.pt best.safetensors
+         step.json                           the form of its steps, if `runtime.tune` chose one
+  parity.json                                how far the step that ran is from eager float32
   oof/ manifest.json prob.npy                float16 (N, C, h, w), half scale
   temperature.json summary.json              the numbers
   atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
@@ -64,6 +66,7 @@ class RunDir:
     manifest = _Name("oof/manifest.json")
     temperature = _Name("temperature.json")
     summary = _Name("summary.json")
+    parity = _Name("parity.json")
     atlas = _Name("atlas.json")
     frame_counts = _Name("frames.npy")
     worst_frames = _Name("worst.png")
@@ -84,6 +87,10 @@ class RunDir:
     def runtime(self, fold: int) -> Path:
         """What the fold began to run with."""
         return self.fold(fold) / "runtime.json"
+
+    def step_form(self, fold: int) -> Path:
+        """The form of the fold's steps, if it was tuned."""
+        return self.fold(fold) / "step.json"
 
     def last(self, fold: int) -> Path:
         """What training goes on from."""

@@ -191,6 +191,9 @@ class RuntimeConfig(Section):
     """fused operations, or plain PyTorch in their place"""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile the network; auto: for replayed steps, if they are many enough"""
+    tune: str = Field("off", min_length=1)
+    """off | auto: measure forms of the step when a fold begins, use the fastest that is as near to
+    float32 as the plain one | a file that such a measurement left: fold0/step.json of a run"""
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
     """record steps and views once, replay them; auto: on a GPU"""
     deterministic: bool = False

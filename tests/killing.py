@@ -71,10 +71,12 @@ def install(killer: Killer) -> None:
     rename = Path.rename
     pwrite, fsync, begin_fold = os.pwrite, os.fsync, FoldTraining.__init__
 
-    def killing_fold(self: FoldTraining, task: FoldTask, policy: DevicePolicy) -> None:
+    def killing_fold(
+        self: FoldTraining, task: FoldTask, policy: DevicePolicy, *, blank: bool = False
+    ) -> None:
         if killer.happens(f"fold {task.fold}"):
             killer.kill()
-        begin_fold(self, task, policy)
+        begin_fold(self, task, policy, blank=blank)
 
     def killing_step(self: TrainStep, *arguments: Any, **named: Any) -> None:
         train_step(self, *arguments, **named)

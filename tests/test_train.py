@@ -61,8 +61,8 @@ def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:
     assert files == [
         *("atlas.json", "config.toml", "environment.json"),
         *(f"fold{k}/{n}" for k in (0, 1) for n in FOLD_FILES),
-        *("folds.json", "frames.npy", "oof/manifest.json", "oof/prob.npy", "seal.json"),
-        *("submission.csv", "submission.npy", "submission.zip"),
+        *("folds.json", "frames.npy", "oof/manifest.json", "oof/prob.npy", "parity.json"),
+        *("seal.json", "submission.csv", "submission.npy", "submission.zip"),
         *("summary.json", "temperature.json", "worst.png"),
     ]
 

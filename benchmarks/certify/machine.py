@@ -1,14 +1,11 @@
 """What this machine is, and what it reaches at best."""
 
-from pathlib import Path
-
 import torch
 import triton
 
 from benchmarks.certify.notes import Notes, need
 from engine.report.environment import describe_environment
-
-_DRIVER = Path("/proc/driver/nvidia/version")
+from engine.runtime.machine import driver
 
 _PROPERTIES = ("name", "total_memory", "multi_processor_count", "L2_cache_size", "major", "minor")
 
@@ -19,10 +16,9 @@ def machine(notes: Notes) -> None:
     notes.note("machine", described["machine"])
     notes.note("commit", described["commit"])
     notes.note("versions", described["versions"])
-    driver = _DRIVER.read_text("ascii").splitlines()[0] if _DRIVER.exists() else None
     cuda, cudnn = torch.version.cuda, torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     notes.note("below", {"triton": triton.__version__, "cuda": cuda, "cudnn": cudnn})
-    notes.note("driver", driver or "no GPU")
+    notes.note("driver", driver() or "no GPU")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         properties = torch.cuda.get_device_properties(device)

@@ -36,6 +36,7 @@ from engine.runtime.device import set_up_device
 from engine.training.loop import FoldTraining
 from engine.training.phases import PhaseClock
 from engine.training.step import EpochSums, learning_rate
+from engine.training.tuning.check import whole_step
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.store import ProbStoreWriter, oof_layout, open_store, predict_fold
 from kernels.metrics import mean_iou
@@ -204,8 +205,7 @@ def timed_steps(fold: FoldTraining, batch: Batch, steps: int) -> list[Called]:
     for number in range(steps):
         wait()
         start_s = time.perf_counter()
-        fold.step(batch, fold.config.training.lr, number, number)
-        wait()
+        whole_step(fold.step, batch, fold.config.training.lr, number)
         seconds = time.perf_counter() - start_s
         used = torch.cuda.max_memory_allocated() if gpu else 0
         calls.append(Called(seconds, Facts(len(batch.index)), used / 2**20))

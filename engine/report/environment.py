@@ -3,13 +3,13 @@
 import importlib.metadata
 import os
 import platform
-import re
 import resource
 import subprocess
 from pathlib import Path
 
 import torch
 
+from engine.runtime.machine import processor
 from engine.runtime.recorded import Environment, Machine
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
@@ -26,7 +26,7 @@ def describe_environment(fingerprint: str) -> Environment:
             versions[name] = None
     machine = Machine(
         system=platform.platform(),
-        processor=_processor(),
+        processor=processor(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -49,10 +49,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return told.strip() or None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.exists() else ""
-    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor()

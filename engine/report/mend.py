@@ -19,7 +19,7 @@ def mend(run: RunDir) -> None:
     """
     derived = [run.environment, run.folds, run.temperature, run.summary, run.atlas]
     derived += [run.frame_counts, run.worst_frames, run.submission, run.submission_zip]
-    derived.append(run.submission_csv)
+    derived += [run.submission_csv, run.parity]
     for path in derived:
         try:
             if path.exists():

@@ -4,7 +4,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TypeVar
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import RuntimeConfig
+from engine.runtime.forms import PLAIN, StepForm
 from engine.runtime.gpu import set_up_gpu
 from engine.runtime.graphs import replayed_pass
 from kernels.crop_resize import Crops, Encoding, Frames
@@ -54,6 +55,12 @@ class DevicePolicy:
     """whether steps and views are CUDA graphs, see `engine.runtime.graphs`"""
     deterministic: bool = False
     """whether a GPU's gradients are to be the same bytes every time, as a CPU's always are"""
+    form: StepForm = PLAIN
+    """how a training step is computed; untuned, `compile` alone says whether it is compiled"""
+
+    def formed(self, form: StepForm) -> "DevicePolicy":
+        """The same, its training steps in a form."""
+        return replace(self, compile=form.compile != "off", form=form)
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -120,10 +127,14 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
 def choose_operations(kind: str, device: torch.device) -> Operations:
     """Those of a kind: "fused" is Triton on a GPU and Numba on a CPU, "reference" plain PyTorch."""
     backend = "Triton" if device.type == "cuda" else "Numba"
-    form, told = "", f"{backend}, the fused form on {device.type}"
-    if kind == "reference":
-        form, told = ".reference", "PyTorch references, asked for"
-    _log.info("kernels: %s", told)
+    told = f"{backend}, the fused form on {device.type}"
+    _log.info("kernels: %s", "PyTorch references, asked for" if kind == "reference" else told)
+    return operations_of(kind)
+
+
+def operations_of(kind: str) -> Operations:
+    """Those of a kind, for any device; see `choose_operations`."""
+    form = ".reference" if kind == "reference" else ""
     return Operations(
         boundary_ce=resolve_name(f"kernels.boundary_ce{form}:boundary_ce"),
         tta_accumulate=resolve_name(f"kernels.tta_accumulate{form}:tta_accumulate"),

@@ -1,8 +1,8 @@
-"""What is asked of a GPU before a run, round a deterministic step, and of how long a run must be.
+"""What is asked of a GPU before a run, round a step, and of how long a run must be.
 
-`torch.backends.cudnn.benchmark` stays off. Which convolution wins its race, and so how sums are
-rounded, may differ from run to run; every size of view would be raced for anew; and nothing is
-gained: on an H100 a full-size step took 42.6 ms with it and 42.3 without
+`torch.backends.cudnn.benchmark` stays off but for a step that was tuned so. Which convolution wins
+its race, and so how sums are rounded, may differ from run to run; every size of view would be raced
+for anew; and on an H100 nothing was gained: a full-size step took 42.6 ms with it and 42.3 without
 (`benchmarks/results/full_size_h100.json`).
 
 With `runtime.deterministic` two equal training steps leave the same bytes. What orders a GPU's sums
@@ -76,6 +76,34 @@ def deterministically(act: Callable[_Arguments, _Result]) -> Callable[_Arguments
             return act(*inputs, **named)
 
     return call
+
+
+def raced(act: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """`act`, in each call of which cuDNN tries its convolutions; afterwards as before."""
+
+    def call(*inputs: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        # The process's: autograd's threads see it too.
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            return act(*inputs, **named)
+        finally:
+            torch.backends.cudnn.benchmark = before
+
+    return call
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Convolutions in float32 throughout, which by default round their inputs to TF32 on a GPU."""
+    backend: Any = torch.backends.cudnn
+    convolution = backend.conv
+    before = convolution.fp32_precision
+    convolution.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolution.fp32_precision = before
 
 
 @contextmanager

@@ -57,21 +57,27 @@ class FoldTask:
 
 
 class FoldTraining:
-    """A fold in training, from its first step or from where `last.pt` left it."""
+    """A fold in training, from its first step or from where `last.pt` left it.
 
-    def __init__(self, task: FoldTask, policy: DevicePolicy) -> None:
+    A `blank` one is begun for its step or its predictor, with no weights: its caller loads some.
+    """
+
+    def __init__(self, task: FoldTask, policy: DevicePolicy, *, blank: bool = False) -> None:
         self.task, self.policy, self.config = task, policy, task.config
         training, classes = self.config.training, self.config.data.classes
         self.position, self.metrics = Position(), list[EpochLine]()
-        saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
+        saved = None
+        if not blank:
+            saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
         # The generator's state is in no checkpoint: whatever draws is seeded anew by what it is
         # for. Here the new layers, at step -1; in each step its dropout; in each epoch its order.
         torch.manual_seed(step.step_seed(training.seed, task.fold, -1))
         model = self.config.model.of_fold(task.fold)
-        network = build_network(model, len(classes), initial_weights=saved is None)
+        initial = saved is None and not blank
+        network = build_network(model, len(classes), initial_weights=initial)
         network.to(policy.device).train()
         ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
-        optimizer = step.make_optimizer(network, training)
+        optimizer = step.make_optimizer(network, training, policy.form)
         self.learner = step.Learner(network, ema, optimizer, step.EpochSums(policy.device))
         if saved is not None:
             from engine.training.starts import resume

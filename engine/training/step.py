@@ -19,7 +19,8 @@ from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
 from engine.runtime.device import DevicePolicy, Operations
-from engine.runtime.gpu import deterministically
+from engine.runtime.forms import PLAIN, StepForm
+from engine.runtime.gpu import deterministically, raced
 from engine.runtime.graphs import Replayed
 from engine.training.accumulate import WHOLE, Shares, accumulated
 from engine.training.records import Losses, MeanLosses
@@ -70,8 +71,10 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
     return error / known_BHW.sum().clamp(min=1.0)
 
 
-def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over every parameter, in torch's fused form (one pass over the weights)."""
+def make_optimizer(
+    network: nn.Module, config: TrainingConfig, form: StepForm = PLAIN
+) -> torch.optim.AdamW:
+    """AdamW over every parameter, in torch's fused form (one pass over the weights) or another."""
     device = next(network.parameters()).device
     on_gpu = device.type == "cuda"
     # There its learning rate and step counts are tensors, as a recorded step needs them.
@@ -79,7 +82,8 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Ad
         network.parameters(),
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=form.optimizer == "fused",
+        foreach=True if form.optimizer == "foreach" else None,
         capturable=on_gpu,
     )
 
@@ -186,10 +190,13 @@ class TrainStep:
         # The compiled callable stands beside the network: wrapping it would prefix its keys
         # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
         self.forward: Callable[[Tensor], Prediction] = (
-            torch.compile(learner.network, fullgraph=True) if policy.compile else learner.network
+            _compiled(learner.network, policy.form) if policy.compile else learner.network
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
-        update = Replayed(self._update) if policy.replay else self._update
+        self.parts = loss.config.accumulate * policy.form.parts
+        update: Callable[..., tuple[Tensor, Tensor]] = self._update
+        update = Replayed(update) if policy.replay else update
+        update = raced(update) if policy.form.cudnn == "race" else update
         self.update = deterministically(update) if policy.deterministic else update
 
     def __call__(self, batch: Batch, lr: float, step: int, global_step: int) -> None:
@@ -208,11 +215,12 @@ class TrainStep:
         # The losses do not ask which samples they are of.
         batch = Batch(image_BCHW, depth_BHW, label_BHW, np.arange(len(image_BCHW)))
         config, optimizer = self.loss.config, self.learner.optimizer
-        if config.accumulate == 1:
+        if self.parts == 1:
             losses = self._backward(batch, WHOLE)
         else:
             least = self.learner.network.decoder.least_images
-            losses = accumulated(batch, config, self._backward, least)
+            cut = config.model_copy(update={"accumulate": self.parts})
+            losses = accumulated(batch, cut, self._backward, least)
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         gradient_norm = get_total_norm(gradients, foreach=True)
@@ -229,6 +237,14 @@ class TrainStep:
         losses = self.loss(prediction, part, shares)
         losses.total.backward()  # type: ignore[no-untyped-call]
         return torch.stack(losses).detach()
+
+
+def _compiled(network: Network, form: StepForm) -> Callable[[Tensor], Prediction]:
+    # Inductor decides by counting whether a network's convolutions are worth it.
+    if form.compile == "channels_last":
+        forced = {"force_layout_optimization": True}
+        return torch.compile(network, fullgraph=True, options={**forced})
+    return torch.compile(network, fullgraph=True)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:

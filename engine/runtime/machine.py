@@ -1,0 +1,21 @@
+"""What the machine is called: its processor and its GPU's driver."""
+
+import platform
+import re
+from pathlib import Path
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Where Linux says which of NVIDIA's it has loaded."""
+
+
+def processor() -> str:
+    """The processor's model, or as much as Python knows of it."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
+
+
+def driver() -> str | None:
+    """The line that tells the driver's version; None if none is loaded."""
+    return DRIVER.read_text("ascii").splitlines()[0] if DRIVER.exists() else None
