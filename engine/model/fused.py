@@ -11,7 +11,7 @@ Shapes: B batch, C channels, H W cells of a stage.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from engine.model.fpn import FpnDecoder
+from engine.runtime.forms import StepForm
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Fusions:
     def of_blocks(self) -> bool:
         """Whether ConvNeXt's blocks themselves are to run otherwise than timm's."""
         return self.depthwise_norm or self.layer_scale or self.residual
+
+
+def fusions_of(form: StepForm) -> Fusions:
+    """Those that a training step's form asks for."""
+    return Fusions(**{part.name: getattr(form, part.name) == "on" for part in fields(Fusions)})
 
 
 class Fused(NamedTuple):

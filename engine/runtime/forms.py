@@ -20,6 +20,12 @@ class StepForm(Record):
     """AdamW in one kernel over all weights, or one for each of its operations"""
     cudnn: Literal["heuristic", "race"] = "heuristic"
     """how cuDNN chooses convolutions: by rules, or by trying (`torch.backends.cudnn.benchmark`)"""
+    depthwise_norm: Literal["off", "on"] = "off"
+    """these five: what of the network is in one pass, see `engine.model.fused.Fusions`"""
+    norm: Literal["off", "on"] = "off"
+    layer_scale: Literal["off", "on"] = "off"
+    residual: Literal["off", "on"] = "off"
+    group_norm: Literal["off", "on"] = "off"
     parts: Literal[1, 2, 4] = 1
     """in which a batch passes the network, where that changes no more than rounding"""
     compile: Literal["off", "on", "channels_last"] = "off"

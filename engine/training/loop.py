@@ -14,6 +14,7 @@ from engine.data.batch import Draws, Source
 from engine.data.inputs import InputSpec, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
 from engine.frames.index import Dataset
+from engine.model.fused import fuse, fusions_of
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
@@ -76,6 +77,7 @@ class FoldTraining:
         initial = saved is None and not blank
         network = build_network(model, len(classes), initial_weights=initial)
         network.to(policy.device).train()
+        fuse(network, fusions_of(policy.form))
         ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
         optimizer = step.make_optimizer(network, training, policy.form)
         self.learner = step.Learner(network, ema, optimizer, step.EpochSums(policy.device))

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from engine.model.fused import Fusions, fuse, fusions_of
 from engine.model.network import Network
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import AXES, PLAIN, StepForm
@@ -39,11 +40,13 @@ def options(task: FoldTask, policy: DevicePolicy) -> Options:
 
 def obstacle(form: StepForm, task: FoldTask, policy: DevicePolicy) -> str | None:
     """Why a form cannot be had in a fold; None if it can."""
-    if form.cudnn == "race":
-        if policy.device.type != "cuda":
-            return f"cudnn = race needs a GPU, and this is {policy.device}"
-        if policy.deterministic:
-            return "cudnn = race may choose otherwise in each run: not with runtime.deterministic"
+    for axis, option in {"cudnn": "race", **dict.fromkeys(vars(Fusions()), "on")}.items():
+        if getattr(form, axis) == option and policy.device.type != "cuda":
+            return f"{axis} = {option} needs a GPU, and this is {policy.device}"
+    if form.cudnn == "race" and policy.deterministic:
+        return "cudnn = race may choose otherwise in each run: not with runtime.deterministic"
+    if (why := _unfused(form, task)) is not None:
+        return why
     if form.parts > 1:
         images = task.batch_size // task.config.training.accumulate
         if images % form.parts:
@@ -53,11 +56,22 @@ def obstacle(form: StepForm, task: FoldTask, policy: DevicePolicy) -> str | None
     return None
 
 
+def _unfused(form: StepForm, task: FoldTask) -> str | None:
+    """Why a network has not the fused parts of a form; None if it has, or none is asked for."""
+    for axis, there in vars(fusions_of(form)).items():
+        if there and not any(fuse(_network(task), Fusions(**{axis: True}))[:3]):
+            return f"{axis} = on, and no part of {task.config.model.encoder} has that form"
+    return None
+
+
+def _network(task: FoldTask) -> Network:
+    with torch.device("meta"):
+        return Network(task.config.model, len(task.config.data.classes))
+
+
 def _of_the_whole(task: FoldTask) -> str | None:
     """What of a network looks at the whole batch, or draws in its order."""
-    with torch.device("meta"):
-        network = Network(task.config.model, len(task.config.data.classes))
-    for name, module in network.named_modules():
+    for name, module in _network(task).named_modules():
         if isinstance(module, _BatchNorm):
             return f"{name} normalises over the batch"
         if _draws(module):
