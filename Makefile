@@ -20,8 +20,8 @@ PY := .venv/bin/python
 READY := .venv/.ready
 OLDEST := .venv-oldest/.ready
 OLDEST_PY := .venv-oldest/bin/python
-# A file of tests at a time on each of up to four cores.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+# A file of tests at a time on each of up to four cores, in their order: the last ones are short.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test check test-bench test-gpu test-oldest test-lowering clean
 

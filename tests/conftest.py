@@ -94,11 +94,13 @@ def _two_threads() -> None:
 @pytest.fixture(autouse=True)
 def _as_found() -> Iterator[None]:
     """Commands that run inside the tests set threads and logging; the next test has neither."""
-    logger, threads = logging.getLogger("engine"), torch.get_num_threads()
-    before = logger.handlers, logger.level, logger.propagate
+    loggers = [logging.getLogger(name) for name in ("engine", "kernels")]
+    threads = torch.get_num_threads()
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     yield
-    logger.handlers, logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
     torch.set_num_threads(threads)
 
 

@@ -94,7 +94,7 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
     Loads nothing that takes long.
     """
     if not root.is_dir():
-        expected = "data.root to name a folder with train/image and train/label"
+        expected = "a folder with train/image and train/label (data.root)"
         raise DatasetError(root, [Fault(str(root), "no such folder", expected)])
     faults: list[Fault] = []
     table = root / "scenes.csv"

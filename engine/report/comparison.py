@@ -14,7 +14,7 @@ from engine.data.leakage import leakage_told
 from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.tables import Cell, Row, table
-from engine.rundir import RunDir, to_complete
+from engine.rundir import RunDir, refuse_unfinished
 from engine.sums import check
 from kernels.metrics import class_iou, mean_iou
 
@@ -90,9 +90,7 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
 def _open(run: RunDir) -> CountedRun:
     if not run.config.is_file():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
-    for path in (run.folds, run.atlas, run.frame_counts):
-        if not path.exists():
-            raise ConfigError(f"{run.root} has no {path.name}; {to_complete(run.root)}")
+    refuse_unfinished(run, run.folds, run.atlas, run.frame_counts)
     atlas, again = Atlas.read(run.atlas), "delete it and run engine.train again"
     check(run.frame_counts)
     try:

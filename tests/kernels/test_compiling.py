@@ -43,7 +43,7 @@ def test_kernels_that_ask_for_others_are_told_and_counted_once(
     compiling.COMPILING.end()
     assert compiling.COMPILING.seconds() == 14
     assert work_s() - begun_s == 17
-    # A thread that an earlier test left may compile kernels of its own.
+    # Kernels that another thread compiles meanwhile are told too.
     here = threading.get_ident()
     assert [text for thread, text in told if thread == here] == [
         "compiling kernels (once per machine)"
