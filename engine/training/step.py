@@ -22,6 +22,7 @@ from engine.runtime.device import DevicePolicy, Operations
 from engine.runtime.gpu import deterministically
 from engine.runtime.graphs import Replayed
 from engine.training.accumulate import WHOLE, Shares, accumulated
+from engine.training.one_pass import OnePassAdamW
 from engine.training.records import Losses, MeanLosses
 from kernels.upsample import upsample
 
@@ -70,15 +71,26 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
     return error / known_BHW.sum().clamp(min=1.0)
 
 
-def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over every parameter, in torch's fused form (one pass over the weights)."""
-    device = next(network.parameters()).device
+def make_optimizer(
+    network: nn.Module, config: TrainingConfig, one_pass: "Ema | None" = None
+) -> torch.optim.AdamW:
+    """AdamW over every parameter, in torch's fused form (one pass over the weights).
+
+    With `one_pass`, the average of this network, on a GPU: in the form that moves that average and
+    takes the gradients' norm in the same pass.
+    """
+    parameters, decay = list(network.parameters()), config.weight_decay
+    device = parameters[0].device
     on_gpu = device.type == "cuda"
-    # There its learning rate and step counts are tensors, as a recorded step needs them.
+    if one_pass is not None:
+        lr = torch.tensor(config.lr, device=device)
+        averages = one_pass.leave_parameters()
+        return OnePassAdamW(parameters, averages, lr, decay, clip_norm=config.clip_norm)
+    # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
     return torch.optim.AdamW(
-        network.parameters(),
+        parameters,
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
-        weight_decay=config.weight_decay,
+        weight_decay=decay,
         fused=True,
         capturable=on_gpu,
     )
@@ -123,11 +135,22 @@ class Ema:
         self._averaged, self._copies = _tensors(self.network)
         self._trained, self._counters = _tensors(network)
 
+    def weight(self, step: int) -> float:
+        """What the present weights count in the average after step `step` of the fold, from 0."""
+        return 1.0 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
+
+    def leave_parameters(self) -> list[Tensor]:
+        """The averages of the network's parameters, in order: moving them is the caller's now."""
+        count = len(list(self.network.parameters()))
+        left, self._averaged = self._averaged[:count], self._averaged[count:]
+        self._trained = self._trained[count:]
+        return left
+
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the present weights after step `step` of the fold, from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        torch._foreach_lerp_(self._averaged, self._trained, 1.0 - decay)
+        if self._averaged:
+            torch._foreach_lerp_(self._averaged, self._trained, self.weight(step))
         if self._counters:
             torch._foreach_copy_(self._copies, self._counters)
 
@@ -196,7 +219,10 @@ class TrainStep:
         """Train on a batch on the device; `step` of the epoch is the `global_step` of the fold."""
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
-        set_learning_rate(self.learner.optimizer, lr)
+        optimizer = self.learner.optimizer
+        set_learning_rate(optimizer, lr)
+        if isinstance(optimizer, OnePassAdamW):
+            optimizer.average_weight.fill_(self.learner.ema.weight(global_step))
         losses, gradient_norm = self.update(batch.image_BCHW, batch.depth_BHW, batch.label_BHW)
         self.learner.ema.update(global_step)
         self.learner.sums.add(losses, gradient_norm, step)
@@ -214,11 +240,17 @@ class TrainStep:
             least = self.learner.network.decoder.least_images
             losses = accumulated(batch, config, self._backward, least)
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        gradient_norm = get_total_norm(gradients, foreach=True)
-        if config.clip_norm:
-            clip_grads_with_norm_(self.parameters, config.clip_norm, gradient_norm, foreach=True)
-        optimizer.step()
+        if isinstance(optimizer, OnePassAdamW):
+            optimizer.step()
+            gradient_norm = optimizer.gradient_norm
+        else:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            gradient_norm = get_total_norm(gradients, foreach=True)
+            if config.clip_norm:
+                clip_grads_with_norm_(
+                    self.parameters, config.clip_norm, gradient_norm, foreach=True
+                )
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return losses, gradient_norm
 

@@ -25,7 +25,11 @@ REGISTER_CEILING = {
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 56,
     "count_winners": 128,
+    "count_step": 64,
     "crop_rows": 96,
+    "finish_norm": 32,
+    "sum_squares": 32,
+    "update_weights": 96,
     "write_winners": 128,
 }
 
@@ -37,6 +41,8 @@ MOST_REGISTERS = 168
 READS_128_BITS = {
     "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
+    "sum_squares": "",
+    "update_weights": "",
 }
 
 
