@@ -84,8 +84,8 @@ def make_optimizer(
     on_gpu = device.type == "cuda"
     if one_pass is not None:
         lr = torch.tensor(config.lr, device=device)
-        averages = one_pass.leave_parameters()
-        return OnePassAdamW(parameters, averages, lr, decay, clip_norm=config.clip_norm)
+        clip_norm = config.clip_norm
+        return OnePassAdamW(parameters, one_pass.averages, lr, decay, clip_norm=clip_norm)
     # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
     return torch.optim.AdamW(
         parameters,
@@ -134,23 +134,26 @@ class Ema:
         self.decay, self.warmup = decay, warmup
         self._averaged, self._copies = _tensors(self.network)
         self._trained, self._counters = _tensors(network)
+        self.averages = self._averaged[: len(list(network.parameters()))]
+        """Of the parameters, in their order."""
 
     def weight(self, step: int) -> float:
         """What the present weights count in the average after step `step` of the fold, from 0."""
         return 1.0 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
 
-    def leave_parameters(self) -> list[Tensor]:
-        """The averages of the network's parameters, in order: moving them is the caller's now."""
-        count = len(list(self.network.parameters()))
-        left, self._averaged = self._averaged[:count], self._averaged[count:]
-        self._trained = self._trained[count:]
-        return left
-
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the present weights after step `step` of the fold, from 0."""
-        if self._averaged:
-            torch._foreach_lerp_(self._averaged, self._trained, self.weight(step))
+        self._follow(step, first=0)
+
+    @torch.no_grad()
+    def update_buffers(self, step: int) -> None:
+        """The same but for the parameters, whose `averages` somebody else has moved."""
+        self._follow(step, first=len(self.averages))
+
+    def _follow(self, step: int, first: int) -> None:
+        if averaged := self._averaged[first:]:
+            torch._foreach_lerp_(averaged, self._trained[first:], self.weight(step))
         if self._counters:
             torch._foreach_copy_(self._copies, self._counters)
 
@@ -219,12 +222,14 @@ class TrainStep:
         """Train on a batch on the device; `step` of the epoch is the `global_step` of the fold."""
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
-        optimizer = self.learner.optimizer
+        optimizer, ema = self.learner.optimizer, self.learner.ema
         set_learning_rate(optimizer, lr)
+        average = ema.update
         if isinstance(optimizer, OnePassAdamW):
-            optimizer.average_weight.fill_(self.learner.ema.weight(global_step))
+            optimizer.average_weight.fill_(ema.weight(global_step))
+            average = ema.update_buffers
         losses, gradient_norm = self.update(batch.image_BCHW, batch.depth_BHW, batch.label_BHW)
-        self.learner.ema.update(global_step)
+        average(global_step)
         self.learner.sums.add(losses, gradient_norm, step)
 
     def _update(
