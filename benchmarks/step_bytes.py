@@ -5,7 +5,6 @@ operation, with the casts of a GPU's autocast to bfloat16; no GPU, frames or wei
 --forms names the forms that are counted, the plain one first.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
@@ -23,7 +23,7 @@ from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
 from engine.data.batch import Batch
-from engine.model.network import Network
+from engine.model.network import Network, Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training import step
 
@@ -127,8 +127,7 @@ def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
     policy = DevicePolicy(_CPU, torch.bfloat16, compile=False, operations=operations)
     loss = step.TrainingLoss(training, torch.empty(len(config.data.classes)), operations)
     made = step.TrainStep(learner, loss, policy, 0)
-    # Within a step, for what is not told by the tensors' device.
-    made.update = _as_on_a_gpu(made.update)
+    made.forward = _as_on_a_gpu(made.forward)
     B, (H, W) = training.batch_size, config.data.crop_hw
     image = torch.empty(B, config.model.in_channels, H, W).to(memory_format=torch.channels_last)
     label = torch.empty(B, H, W, dtype=torch.uint8)
@@ -145,12 +144,17 @@ def _held(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
     ]
 
 
-def _as_on_a_gpu(act: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*inputs: Any) -> Any:
-        with _GpuCasts():
-            return act(*inputs)
+def _as_on_a_gpu(forward: Callable[[Tensor], Prediction]) -> Callable[[Tensor], Prediction]:
+    """The pass with a GPU's casts, and with the operations that our modules choose there."""
+
+    def call(image_BCHW: Tensor) -> Prediction:
+        with mock.patch("kernels.gpu.uses_triton", return_value=True), _GpuCasts():
+            return forward(image_BCHW)
 
     return call
+
+
+_NORMS = (torch.layer_norm, torch.group_norm, F.layer_norm, F.group_norm)
 
 
 class _GpuCasts(TorchFunctionMode):
@@ -160,7 +164,7 @@ class _GpuCasts(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         first, *others = args or (None,)
-        if func in (torch.layer_norm, torch.group_norm) and torch.is_autocast_enabled("cpu"):
+        if func in _NORMS and torch.is_autocast_enabled("cpu"):
             first = first.float()
         return func(first, *others, **(kwargs or {})) if args else func(**(kwargs or {}))
 
@@ -173,5 +177,4 @@ def _parameters(config: Config) -> list[int]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
     run_main(main)
