@@ -6,6 +6,7 @@
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
     adamw/            gradients, weights, their moments and average -> the same a step later
+    group_norm_relu/  GroupNorm and ReLU, with the upsampling or the sum after them
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
     compiling.py      the time that compiling them takes, told and kept apart

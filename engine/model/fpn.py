@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
+from kernels.group_norm_relu import GroupNorm, group_norm_relu
 from kernels.upsample import Upsample
 
 _GROUPS = 32
@@ -42,6 +43,8 @@ class FpnDecoder(nn.Module):
     """Whether heads start as smp initialises an FPN's; else as PyTorch makes them."""
     least_images = 1
     """That a pass in training needs."""
+    fused = False
+    """Whether each GroupNorm runs in one pass with what follows it, see `engine.model.fused`."""
 
     def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
@@ -65,12 +68,31 @@ class FpnDecoder(nn.Module):
         p5 = self.p5(c5)
         p4 = self.p4(c4) + _REPEAT(p5)
         p3 = self.p3(c3) + _REPEAT(p4)
-        coarse, fine = s5(p5) + s4(p4) + s3(p3), s2(self.p2(c2) + _REPEAT(p3))
+        if self.fused:
+            coarse = _fused(s3, p3, _fused(s4, p4, _fused(s5, p5)))
+            fine = _fused(s2, self.p2(c2) + _REPEAT(p3))
+        else:
+            coarse, fine = s5(p5) + s4(p4) + s3(p3), s2(self.p2(c2) + _REPEAT(p3))
         if self.training and self.dropout:
             # One mask for both parts: a channel is dropped as a whole.
             mask = F.dropout(coarse.new_ones(*coarse.shape[:2], 1, 1), self.dropout)
             return coarse * mask, fine * mask
         return coarse, fine
+
+
+def _fused(level: nn.Module, x_BChw: Tensor, added_BCHW: Tensor | None = None) -> Tensor:
+    """`level(x_BChw) + added_BCHW`, each norm in one pass with its ReLU and what comes after."""
+    convs = [part for part in level.modules() if isinstance(part, nn.Conv2d)]
+    norms = [part for part in level.modules() if isinstance(part, nn.GroupNorm)]
+    for conv, norm in zip(convs, norms, strict=True):
+        last = norm is norms[-1]
+        x_BChw = group_norm_relu(
+            conv(x_BChw),
+            GroupNorm(norm.weight, norm.bias, norm.num_groups, norm.eps),
+            doubled=not last,
+            added_BCHW=added_BCHW if last else None,
+        )
+    return x_BChw
 
 
 class _GroupNorm(nn.GroupNorm):

@@ -9,6 +9,7 @@ import kernels.adamw.launch as adamw
 import kernels.boundary_ce.launch as boundary
 import kernels.confusion.launch as counting
 import kernels.crop_resize.launch as cropping
+import kernels.group_norm_relu.launch as norms
 import kernels.tta_accumulate.launch as views
 from kernels.adamw import Constants
 
@@ -35,6 +36,7 @@ def specialisations(folder: str, arch: int) -> list[Specialisation]:
         "boundary_ce": partial(_boundary_ce, arch),
         "confusion": _confusion,
         "crop_resize": _crop_resize,
+        "group_norm_relu": _group_norm_relu,
         "tta_accumulate": _tta_accumulate,
     }
     return list(ways[folder]())
@@ -127,6 +129,31 @@ def _crop_resize() -> Iterator[Specialisation]:
             missing |= {"label": None} if not has_label else {}
             constants = {"C": channels, "BLOCK": cropping.BLOCK, **missing}
             yield _specialise(crop_rows, types, constants, cropping.LAUNCH)
+
+
+def _group_norm_relu() -> Iterator[Specialisation]:
+    """The FPN's 128 channels in 32 groups; the last norm of a level adds, or not, others double."""
+    from kernels.group_norm_relu import triton, triton_backward
+
+    channels, groups = 128, 32
+    of_sums = dict.fromkeys(("table", "moment", "total", "mean", "weight", "bias"), "*fp32:16")
+    merge = norms.merge_constants(channels, groups)
+    for kernel in (triton.merge_moments, triton_backward.merge_gradients):
+        yield _specialise(kernel, of_sums | {"eps": "fp32"}, merge, norms.LAUNCH)
+    for cell in ("*bf16:16", "*fp32:16"):
+        types = of_sums | dict.fromkeys(("x", "y", "added", "grad_y", "grad_x", "given"), cell)
+        yield _specialise(triton.run_moments, types, norms.tile(channels), norms.LAUNCH)
+        tile = norms.tile(channels, groups=groups)
+        for constants in (tile, tile | {"added": None}):
+            yield _specialise(triton.normalise, types, constants, norms.LAUNCH)
+        doubled = norms.tile(channels, doubled=True, groups=groups)
+        for constants in (doubled, doubled | {"added": None}):
+            yield _specialise(triton.normalise_doubled, types, constants, norms.LAUNCH)
+        for yes, constants in ((False, tile), (True, doubled)):
+            kernel = triton_backward.run_gradients
+            yield _specialise(kernel, types, constants | {"DOUBLED": yes}, norms.LAUNCH)
+            kernel = triton_backward.input_gradient
+            yield _specialise(kernel, types, tile | {"MASKED": yes}, norms.LAUNCH)
 
 
 def _tta_accumulate() -> Iterator[Specialisation]:

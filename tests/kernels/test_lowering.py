@@ -30,6 +30,13 @@ REGISTER_CEILING = {
     "finish_norm": 32,
     "sum_squares": 32,
     "update_weights": 96,
+    "input_gradient": 80,
+    "merge_gradients": 40,
+    "merge_moments": 40,
+    "normalise": 64,
+    "normalise_doubled": 144,  # nine cells' neighbourhood
+    "run_gradients": 128,
+    "run_moments": 80,
     "write_winners": 128,
 }
 
@@ -43,6 +50,11 @@ READS_128_BITS = {
     "count_pairs": "",
     "sum_squares": "",
     "update_weights": "",
+    "input_gradient": "",
+    "normalise": "",
+    "normalise_doubled": "",
+    "run_gradients": "",
+    "run_moments": "",
 }
 
 
