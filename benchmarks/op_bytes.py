@@ -56,7 +56,26 @@ def _adamw(given: Named, _: Sequence[Tensor]) -> int:
     return 2 * changed + (2 if given["clip_norm"] else 1) * _total(given["gradient"])
 
 
-MOVED: dict[str, Callable[[Named, Sequence[Tensor]], int]] = {"roomsmith::adamw": _adamw}
+def _group_norm_relu(given: Named, made: Sequence[Tensor]) -> int:
+    """The input for its moments and for the result, which may have something added."""
+    return 2 * nbytes(given["x_BChw"]) + _total(_tensors(given["added_BCHW"])) + nbytes(made[0])
+
+
+def _group_norm_relu_backward(given: Named, made: Sequence[Tensor]) -> int:
+    """Gradient and input for the sums and for the result.
+
+    What was doubled is gathered in the first pass, written, and read and written in the second.
+    """
+    doubled = given["doubled"]
+    cells = 2 * nbytes(given["x_BChw"]) + (3 if doubled else 1) * nbytes(made[0])
+    return cells + (1 if doubled else 2) * nbytes(given["grad_BCHW"])
+
+
+MOVED: dict[str, Callable[[Named, Sequence[Tensor]], int]] = {
+    "roomsmith::adamw": _adamw,
+    "roomsmith::group_norm_relu": _group_norm_relu,
+    "roomsmith::group_norm_relu_backward": _group_norm_relu_backward,
+}
 """Bytes of an operation of ours from its arguments and results; others count as PyTorch's do."""
 
 

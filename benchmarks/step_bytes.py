@@ -23,6 +23,7 @@ from engine.cli import load_config, parse_command_line
 from engine.command import run_main
 from engine.config import Config
 from engine.data.batch import Batch
+from engine.model.fused import Fusions, fuse
 from engine.model.network import Network, Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training import step
@@ -90,20 +91,19 @@ def _most(counted: dict[str, MovedBytes]) -> Callable[[str], int]:
     return lambda kind: max(moved.bytes[kind] for moved in counted.values())
 
 
-def _plain(_: Network) -> None:
-    """As the modules are."""
+_ALL = Fusions(depthwise_norm=True, norm=True, layer_scale=True, residual=True, group_norm=True)
 
-
-FORMS: dict[str, tuple[Callable[[Network], None], bool]] = {
-    "plain": (_plain, False),
-    "one-pass": (_plain, True),
+FORMS: dict[str, tuple[Fusions, bool]] = {
+    "plain": (Fusions(), False),
+    "one-pass": (Fusions(), True),
+    "fused": (_ALL, True),
 }
-"""By name, what is done to the network, and whether the optimiser works in one pass."""
+"""By name, the fused parts of the network, and whether the optimiser works in one pass."""
 
 
 def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
     """A step whose tensors have no content, and a batch for it."""
-    change, one_pass = FORMS[form]
+    fusions, one_pass = FORMS[form]
 
     def make() -> Network:
         with unset_fake_temporarily(), torch.device("meta"):
@@ -116,7 +116,7 @@ def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
         return network
 
     network = make().train()
-    change(network)
+    fuse(network, fusions)
     training = config.training
     # A copy of a tensor without content reads the memory that it does not have.
     with mock.patch("copy.deepcopy", return_value=make()):
@@ -136,9 +136,10 @@ def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
 
 def _held(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
     """A module's own parameters and buffers: where it holds them, under which name."""
+    holders: list[dict[str, Any]] = [module._parameters, module._buffers]
     return [
         (held, name, tensor)
-        for held in (module._parameters, module._buffers)
+        for held in holders
         for name, tensor in held.items()
         if tensor is not None
     ]

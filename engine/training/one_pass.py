@@ -56,18 +56,15 @@ class OnePassAdamW(torch.optim.AdamW):
         if closure is not None:
             raise ValueError("the gradients must be there already; call it without a closure")
         entries = [(p, group) for group in self.param_groups for p in group["params"]]
-        moving, resting = list[_Entry](), list[tuple[Tensor, Tensor]]()
+        moving, gradients = list[_Entry](), list[Tensor]()
         for (parameter, group), average in zip(entries, self._averages, strict=True):
             if parameter.grad is None:
-                resting.append((average, parameter))
+                average.lerp_(parameter, self.average_weight)
             else:
                 moving.append((parameter, average, group))
-        for average, parameter in resting:
-            average.lerp_(parameter, self.average_weight)
+                gradients.append(parameter.grad)
         if moving:
-            update = self._prepared(moving)
-            gradients = [parameter.grad for parameter, *_ in moving]
-            self.gradient_norm = update(gradients, self.average_weight)
+            self.gradient_norm = self._prepared(moving)(gradients, self.average_weight)
         else:
             self.gradient_norm = torch.zeros_like(self.gradient_norm)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import kernels.group_norm_relu
 from benchmarks import step_bytes
 from benchmarks.op_bytes import (
     CASTS,
@@ -23,6 +24,7 @@ from benchmarks.op_bytes import (
 from engine.config import Config
 from kernels import gpu
 from kernels.adamw import Constants, State, Update, launch
+from kernels.group_norm_relu import GroupNorm
 from tests.kernels.accesses import noted
 
 KIB = 1024
@@ -74,8 +76,33 @@ def adamw(clip_norm: float) -> Callable[[], object]:
     return lambda: update(made[4], torch.tensor(0.5))
 
 
+def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], object]:
+    """A norm of two images, or its gradient."""
+    norm = GroupNorm(torch.ones(32), torch.ones(32), 8, 1e-5)
+    x = torch.randn(2, 32, 16, 12).to(memory_format=torch.channels_last).requires_grad_(backward)
+    more = torch.randn(2, 32, 16, 12).to(memory_format=torch.channels_last) if added else None
+
+    def forward() -> Tensor:
+        return kernels.group_norm_relu.group_norm_relu(x, norm, doubled=doubled, added_BCHW=more)
+
+    if not backward:
+        return forward
+    y = forward()
+    grad = torch.ones_like(y)
+    return lambda: torch.autograd.grad(y, x, grad)
+
+
 OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
     "roomsmith::adamw": [lambda: adamw(0.0), lambda: adamw(1.0)],
+    "roomsmith::group_norm_relu": [
+        lambda: group_norm_relu(False, False, False),
+        lambda: group_norm_relu(False, True, False),
+        lambda: group_norm_relu(True, False, False),
+    ],
+    "roomsmith::group_norm_relu_backward": [
+        lambda: group_norm_relu(False, False, True),
+        lambda: group_norm_relu(True, False, True),
+    ],
 }
 """For each operation in the table of bytes, calls of it at small shapes, in the forms it has."""
 
