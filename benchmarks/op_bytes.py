@@ -96,8 +96,10 @@ class MovedBytes(TorchDispatchMode):
         # Fake tensors know of no fused update; it changes its arguments and returns nothing.
         is_update = func._schema.name == "aten::_fused_adamw_"
         made = None if is_update else func(*args, **(kwargs or {}))
-        if not func.is_view and (moved := _bytes(func._schema, named, made)):
-            space, _, name = func._schema.name.partition("::")
+        space, _, name = func._schema.name.partition("::")
+        # Others ask a tensor's device or shape.
+        counts = space in ("aten", "roomsmith") and not func.is_view
+        if counts and (moved := _bytes(func._schema, named, made)):
             kind = _kind(space, name, named, made)
             self.bytes[kind] += moved
             self.calls[kind] += 1

@@ -5,6 +5,7 @@ operation, with the casts of a GPU's autocast to bfloat16; no GPU, frames or wei
 --forms names the forms that are counted, the plain one first.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def count(config: Config, form: str) -> MovedBytes:
     """What one step of an experiment moves in a form, and by which calls."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        # The optimiser in one pass asks whether its tensors are where they were.
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         update, batch = _prepared(config, form)
         # The first step makes the optimiser's state.
         update(batch, 1e-4, 0, 0)
