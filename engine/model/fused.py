@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm, LayerNorm2d, Mlp
+from timm.layers.mlp import Mlp
+from timm.layers.norm import LayerNorm, LayerNorm2d
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
     """
     changed, left = Counter[str](), Counter[str]()
     for module in network.modules():
-        if type(module) in (ConvNeXtBlock, _FusedBlock):
+        if isinstance(module, ConvNeXtBlock) and type(module) in (ConvNeXtBlock, _FusedBlock):
             misfit = _misfit(module) if fusions.of_blocks else None
             left.update([misfit] if misfit else [])
             fits = fusions.of_blocks and not misfit
@@ -109,22 +110,22 @@ class _FusedBlock(ConvNeXtBlock):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         form, mlp, gamma_C, low = self.fusions, self.mlp, self.gamma, _low(x_BCHW)
+        weight_CD, bias_C = mlp.fc2.weight, mlp.fc2.bias
+        assert gamma_C is not None  # else the block is a misfit,
+        assert bias_C is not None  # so too without one
         if form.depthwise_norm:
             conv, norm = self.conv_dw, self.norm
-            y_BCHW = depthwise_norm(
-                x_BCHW.to(low), conv.weight, conv.bias, norm.weight, norm.bias, norm.eps
-            )
-            y_BHWC = y_BCHW.permute(0, 2, 3, 1)
+            taps = (conv.weight, conv.bias, norm.weight, norm.bias)
+            y_BHWC = depthwise_norm(x_BCHW.to(low), *taps, norm.eps).permute(0, 2, 3, 1)
         else:
             y_BHWC = self.norm(self.conv_dw(x_BCHW).permute(0, 2, 3, 1))
         wide_BHWD = mlp.drop1(mlp.act(mlp.fc1(y_BHWC)))
         if form.layer_scale:
             # Autograd takes the gradients of both factors from that of the small product.
-            weight_CD = gamma_C[:, None] * mlp.fc2.weight
-            y_BHWC = F.linear(wide_BHWD, weight_CD, gamma_C * mlp.fc2.bias)
+            y_BHWC = F.linear(wide_BHWD, gamma_C[:, None] * weight_CD, gamma_C * bias_C)
         else:
             y_BHWC = mlp.fc2(wide_BHWD) * (gamma_C.to(low) if form.residual else gamma_C)
-        y_BCHW = self.drop_path(mlp.drop2(y_BHWC).permute(0, 3, 1, 2))
+        y_BCHW: Tensor = self.drop_path(mlp.drop2(y_BHWC).permute(0, 3, 1, 2))
         # timm's scale, a float32 parameter, makes its sum float32 under any autocast.
         total = low if form.residual else torch.promote_types(x_BCHW.dtype, gamma_C.dtype)
         return x_BCHW.to(total) + y_BCHW

@@ -184,31 +184,36 @@ def normalise_doubled(
     for first in range(start, stop, L):
         cell_L = first + tl.arange(0, L)
         row_L, column_L = cell_L // w, cell_L % w
-        rows = (tl.maximum(row_L - 1, 0), row_L, tl.minimum(row_L + 1, h - 1))
-        # Shares in the two output rows, columns of the cell before and the one after.
-        over_L1, under_L1 = _between(row_L, h, affine[0].dtype)
+        # Columns that do not exist are given one that does, and the share 0.
+        left_L, right_L = tl.maximum(column_L - 1, 0), tl.minimum(column_L + 1, w - 1)
         before_L1, after_L1 = _between(column_L, w, affine[0].dtype)
-        top, low = (), ()
-        for j in tl.static_range(3):
-            at_L = tl.minimum(tl.maximum(column_L + j - 1, 0), w - 1)
-            three = ()
-            for i in tl.static_range(3):
-                raw_LC = _load(x_1C, rows[i] * w + at_L, h * w, known_C, CHANNELS)
-                three += (_relu(raw_LC, affine),)
-            top += (_mix(three[1], three[0], over_L1),)
-            low += (_mix(three[1], three[2], under_L1),)
+        before = _lines(x_1C, row_L, left_L, h, w, known_C, affine, CHANNELS)
+        here = _lines(x_1C, row_L, column_L, h, w, known_C, affine, CHANNELS)
+        after = _lines(x_1C, row_L, right_L, h, w, known_C, affine, CHANNELS)
         # Cells beyond the run end at a place that no store reaches.
         pixel_L = tl.where(cell_L < stop, row_L * 4 * w + column_L * 2, 4 * h * w)
         for i in tl.static_range(2):
-            line = top if i == 0 else low
             for j in tl.static_range(2):
-                part_L1 = before_L1 if j == 0 else after_L1
-                y_LC = _mix(line[1], line[2 * j], part_L1)
+                if j == 0:
+                    y_LC = _mix(here[i], before[i], before_L1)
+                else:
+                    y_LC = _mix(here[i], after[i], after_L1)
                 place_L = pixel_L + i * 2 * w + j
                 if added is not None:
                     added_1C = added + 4 * image + c_C[None, :]
                     y_LC += _load(added_1C, place_L, 4 * h * w, known_C, CHANNELS)
                 _store(y + 4 * image + c_C[None, :], y_LC, place_L, 4 * h * w, known_C, CHANNELS)
+
+
+@triton.jit
+def _lines(x_1C, row_L, column_L, h, w, known_C, affine, CHANNELS: tl.constexpr):
+    """Of one column: the two output rows of a cell, from it and the cells above and below."""
+    above_L, below_L = tl.maximum(row_L - 1, 0), tl.minimum(row_L + 1, h - 1)
+    over_L1, under_L1 = _between(row_L, h, affine[0].dtype)
+    above_LC = _relu(_load(x_1C, above_L * w + column_L, h * w, known_C, CHANNELS), affine)
+    cell_LC = _relu(_load(x_1C, row_L * w + column_L, h * w, known_C, CHANNELS), affine)
+    below_LC = _relu(_load(x_1C, below_L * w + column_L, h * w, known_C, CHANNELS), affine)
+    return _mix(cell_LC, above_LC, over_L1), _mix(cell_LC, below_LC, under_L1)
 
 
 @triton.jit

@@ -29,7 +29,8 @@ def x(device_of: Callable[[str], torch.device]) -> Tensor:
 def norm_of(x: Tensor, groups: int = 2) -> GroupNorm:
     C = x.shape[1]
     weight, bias = torch.linspace(1, 2, C), torch.linspace(-0.1, 0.3, C)
-    return GroupNorm(*(part.to(x.device).requires_grad_() for part in (weight, bias)), groups, 1e-5)
+    weight, bias = (part.to(x.device).requires_grad_() for part in (weight, bias))
+    return GroupNorm(weight, bias, groups, 1e-5)
 
 
 @pytest.mark.parametrize("doubled", [False, True])
@@ -115,7 +116,12 @@ def test_what_does_not_fit_is_refused(
     changes: dict[str, Any],
     message: str,
 ) -> None:
-    values = {"x": torch.zeros(1, 4, 2, 3), "weight": torch.ones(4), "groups": 2, "added": None}
+    values: dict[str, Any] = {
+        "x": torch.zeros(1, 4, 2, 3),
+        "weight": torch.ones(4),
+        "groups": 2,
+        "added": None,
+    }
     values |= changes
     norm = GroupNorm(values["weight"], torch.zeros(4), values["groups"], 1e-5)
     module = operation("group_norm_relu", backend)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import LayerNorm
+from timm.layers.norm import LayerNorm
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -201,7 +201,7 @@ def test_a_copy_is_fused_too_and_has_its_own_weights() -> None:
 
 def test_drop_path_stays() -> None:
     network, x = make_network(drop_path=0.5).double(), image(4, 3, 64, 64).double()
-    logits = []
+    logits: list[Tensor] = []
     for form in (OFF, ALL, ALL):
         assert fuse(network, form).left == {}
         torch.manual_seed(3 + len(logits) // 2)
