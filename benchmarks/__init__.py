@@ -14,7 +14,7 @@ python -m benchmarks.gate             did a ratio fall between two measurements?
     subset.py fit.py     frames for both sides; the power law of a curve
     cases.py             what `kernel_speed` measures; crop_case.py: its longest case
     timing.py            in one process, in turns; the machine's floors
-    op_bytes.py          bytes of each operation of a step, with and without a kernel of ours
+    step_trace.py op_bytes.py   the step on tensors without content; bytes of each operation
     figures.py report.py turns and statistics; tables and the picture
     command.py scene.py  what commands share; inputs that look like rooms
 """

@@ -126,6 +126,8 @@ def _bytes(schema: Any, named: Named, made: Any) -> int:
     for argument in schema.arguments:
         tensors = _tensors(named.get(argument.name))
         writes = argument.alias_info is not None and argument.alias_info.is_write
+        # The schema lets it scale gradients too, which without a scale it does not.
+        writes = writes and (name, argument.name) != ("_fused_adamw_", "grads")
         reads = not (writes and name in _WRITE_ONLY)
         for tensor in tensors:
             total += nbytes(tensor) * (writes + (reads and id(tensor) not in given))

@@ -2,49 +2,31 @@
 
 Counts, not times: the step of an experiment runs on tensors without content, eagerly, operation by
 operation, with the casts of a GPU's autocast to bfloat16; no GPU, frames or weights are needed.
---forms names the forms that are counted, the plain one first.
+--forms names the forms that are counted, the one that others are compared with first.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from unittest import mock
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.overrides import TorchFunctionMode
 
 from benchmarks import command
-from benchmarks.op_bytes import CASTS, FUSED, NORMS, POINTWISE, MovedBytes
 from engine.cli import load_config, parse_command_line
 from engine.command import run_main
-from engine.config import Config
-from engine.data.batch import Batch
-from engine.model.fused import Fusions, fuse
-from engine.model.network import Network, Prediction
-from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training import step
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "exp093_5.toml"
 
-PASSES = (POINTWISE, NORMS, CASTS, FUSED)
-"""Kinds that fusing is for. A fused pass counts among them with all that it moves, also where it
-does a convolution's work that in the plain form is counted elsewhere."""
-
-_CPU = torch.device("cpu")
-"""Where tensors without content say they are: on a GPU autograd would ask its driver."""
+FORMS = ("plain", "one-pass", "fused")
+"""As the modules are; with the optimiser in one pass; with all fused parts of the network too."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, count and print; returns the exit code."""
     parser = command.parser("step_bytes", __doc__)
     parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG], metavar="FILE")
-    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
     options, flags = parse_command_line(parser, arguments)
+
+    from benchmarks.step_trace import count, parameters_of, table
+
     config = load_config(options.config, flags)
     counted = {form: count(config, form) for form in options.forms}
     print(table(counted))
@@ -54,130 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for form, moved in counted.items()
             for kind in moved.bytes
         ]
-        parameters = _parameters(config)
+        parameters = parameters_of(config)
         size = {"parameters": sum(parameters), "tensors": len(parameters)}
         content = {"machine": command.describe_machine(), "rows": rows, "network": size}
         command.write_json(options.json, content)
     return 0
-
-
-def count(config: Config, form: str) -> MovedBytes:
-    """What one step of an experiment moves in a form, and by which calls."""
-    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
-        # The optimiser in one pass asks whether its tensors are where they were.
-        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
-        update, batch = _prepared(config, form)
-        # The first step makes the optimiser's state.
-        update(batch, 1e-4, 0, 0)
-        with MovedBytes() as moved:
-            update(batch, 1e-4, 1, 1)
-    return moved
-
-
-def table(counted: dict[str, MovedBytes]) -> str:
-    """Gigabytes and calls by kind, a column a form; below, the passes that fusing is for."""
-    kinds = sorted({k for m in counted.values() for k in m.bytes}, key=_most(counted), reverse=True)
-    lines = [f"{'':24}" + "".join(f"{form:>22}" for form in counted)]
-    for kind in kinds:
-        cells = (f"{m.bytes[kind] / 1e9:9.2f} GB {m.calls[kind]:5d} x" for m in counted.values())
-        lines.append(f"{kind:24}" + "".join(f"{cell:>22}" for cell in cells))
-    plain, *_ = counted.values()
-    for name, of in (("all", kinds), (", ".join(PASSES), PASSES)):
-        sums = [sum(m.bytes[kind] for kind in of) for m in counted.values()]
-        whole = sum(plain.bytes[kind] for kind in of)
-        shares = (f"{moved / 1e9:9.2f} GB {100 * moved / whole:5.1f} %" for moved in sums)
-        lines.append(f"{name[:24]:24}" + "".join(f"{cell:>22}" for cell in shares))
-    return "\n".join(lines)
-
-
-def _most(counted: dict[str, MovedBytes]) -> Callable[[str], int]:
-    return lambda kind: max(moved.bytes[kind] for moved in counted.values())
-
-
-_ALL = Fusions(depthwise_norm=True, norm=True, layer_scale=True, residual=True, group_norm=True)
-
-FORMS: dict[str, tuple[Fusions, bool]] = {
-    "plain": (Fusions(), False),
-    "one-pass": (Fusions(), True),
-    "fused": (_ALL, True),
-}
-"""By name, the fused parts of the network, and whether the optimiser works in one pass."""
-
-
-def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
-    """A step whose tensors have no content, and a batch for it."""
-    fusions, one_pass = FORMS[form]
-
-    def make() -> Network:
-        with unset_fake_temporarily(), torch.device("meta"):
-            network = Network(config.model, len(config.data.classes))
-        for module in network.modules():
-            for held, name, tensor in _held(module):
-                layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
-                value = torch.empty_like(tensor, device=_CPU, memory_format=layout)
-                held[name] = nn.Parameter(value) if held is module._parameters else value
-        return network
-
-    network = make().train()
-    fuse(network, fusions)
-    training = config.training
-    # A copy of a tensor without content reads the memory that it does not have.
-    with mock.patch("copy.deepcopy", return_value=make()):
-        ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
-    optimizer = step.make_optimizer(network, training, ema if one_pass else None)
-    learner = step.Learner(network, ema, optimizer, step.EpochSums(_CPU))
-    operations = choose_operations("fused", _CPU)
-    policy = DevicePolicy(_CPU, torch.bfloat16, compile=False, operations=operations)
-    loss = step.TrainingLoss(training, torch.empty(len(config.data.classes)), operations)
-    made = step.TrainStep(learner, loss, policy, 0)
-    made.forward = _as_on_a_gpu(made.forward)
-    B, (H, W) = training.batch_size, config.data.crop_hw
-    image = torch.empty(B, config.model.in_channels, H, W).to(memory_format=torch.channels_last)
-    label = torch.empty(B, H, W, dtype=torch.uint8)
-    return made, Batch(image, torch.empty(B, H, W), label, np.arange(B))
-
-
-def _held(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
-    """A module's own parameters and buffers: where it holds them, under which name."""
-    holders: list[dict[str, Any]] = [module._parameters, module._buffers]
-    return [
-        (held, name, tensor)
-        for held in holders
-        for name, tensor in held.items()
-        if tensor is not None
-    ]
-
-
-def _as_on_a_gpu(forward: Callable[[Tensor], Prediction]) -> Callable[[Tensor], Prediction]:
-    """The pass with a GPU's casts, and with the operations that our modules choose there."""
-
-    def call(image_BCHW: Tensor) -> Prediction:
-        with mock.patch("kernels.gpu.uses_triton", return_value=True), _GpuCasts():
-            return forward(image_BCHW)
-
-    return call
-
-
-_NORMS = (torch.layer_norm, torch.group_norm, F.layer_norm, F.group_norm)
-
-
-class _GpuCasts(TorchFunctionMode):
-    """Norms take float32 under autocast, as on CUDA and not on a CPU (torch.amp's lists)."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        first, *others = args or (None,)
-        if func in _NORMS and torch.is_autocast_enabled("cpu"):
-            first = first.float()
-        return func(first, *others, **(kwargs or {})) if args else func(**(kwargs or {}))
-
-
-def _parameters(config: Config) -> list[int]:
-    """Elements of each parameter."""
-    with torch.device("meta"):
-        network = Network(config.model, len(config.data.classes))
-    return [parameter.numel() for parameter in network.parameters()]
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ class OnePassAdamW(torch.optim.AdamW):
             shared = {(*group["betas"], group["eps"]) for group in groups}
             if len(shared) > 1:
                 raise ValueError(f"all groups must share betas and eps, got {sorted(shared)}")
-            constants = Constants(decay, *shared.pop(), self.clip_norm)
+            beta1, beta2, epsilon = shared.pop()
+            constants = Constants(decay, beta1, beta2, epsilon, self.clip_norm)
             self._update, self._laid_out = Update(state, lr, constants), laid_out
         return self._update
 

@@ -62,7 +62,7 @@ def update(
     Returns:
         The norm of all gradients before clipping, a scalar.
     """
-    norm = torch.stack([part.norm() for part in gradient]).norm()
+    norm: Tensor = torch.stack([part.norm() for part in gradient]).norm()
     factor = (constants.clip_norm / (norm + CLIP_EPSILON)).clamp(max=1.0)
     for t, grad in enumerate(gradient):
         clipped = grad * factor if constants.clip_norm else grad

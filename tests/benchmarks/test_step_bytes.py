@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import kernels.group_norm_relu
-from benchmarks import step_bytes
+from benchmarks import step_bytes, step_trace
 from benchmarks.op_bytes import (
     CASTS,
     DEPTHWISE,
@@ -70,7 +70,7 @@ def adamw(clip_norm: float) -> Callable[[], object]:
     shapes = ((3000,), (40, 50), (7,))
     made = [[torch.ones(shape) for shape in shapes] for _ in range(5)]
     step = [torch.zeros(()) for _ in shapes]
-    state = State(*made[:4], step)
+    state = State._make([*made[:4], step])
     constants = Constants([0.1] * 3, 0.9, 0.999, 1e-8, clip_norm)
     update = Update(state, [torch.tensor(0.1)] * 3, constants)
     return lambda: update(made[4], torch.tensor(0.5))
@@ -126,16 +126,16 @@ def test_an_operation_of_ours_counts_what_its_kernels_touch(
 def test_a_step_is_counted_in_every_form_and_its_parts_as_by_hand(
     tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counted = {form: step_bytes.count(tiny_config, form) for form in step_bytes.FORMS}
+    counted = {form: step_trace.count(tiny_config, form) for form in step_bytes.FORMS}
     plain, one_pass = counted["plain"], counted["one-pass"]
-    parameters = sum(step_bytes._parameters(tiny_config))
+    parameters = sum(step_trace.parameters_of(tiny_config))
     # Norm 1, clipping 2, AdamW 7, average 3; in one pass the gradients twice, four of eight more.
     for moved, times in ((plain, 13), (one_pass, 10)):
         assert moved.bytes[OPTIMISER] == pytest.approx(times * 4 * parameters, rel=0.05)
     for kind in (CASTS, NORMS, POINTWISE, "convolutions"):
         assert plain.bytes[kind] == pytest.approx(one_pass.bytes[kind], rel=0.05), kind
         assert plain.bytes[kind] > 0
-    told = step_bytes.table(counted)
+    told = step_trace.table(counted)
     assert "100.0 %" in told
     assert all(kind in told for kind in plain.bytes)
 
@@ -155,6 +155,6 @@ def test_the_command_writes_what_it_counted(
 
 def test_norms_take_float32_as_on_a_gpu() -> None:
     x, norm = torch.ones(2, 8), nn.LayerNorm(8)
-    with torch.autocast("cpu", torch.bfloat16), step_bytes._GpuCasts():
+    with torch.autocast("cpu", torch.bfloat16), step_trace._GpuCasts():
         found: Tensor = norm(x.bfloat16())
     assert found.dtype == torch.float32

@@ -28,8 +28,11 @@ class Accesses:
 
     def note(self, direction: str, at: Any, mask: Any, itemsize: int) -> None:
         """Elements at addresses, those under a mask."""
-        masked = np.broadcast_to(mask, at.shape)
-        self._seen.setdefault((direction, itemsize), []).append(at[masked].astype(np.uint64))
+        at = np.asarray(at)
+        masked = np.broadcast_to(np.asarray(mask, bool), at.shape)
+        self._seen.setdefault((direction, itemsize), []).append(
+            at[masked].astype(np.uint64).ravel()
+        )
 
     def close(self) -> None:
         """A launch has ended."""

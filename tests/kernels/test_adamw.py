@@ -98,9 +98,9 @@ def torchs(clip_norm: float, dtype: torch.dtype) -> tuple[State, list[Tensor]]:
         with torch.no_grad():
             torch._foreach_lerp_(list(state.average), parameters, weight)
     kept = [optimizer.state[p] for p in parameters]
-    moments = ([s[name] for s in kept] for name in ("exp_avg", "exp_avg_sq"))
+    first, second = ([s[name] for s in kept] for name in ("exp_avg", "exp_avg_sq"))
     steps = [s["step"] for s in kept]
-    return State([p.detach() for p in parameters], *moments, state.average, steps), norms
+    return State([p.detach() for p in parameters], first, second, state.average, steps), norms
 
 
 def furthest(found: State, truth: State) -> list[float]:
@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused(device: torch.device) -> None:
     with pytest.raises(ValueError, match=r"a state is .*float16"):
         Update(state._replace(first=[t.half() for t in state.first]), rates, constants(0.0))
     with pytest.raises(ValueError, match="float32 without holes"):
-        Update(State(*([t.half() for t in of] for of in state)), rates, constants(0.0))
+        Update(State._make([t.half() for t in of] for of in state), rates, constants(0.0))
     update = Update(state, rates, constants(0.0))
     with pytest.raises(ValueError, match=r"a gradient is .*float16"):
         update([g.to(device).half() for g in draws(10)], torch.tensor(0.5, device=device))
@@ -257,9 +257,9 @@ def test_what_does_not_fit_is_refused(device: torch.device) -> None:
 
 @pytest.mark.parametrize("kind", ["triton"], indirect=True)
 def test_on_the_gpu_a_state_that_begins_within_16_bytes_is_refused(device: torch.device) -> None:
-    held = [torch.zeros(9, device=device)[1:] for _ in range(4)]
+    held = [[torch.zeros(9, device=device)[1:]] for _ in range(4)]
     step = [torch.zeros((), device=device)]
-    state = State(*([tensor] for tensor in held), step)
+    state = State._make([*held, step])
     with pytest.raises(ValueError, match="multiple of 16 bytes"):
         Update(state, step, Constants([0.0], *BETAS, EPSILON, 0.0))
 

@@ -28,7 +28,7 @@ REGISTER_CEILING = {
     "count_step": 64,
     "crop_rows": 96,
     "finish_norm": 32,
-    "sum_squares": 32,
+    "sum_squares": 40,
     "update_weights": 96,
     "input_gradient": 80,
     "merge_gradients": 40,

@@ -168,7 +168,10 @@ def test_gradients_may_lie_elsewhere_in_each_step_and_come_and_go(
 ) -> None:
     optimizer, parameters, _ = two
     plain = [nn.Parameter(p.detach().clone()) for p in parameters]
-    groups = [{"params": plain[:1], "weight_decay": 0.1}, {"params": plain[1:]}]
+    groups: list[dict[str, Any]] = [
+        {"params": plain[:1], "weight_decay": 0.1},
+        {"params": plain[1:]},
+    ]
     theirs = torch.optim.AdamW(groups, lr=0.5, weight_decay=0.0)
     for number in range(4):
         for n, pair in enumerate(zip(parameters, plain, strict=True)):
