@@ -2,6 +2,7 @@
 
 python -m benchmarks.kernel_speed     each fused operation and what a user would reach for
 python -m benchmarks.full_size        one step and one frame's views: does an experiment fit?
+python -m benchmarks.step_bytes       what a full-size step reads and writes, by kind and form
 python -m benchmarks.throughput       the whole engine and the published recipe (`plain/`)
 python -m benchmarks.quality          the engine and the recipe, trained alike: which scores higher?
 python -m benchmarks.certify          is the engine right, and how fast, on this GPU?
@@ -13,6 +14,7 @@ python -m benchmarks.gate             did a ratio fall between two measurements?
     subset.py fit.py     frames for both sides; the power law of a curve
     cases.py             what `kernel_speed` measures; crop_case.py: its longest case
     timing.py            in one process, in turns; the machine's floors
+    step_trace.py op_bytes.py   the step on tensors without content; bytes of each operation
     figures.py report.py turns and statistics; tables and the picture
     command.py scene.py  what commands share; inputs that look like rooms
 """

@@ -5,6 +5,7 @@
     confusion/        label and prediction -> int64 confusion matrix
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
+    adamw/            gradients, weights, their moments and average -> the same a step later
     group_norm_relu/  GroupNorm and ReLU, with the upsampling or the sum after them
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
@@ -16,5 +17,6 @@
 
 In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests,
 `op.py` checks and chooses by device, `cpu*.py` is Numba; `triton.py` and `launch.py`, where there
-is a form for GPUs (not of blend_sweep and png), are Triton.
+is a form for GPUs (not of blend_sweep and png), are Triton. adamw has no CPU form: the engine uses
+PyTorch's own there.
 """

@@ -16,8 +16,9 @@ class StepForm(Record):
     and where it has one, its obstacle. Files that lack it mean that default.
     """
 
-    optimizer: Literal["fused", "foreach"] = "fused"
-    """AdamW in one kernel over all weights, or one for each of its operations"""
+    optimizer: Literal["fused", "foreach", "one_pass"] = "fused"
+    """AdamW in one kernel over all weights, or one for each of its operations; one_pass: with the
+    gradients' norm and the weights' average (`kernels.adamw`)"""
     cudnn: Literal["heuristic", "race"] = "heuristic"
     """how cuDNN chooses convolutions: by rules, or by trying (`torch.backends.cudnn.benchmark`)"""
     depthwise_norm: Literal["off", "on"] = "off"

@@ -79,7 +79,8 @@ class FoldTraining:
         network.to(policy.device).train()
         fuse(network, fusions_of(policy.form))
         ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
-        optimizer = step.make_optimizer(network, training, policy.form)
+        one_pass = ema if policy.form.optimizer == "one_pass" else None
+        optimizer = step.make_optimizer(network, training, one_pass, policy.form)
         self.learner = step.Learner(network, ema, optimizer, step.EpochSums(policy.device))
         if saved is not None:
             from engine.training.starts import resume

@@ -23,6 +23,7 @@ from engine.runtime.forms import PLAIN, StepForm
 from engine.runtime.gpu import deterministically, raced
 from engine.runtime.graphs import Replayed
 from engine.training.accumulate import WHOLE, Shares, accumulated
+from engine.training.one_pass import OnePassAdamW
 from engine.training.records import Losses, MeanLosses
 from kernels.upsample import upsample
 
@@ -72,16 +73,28 @@ def depth_l1(depth_Bhw: Tensor, depth_m_BHW: Tensor) -> Tensor:
 
 
 def make_optimizer(
-    network: nn.Module, config: TrainingConfig, form: StepForm = PLAIN
+    network: nn.Module,
+    config: TrainingConfig,
+    one_pass: "Ema | None" = None,
+    form: StepForm = PLAIN,
 ) -> torch.optim.AdamW:
-    """AdamW over every parameter, in torch's fused form (one pass over the weights) or another."""
-    device = next(network.parameters()).device
+    """AdamW over every parameter, in torch's fused form (one pass over the weights) or another.
+
+    With `one_pass`, the average of this network, on a GPU: in the form that moves that average and
+    takes the gradients' norm in the same pass.
+    """
+    parameters, decay = list(network.parameters()), config.weight_decay
+    device = parameters[0].device
     on_gpu = device.type == "cuda"
-    # There its learning rate and step counts are tensors, as a recorded step needs them.
+    if one_pass is not None:
+        lr = torch.tensor(config.lr, device=device)
+        clip_norm = config.clip_norm
+        return OnePassAdamW(parameters, one_pass.averages, lr, decay, clip_norm=clip_norm)
+    # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
     return torch.optim.AdamW(
-        network.parameters(),
+        parameters,
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
-        weight_decay=config.weight_decay,
+        weight_decay=decay,
         fused=form.optimizer == "fused",
         foreach=True if form.optimizer == "foreach" else None,
         capturable=on_gpu,
@@ -126,12 +139,26 @@ class Ema:
         self.decay, self.warmup = decay, warmup
         self._averaged, self._copies = _tensors(self.network)
         self._trained, self._counters = _tensors(network)
+        self.averages = self._averaged[: len(list(network.parameters()))]
+        """Of the parameters, in their order."""
+
+    def weight(self, step: int) -> float:
+        """What the present weights count in the average after step `step` of the fold, from 0."""
+        return 1.0 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the present weights after step `step` of the fold, from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        torch._foreach_lerp_(self._averaged, self._trained, 1.0 - decay)
+        self._follow(step, first=0)
+
+    @torch.no_grad()
+    def update_buffers(self, step: int) -> None:
+        """The same but for the parameters, whose `averages` somebody else has moved."""
+        self._follow(step, first=len(self.averages))
+
+    def _follow(self, step: int, first: int) -> None:
+        if averaged := self._averaged[first:]:
+            torch._foreach_lerp_(averaged, self._trained[first:], self.weight(step))
         if self._counters:
             torch._foreach_copy_(self._copies, self._counters)
 
@@ -203,9 +230,14 @@ class TrainStep:
         """Train on a batch on the device; `step` of the epoch is the `global_step` of the fold."""
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
         torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
-        set_learning_rate(self.learner.optimizer, lr)
+        optimizer, ema = self.learner.optimizer, self.learner.ema
+        set_learning_rate(optimizer, lr)
+        average = ema.update
+        if isinstance(optimizer, OnePassAdamW):
+            optimizer.average_weight.fill_(ema.weight(global_step))
+            average = ema.update_buffers
         losses, gradient_norm = self.update(batch.image_BCHW, batch.depth_BHW, batch.label_BHW)
-        self.learner.ema.update(global_step)
+        average(global_step)
         self.learner.sums.add(losses, gradient_norm, step)
 
     def _update(
@@ -222,11 +254,17 @@ class TrainStep:
             cut = config.model_copy(update={"accumulate": self.parts})
             losses = accumulated(batch, cut, self._backward, least)
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        gradient_norm = get_total_norm(gradients, foreach=True)
-        if config.clip_norm:
-            clip_grads_with_norm_(self.parameters, config.clip_norm, gradient_norm, foreach=True)
-        optimizer.step()
+        if isinstance(optimizer, OnePassAdamW):
+            optimizer.step()
+            gradient_norm = optimizer.gradient_norm
+        else:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            gradient_norm = get_total_norm(gradients, foreach=True)
+            if config.clip_norm:
+                clip_grads_with_norm_(
+                    self.parameters, config.clip_norm, gradient_norm, foreach=True
+                )
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return losses, gradient_norm
 

@@ -5,11 +5,13 @@ from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
+import kernels.adamw.launch as adamw
 import kernels.boundary_ce.launch as boundary
 import kernels.confusion.launch as counting
 import kernels.crop_resize.launch as cropping
 import kernels.group_norm_relu.launch as norms
 import kernels.tta_accumulate.launch as views
+from kernels.adamw import Constants
 
 CLASSES = 13
 
@@ -30,6 +32,7 @@ class Specialisation(NamedTuple):
 def specialisations(folder: str, arch: int) -> list[Specialisation]:
     """Those of the kernels that `kernels/FOLDER/launch.py` launches on sm_ARCH."""
     ways: dict[str, Callable[[], Iterator[Specialisation]]] = {
+        "adamw": _adamw,
         "boundary_ce": partial(_boundary_ce, arch),
         "confusion": _confusion,
         "crop_resize": _crop_resize,
@@ -49,6 +52,21 @@ def _specialise(
     varying = [name for name in kernel.arg_names if name not in constants]
     signature = {name: types.get(name, "i32") for name in varying}
     return Specialisation(kernel, signature, constants, options)
+
+
+def _adamw() -> Iterator[Specialisation]:
+    """With PyTorch's betas; whatever is clipped to."""
+    from kernels.adamw import triton
+
+    constants = [Constants([], 0.9, 0.999, 1e-8, clip_norm) for clip_norm in (0.0, 1.0)]
+    types = {"table_KT": "*i64:16", "chunk_N2": "*i32:16", "clip_norm": "fp32"}
+    types |= dict.fromkeys(("partial_N", "scale_3T", "norm_2", "weight", "decay_T"), "*fp32:16")
+    chunk = {"CHUNK": adamw.CHUNK, "BLOCK": adamw.BLOCK}
+    yield _specialise(triton.sum_squares, types, chunk, adamw.LAUNCH)
+    yield _specialise(triton.finish_norm, types, adamw.norm_constants(), adamw.SUMS_LAUNCH)
+    yield _specialise(triton.count_step, types, adamw.step_constants(constants[0]), adamw.LAUNCH)
+    for known in constants:
+        yield _specialise(triton.update_weights, types, adamw.update_constants(known), adamw.LAUNCH)
 
 
 def _boundary_ce(arch: int) -> Iterator[Specialisation]:

@@ -24,7 +24,11 @@ REGISTER_CEILING = {
     "add_views_of_many_classes": 128,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 64,
+    "count_step": 64,
     "crop_rows": 48,
+    "finish_norm": 32,
+    "sum_squares": 40,
+    "update_weights": 96,
     "input_gradient": 80,
     "merge_gradients": 40,
     "merge_moments": 40,
@@ -45,6 +49,8 @@ MOST_REGISTERS = 168
 READS_128_BITS = {
     "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
+    "sum_squares": "",
+    "update_weights": "",
     "input_gradient": "",
     "normalise": "",
     "normalise_doubled": "",

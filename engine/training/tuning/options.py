@@ -40,7 +40,8 @@ def options(task: FoldTask, policy: DevicePolicy) -> Options:
 
 def obstacle(form: StepForm, task: FoldTask, policy: DevicePolicy) -> str | None:
     """Why a form cannot be had in a fold; None if it can."""
-    for axis, option in {"cudnn": "race", **dict.fromkeys(vars(Fusions()), "on")}.items():
+    gpu_only = {"cudnn": "race", "optimizer": "one_pass", **dict.fromkeys(vars(Fusions()), "on")}
+    for axis, option in gpu_only.items():
         if getattr(form, axis) == option and policy.device.type != "cuda":
             return f"{axis} = {option} needs a GPU, and this is {policy.device}"
     if form.cudnn == "race" and policy.deterministic:
