@@ -5,6 +5,7 @@
     confusion/        label and prediction -> int64 confusion matrix
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
+    depthwise_norm/   depthwise 7 x 7 convolution + LayerNorm, as ConvNeXt's block begins
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
     compiling.py      the time that compiling them takes, told and kept apart
@@ -15,5 +16,6 @@
 
 In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests,
 `op.py` checks and chooses by device, `cpu*.py` is Numba; `triton.py` and `launch.py`, where there
-is a form for GPUs (not of blend_sweep and png), are Triton.
+is a form for GPUs (not of blend_sweep and png), are Triton. What has no Numba form is the reference
+on a CPU.
 """

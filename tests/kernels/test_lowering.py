@@ -21,22 +21,29 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 # boundary_ce_sweep states its own, `maxnreg`: that of its launch.
 REGISTER_CEILING = {
     "add_view": 128,
+    "convolve_and_normalise": 128 if TorchVersion(version("triton")) >= "3.8" else 192,
+    "convolve_transposed": 144,
     "count_blends": 128,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 56,
     "count_winners": 128,
     "crop_rows": 96,
+    "normalise_backward": 128,
+    "sum_taps": 255,
     "write_winners": 128,
 }
 
 # Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
 MOST_REGISTERS = 168
+# But hundreds of independent products between two loads of a thread hide it as well.
+FEW_THREADS = {"convolve_and_normalise", "sum_taps"}
 
 # Kernels that read neighbouring memory in order, and by what a specialisation that does is known
 # ("": all do); the others gather, byte by byte or pixel by pixel.
 READS_128_BITS = {
     "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
+    "normalise_backward": "",
 }
 
 
@@ -81,7 +88,8 @@ def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
 def test_registers_stay_under_the_stated_ceiling(records: list[dict[str, Any]]) -> None:
     for record in records:
         ceiling = record["options"].get("maxnreg") or REGISTER_CEILING[record["kernel"]]
-        assert record["registers"] <= ceiling <= MOST_REGISTERS, record
+        most = 255 if record["kernel"] in FEW_THREADS else MOST_REGISTERS
+        assert record["registers"] <= ceiling <= most, record
 
 
 def test_shared_memory_fits_the_architecture(records: list[dict[str, Any]]) -> None:
