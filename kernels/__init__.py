@@ -6,6 +6,7 @@
     blend_sweep/      probabilities of several models -> where winners change along their blends
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
     adamw/            gradients, weights, their moments and average -> the same a step later
+    depthwise_norm/   depthwise 7 x 7 convolution + LayerNorm, as ConvNeXt's block begins
     group_norm_relu/  GroupNorm and ReLU, with the upsampling or the sum after them
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
@@ -17,6 +18,6 @@
 
 In each folder `reference.py` states the mathematics without tricks and is the oracle of the tests,
 `op.py` checks and chooses by device, `cpu*.py` is Numba; `triton.py` and `launch.py`, where there
-is a form for GPUs (not of blend_sweep and png), are Triton. adamw has no CPU form: the engine uses
-PyTorch's own there.
+is a form for GPUs (not of blend_sweep and png), are Triton. What has no Numba form is the reference
+on a CPU, but for adamw: the engine uses PyTorch's own there.
 """

@@ -9,11 +9,14 @@ import kernels.adamw.launch as adamw
 import kernels.boundary_ce.launch as boundary
 import kernels.confusion.launch as counting
 import kernels.crop_resize.launch as cropping
+import kernels.depthwise_norm.launch as depthwise
 import kernels.group_norm_relu.launch as norms
 import kernels.tta_accumulate.launch as views
 from kernels.adamw import Constants
 
 CLASSES = 13
+STAGES = ((128, 192), (256, 96), (512, 48), (1024, 24))
+"""Channels and columns in ConvNeXt-B at 576 x 768."""
 
 
 class Specialisation(NamedTuple):
@@ -36,6 +39,7 @@ def specialisations(folder: str, arch: int) -> list[Specialisation]:
         "boundary_ce": partial(_boundary_ce, arch),
         "confusion": _confusion,
         "crop_resize": _crop_resize,
+        "depthwise_norm": _depthwise_norm,
         "group_norm_relu": _group_norm_relu,
         "tta_accumulate": _tta_accumulate,
     }
@@ -134,6 +138,36 @@ def _crop_resize() -> Iterator[Specialisation]:
             missing |= {"label": None} if not has_label else {}
             constants = {"C": channels, "BLOCK": cropping.BLOCK, **missing}
             yield _specialise(crop_rows, types, constants, cropping.LAUNCH)
+
+
+def _depthwise_norm() -> Iterator[Specialisation]:
+    """ConvNeXt-B's stages in bfloat16; its first in float32, and of a width that no tile divides.
+
+    And the last of ConvNeXt-T, where 768 channels leave threads without work.
+    """
+    from kernels.depthwise_norm.triton import convolve_and_normalise, convolve_transposed
+    from kernels.depthwise_norm.triton_backward import normalise_backward, sum_taps
+
+    parameters = ("taps_TC", "bias_C", "gamma_C", "beta_C", "rstd_N", "sums_P2C", "sums_PTC")
+    arrays = ("x", "y", "normal", "grad_y", "grad_x", "slope")
+    cases = [("*bf16:16", c, width, True) for c, width in STAGES]
+    cases += [("*fp32:16", 128, 192, True), ("*bf16:16", 128, 199, False)]
+    cases += [("*bf16:16", 768, 24, True)]
+    for type_, channels, width, gradient in cases:
+        types = dict.fromkeys(parameters, "*fp32:16") | dict.fromkeys(arrays, type_)
+        itemsize = 4 if "fp32" in type_ else 2
+        tile, options = depthwise.forward_tile(channels, width, itemsize)
+        tile |= {"EPS": 1e-6, "GRADIENT": gradient}
+        launches = [
+            (convolve_and_normalise, tile, options),
+            (convolve_transposed, *depthwise.transposed_tile(channels, width, itemsize)),
+            (normalise_backward, *depthwise.norm_tile(channels)),
+        ]
+        # This knows the channels only by their stride, so that one stage is as good as another.
+        if channels == 128:
+            launches.append((sum_taps, depthwise.taps_tile(width, itemsize), depthwise.TAP_LAUNCH))
+        for kernel, constants, options in launches:
+            yield _specialise(kernel, types, {"C": channels, **constants}, options)
 
 
 def _group_norm_relu() -> Iterator[Specialisation]:

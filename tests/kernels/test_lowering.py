@@ -22,20 +22,24 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 REGISTER_CEILING = {
     "add_views": 136,  # of 32 classes; of 13 at four temperatures 128
     "add_views_of_many_classes": 128,
+    "convolve_and_normalise": 128 if TorchVersion(version("triton")) >= "3.8" else 192,
+    "convolve_transposed": 144,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 64,
     "count_step": 64,
     "crop_rows": 48,
     "finish_norm": 32,
-    "sum_squares": 40,
-    "update_weights": 96,
     "input_gradient": 80,
     "merge_gradients": 40,
     "merge_moments": 40,
     "normalise": 64,
+    "normalise_backward": 128,
     "normalise_doubled": 144,  # nine cells' neighbourhood
     "run_gradients": 128,
     "run_moments": 80,
+    "sum_squares": 40,
+    "sum_taps": 255,
+    "update_weights": 96,
     "walk_blends": 112,
     "write_blends": 104,
     "write_winners": 64,
@@ -43,19 +47,22 @@ REGISTER_CEILING = {
 
 # Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
 MOST_REGISTERS = 168
+# But hundreds of independent products between two loads of a thread hide it as well.
+FEW_THREADS = {"convolve_and_normalise", "sum_taps"}
 
 # Kernels that read neighbouring memory in order, and by what a specialisation that does is known
 # ("": all do); the others gather, byte by byte or pixel by pixel.
 READS_128_BITS = {
     "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
-    "sum_squares": "",
-    "update_weights": "",
     "input_gradient": "",
     "normalise": "",
+    "normalise_backward": "",
     "normalise_doubled": "",
     "run_gradients": "",
     "run_moments": "",
+    "sum_squares": "",
+    "update_weights": "",
 }
 
 
@@ -100,7 +107,8 @@ def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
 def test_registers_stay_under_the_stated_ceiling(records: list[dict[str, Any]]) -> None:
     for record in records:
         ceiling = record["options"].get("maxnreg") or REGISTER_CEILING[record["kernel"]]
-        assert record["registers"] <= ceiling <= MOST_REGISTERS, record
+        most = 255 if record["kernel"] in FEW_THREADS else MOST_REGISTERS
+        assert record["registers"] <= ceiling <= most, record
 
 
 def test_shared_memory_fits_the_architecture(records: list[dict[str, Any]]) -> None:

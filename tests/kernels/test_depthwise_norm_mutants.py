@@ -1,0 +1,83 @@
+"""Faults planted in depthwise_norm's kernels, each of which the comparison with float64 finds.
+
+None of them reads outside its arrays.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.kernels.depthwise_norm_truth import make, too_far
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "kernels" / "depthwise_norm"
+FILES = ("triton", "triton_backward")
+SHAPE = (1, 12, 4, 9)
+"""Two tiles, the second with one column; channels that fill no block."""
+EPS = 0.01
+"""Not little beside a variance of about .1."""
+
+MUTANTS = {
+    "the halo above is a row short": (
+        "y = line + ky - REACH",
+        "y = tl.where(ky == 0, -1, line + ky - REACH)",
+    ),
+    "tiles do not see the one before": ("has &= left > 0", "has &= left < 0"),
+    "the last column is not read": ("has &= left + (j - REACH) < W", "has &= left + j - 2 < W"),
+    "rows and columns of taps are swapped": ("else SIDE * ky + kx\n", "else SIDE * kx + ky\n"),
+    "taps are not reversed": ("TAPS - 1 - SIDE * ky - kx if", "SIDE * ky + kx if"),
+    "the mean is not subtracted": ("offset = tile - tl.sum(", "offset = tile - 0 * tl.sum("),
+    "the mean is over the block": (
+        "tl.sum(tile, 1, keep_dims=True) * (1.0 / C)",
+        "tl.sum(tile, 1, keep_dims=True) * (1.0 / BLOCK)",
+    ),
+    "eps is dropped": ("variance + EPS", "variance + 0.0"),
+    "the bias has no gradient": ("bias += d[i]", "bias += 0.0 * d[i]"),
+    "the gradient's mean stays": ("g - mean - n * along", "g - n * along"),
+    "the gradient along the normal stays": ("g - mean - n * along", "g - mean"),
+    "gamma is left out of the gradient": ("g = gamma * dy", "g = dy"),
+    "gamma's gradient lacks the normal": ("by_gamma += dy * n", "by_gamma += dy"),
+    "a step of rows is forgotten": ("top + steps * LINES, H)", "top + steps * LINES - LINES, H)"),
+    "taps' gradients are mirrored": ("d[i] * v[i + kx]", "d[i] * v[i + SIDE - 1 - kx]"),
+    "the last row has no part in them": ("(line < H) & has_c", "(line < H - 1) & has_c"),
+}
+
+
+def test_without_a_fault_none_is_found(
+    operation: Callable[[str, str], ModuleType], device_of: Callable[[str], torch.device]
+) -> None:
+    op, device = operation("depthwise_norm", "triton").depthwise_norm, device_of("triton")
+    inputs, grad_y = make(SHAPE, torch.float32)
+    assert too_far(op, [tensor.to(device) for tensor in inputs], grad_y, EPS) == []
+
+
+@pytest.mark.parametrize("fault", MUTANTS)
+def test_a_planted_fault_is_found(
+    fault: str,
+    operation: Callable[[str, str], ModuleType],
+    device_of: Callable[[str], torch.device],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    right, wrong = MUTANTS[fault]
+    sources = {name: (FOLDER / f"{name}.py").read_text("utf-8") for name in FILES}
+    found = sum(source.count(right) for source in sources.values())
+    assert found == 1, f"{right!r} is there {found} times"
+    op, device = operation("depthwise_norm", "triton").depthwise_norm, device_of("triton")
+    inputs, grad_y = make(SHAPE, torch.float32)
+    inputs = [tensor.to(device) for tensor in inputs]
+    for name, source in sources.items():  # in this order: the second imports the first
+        file = tmp_path / f"{name}.py"  # Triton reads a kernel's source from its file
+        file.write_text(source.replace(right, wrong), "utf-8")
+        module = f"kernels.depthwise_norm.{name}"
+        spec = importlib.util.spec_from_file_location(module, file)
+        assert spec is not None
+        assert spec.loader is not None
+        mutant = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, module, mutant)
+        spec.loader.exec_module(mutant)
+    assert too_far(op, inputs, grad_y, EPS) != []
