@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kernels.depthwise_norm.launch import taps_grid
+
 POINTWISE, NORMS, CASTS, FUSED = "pointwise", "norms", "casts", "fused passes"
 DEPTHWISE, REDUCTIONS = "depthwise convolutions", "reductions"
 OPTIMISER, LOSS, COPIES = "optimiser and average", "loss", "copies"
@@ -71,8 +73,27 @@ def _group_norm_relu_backward(given: Named, made: Sequence[Tensor]) -> int:
     return cells + (1 if doubled else 2) * nbytes(given["grad_BCHW"])
 
 
+def _depthwise_norm(given: Named, made: Sequence[Tensor]) -> int:
+    """Inputs; the result and, for the gradient, the normalised values and deviations."""
+    return _total(_tensors(given)) + _total(made)
+
+
+def _depthwise_norm_backward(given: Named, made: Sequence[Tensor]) -> int:
+    """Three passes: through the norm, for the input and for the taps.
+
+    The first writes the convolution's gradient, as large as the input; the others read it. The last
+    writes sums of parts.
+    """
+    x_BCHW = given["x_BCHW"]
+    B, C, H, W = x_BCHW.shape
+    parts = B * taps_grid(B, C, H, W)[1]
+    return _total(_tensors(given)) + nbytes(made[0]) + 3 * nbytes(x_BCHW) + parts * nbytes(made[1])
+
+
 MOVED: dict[str, Callable[[Named, Sequence[Tensor]], int]] = {
     "roomsmith::adamw": _adamw,
+    "roomsmith::depthwise_norm": _depthwise_norm,
+    "roomsmith::depthwise_norm_backward": _depthwise_norm_backward,
     "roomsmith::group_norm_relu": _group_norm_relu,
     "roomsmith::group_norm_relu_backward": _group_norm_relu_backward,
 }

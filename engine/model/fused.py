@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from engine.model.fpn import FpnDecoder
 from engine.runtime.forms import StepForm
+from kernels.depthwise_norm import depthwise_norm
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,6 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
                     module.__class__ = low if fusions.norm else plain
                     changed["norms"] += fusions.norm
     return Fused(changed["blocks"], changed["norms"], changed["group_norms"], dict(left))
-
-
-def depthwise_norm(
-    x_BCHW: Tensor, weight_C1KK: Tensor, bias_C: Tensor, gamma_C: Tensor, beta_C: Tensor, eps: float
-) -> Tensor:
-    """Depthwise convolution, bias and LayerNorm over channels, in the dtype of `x_BCHW`."""
-    low = x_BCHW.dtype
-    with torch.autocast(x_BCHW.device.type, enabled=False):
-        conv_BCHW = F.conv2d(
-            x_BCHW, weight_C1KK.to(low), bias_C.to(low), padding="same", groups=len(bias_C)
-        )
-        shape, affine = gamma_C.shape, (gamma_C.to(low), beta_C.to(low))
-        return F.layer_norm(conv_BCHW.permute(0, 2, 3, 1), shape, *affine, eps).permute(0, 3, 1, 2)
 
 
 class _FusedBlock(ConvNeXtBlock):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import kernels.depthwise_norm
 import kernels.group_norm_relu
 from benchmarks import step_bytes, step_trace
 from benchmarks.op_bytes import (
@@ -76,6 +77,22 @@ def adamw(clip_norm: float) -> Callable[[], object]:
     return lambda: update(made[4], torch.tensor(0.5))
 
 
+def depthwise_norm(backward: bool) -> Callable[[], object]:
+    """An image through the block's beginning, or its gradient."""
+    x = torch.randn(1, 64, 12, 16, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    weights = (torch.randn(64, 1, 7, 7), *(torch.ones(64) for _ in range(3)))
+
+    def forward() -> Tensor:
+        return kernels.depthwise_norm.depthwise_norm(x, *weights, 1e-6)
+
+    if not backward:
+        return forward
+    y = forward()
+    grad = torch.ones_like(y)
+    return lambda: torch.autograd.grad(y, x, grad)
+
+
 def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], object]:
     """A norm of two images, or its gradient."""
     norm = GroupNorm(torch.ones(32), torch.ones(32), 8, 1e-5)
@@ -94,6 +111,8 @@ def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], 
 
 OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
     "roomsmith::adamw": [lambda: adamw(0.0), lambda: adamw(1.0)],
+    "roomsmith::depthwise_norm": [lambda: depthwise_norm(False)],
+    "roomsmith::depthwise_norm_backward": [lambda: depthwise_norm(True)],
     "roomsmith::group_norm_relu": [
         lambda: group_norm_relu(False, False, False),
         lambda: group_norm_relu(False, True, False),
