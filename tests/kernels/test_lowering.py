@@ -18,9 +18,11 @@ FOLDERS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/triton.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 # Registers a thread; 65536 / (ceiling x threads of a block) blocks then fit a multiprocessor.
-# boundary_ce_sweep states its own, `maxnreg`: that of its launch.
 REGISTER_CEILING = {
     "add_view": 128,
+    "boundary_ce_encode": 128,
+    "boundary_ce_finish": 64,
+    "boundary_ce_sweep": 255,
     "count_blends": 128,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 56,
@@ -32,12 +34,13 @@ REGISTER_CEILING = {
 # Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
 MOST_REGISTERS = 168
 
+# Eight warps of it fit a multiprocessor: a pixel is a hundred independent instructions, which hide
+# the one load among them.
+HOLDS_ITS_TILE = {"boundary_ce_sweep"}
+
 # Kernels that read neighbouring memory in order, and by what a specialisation that does is known
 # ("": all do); the others gather, byte by byte or pixel by pixel.
-READS_128_BITS = {
-    "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
-    "count_pairs": "",
-}
+READS_128_BITS = {"count_pairs": ""}
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +84,8 @@ def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
 def test_registers_stay_under_the_stated_ceiling(records: list[dict[str, Any]]) -> None:
     for record in records:
         ceiling = record["options"].get("maxnreg") or REGISTER_CEILING[record["kernel"]]
-        assert record["registers"] <= ceiling <= MOST_REGISTERS, record
+        assert record["registers"] <= ceiling, record
+        assert ceiling <= MOST_REGISTERS or record["kernel"] in HOLDS_ITS_TILE, record
 
 
 def test_shared_memory_fits_the_architecture(records: list[dict[str, Any]]) -> None:
