@@ -70,9 +70,9 @@ def _boundary_ce() -> Iterator[Specialisation]:
     constants = boundary.sweep_constants(CLASSES, True, True)
     planar = types | {"logits": "*fp32:16"}
     yield _specialise(triton.boundary_ce_sweep, planar, constants, boundary.SWEEP)
-    for gradient in ("*fp32:16", "*bf16:16"):
+    for written in ("*fp32:16", "*bf16:16"):
         constants = boundary.finish_constants(CLASSES) | {"stride_c": 1}
-        arrays = types | {"gradient": gradient}
+        arrays = types | {"gradient": written}
         yield _specialise(triton_ends.boundary_ce_finish, arrays, constants, boundary.FINISH)
 
 

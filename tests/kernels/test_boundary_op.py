@@ -112,7 +112,7 @@ def test_on_the_gpu_forward_and_backward_are_three_launches(
         def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
             return lambda *arguments, **constants: launched.append(self.name)
 
-    class Logged(TorchDispatchMode):
+    class Logged(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -125,7 +125,7 @@ def test_on_the_gpu_forward_and_backward_are_three_launches(
     monkeypatch.setattr("kernels.boundary_ce.triton_ends.boundary_ce_finish", Noted("finish"))
     logits, label, weights = (tensor.detach() for tensor in inputs)
     gradient, grad_loss = torch.empty_like(logits), torch.ones(())
-    with Logged():
+    with Logged():  # type: ignore[no-untyped-call]
         swept = launch.sweep(logits, label, Weights(weights, 2.0, False), True, True)
         launch.finish(swept[1:], grad_loss, gradient)
     assert launched == ["triton_ends.boundary_ce_encode", "triton.boundary_ce_sweep", "finish"]
