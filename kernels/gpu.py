@@ -1,17 +1,11 @@
 """What the operations of all folders share for the GPU."""
 
-import torch
 from torch import Tensor
 
 
 def uses_triton(tensor: Tensor) -> bool:
     """Triton runs what is on a GPU, Numba the rest."""
     return tensor.is_cuda
-
-
-def capability(tensor: Tensor) -> tuple[int, int]:
-    """Compute capability of the GPU that holds a tensor; (0, 0) in Triton's interpreter."""
-    return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (0, 0)
 
 
 def power_of_two(least: int) -> int:

@@ -1,238 +1,253 @@
 """Boundary-weighted cross-entropy on the GPU: loss and gradient in one sweep of the pixels.
 
-A lane owns the pixels between two neighbouring columns of cells, i and i + 1, and a program walks
-down a strip of rows of cells with a row of such lanes. The four cells round a lane stay in
-registers while it visits its pixels, about stride x stride of them: each is interpolated, weighed,
-and its gradient added to the four cells' sums, also in registers. A cell's gradient is then that of
-the lane to its right and of the lane to its left. So every cell gathers, nothing is added in memory
-and nothing of the labels' full size is stored. A strip visits the pixels above its first row too,
-and a tile those left of its first column, without counting their loss.
+Three kernels: `boundary_ce_encode` (triton_ends.py) makes of the labels one code a pixel and counts
+them; `boundary_ce_sweep` sums the loss and, cell by cell, the gradient; `boundary_ce_finish`, which
+is the backward pass, adds what neighbouring programs found for one cell and scales it.
 
-With `align_corners=False` the pixels beyond the outermost cells belong to lanes -1 and w - 1, whose
-share of the cell inside is 1; rows -1 and h - 1 likewise.
+A lane owns the pixels from a column of cells, its near one, to before the next, its far one. It
+walks down a strip of rows of cells with the four cells round it in registers, and adds up their
+gradients there: in the innermost loop over the pixels of a row, for the near and the far column;
+after a row, for the cells above and below. Classes are a tuple of one-dimensional tensors, a number
+each in every thread: nothing is exchanged between threads. Where a thread cannot hold all classes,
+Q neighbouring threads share a lane, thread q holds classes q, q + Q, q + 2 Q ..., and a softmax
+exchanges a maximum and two sums.
 
-Axes: R Q the classes c = r + 4 q, L lanes. Triton lays [R, L, Q] out with R in a thread's registers
-and Q over neighbouring threads, so that a softmax needs two shuffles for 16 classes.
+With `align_corners=False` the first lane also owns the pixels before its cell, whose share of the
+far cell is 0, as is the last lane's; likewise for rows.
+
+A program's strip of gradient is a block (STRIP + 1, C, LANES + 1): its last row and column are its
+share in the neighbours' first. So every cell gathers and nothing is added in memory.
+
+Logits are held in units of log 2, since the GPU has instructions for powers and logarithms of 2.
+Their largest needs not be subtracted before they are exponents where all are below LIMIT.
 """
 
 import triton
 import triton.language as tl
 
-IGNORE_INDEX = tl.constexpr(255)
+from kernels.boundary_ce.triton_lanes import (
+    add_scaled,
+    first_pixel,
+    share_of,
+    sweep_row,
+    zeros,
+)
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+LIMIT = tl.constexpr(100.0)
+"""Of |logit| / log 2: 2^9 such powers of 2 add up to less than float32 holds, and none vanishes."""
 PADDING = tl.constexpr(-1e30)
-"""Logit of the classes that fill up the tile: finite, so that interpolating it is no NaN."""
+"""Logit of the classes that fill up the threads: finite, so that interpolating it is no NaN."""
+CHUNK = tl.constexpr(256)
+"""Partial sums that the last program reads at a time."""
 
 
-# Specialising on sizes would compile the kernel anew for each; stride_c = 1 would put the classes
-# of a lane on sixteen threads, unless PACKED says that four of them can be read at once.
-@triton.jit(do_not_specialize=["h", "w", "stride", "stride_b", "stride_c", "stride_y", "stride_x"])
+# Specialising on sizes would compile the kernel anew for each. stride_c is 1 in channels-last
+# logits, whose classes then lie at constant distances.
+@triton.jit(do_not_specialize=["h", "w", "stride", "tasks", "stride_b", "stride_y", "stride_x"])
 def boundary_ce_sweep(  # noqa: PLR0915  one nest of loops, whose state has to stay in registers
     logits,
-    gradient,
-    label,
-    weight_2C,
+    slope,
+    code,
+    weight_T,
     numerator,
-    count_2,
+    count_2K,
+    ticket,
+    loss,
+    factor,
     h,
     w,
     stride,
+    tasks,
     stride_b,
     stride_c,
     stride_y,
     stride_x,
+    boundary: tl.float64,
     C: tl.constexpr,
-    R: tl.constexpr,
     Q: tl.constexpr,
     LANES: tl.constexpr,
     STRIP: tl.constexpr,
-    PACKED: tl.constexpr,
+    EDGE: tl.constexpr,
     ALIGN_CORNERS: tl.constexpr,
-    IGNORED_EDGES: tl.constexpr,
     GRADIENT: tl.constexpr,
 ):
-    """Sum the loss of a tile of pixels, and write the gradient of its cells.
+    """Sum the loss of a tile of pixels and the gradient of its cells; the last program, all losses.
 
-    Grid: (ceil(w / (LANES - 1)), ceil(h / STRIP), B).
+    Grid: (ceil(w / LANES), ceil(h / STRIP), B).
 
     Args:
         logits: (B, C, h, w) with the given strides, floating.
-        gradient: same strides, float32, or float64 if the logits are; written, if GRADIENT.
-        label: (B, H, W) contiguous integers with H = stride h, W = stride w; 255 = ignore.
-        weight_2C: (2, C) of gradient's dtype: class weight; second row: times boundary weight.
-        numerator: (programs,) of gradient's dtype, written: the loss.
-        count_2: (programs, 2) int32, written: pixels counted, those of them at edges.
+        slope: (B, strips, tiles, STRIP + 1, C, LANES + 1) of float32, or float64 if the logits are:
+            written, if GRADIENT, the gradient before `factor`.
+        code: (B, H, W) contiguous, what `boundary_ce_encode` wrote.
+        weight_T: (2 EDGE,) of slope's dtype: what a pixel weighs, by its code.
+        numerator: (programs,) of slope's dtype, written.
+        count_2K: (2, tasks) int32: pixels counted, those of them at edges.
+        ticket: int32, 0: programs that are done.
+        loss: scalar of slope's dtype, written.
+        factor: float64, written: 1 / (sum of weights + epsilon).
         h: rows of cells.
         w: columns of cells.
         stride: pixels a cell, in both directions.
+        tasks: programs that counted.
         stride_b: stride of the logits from image to image; likewise class, row, column.
         stride_c: see stride_b.
         stride_y: see stride_b.
         stride_x: see stride_b.
+        boundary: what a pixel at an edge weighs.
         C: classes.
-        R: classes a thread holds.
-        Q: threads of a lane; R Q >= C.
-        LANES: lanes a program, one more than the columns of cells that it owns.
-        STRIP: rows of cells a program owns.
-        PACKED: the strides are those of a channels-last tensor with C a multiple of R.
+        Q: threads a lane.
+        LANES: lanes a program, each with a column of cells.
+        STRIP: rows of cells a program.
+        EDGE: what a code has more for being at an edge, a power of two above C.
         ALIGN_CORNERS: how the logits are upsampled.
-        IGNORED_EDGES: an ignored neighbour counts as class 0.
         GRADIENT: write the gradient.
     """
     real: tl.constexpr = numerator.dtype.element_ty
+    R: tl.constexpr = (C + Q - 1) // Q
     b = tl.program_id(2).to(tl.int64)
-    left, top = tl.program_id(0) * (LANES - 1), tl.program_id(1) * STRIP
-    lane = left - 1 + tl.arange(0, LANES)
-    c = tl.arange(0, R)[:, None, None] + R * tl.arange(0, Q)[None, None, :]
-    near = _offset(tl.maximum(lane, 0), c, b, h, w, stride_b, stride_c, stride_x, C, PACKED)
-    far = _offset(tl.minimum(lane + 1, w - 1), c, b, h, w, stride_b, stride_c, stride_x, C, PACKED)
-    row_step = (w * C if PACKED else stride_y).to(tl.int64)
-    cells = (c < C) & _lanes(lane < w)
-    height, width = h * stride, (w * stride).to(tl.int64)
-    label += b * height * width
-    start = _first_pixel(lane, w, stride, ALIGN_CORNERS)
-    length = _first_pixel(lane + 1, w, stride, ALIGN_CORNERS) - start
-    loss = tl.zeros([LANES], real)
-    counted, edges = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
-    zero = tl.zeros([R, LANES, Q], real)
-    # Without a gradient only the row of pixels above the first row of cells has no other program.
-    first_row = top - 1 if GRADIENT else tl.where(top > 0, top, -1)
-    above = logits + tl.maximum(first_row, 0) * row_step
-    upper_near, upper_far = _load(above, near, far, cells, real)
-    near_sum, far_sum = zero, zero
-    for y in range(first_row, tl.minimum(top + STRIP, h)):
-        below = logits + tl.minimum(y + 1, h - 1) * row_step
-        lower_near, lower_far = _load(below, near, far, cells, real)
-        next_near_sum, next_far_sum = zero, zero
-        counts = ((lane >= left) | (lane < 0)) & ((y >= top) | (y < 0))
-        first = _first_pixel(y, h, stride, ALIGN_CORNERS)
-        for row in range(first, _first_pixel(y + 1, h, stride, ALIGN_CORNERS)):
-            share = _share(row, y, h, stride, real, ALIGN_CORNERS)
-            at_near = upper_near + share * (lower_near - upper_near)
-            at_far = upper_far + share * (lower_far - upper_far)
-            least, most, _ = _column(label, row, start - 1, height, width, IGNORED_EDGES)
-            least_1, most_1, own = _column(label, row, start, height, width, IGNORED_EDGES)
-            for k in range(tl.max(length)):
-                x = start + k
-                least_2, most_2, own_2 = _column(label, row, x + 1, height, width, IGNORED_EDGES)
-                low = tl.minimum(tl.minimum(least, least_1), least_2)
-                edge = _next(low) != tl.maximum(tl.maximum(most, most_1), most_2)
-                valid = (k < length) & (own != IGNORE_INDEX)
-                is_class = valid & (own >= 0) & (own < C)
-                weight = tl.load(weight_2C + edge * C + own, is_class, 0.0)
-                across = _lanes(_share(x, lane, w, stride, real, ALIGN_CORNERS))
-                cross_entropy, slope = _softmax(
-                    at_near + across * (at_far - at_near), c, own, weight
+    top = tl.program_id(1) * STRIP
+    thread = tl.arange(0, LANES * Q)
+    lane, q = thread // Q, thread % Q
+    x = tl.program_id(0) * LANES + lane
+    image = logits + b * stride_b
+    near = tl.minimum(x, w - 1).to(tl.int64) * stride_x + q * stride_c
+    far = tl.minimum(x + 1, w - 1).to(tl.int64) * stride_x + q * stride_c
+    width, height = w * stride, h * stride
+    start = first_pixel(x, w, stride, ALIGN_CORNERS)
+    length = first_pixel(x + 1, w, stride, ALIGN_CORNERS) - start
+    longest = tl.max(length)
+    start_share, share_step = share_of(start, x, w, stride, real, ALIGN_CORNERS)
+    pixels = code + b * height * width + start
+    program = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0)
+    program += tl.program_id(0)
+    block = slope + program.to(tl.int64) * ((STRIP + 1) * C * (LANES + 1)) + q * (LANES + 1) + lane
+    zero = tl.zeros([LANES * Q], real)
+    total_loss = zero
+    upper, upper_apart, upper_size = _load(
+        image + top.to(tl.int64) * stride_y, near, far, q, stride_c, real, C, Q
+    )
+    near_sum, far_sum = zeros(zero, R), zeros(zero, R)
+    # Below the last row of cells lie no pixels, and every block is full.
+    for y in range(top, top + STRIP):
+        below = image + tl.minimum(y + 1, h - 1).to(tl.int64) * stride_y
+        lower, lower_apart, lower_size = _load(below, near, far, q, stride_c, real, C, Q)
+        far_off = tl.maximum(upper_size, lower_size) > LIMIT
+        next_near_sum, next_far_sum = zeros(zero, R), zeros(zero, R)
+        first = first_pixel(y, h, stride, ALIGN_CORNERS)
+        down, down_step = share_of(first, y, h, stride, real, ALIGN_CORNERS)
+        for row in range(first, first_pixel(y + 1, h, stride, ALIGN_CORNERS)):
+            share = down if ALIGN_CORNERS else tl.maximum(down, 0.0)
+            down += down_step
+            at_near, apart = (), ()
+            for r in tl.static_range(R):
+                at_near += (upper[r] + share * (lower[r] - upper[r]),)
+                apart += (upper_apart[r] + share * (lower_apart[r] - upper_apart[r]),)
+            pixel = pixels + row * width
+            if far_off:
+                row_loss, row_near, row_far = sweep_row(
+                    pixel,
+                    weight_T,
+                    at_near,
+                    apart,
+                    start_share,
+                    share_step,
+                    length,
+                    longest,
+                    q,
+                    zero,
+                    R,
+                    Q,
+                    EDGE,
+                    ALIGN_CORNERS,
+                    GRADIENT,
+                    True,
                 )
-                loss += tl.where(counts, weight * cross_entropy, 0.0)
-                counted += (counts & valid).to(tl.int32)
-                edges += (counts & valid & edge).to(tl.int32)
-                if GRADIENT:
-                    far_slope = across * slope
-                    near_slope = slope - far_slope
-                    near_sum += (1 - share) * near_slope
-                    far_sum += (1 - share) * far_slope
-                    next_near_sum += share * near_slope
-                    next_far_sum += share * far_slope
-                least, most, least_1, most_1, own = least_1, most_1, least_2, most_2, own_2
+            else:
+                row_loss, row_near, row_far = sweep_row(
+                    pixel,
+                    weight_T,
+                    at_near,
+                    apart,
+                    start_share,
+                    share_step,
+                    length,
+                    longest,
+                    q,
+                    zero,
+                    R,
+                    Q,
+                    EDGE,
+                    ALIGN_CORNERS,
+                    GRADIENT,
+                    False,
+                )
+            total_loss += row_loss
+            if GRADIENT:
+                near_sum = add_scaled(near_sum, 1 - share, row_near, R)
+                far_sum = add_scaled(far_sum, 1 - share, row_far, R)
+                next_near_sum = add_scaled(next_near_sum, share, row_near, R)
+                next_far_sum = add_scaled(next_far_sum, share, row_far, R)
         if GRADIENT:
-            lane_before = _lanes(tl.maximum(tl.arange(0, LANES) - 1, 0)) + 0 * c
-            owned = cells & _lanes(lane >= left) & (y >= top)
-            from_before = tl.gather(far_sum, lane_before, 1)
-            tl.store(gradient + y * row_step + near, near_sum + from_before, owned)
-        upper_near, upper_far = lower_near, lower_far
+            _store(block + (y - top) * (C * (LANES + 1)), near_sum, far_sum, thread, C, Q, LANES)
+        upper, upper_apart, upper_size = lower, lower_apart, lower_size
         near_sum, far_sum = next_near_sum, next_far_sum
-    program = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
-    program = program * tl.num_programs(0) + tl.program_id(0)
-    tl.store(numerator + program, tl.sum(loss))
-    tl.store(count_2 + 2 * program, tl.sum(counted))
-    tl.store(count_2 + 2 * program + 1, tl.sum(edges))
+    if GRADIENT:
+        _store(block + STRIP * (C * (LANES + 1)), near_sum, far_sum, thread, C, Q, LANES)
+    tl.store(numerator + program, tl.sum(tl.where(q == 0, total_loss, 0.0)) * LN_2)
+    # Whoever comes last sees what all others have stored, and adds it up in the same order.
+    programs = tl.num_programs(0) * tl.num_programs(1) * tl.num_programs(2)
+    if tl.atomic_add(ticket, 1, sem="acq_rel") == programs - 1:
+        counted, edges = _sum(count_2K, tasks), _sum(count_2K + tasks, tasks)
+        scale = 1 / (counted + (boundary - 1) * edges + 1e-6)
+        tl.store(factor, scale)
+        tl.store(loss, (_sum(numerator, programs) * scale).to(real))
 
 
 @triton.jit
-def _load(row, near, far, cells, real: tl.constexpr):
-    """The logits of a row of cells on both sides of each lane."""
-    # PADDING only now: float16 cannot hold it.
-    near_logit = tl.where(cells, tl.load(row + near, cells, 0.0).to(real), PADDING)
-    return near_logit, tl.where(cells, tl.load(row + far, cells, 0.0).to(real), PADDING)
+def _load(row, near, far, q, stride_c, real: tl.constexpr, C: tl.constexpr, Q: tl.constexpr):
+    """Of a row of cells, in units of log 2: each near logit, far - near, the largest |logit|."""
+    at_near, apart = (), ()
+    size = tl.zeros(near.shape, real)
+    for r in tl.static_range((C + Q - 1) // Q):
+        step = r * Q * stride_c
+        if r * Q + Q <= C:
+            a, b = tl.load(row + near + step).to(real), tl.load(row + far + step).to(real)
+            size = tl.maximum(size, tl.maximum(tl.abs(a), tl.abs(b)))
+        else:
+            some = r * Q + q < C
+            a = tl.load(row + near + step, some, 0.0).to(real)
+            b = tl.load(row + far + step, some, 0.0).to(real)
+            size = tl.maximum(size, tl.maximum(tl.abs(a), tl.abs(b)))
+            # PADDING only now: float16 cannot hold it.
+            a, b = tl.where(some, a, PADDING), tl.where(some, b, PADDING)
+        a *= LOG2_E
+        at_near += (a,)
+        apart += (b * LOG2_E - a,)
+    return at_near, apart, tl.max(size) * LOG2_E
 
 
 @triton.jit
-def _softmax(u, c, own, weight):
-    """For one pixel a lane: lse(u) - u_own, and the gradient of `weight` times it."""
-    largest = tl.max(tl.max(u, 0), 1)
-    e = tl.exp(u - _lanes(largest))
-    total = tl.sum(tl.sum(e, 0), 1)
-    hit = c == _lanes(own)
-    own_u = tl.sum(tl.sum(tl.where(hit, u, 0.0), 0), 1)
-    slope = e * _lanes(weight / total) - tl.where(hit, _lanes(weight), 0.0)
-    return largest - own_u + tl.log(total), slope
+def _store(block, near_sum, far_sum, thread, C: tl.constexpr, Q: tl.constexpr, LANES: tl.constexpr):
+    """A cell's gradient: that of the lane whose near cell it is, and of the lane before."""
+    lane, q = thread // Q, thread % Q
+    before = tl.maximum(thread - Q, 0)
+    for r in tl.static_range((C + Q - 1) // Q):
+        some = r * Q + q < C
+        here = block + r * Q * (LANES + 1)
+        from_before = tl.where(lane > 0, tl.gather(far_sum[r], before, 0), 0.0)
+        tl.store(here, near_sum[r] + from_before, some)
+        tl.store(here + 1, far_sum[r], some & (lane == LANES - 1))
 
 
 @triton.jit
-def _lanes(x):
-    """[LANES] as [1, LANES, 1].
-
-    In this order, which undoes that of the sums over classes: by the layout that follows from it
-    both lie in the same registers. The other way round, Triton 3.8 loads and compares the labels
-    twice, once for each layout.
-    """
-    return tl.expand_dims(tl.expand_dims(x, 1), 0)
-
-
-@triton.jit
-def _offset(x, c, b, h, w, stride_b, stride_c, stride_x, C: tl.constexpr, PACKED: tl.constexpr):
-    """Where the logit of class c at column x of the top row of cells stands."""
-    x = _lanes(x).to(tl.int64)
-    if PACKED:
-        return (b * h * w + x) * C + c
-    return b * stride_b + x * stride_x + c.to(tl.int64) * stride_c
-
-
-@triton.jit
-def _first_pixel(cell, cells, stride, ALIGN_CORNERS: tl.constexpr):
-    """The first pixel that is not before `cell`, -1 <= cell; `cells` is beyond the last pixel."""
-    pixels = cells * stride
-    if ALIGN_CORNERS:
-        numerator = tl.maximum(cell, 0) * (pixels - 1) + tl.maximum(cells - 2, 0)
-        first = numerator // tl.maximum(cells - 1, 1)
-    else:
-        first = tl.maximum(cell * stride + stride // 2, 0)
-    return tl.where(cell < cells, tl.minimum(first, pixels), pixels)
-
-
-@triton.jit
-def _share(pixel, cell, cells, stride, real: tl.constexpr, ALIGN_CORNERS: tl.constexpr):
-    """Share of cell + 1 in a pixel between it and `cell`; the outermost cell has all beyond it."""
-    if ALIGN_CORNERS:
-        denominator = tl.maximum(cells * stride - 1, 1)
-        numerator = pixel * (cells - 1) - cell * denominator
-    else:
-        denominator = 2 * stride
-        numerator = 2 * pixel + 1 - stride - cell * denominator
-    share = numerator.to(real) * (1.0 / denominator.to(real))
-    return tl.where(cell < 0, 1.0, tl.where(cell < cells - 1, share, 0.0)).to(real)
-
-
-@triton.jit
-def _column(label, row, x, height, width, IGNORED_EDGES: tl.constexpr):
-    """Of three pixels above one another: the least label, the most + 1, the one in the middle.
-
-    An ignored pixel is the largest label and, one added, the smallest: it wins neither. What lies
-    outside the image is the nearest pixel inside.
-    """
-    label += tl.minimum(tl.maximum(x, 0), width - 1)
-    own = tl.load(label + row * width).to(tl.int32)
-    above = tl.load(label + tl.maximum(row - 1, 0) * width).to(tl.int32)
-    below = tl.load(label + tl.minimum(row + 1, height - 1) * width).to(tl.int32)
-    a, b, c = own, above, below
-    if IGNORED_EDGES:
-        a = tl.where(own == IGNORE_INDEX, 0, own)
-        b = tl.where(above == IGNORE_INDEX, 0, above)
-        c = tl.where(below == IGNORE_INDEX, 0, below)
-    least = tl.minimum(tl.minimum(a, b), c)
-    return least, tl.maximum(tl.maximum(_next(a), _next(b)), _next(c)), own
-
-
-@triton.jit
-def _next(label):
-    return (label + 1) & 255
+def _sum(partial, count):
+    """Of all programs' partial sums, past the cache of this multiprocessor, which may be stale."""
+    at = tl.arange(0, CHUNK)
+    total = tl.zeros([CHUNK], tl.float64)
+    for first in range(0, count, CHUNK):
+        some = first + at < count
+        total += tl.load(partial + first + at, some, 0, cache_modifier=".cg").to(tl.float64)
+    return tl.sum(total)

@@ -1,7 +1,6 @@
 """Every way the engine calls the Triton kernels: all that decides their machine code."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -33,10 +32,10 @@ class Specialisation(NamedTuple):
 
 
 def specialisations(folder: str, arch: int) -> list[Specialisation]:
-    """Those of the kernels that `kernels/FOLDER/launch.py` launches on sm_ARCH."""
+    """Those of the kernels that `kernels/FOLDER/launch.py` launches on sm_ARCH: the same on all."""
     ways: dict[str, Callable[[], Iterator[Specialisation]]] = {
         "adamw": _adamw,
-        "boundary_ce": partial(_boundary_ce, arch),
+        "boundary_ce": _boundary_ce,
         "confusion": _confusion,
         "crop_resize": _crop_resize,
         "depthwise_norm": _depthwise_norm,
@@ -73,26 +72,35 @@ def _adamw() -> Iterator[Specialisation]:
         yield _specialise(triton.update_weights, types, adamw.update_constants(known), adamw.LAUNCH)
 
 
-def _boundary_ce(arch: int) -> Iterator[Specialisation]:
-    """With 13 classes; and with 16, which are read 128 bits at a time."""
-    from kernels.boundary_ce.triton import boundary_ce_sweep
+def _boundary_ce() -> Iterator[Specialisation]:
+    """Channels-last logits, whose stride of 1 Triton makes a constant, and planar ones."""
+    from kernels.boundary_ce import triton, triton_ends
 
-    arrays = {"gradient": "*fp32:16", "label": "*u8:16", "weight_2C": "*fp32:16"}
-    arrays |= {"numerator": "*fp32:16", "count_2": "*i32:16"}
-    for logits, classes, align_corners, ignored_edges, gradient in (
-        ("*fp32:16", CLASSES, True, False, True),
-        ("*fp32:16", CLASSES, True, False, False),
-        ("*fp32:16", CLASSES, False, True, True),
-        ("*bf16:16", CLASSES, True, False, True),
-        ("*bf16:16", CLASSES, True, True, True),
-        ("*fp32:16", 16, True, False, True),
+    pixels = {"label": "*u8:16", "code": "*u8:16", "count_2K": "*i32:16", "ticket": "*i32:16"}
+    floats = ("class_weight", "weight_T", "slope", "numerator", "loss", "grad_loss")
+    types = pixels | dict.fromkeys(floats, "*fp32:16") | {"factor": "*fp64:16", "boundary": "fp64"}
+    for ignored_edges in (False, True):
+        constants = boundary.encode_constants(CLASSES, ignored_edges)
+        yield _specialise(triton_ends.boundary_ce_encode, types, constants, boundary.ENCODE)
+    for logits, classes, align_corners, gradient in (
+        ("*fp32:16", CLASSES, True, True),
+        ("*fp32:16", CLASSES, True, False),
+        ("*fp32:16", CLASSES, False, True),
+        ("*bf16:16", CLASSES, True, True),
+        ("*bf16:16", CLASSES, False, True),
+        ("*fp32:16", 16, True, True),
+        ("*fp32:16", 40, True, True),
     ):
-        constants = boundary.tile_constants(
-            classes, classes == 16, align_corners, ignored_edges, gradient
-        )
-        types = {"logits": logits, **arrays}
-        launch = boundary.options(divmod(arch, 10))
-        yield _specialise(boundary_ce_sweep, types, constants, launch)
+        constants = boundary.sweep_constants(classes, align_corners, gradient) | {"stride_c": 1}
+        arrays = types | {"logits": logits}
+        yield _specialise(triton.boundary_ce_sweep, arrays, constants, boundary.SWEEP)
+    constants = boundary.sweep_constants(CLASSES, True, True)
+    planar = types | {"logits": "*fp32:16"}
+    yield _specialise(triton.boundary_ce_sweep, planar, constants, boundary.SWEEP)
+    for written in ("*fp32:16", "*bf16:16"):
+        constants = boundary.finish_constants(CLASSES) | {"stride_c": 1}
+        arrays = types | {"gradient": written}
+        yield _specialise(triton_ends.boundary_ce_finish, arrays, constants, boundary.FINISH)
 
 
 def _confusion() -> Iterator[Specialisation]:

@@ -47,12 +47,12 @@ def evaluate(
 ) -> Evaluate:
     """Loss and gradient by a fused implementation, whose outputs hold NaN until written.
 
-    Triton's programs are made so small (3 columns, 2 rows of cells) that few pixels need many.
+    Triton's programs are made so small (4 columns, 2 rows of cells; 8 columns, 4 rows of labels)
+    that few pixels need many.
     """
     op, device = operation("boundary_ce", fused), device_of(fused)
-    monkeypatch.setattr(op.launch, "THREADS", 4)
-    monkeypatch.setattr(op.launch, "FEWEST_LANES", 4)
-    monkeypatch.setattr(op.launch, "STRIP", 2)
+    for name, value in {"THREADS": 4, "STRIP": 2, "ROWS": 4, "COLUMNS": 8, "CELLS": 4}.items():
+        monkeypatch.setattr(op.launch, name, value)
 
     def evaluate(logits: Tensor, label: Tensor, **options: bool) -> tuple[Tensor, Tensor]:
         before = torch.are_deterministic_algorithms_enabled()
@@ -109,6 +109,24 @@ def test_in_float64_it_is_the_reference_across_tiles_and_strips(
     )
     torch.testing.assert_close(loss, true_loss, rtol=1e-13, atol=0)
     torch.testing.assert_close(gradient, true_gradient, rtol=1e-11, atol=1e-16)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_logits_hundreds_apart_give_the_same_softmax(
+    evaluate: Evaluate, fused: str, align_corners: bool
+) -> None:
+    # Without their largest subtracted the powers of such logits overflow, or all vanish.
+    logits, label = make(cells_for(fused), dtype=torch.float64)
+    logits[:, :, 1:] *= 200
+    logits[:, :, :1] -= 500
+    for x in (logits, logits.float()):
+        loss, gradient = evaluate(x, label, align_corners=align_corners)
+        true_loss, true_gradient = evaluate_with(
+            reference.boundary_ce, x.double(), label, align_corners=align_corners
+        )
+        rtol, atol = (1e-12, 1e-16) if x.dtype == torch.float64 else (1e-5, 1e-7)
+        torch.testing.assert_close(loss.double(), true_loss, rtol=rtol, atol=0)
+        torch.testing.assert_close(gradient.double(), true_gradient, rtol=10 * rtol, atol=atol)
 
 
 def test_without_a_gradient_the_loss_is_the_same(

@@ -18,10 +18,12 @@ FOLDERS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/triton.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 # Registers a thread; 65536 / (ceiling x threads of a block) blocks then fit a multiprocessor.
-# boundary_ce_sweep states its own, `maxnreg`: that of its launch.
 REGISTER_CEILING = {
     "add_views": 136,  # of 32 classes; of 13 at four temperatures 128
     "add_views_of_many_classes": 128,
+    "boundary_ce_encode": 128,
+    "boundary_ce_finish": 64,
+    "boundary_ce_sweep": 255,
     "convolve_and_normalise": 128 if TorchVersion(version("triton")) >= "3.8" else 192,
     "convolve_transposed": 144,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
@@ -47,13 +49,12 @@ REGISTER_CEILING = {
 
 # Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
 MOST_REGISTERS = 168
-# But hundreds of independent products between two loads of a thread hide it as well.
-FEW_THREADS = {"convolve_and_normalise", "sum_taps"}
+# But hundreds of independent instructions between two loads of a thread hide it as well.
+FEW_THREADS = {"boundary_ce_sweep", "convolve_and_normalise", "sum_taps"}
 
 # Kernels that read neighbouring memory in order, and by what a specialisation that does is known
 # ("": all do); the others gather, byte by byte or pixel by pixel.
 READS_128_BITS = {
-    "boundary_ce_sweep": "'PACKED': True",  # 13 classes of 4 bytes are not aligned, 16 are
     "count_pairs": "",
     "input_gradient": "",
     "normalise": "",
