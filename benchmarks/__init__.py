@@ -14,5 +14,6 @@ python -m benchmarks.gate             did a ratio fall between two measurements?
     cases.py             what `kernel_speed` measures; crop_case.py: its longest case
     timing.py            in one process, in turns; the machine's floors
     figures.py report.py turns and statistics; tables and the picture
+    lowering.py sass.py  a kernel's machine code for a GPU that is not here, and its loops
     command.py scene.py  what commands share; inputs that look like rooms
 """

@@ -3,27 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import kernels.boundary_ce.launch as boundary
 import kernels.confusion.launch as counting
 import kernels.crop_resize.launch as cropping
 import kernels.tta_accumulate.launch as views
+from benchmarks.lowering import Specialisation
 
 CLASSES = 13
-
-
-class Specialisation(NamedTuple):
-    """What Triton compiles."""
-
-    kernel: Any
-    """The function under `@triton.jit`."""
-    signature: dict[str, str]
-    """Argument -> type, as Triton's compiler writes it: "*fp32"; ":16" where a multiple of 16."""
-    constants: dict[str, Any]
-    """Argument -> value."""
-    options: dict[str, Any]
-    """Of the launch: num_warps and others."""
 
 
 def specialisations(folder: str, arch: int) -> list[Specialisation]:
