@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Specialisation(NamedTuple):
 
     kernel: Any
     """The function under `@triton.jit`."""
-    signature: dict[str, str]
+    signature: Mapping[str, str | tuple[str, ...]]
     """Argument -> type, as Triton's compiler writes it: "*fp32"; ":16" where a multiple of 16."""
     constants: dict[str, Any]
     """Argument -> value."""
@@ -65,11 +66,14 @@ def lower(specialisation: Specialisation, architecture: int) -> Lowered:
     kernel, signature, constants, options = specialisation
     given = set(signature) | set(constants)
     assert given == set(kernel.arg_names), f"{kernel.__name__}: {given ^ set(kernel.arg_names)}"
-    hints = {name: int(hint) for name, type_ in signature.items() for hint in type_.split(":")[1:]}
+    # A tuple of arguments, such as a pointer for each model, is a tuple of types, without hints.
+    single = {name: type_ for name, type_ in signature.items() if isinstance(type_, str)}
+    hints = {name: int(hint) for name, type_ in single.items() for hint in type_.split(":")[1:]}
+    types = {**signature} | {name: type_.split(":")[0] for name, type_ in single.items()}
     assert set(hints.values()) <= {16}, f"{kernel.__name__}: only :16 is a hint, got {hints}"
     source = ASTSource(
         kernel,
-        {name: signature.get(name, "constexpr").split(":")[0] for name in kernel.arg_names},
+        {name: types.get(name, "constexpr") for name in kernel.arg_names},
         constants,
         {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in hints},
     )
