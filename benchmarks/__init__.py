@@ -1,6 +1,7 @@
 """Measurements against named rivals, both sides interleaved in one run.
 
 python -m benchmarks.kernel_speed     each fused operation and what a user would reach for
+python -m benchmarks.predict_kernels  how long would each kernel take on a GPU that is not here?
 python -m benchmarks.full_size        one step and one frame's views: does an experiment fit?
 python -m benchmarks.step_bytes       what a full-size step reads and writes, by kind and form
 python -m benchmarks.throughput       the whole engine and the published recipe (`plain/`)
@@ -16,5 +17,8 @@ python -m benchmarks.gate             did a ratio fall between two measurements?
     timing.py            in one process, in turns; the machine's floors
     step_trace.py op_bytes.py   the step on tensors without content; bytes of each operation
     figures.py report.py turns and statistics; tables and the picture
+    lowering.py sass.py  a kernel's machine code for a GPU that is not here, and its loops
+    recording.py         what an operation would launch there; prediction.py: how long that takes
+    predicted_cases.py   what `predict_kernels` predicts
     command.py scene.py  what commands share; inputs that look like rooms
 """

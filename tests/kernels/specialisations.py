@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import kernels.adamw.launch as adamw
 import kernels.boundary_ce.launch as boundary
@@ -11,24 +11,12 @@ import kernels.crop_resize.launch as cropping
 import kernels.depthwise_norm.launch as depthwise
 import kernels.group_norm_relu.launch as norms
 import kernels.tta_accumulate.launch as views
+from benchmarks.lowering import Specialisation
 from kernels.adamw import Constants
 
 CLASSES = 13
 STAGES = ((128, 192), (256, 96), (512, 48), (1024, 24))
 """Channels and columns in ConvNeXt-B at 576 x 768."""
-
-
-class Specialisation(NamedTuple):
-    """What Triton compiles."""
-
-    kernel: Any
-    """The function under `@triton.jit`."""
-    signature: dict[str, str | tuple[str, ...]]
-    """Argument -> type, as Triton's compiler writes it: "*fp32"; ":16" where a multiple of 16."""
-    constants: dict[str, Any]
-    """Argument -> value."""
-    options: dict[str, Any]
-    """Of the launch: num_warps and others."""
 
 
 def specialisations(folder: str, arch: int) -> list[Specialisation]:

@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.torch_version import TorchVersion
+
+from benchmarks.sass import Block
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/triton.py"))
@@ -66,6 +70,15 @@ READS_128_BITS = {
     "update_weights": "",
 }
 
+# What no innermost loop has unless docs/kernels.md says why: what all threads of a block or a warp
+# wait for, and arithmetic that most GPUs do at a 32nd or a 64th of their rate.
+DEAR = {"BAR", "SHFL", "F64"}
+ROW = re.compile(r"^\| `(\w+)` \| ((?:(?:BAR|SHFL|F64)(?:, )?)+) \| .{20,} \|$", re.MULTILINE)
+STATED = {
+    kernel: set(kinds.split(", "))
+    for kernel, kinds in ROW.findall((ROOT / "docs" / "kernels.md").read_text("utf-8"))
+}
+
 
 @pytest.fixture(scope="session")
 def lowered() -> list[dict[str, Any]]:
@@ -103,6 +116,29 @@ def test_it_is_lowered_for_every_architecture(records: list[dict[str, Any]]) -> 
 def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
     spilled = [record for record in records if record["spilled"]]
     assert spilled == []
+    # Nor does memory stand in for one otherwise, as an array does whose index varies.
+    assert [record for record in records if {"LDL", "STL"} & set(record["code"]["counts"])] == []
+
+
+def dear_in_innermost_loops(records: list[dict[str, Any]]) -> Iterator[tuple[str, str, int]]:
+    """Kernel, kind and architecture."""
+    for record in records:
+        for loop in Block.read(record["code"]).innermost():
+            for kind in sorted(DEAR & set(loop.counts)):
+                yield record["kernel"], kind, record["arch"]
+
+
+def test_an_innermost_loop_neither_waits_nor_counts_in_float64_unless_the_page_says_why(
+    records: list[dict[str, Any]],
+) -> None:
+    found = set(dear_in_innermost_loops(records))
+    assert sorted(one for one in found if one[1] not in STATED.get(one[0], set())) == []
+
+
+def test_the_page_excuses_nothing_that_is_gone(lowered: list[dict[str, Any]]) -> None:
+    found = {(kernel, kind) for kernel, kind, _ in dear_in_innermost_loops(lowered)}
+    stated = {(kernel, kind) for kernel, kinds in STATED.items() for kind in kinds}
+    assert stated - found == set()
 
 
 def test_registers_stay_under_the_stated_ceiling(records: list[dict[str, Any]]) -> None:
