@@ -3,7 +3,8 @@
 Of every launch of an operation, at the reports' sizes: max(warp instructions / what the schedulers
 issue, bytes / what the memory moves) + 2 us. Instructions are counted in the machine code that the
 installed Triton makes, loop by loop, and taken as often as the launch goes through them. Where the
-same call was measured on an H100, that is shown beside it. Under a minute.
+same call was measured on an H100, that is shown beside it, and by the kernels of which commit. About
+a minute.
 """
 
 import json
@@ -20,12 +21,18 @@ from engine.mistakes import ConfigError
 OPERATIONS = (
     "boundary_ce",
     "tta_accumulate",
-    "tta_accumulate_10",
     "confusion",
     "confusion_3M",
     "blend_1",
     "blend_64",
     "crop_resize",
+    "crop_resize_bf16",
+    "depthwise_norm_128",
+    "depthwise_norm_256",
+    "depthwise_norm_512",
+    "depthwise_norm_1024",
+    "group_norm_relu",
+    "group_norm_relu_x2",
 )
 ARCHITECTURES = (80, 90, 100)
 
@@ -146,7 +153,8 @@ def _print(rows: Sequence[dict[str, Any]], gpu: str) -> None:
     work = "launches", "warp instructions", "issued in", "bytes", "moved in"
     told = "of each launch the longer of issuing and moving, and 2 us"
     if any("measured_s" in row for row in rows):
-        told += "; measured with the Triton of PyTorch 2.11, which makes other code of it"
+        commit = json.loads(_MEASURED.read_text(encoding="utf-8"))["machine"]["commit"]
+        told += f"; measured: with the kernels of commit {commit} and the Triton of then"
     print_table(
         f"{gpu}, predicted: {told}",
         ("operation", "at", *work, "predicted", "measured", "ratio"),

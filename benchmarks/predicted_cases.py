@@ -13,14 +13,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 import kernels.boundary_ce
 import kernels.confusion
 import kernels.crop_resize
+import kernels.depthwise_norm
+import kernels.group_norm_relu
 import kernels.tta_accumulate
 from benchmarks.prediction import Nest
 from benchmarks.recording import Launch
 from kernels.crop_resize import Encoding, Frames
+from kernels.group_norm_relu import GroupNorm
+from kernels.tta_accumulate import View
 
 Loops = Callable[[Launch], tuple[Nest, ...]]
 
@@ -30,6 +35,8 @@ _HW = (480, 640)
 """Of a frame of NYU Depth v2."""
 _TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
 """Those of the published experiments."""
+_STAGES = {128: (144, 192), 256: (72, 96), 512: (36, 48), 1024: (18, 24)}
+"""Channels of ConvNeXt-B's stages and their cells at 576 x 768."""
 _VIEWS_HW = ((224, 320), (352, 480), (480, 640), (576, 800), (704, 960))
 """A frame at the scales of the published experiments, in whole 32s."""
 
@@ -66,27 +73,12 @@ def _boundary_ce() -> Callable[[], object]:
 
 
 def _views(views_hw: tuple[tuple[int, int], ...], flips: tuple[bool, ...]) -> Callable[[], object]:
-    total_BTCHW = kernels.tta_accumulate.zero_total(
-        1, len(_TEMPERATURES), _C, _HW, torch.device("cpu")
-    )
-    logits = [
-        torch.empty(1, _C, h // 4, w // 4).to(memory_format=torch.channels_last)
-        for h, w in views_hw
-    ]
-
-    def call() -> None:
-        for view_hw, logits_BChw in zip(views_hw, logits, strict=True):
-            for flipped in flips:
-                kernels.tta_accumulate.tta_accumulate(
-                    total_BTCHW,
-                    logits_BChw,
-                    _TEMPERATURES,
-                    view_hw=view_hw,
-                    flipped=flipped,
-                    align_corners=True,
-                )
-
-    return call
+    # A row's pixels lie side by side in `zero_total` of a GPU.
+    total_BTCHW = torch.empty(1, len(_TEMPERATURES), _C, *_HW)
+    views = [View(hw, flipped, align_corners=True) for hw in views_hw for flipped in flips]
+    logits = [torch.empty(1, _C, h // 4, w // 4) for (h, w), *_ in views]
+    add = kernels.tta_accumulate.tta_accumulate
+    return lambda: add(total_BTCHW, logits, _TEMPERATURES, views)
 
 
 def _confusion(frames: int) -> Callable[[], object]:
@@ -103,63 +95,129 @@ def _blends(candidates: int) -> Callable[[], object]:
     return lambda: kernels.confusion.blend_confusion(prob_MBChw, weight_KM, label_BHW)
 
 
-def _crops() -> Callable[[], object]:
+def _crops(dtype: torch.dtype) -> Callable[[], object]:
     batch, pixels = 4, 4 * _HW[0] * _HW[1]
+    with unset_fake_temporarily():  # the host's, which makes tables of them
+        offset_N = torch.arange(batch) * _HW[0] * _HW[1]
+        hw_N2 = torch.tensor([_HW] * batch)
+        # Sample, top, left, height, width, mirrored, contrast, brightness.
+        draw_B8 = torch.tensor([[n, 30.0, 40.0, 427.0, 569.0, n % 2, 1.0, 0.0] for n in range(4)])
+        draw_B8 = draw_B8.to(torch.float64)
     frames = Frames(
         torch.empty(pixels, 3, dtype=torch.uint8),
         torch.empty(pixels, dtype=torch.uint16),
         torch.empty(pixels, dtype=torch.uint8),
-        torch.empty(batch, dtype=torch.int64),
-        torch.empty(batch, 2, dtype=torch.int64),
+        offset_N,
+        hw_N2,
     )
-    draw_B8 = torch.empty(batch, 8, dtype=torch.float64)
     encoding = Encoding((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), (0.71, 10.0), 3)
-    return lambda: kernels.crop_resize.crop_resize(frames, draw_B8, (576, 768), encoding)
+    crop = kernels.crop_resize.crop_resize
+    return lambda: crop(frames, draw_B8, (576, 768), encoding, dtype)
+
+
+def _block(channels: int, hw: tuple[int, int]) -> Callable[[], object]:
+    """How a block of ConvNeXt-B begins, forward and backward, at batch 4."""
+    x_BCHW = torch.empty(4, channels, *hw, dtype=torch.bfloat16)
+    x_BCHW = x_BCHW.to(memory_format=torch.channels_last).requires_grad_()
+    taps = torch.empty(channels, 1, 7, 7, requires_grad=True)
+    parameters = (taps, *(torch.empty(channels, requires_grad=True) for _ in range(3)))
+
+    def call() -> object:
+        y_BCHW = kernels.depthwise_norm.depthwise_norm(x_BCHW, *parameters, 1e-6)
+        return torch.autograd.grad(y_BCHW, (x_BCHW, *parameters), torch.empty_like(y_BCHW))
+
+    return call
+
+
+def _fpn_norm(hw: tuple[int, int], doubled: bool) -> Callable[[], object]:
+    """A norm of the FPN, forward and backward, at batch 4."""
+    x_BChw = torch.empty(4, 128, *hw, dtype=torch.bfloat16)
+    x_BChw = x_BChw.to(memory_format=torch.channels_last).requires_grad_()
+    weight_C, bias_C = (torch.empty(128, requires_grad=True) for _ in range(2))
+    norm = GroupNorm(weight_C, bias_C, 32, 1e-5)
+
+    def call() -> object:
+        y_BCHW = kernels.group_norm_relu.group_norm_relu(x_BChw, norm, doubled=doubled)
+        grad_BCHW = torch.empty_like(y_BCHW, memory_format=torch.channels_last)
+        return torch.autograd.grad(y_BCHW, (x_BChw, weight_C, bias_C), grad_BCHW)
+
+    return call
 
 
 def _sweep_loops(launch: Launch) -> tuple[Nest, ...]:
-    """Of `boundary_ce_sweep`: rows of cells, rows of their pixels, pixels of the widest lane."""
+    """Of `boundary_ce_sweep`: rows of cells, rows of their pixels, pixels of the widest lane.
+
+    Logits are small enough for the second, shorter of the two innermost loops. The last program
+    alone adds up what all have stored.
+    """
     asked = launch.arguments
     h, w, stride, strip, lanes = (int(asked[k]) for k in ("h", "w", "stride", "STRIP", "LANES"))
 
     def first(cell: int, cells: int) -> int:
-        """The first pixel that is not before a cell, with aligned corners."""
+        """The first pixel of a cell, with aligned corners."""
         last = max(cells - 1, 1)
-        return min(-(-max(cell, 0) * (cells * stride - 1) // last), cells * stride)
+        return -(-cell * (cells * stride - 1) // last) if cell < cells else cells * stride
 
     def pixels(cell: int, cells: int) -> int:
         return first(cell + 1, cells) - first(cell, cells) if cell < cells else 0
 
-    tops = range(0, h, strip)
-    rows = [y for top in tops for y in range(top - 1, min(top + strip, h))]
-    lefts = range(0, w, lanes - 1)
-    widest = [max(pixels(left - 1 + k, w) for k in range(lanes)) for left in lefts]
-    across = Nest(sum(widest) / len(widest))
-    down = Nest(sum(pixels(y, h) for y in rows) / len(rows), (across,))
-    return (Nest(len(rows) / len(tops), (down,)),)
+    strips, tiles = -(-h // strip), -(-w // lanes)
+    widest = [max(pixels(x * lanes + k, w) for k in range(lanes)) for x in range(tiles)]
+    across = sum(widest) / len(widest)
+    down = sum(pixels(y, h) for y in range(h)) / (strips * strip)
+    rows = Nest(strip, (Nest(down, (Nest(0.0), Nest(across))),))
+    sums = (asked["tasks"], asked["tasks"], launch.programs)
+    return (rows, *(Nest(-(-count // 256) / launch.programs) for count in sums))
 
 
-def _turns(tiles: int, launch: Launch, inside: tuple[Nest, ...] = ()) -> tuple[Nest, ...]:
-    """Programs take turns at tiles."""
-    return (Nest(tiles / launch.programs, inside),)
+def _view_loops(launch: Launch) -> tuple[Nest, ...]:
+    """Of `add_views`: corners of views."""
+    return (Nest(launch.arguments["corners"]),)
 
 
-def _pair_loops(launch: Launch) -> tuple[Nest, ...]:
-    """Of `count_pairs`."""
-    return _turns(-(-launch.arguments["n"] // launch.arguments["L"]), launch)
+def _walk_loops(launch: Launch) -> tuple[Nest, ...]:
+    """Of `walk_blends`, every warp of which has a pixel whose winner changes once.
 
-
-def _blend_loops(launch: Launch) -> tuple[Nest, ...]:
-    """Of `count_blends`, in every tile of which some pixel has models that disagree."""
+    Of two trained networks' stores two warps in five have one.
+    """
     asked = launch.arguments
-    tiles = asked["B"] * asked["H"] * -(-asked["W"] // asked["L"])
-    # Of one candidate Triton makes a constant, and no loop.
-    return _turns(tiles, launch, (Nest(asked["K"]),) if asked["K"] > 1 else ())
+    runs = asked["B"] * asked["H"] * -(-asked["W"] // asked["L"])
+    # Of one candidate there is nothing to compare with the one before.
+    inside = (Nest(1.0), Nest(0.0)) if asked["K"] > 1 else (Nest(0.0),)
+    return (Nest(runs / launch.programs, inside),)
 
 
-_SWEEP: Mapping[str, Loops] = {"boundary_ce_sweep": _sweep_loops}
-_COUNT: Mapping[str, Loops] = {"count_pairs": _pair_loops}
-_BLEND: Mapping[str, Loops] = {"count_blends": _blend_loops}
+def _run_loops(launch: Launch) -> tuple[Nest, ...]:
+    """Of the kernels of `group_norm_relu` that go over a run of cells."""
+    return (Nest(-(-launch.arguments["run"] // launch.arguments["L"])),)
+
+
+def _tap_rows(launch: Launch) -> tuple[Nest, ...]:
+    """Of the convolutions: the seven rows of taps."""
+    del launch
+    return (Nest(7),)
+
+
+def _norm_loops(launch: Launch) -> tuple[Nest, ...]:
+    """Of `normalise_backward`: pixels in turns."""
+    asked = launch.arguments
+    return (Nest(-(-asked["N"] // asked["PIXELS"]) / launch.programs),)
+
+
+def _step_loops(launch: Launch) -> tuple[Nest, ...]:
+    """Of `sum_taps`: rows of a program."""
+    return (Nest(launch.arguments["steps"]),)
+
+
+_RUNS: Mapping[str, Loops] = dict.fromkeys(
+    ("run_moments", "normalise", "normalise_doubled", "run_gradients", "input_gradient"), _run_loops
+)
+_BLOCK: Mapping[str, Loops] = {
+    "convolve_and_normalise": _tap_rows,
+    "convolve_transposed": _tap_rows,
+    "normalise_backward": _norm_loops,
+    "sum_taps": _step_loops,
+}
 _ADDED = {"total": 2.0}
 _UNDER_CROP = {"image": 0.79, "depth": 0.79, "label": 0.79}
 """The part of a frame that a crop of 576 x 768 of 648 x 864 pixels shows."""
@@ -168,24 +226,51 @@ CASES: dict[str, Case] = {
     "boundary_ce": Case(
         "batch 4, 144x192 -> 576x768, forward + backward",
         _boundary_ce,
-        loops=_SWEEP,
+        loops={"boundary_ce_sweep": _sweep_loops},
         measured="boundary_ce",
     ),
     "tta_accumulate": Case(
-        "a view of 576x800, 4 temperatures",
-        partial(_views, _VIEWS_HW[3:4], (True,)),
-        passes=_ADDED,
-        measured="tta_accumulate",
-    ),
-    "tta_accumulate_10": Case(
         "ten views of a frame, 4 temperatures",
         partial(_views, _VIEWS_HW, (False, True)),
+        loops={"add_views": _view_loops},
         passes=_ADDED,
     ),
-    "confusion": Case("24.3 M pixels", partial(_confusion, 79), loops=_COUNT, measured="confusion"),
-    "confusion_3M": Case("3.1 M pixels", partial(_confusion, 10), loops=_COUNT),
-    "blend_1": Case("8 frames, two stores at half scale", partial(_blends, 1), loops=_BLEND),
-    "blend_64": Case("the same, 64 weights", partial(_blends, 64), loops=_BLEND),
-    "crop_resize": Case("4 frames to 576x768", _crops, passes=_UNDER_CROP, measured="crop_resize"),
+    "confusion": Case("24.3 M pixels", partial(_confusion, 79), measured="confusion"),
+    "confusion_3M": Case("3.1 M pixels", partial(_confusion, 10)),
+    "blend_1": Case(
+        "8 frames, two stores at half scale",
+        partial(_blends, 1),
+        loops={"walk_blends": _walk_loops},
+    ),
+    "blend_64": Case(
+        "the same, 64 weights", partial(_blends, 64), loops={"walk_blends": _walk_loops}
+    ),
+    "crop_resize": Case(
+        "4 frames to 576x768",
+        partial(_crops, torch.float32),
+        passes=_UNDER_CROP,
+        measured="crop_resize",
+    ),
+    "crop_resize_bf16": Case(
+        "the same, in bfloat16", partial(_crops, torch.bfloat16), passes=_UNDER_CROP
+    ),
+    **{
+        f"depthwise_norm_{channels}": Case(
+            f"{channels} channels of {h}x{w}, forward + backward",
+            partial(_block, channels, (h, w)),
+            loops=_BLOCK,
+        )
+        for channels, (h, w) in _STAGES.items()
+    },
+    "group_norm_relu": Case(
+        "128 channels of 144x192, forward + backward",
+        partial(_fpn_norm, (144, 192), False),
+        loops=_RUNS,
+    ),
+    "group_norm_relu_x2": Case(
+        "128 channels of 36x48 to 72x96, forward + backward",
+        partial(_fpn_norm, (36, 48), True),
+        loops=_RUNS,
+    ),
 }
 """By name; what several calls show of one operation stands side by side."""

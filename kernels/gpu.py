@@ -1,5 +1,6 @@
 """What the operations of all folders share for the GPU."""
 
+import torch
 from torch import Tensor
 
 

@@ -84,9 +84,12 @@ def run_constants(classes: int) -> dict[str, Any]:
     return {"CLASSES": classes, "L": RUN}
 
 
-def walk_constants(classes: int, hw_2: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Of `walk_blends`."""
-    return {"SIZES": _sizes(hw_2), "CLASSES": classes, "L": WALK_RUN}
+def walk_constants(
+    candidates: int, classes: int, hw_2: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """Of `walk_blends`, which finds a place among the candidates by halving: so many times."""
+    steps = candidates.bit_length()
+    return {"SIZES": _sizes(hw_2), "CLASSES": classes, "STEPS": steps, "L": WALK_RUN}
 
 
 def compare_constants(classes: int, hw_M: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -106,9 +109,9 @@ def _count_walking(probs: list[Tensor], weight_KM: Tensor, label_BHW: Tensor) ->
     winner_BHW = torch.empty_like(label_BHW)
     note_KCC = label_BHW.new_zeros((K, classes, classes), dtype=torch.int32)
     counted = (label_BHW, winner_BHW, note_KCC)
-    sizes = (B, H, W, K, K.bit_length())
+    sizes = (B, H, W, K)
     grid = (_walks(label_BHW.device, B * H * -(-W // WALK_RUN)),)
-    constants = walk_constants(classes, [(p.shape[2], p.shape[3]) for p in probs])
+    constants = walk_constants(K, classes, [(p.shape[2], p.shape[3]) for p in probs])
     walk_blends[grid](*probs, *candidates, *counted, *sizes, **constants, **WALK_LAUNCH)
     start_CC = count(winner_BHW, label_BHW, classes)
     count_KCC = start_CC + note_KCC.cumsum(dim=0, dtype=torch.int64)

@@ -34,9 +34,9 @@ def walk_blends(
     H,
     W,
     K,
-    steps,
     SIZES: tl.constexpr,
     CLASSES: tl.constexpr,
+    STEPS: tl.constexpr,
     L: tl.constexpr,
 ):
     """Write each pixel's winner at the first candidate and note where along them it changes.
@@ -44,7 +44,7 @@ def walk_blends(
     Candidates come in the order of `share_K`, that of the second model. `note_KP` is added to: of
     each pair, how many more pixels there are from candidate k on; int32. `proper` is one uint8: no
     weight is negative and none of a candidate's sums is 0; if it is 0 every candidate is compared
-    with the one before. K < 2^steps. Grid: (programs,); program i takes the runs i, i + programs..
+    with the one before. K < 2^STEPS. Grid: (programs,); program i takes the runs i, i + programs..
     """
     real: tl.constexpr = weight_KM.dtype.element_ty
     last = weight_KM + 2 * (K - 1)
@@ -67,7 +67,7 @@ def walk_blends(
             going_L = counted_L & (now_L != last_L)
             while tl.max(going_L.to(tl.int32), 0) > 0:
                 next_L, lag_L, rise_L = _next_crossing(start_CL, stop_CL, now_L, real, CLASSES)
-                since_L = _search(share_K, since_L, K, steps, next_L > now_L, lag_L, rise_L)
+                since_L = _search(share_K, since_L, K, STEPS, next_L > now_L, lag_L, rise_L)
                 going_L &= since_L < K
                 _note(row_L + since_L * (CLASSES * CLASSES), now_L, next_L, going_L)
                 now_L = tl.where(going_L, next_L, now_L)
@@ -188,13 +188,13 @@ def _next_crossing(start_CL, stop_CL, now_L, real: tl.constexpr, CLASSES: tl.con
 
 
 @triton.jit
-def _search(share_K, since_L, K, steps, after_L, lag_L, rise_L):
+def _search(share_K, since_L, K, STEPS: tl.constexpr, after_L, lag_L, rise_L):
     """The first candidate from `since_L` on that is beyond the crossing; K if none is.
 
     One right on it is beyond unless `after_L`: of the two classes that tie the lower wins.
     """
     low_L, high_L = since_L, tl.zeros_like(since_L) + K
-    for _ in range(steps):
+    for _ in tl.static_range(STEPS):
         middle_L = (low_L + high_L) // 2
         share_L = tl.load(share_K + middle_L, middle_L < K, 0.0)
         way_L = share_L * rise_L

@@ -108,7 +108,7 @@ def _confusion() -> Iterator[Specialisation]:
         yield _specialise(triton.write_winners, types, constants, counting.LAUNCH)
     types = dict.fromkeys(("proper", "label_BHW", "winner_BHW", "winner_KBHW"), "*u8:16")
     types |= {"prob_0": "*fp16:16", "prob_1": "*fp16:16", "note_KP": "*i32:16"}
-    constants = counting.walk_constants(CLASSES, [(240, 320)] * 2)
+    constants = counting.walk_constants(64, CLASSES, [(240, 320)] * 2)
     for real in ("*fp32:16", "*fp64:16"):
         types |= {"weight_KM": real, "share_K": real}
         yield _specialise(triton_blend.walk_blends, types, constants, counting.WALK_LAUNCH)
