@@ -46,7 +46,9 @@ def join(pieces: Sequence[Path], folder: Path) -> list[Path]:
         for piece in pieces:
             stream.write(piece.read_bytes())
     with tarfile.open(whole) as archive:
-        archive.extractall(folder, filter="data")
+        # An attribute, as extractall knows no filter before Python 3.11.4: Debian 12 has 3.11.2.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     whole.unlink()
     return sorted(folder.iterdir())
 
