@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels.depthwise_norm.launch import taps_grid
+from kernels.depthwise_norm.launch import taps_grid, taps_tile
 
 POINTWISE, NORMS, CASTS, FUSED = "pointwise", "norms", "casts", "fused passes"
 DEPTHWISE, REDUCTIONS = "depthwise convolutions", "reductions"
@@ -86,7 +86,8 @@ def _depthwise_norm_backward(given: Named, made: Sequence[Tensor]) -> int:
     """
     x_BCHW = given["x_BCHW"]
     B, C, H, W = x_BCHW.shape
-    parts = B * taps_grid(B, C, H, W)[1]
+    columns = taps_tile(W, x_BCHW.itemsize)["COLUMNS"]
+    parts = B * taps_grid((B, C, H, W), columns)[1]
     return _total(_tensors(given)) + nbytes(made[0]) + 3 * nbytes(x_BCHW) + parts * nbytes(made[1])
 
 

@@ -3,8 +3,8 @@
 Of every launch of an operation, at the reports' sizes: max(warp instructions / what the schedulers
 issue, bytes / what the memory moves) + 2 us. Instructions are counted in the machine code that the
 installed Triton makes, loop by loop, and taken as often as the launch goes through them. Where the
-same call was measured on an H100, that is shown beside it, and by the kernels of which commit. About
-a minute.
+same call was measured on an H100, that is shown beside it, by the kernels of a commit that it
+names. In two minutes.
 """
 
 import json

@@ -120,11 +120,13 @@ def _block(channels: int, hw: tuple[int, int]) -> Callable[[], object]:
     x_BCHW = torch.empty(4, channels, *hw, dtype=torch.bfloat16)
     x_BCHW = x_BCHW.to(memory_format=torch.channels_last).requires_grad_()
     taps = torch.empty(channels, 1, 7, 7, requires_grad=True)
-    parameters = (taps, *(torch.empty(channels, requires_grad=True) for _ in range(3)))
+    bias_C, gamma_C, beta_C = (torch.empty(channels, requires_grad=True) for _ in range(3))
+    begin = kernels.depthwise_norm.depthwise_norm
 
     def call() -> object:
-        y_BCHW = kernels.depthwise_norm.depthwise_norm(x_BCHW, *parameters, 1e-6)
-        return torch.autograd.grad(y_BCHW, (x_BCHW, *parameters), torch.empty_like(y_BCHW))
+        y_BCHW = begin(x_BCHW, taps, bias_C, gamma_C, beta_C, 1e-6)
+        wanted = (x_BCHW, taps, bias_C, gamma_C, beta_C)
+        return torch.autograd.grad(y_BCHW, wanted, torch.empty_like(y_BCHW))
 
     return call
 

@@ -81,10 +81,10 @@ def depthwise_norm(backward: bool) -> Callable[[], object]:
     """An image through the block's beginning, or its gradient."""
     x = torch.randn(1, 64, 12, 16, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     x.requires_grad_()
-    weights = (torch.randn(64, 1, 7, 7), *(torch.ones(64) for _ in range(3)))
+    taps, (bias, gamma, beta) = torch.randn(64, 1, 7, 7), torch.ones(3, 64)
 
     def forward() -> Tensor:
-        return kernels.depthwise_norm.depthwise_norm(x, *weights, 1e-6)
+        return kernels.depthwise_norm.depthwise_norm(x, taps, bias, gamma, beta, 1e-6)
 
     if not backward:
         return forward
