@@ -86,7 +86,7 @@ def _depthwise_norm_backward(given: Named, made: Sequence[Tensor]) -> int:
     """
     x_BCHW = given["x_BCHW"]
     B, C, H, W = x_BCHW.shape
-    columns = taps_tile(W, x_BCHW.itemsize)["COLUMNS"]
+    columns: int = taps_tile(W, x_BCHW.itemsize)["COLUMNS"]
     parts = B * taps_grid((B, C, H, W), columns)[1]
     return _total(_tensors(given)) + nbytes(made[0]) + 3 * nbytes(x_BCHW) + parts * nbytes(made[1])
 
