@@ -88,7 +88,8 @@ def _depthwise_norm_backward(given: Named, made: Sequence[Tensor]) -> int:
     B, C, H, W = x_BCHW.shape
     columns: int = taps_tile(W, x_BCHW.itemsize)["COLUMNS"]
     parts = B * taps_grid((B, C, H, W), columns)[1]
-    return _total(_tensors(given)) + nbytes(made[0]) + 3 * nbytes(x_BCHW) + parts * nbytes(made[1])
+    sums: int = parts * nbytes(made[1])
+    return _total(_tensors(given)) + nbytes(made[0]) + 3 * nbytes(x_BCHW) + sums
 
 
 MOVED: dict[str, Callable[[Named, Sequence[Tensor]], int]] = {
