@@ -257,7 +257,7 @@ def limited() -> Iterator[None]:
 
 @pytest.mark.usefixtures("limited")
 @pytest.mark.parametrize(
-    "name", ["config.toml", "seal.json", *DERIVED[1:4], *PRECIOUS[1:], UNREAD[1]]
+    "name", ["config.toml", "seal.json", "submission.zip", *DERIVED[1:4], *PRECIOUS[1:], UNREAD[1]]
 )
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(
     name: str, copied_run: RunDir, tiny_toml: Path, tiny_root: Path

@@ -91,10 +91,12 @@ def write_submission(
 
 def is_submitted(run: RunDir) -> bool:
     """Whether the masks of a submission are there."""
+    if not run.submission_zip.is_file():  # to open a pipe may take for ever
+        return False
     try:
         with zipfile.ZipFile(run.submission_zip) as archive:
             return run.submission.exists() or archive.namelist() != [run.submission.name]
-    except (FileNotFoundError, zipfile.BadZipFile):
+    except zipfile.BadZipFile:
         return False
 
 
