@@ -58,7 +58,7 @@ test-oldest: $(OLDEST)
 test-lowering: $(READY) $(OLDEST)
 	@for python in $(PY) $(OLDEST_PY); do \
 	    $$python -c "import triton; print('Triton', triton.__version__)"; \
-	    $$python -m pytest tests/kernels/test_lowering.py $(ARGS); \
+	    LOWER_ALL=1 $$python -m pytest tests/kernels/test_lowering.py $(ARGS); \
 	done
 
 # Each torch pins its Triton: 2.11 has 3.6, whose interpreter does what NumPy 2.4 refuses.

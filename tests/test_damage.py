@@ -50,7 +50,7 @@ def test_verify_finds_any_flipped_bit_of_any_file(copied_run: RunDir) -> None:
     rng, root = random.Random(0), copied_run.root
     assert {verdict.state for verdict in verify(root)} == {"sound"}
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    assert len(files) == 44, "22 and their checksums"
+    assert len(files) == 46, "23 and their checksums"
     for path in files:
         sound = path.read_bytes()
         for _ in range(3):

@@ -18,6 +18,7 @@ from engine.model.fused import fuse, fusions_of
 from engine.model.network import build_network, input_normalisation
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
+from engine.runtime.forms import PLAIN
 from engine.runtime.progress import track
 from engine.training import checkpoint, step
 from engine.training.background import BackgroundFiles, Files
@@ -77,7 +78,8 @@ class FoldTraining:
         initial = saved is None and not blank
         network = build_network(model, len(classes), initial_weights=initial)
         network.to(policy.device).train()
-        fuse(network, fusions_of(policy.form))
+        if policy.form != PLAIN:
+            fuse(network, fusions_of(policy.form))
         ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
         one_pass = ema if policy.form.optimizer == "one_pass" else None
         optimizer = step.make_optimizer(network, training, one_pass, policy.form)

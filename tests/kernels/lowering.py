@@ -1,13 +1,16 @@
 """Lowers Triton kernels to machine code for GPUs that need not be here, and says what came out.
 
-    python -m tests.kernels.lowering FOLDER...       (from the root, without TRITON_INTERPRET)
+    python -m tests.kernels.lowering [--all] FOLDER...    (from the root, without TRITON_INTERPRET)
 
 prints one JSON list: for each kernel that `kernels/FOLDER/launch.py` launches, at each of its
 specialisations and architecture, its registers, the bytes spilled from them, shared memory, global
-accesses, and its instructions, loop by loop (`benchmarks/sass.py` says what is counted).
+accesses, and its instructions, loop by loop (`benchmarks/sass.py` says what is counted). Without
+--all, each kernel's first specialisation alone for the architectures other than MAIN: nine minutes
+of one core, or five.
 `specialisations.py` beside this file lists all that decides the machine code.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -22,17 +25,21 @@ from benchmarks.lowering import lower
 from tests.kernels.specialisations import specialisations
 
 ARCHITECTURES = (80, 90, 100)
+MAIN = 90
+"""That of the H100, for which every specialisation is lowered."""
 
 
-def main(folders: list[str]) -> None:
-    """Lower every specialisation of `folders` for every architecture, on all cores."""
+def main(folders: list[str], *, everything: bool) -> None:
+    """Lower the specialisations of `folders`, on all cores."""
     assert os.environ.get("TRITON_INTERPRET", "0") in ("", "0"), "the interpreter lowers nothing"
-    todo = [
-        (folder, number, arch)
-        for folder in folders
-        for arch in ARCHITECTURES
-        for number in range(len(specialisations(folder, arch)))
-    ]
+    todo = []
+    for folder, arch in itertools.product(folders, ARCHITECTURES):
+        seen: set[str] = set()
+        for number, specialisation in enumerate(specialisations(folder, arch)):
+            kernel = specialisation.kernel.__name__
+            if everything or arch == MAIN or kernel not in seen:
+                todo.append((folder, number, arch))
+            seen.add(kernel)
     # Forked workers keep what is imported; nothing has started a thread yet.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
         json.dump(list(pool.map(_lower, *zip(*todo, strict=True))), sys.stdout)
@@ -51,4 +58,4 @@ def _lower(folder: str, number: int, arch: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([word for word in sys.argv[1:] if word != "--all"], everything="--all" in sys.argv)

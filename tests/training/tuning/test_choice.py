@@ -288,7 +288,7 @@ def test_what_a_gpu_is_offered(make_task: MakeTask) -> None:
     plain = {"encoder": "test_convnext", "dropout": 0.0, "drop_path": 0.0}
     task = make_task(model=plain, training={"batch_size": 4})
     everything: Options = {
-        "optimizer": ("fused", "foreach"),
+        "optimizer": ("fused", "foreach", "one_pass"),
         "cudnn": ("heuristic", "race"),
         **dict.fromkeys(
             ("depthwise_norm", "norm", "layer_scale", "residual", "group_norm"), ("off", "on")
