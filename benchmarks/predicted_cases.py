@@ -116,17 +116,17 @@ def _crops(dtype: torch.dtype) -> Callable[[], object]:
 
 
 def _block(channels: int, hw: tuple[int, int]) -> Callable[[], object]:
-    """How a block of ConvNeXt-B begins, forward and backward, at batch 4."""
+    """How a block of ConvNeXt-B begins, forward and backward, with its residual, at batch 4."""
     x_BCHW = torch.empty(4, channels, *hw, dtype=torch.bfloat16)
     x_BCHW = x_BCHW.to(memory_format=torch.channels_last).requires_grad_()
     taps = torch.empty(channels, 1, 7, 7, requires_grad=True)
     bias_C, gamma_C, beta_C = (torch.empty(channels, requires_grad=True) for _ in range(3))
-    begin = kernels.depthwise_norm.depthwise_norm
+    begin = kernels.depthwise_norm.depthwise_norm_with_residual
 
     def call() -> object:
-        y_BCHW = begin(x_BCHW, taps, bias_C, gamma_C, beta_C, 1e-6)
+        results = begin(x_BCHW, taps, bias_C, gamma_C, beta_C, 1e-6)
         wanted = (x_BCHW, taps, bias_C, gamma_C, beta_C)
-        return torch.autograd.grad(y_BCHW, wanted, torch.empty_like(y_BCHW))
+        return torch.autograd.grad(results, wanted, [torch.empty_like(r) for r in results])
 
     return call
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from engine.model.fpn import FpnDecoder
 from engine.runtime.forms import StepForm
-from kernels.depthwise_norm import depthwise_norm
+from kernels.depthwise_norm import depthwise_norm, depthwise_norm_with_residual
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,17 @@ class _FusedBlock(ConvNeXtBlock):
         weight_CD, bias_C = mlp.fc2.weight, mlp.fc2.bias
         assert gamma_C is not None  # else the block is a misfit,
         assert bias_C is not None  # so too without one
+        # timm's scale, a float32 parameter, makes its sum float32 under any autocast.
+        total = low if form.residual else torch.promote_types(x_BCHW.dtype, gamma_C.dtype)
         if form.depthwise_norm:
             conv, norm = self.conv_dw, self.norm
             taps = (conv.weight, conv.bias, norm.weight, norm.bias)
-            y_BHWC = depthwise_norm(x_BCHW.to(low), *taps, norm.eps).permute(0, 2, 3, 1)
+            begins = (x_BCHW.to(low), *taps, norm.eps)
+            if total == low:
+                y_BCHW, x_BCHW = depthwise_norm_with_residual(*begins)
+            else:
+                y_BCHW = depthwise_norm(*begins)
+            y_BHWC = y_BCHW.permute(0, 2, 3, 1)
         else:
             y_BHWC = self.norm(self.conv_dw(x_BCHW).permute(0, 2, 3, 1))
         wide_BHWD = mlp.drop1(mlp.act(mlp.fc1(y_BHWC)))
@@ -119,10 +126,8 @@ class _FusedBlock(ConvNeXtBlock):
             y_BHWC = F.linear(wide_BHWD, gamma_C[:, None] * weight_CD, gamma_C * bias_C)
         else:
             y_BHWC = mlp.fc2(wide_BHWD) * (gamma_C.to(low) if form.residual else gamma_C)
-        y_BCHW: Tensor = self.drop_path(mlp.drop2(y_BHWC).permute(0, 3, 1, 2))
-        # timm's scale, a float32 parameter, makes its sum float32 under any autocast.
-        total = low if form.residual else torch.promote_types(x_BCHW.dtype, gamma_C.dtype)
-        return x_BCHW.to(total) + y_BCHW
+        branch_BCHW: Tensor = self.drop_path(mlp.drop2(y_BHWC).permute(0, 3, 1, 2))
+        return x_BCHW.to(total) + branch_BCHW
 
 
 class _LowNorm(LayerNorm):

@@ -49,15 +49,17 @@ def forward(
         convolve_and_normalise[grid](*arrays, H, W, **constants, **options)
 
 
-def input_backward(slope_BCHW: Tensor, taps_TC: Tensor, grad_x_BCHW: Tensor) -> None:
-    """Write the gradient of x from that of u."""
+def input_backward(
+    slope_BCHW: Tensor, taps_TC: Tensor, residual_BCHW: Tensor | None, grad_x_BCHW: Tensor
+) -> None:
+    """Write the gradient of x from that of u, and add the residual's, if there is one."""
     from kernels.depthwise_norm.triton import convolve_transposed
 
     B, C, H, W = slope_BCHW.shape
     tile, options = transposed_tile(C, W, slope_BCHW.itemsize)
     if slope_BCHW.numel():
         grid = (-(-W // tile["COLUMNS"]), -(-H // tile["LINES"]), B * -(-C // tile["BLOCK"]))
-        arrays = (slope_BCHW, taps_TC, grad_x_BCHW)
+        arrays = (slope_BCHW, taps_TC, residual_BCHW, grad_x_BCHW)
         convolve_transposed[grid](*arrays, H, W, C=C, **tile, **options)
 
 

@@ -54,6 +54,23 @@ def depthwise_norm(
     return y_BHWC.to(x_BCHW.dtype).contiguous().permute(0, 3, 1, 2)
 
 
+def depthwise_norm_with_residual(
+    x_BCHW: Tensor,
+    weight_C1KK: Tensor,
+    bias_C: Tensor,
+    gamma_C: Tensor,
+    beta_C: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """`depthwise_norm`, and x as it was convolved, for the sum with which a block ends.
+
+    Raises as that does. The second result has the dtype and layout of the first, and is x itself
+    where x has them.
+    """
+    y_BCHW = depthwise_norm(x_BCHW, weight_C1KK, bias_C, gamma_C, beta_C, eps)
+    return y_BCHW, prepare(x_BCHW)
+
+
 def check(
     x_BCHW: Tensor, weight_C1KK: Tensor, bias_C: Tensor, gamma_C: Tensor, beta_C: Tensor
 ) -> None:

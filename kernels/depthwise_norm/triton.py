@@ -107,6 +107,7 @@ def convolve_and_normalise(
 def convolve_transposed(
     slope,
     taps_TC,
+    residual,
     grad_x,
     H,
     W,
@@ -116,13 +117,14 @@ def convolve_transposed(
     COLUMNS: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Write the gradient of x: that of u convolved with the taps in reverse.
+    """Write the gradient of x: that of u convolved with the taps in reverse, and the residual's.
 
     Grid: (ceil(W / COLUMNS), ceil(H / LINES), B ceil(C / BLOCK)).
 
     Args:
         slope: (B, H, W, C) packed, the gradient of u.
         taps_TC: (49, C), floating.
+        residual: as slope, the gradient that reaches x past the convolution; or None.
         grad_x: as slope, written.
         H: rows.
         W: columns.
@@ -142,7 +144,11 @@ def convolve_transposed(
     has = line < H if C % BLOCK == 0 else (line < H) & (c < C)
     for column in tl.static_range(COLUMNS):
         inside = True if WHOLE else left + column < W
-        tl.store(grad_x + place + column * C, out[column].to(grad_x.dtype.element_ty), has & inside)
+        at = place + column * C
+        value = out[column]
+        if residual is not None:
+            value += tl.load(residual + at, has & inside, 0.0).to(real)
+        tl.store(grad_x + at, value.to(grad_x.dtype.element_ty), has & inside)
 
 
 @triton.jit

@@ -77,20 +77,21 @@ def adamw(clip_norm: float) -> Callable[[], object]:
     return lambda: update(made[4], torch.tensor(0.5))
 
 
-def depthwise_norm(backward: bool) -> Callable[[], object]:
-    """An image through the block's beginning, or its gradient."""
+def depthwise_norm(backward: bool, residual: bool = False) -> Callable[[], object]:
+    """An image through the block's beginning, or its gradient, and a residual's if wanted."""
     x = torch.randn(1, 64, 12, 16, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     x.requires_grad_()
     taps, (bias, gamma, beta) = torch.randn(64, 1, 7, 7), torch.ones(3, 64)
 
-    def forward() -> Tensor:
-        return kernels.depthwise_norm.depthwise_norm(x, taps, bias, gamma, beta, 1e-6)
+    def forward() -> tuple[Tensor, Tensor]:
+        begin = kernels.depthwise_norm.depthwise_norm_with_residual
+        return begin(x, taps, bias, gamma, beta, 1e-6)
 
     if not backward:
         return forward
-    y = forward()
-    grad = torch.ones_like(y)
-    return lambda: torch.autograd.grad(y, x, grad)
+    results = forward()[: 2 if residual else 1]
+    grads = [torch.ones_like(result) for result in results]
+    return lambda: torch.autograd.grad(results, x, grads)
 
 
 def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], object]:
@@ -112,7 +113,10 @@ def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], 
 OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
     "roomsmith::adamw": [lambda: adamw(0.0), lambda: adamw(1.0)],
     "roomsmith::depthwise_norm": [lambda: depthwise_norm(False)],
-    "roomsmith::depthwise_norm_backward": [lambda: depthwise_norm(True)],
+    "roomsmith::depthwise_norm_backward": [
+        lambda: depthwise_norm(True),
+        lambda: depthwise_norm(True, residual=True),
+    ],
     "roomsmith::group_norm_relu": [
         lambda: group_norm_relu(False, False, False),
         lambda: group_norm_relu(False, True, False),

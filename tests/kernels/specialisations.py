@@ -139,13 +139,14 @@ def _crop_resize() -> Iterator[Specialisation]:
 def _depthwise_norm() -> Iterator[Specialisation]:
     """ConvNeXt-B's stages in bfloat16; its first in float32, and of a width that no tile divides.
 
-    And the last of ConvNeXt-T, where 768 channels leave threads without work.
+    And the last of ConvNeXt-T, where 768 channels leave threads without work. The input's gradient
+    with a residual's, and in bfloat16 without.
     """
     from kernels.depthwise_norm.triton import convolve_and_normalise, convolve_transposed
     from kernels.depthwise_norm.triton_backward import normalise_backward, sum_taps
 
     parameters = ("taps_TC", "bias_C", "gamma_C", "beta_C", "rstd_N", "sums_P2C", "sums_PTC")
-    arrays = ("x", "y", "normal", "grad_y", "grad_x", "slope")
+    arrays = ("x", "y", "normal", "grad_y", "residual", "grad_x", "slope")
     cases = [("*bf16:16", c, width, True) for c, width in STAGES]
     cases += [("*fp32:16", 128, 192, True), ("*bf16:16", 128, 199, False)]
     cases += [("*bf16:16", 768, 24, True)]
@@ -161,6 +162,8 @@ def _depthwise_norm() -> Iterator[Specialisation]:
         ]
         # This knows the channels only by their stride, so that one stage is as good as another.
         if channels == 128:
+            alone, options = depthwise.transposed_tile(channels, width, itemsize)
+            launches.append((convolve_transposed, alone | {"residual": None}, options))
             launches.append((sum_taps, depthwise.taps_tile(width, itemsize), depthwise.TAP_LAUNCH))
         for kernel, constants, options in launches:
             yield _specialise(kernel, types, {"C": channels, **constants}, options)

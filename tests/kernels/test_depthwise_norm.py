@@ -11,6 +11,8 @@ from kernels.depthwise_norm import launch, reference
 from tests.kernels.depthwise_norm_truth import (
     EPS,
     Form,
+    add_twice,
+    eager_sum,
     errors,
     make,
     outcome,
@@ -35,19 +37,29 @@ FEW = ("prime sides and channels", "a wide tile, channels beyond a block", "thre
 
 
 @pytest.fixture
-def form(
-    operation: Callable[[str, str], ModuleType],
-    device_of: Callable[[str], torch.device],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Form:
-    """The kernels; tensors go to the device that they need."""
-    function, device = operation("depthwise_norm", "triton").depthwise_norm, device_of("triton")
+def kernels(
+    operation: Callable[[str, str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The operations, on Triton."""
     round_to_nearest(monkeypatch)
+    return operation("depthwise_norm", "triton")
 
+
+@pytest.fixture
+def form(kernels: ModuleType, device_of: Callable[[str], torch.device]) -> Form:
+    """The operation; tensors go to the device that it needs."""
+    return moving(kernels.depthwise_norm, device_of("triton"))
+
+
+@pytest.fixture
+def form_with_residual(kernels: ModuleType, device_of: Callable[[str], torch.device]) -> Form:
+    """The operation, to whose result twice its input is added."""
+    return moving(add_twice(kernels.depthwise_norm_with_residual), device_of("triton"))
+
+
+def moving(function: Form, device: torch.device) -> Form:
     def run(*arguments: Tensor | float) -> Tensor:
-        moved = [a.to(device) if isinstance(a, Tensor) else a for a in arguments]
-        result: Tensor = function(*moved)
-        return result
+        return function(*(a.to(device) if isinstance(a, Tensor) else a for a in arguments))
 
     return run
 
@@ -74,11 +86,34 @@ def test_it_is_at_most_twice_as_far_from_float64_as_eager_pytorch(
     assert too_far(form, inputs, grad_y) == []
 
 
-def test_its_gradients_are_the_slopes_of_its_values(form: Form) -> None:
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ("prime sides and channels", torch.float64),
+        ("prime sides and channels", torch.float32),
+        ("a wide tile, channels beyond a block", torch.bfloat16),
+    ],
+)
+def test_a_residual_s_gradient_is_added_and_costs_no_accuracy(
+    form_with_residual: Form, shape: str, dtype: torch.dtype
+) -> None:
+    inputs, grad = make(SHAPES[shape], dtype)
+    if dtype == torch.float64:
+        assert max(errors(form_with_residual, inputs, grad, plain=eager_sum)) < 1e-12
+    else:
+        assert too_far(form_with_residual, inputs, grad, plain=eager_sum) == []
+
+
+def test_its_gradients_are_the_slopes_of_its_values(form: Form, form_with_residual: Form) -> None:
     inputs, _ = make((1, 3, 3, 2), torch.float64)
     leaves = tuple(tensor.requires_grad_() for tensor in inputs)
-    # Fast mode: one direction at random instead of every number, each a run of the interpreter.
-    assert torch.autograd.gradcheck(lambda *given: form(*given, EPS), leaves, fast_mode=True)
+    for function in (form, form_with_residual):
+
+        def value(*given: Tensor, function: Form = function) -> Tensor:
+            return function(*given, EPS)
+
+        # Fast mode: a direction at random instead of every number, each a run of the interpreter.
+        assert torch.autograd.gradcheck(value, leaves, fast_mode=True)
 
 
 def test_what_a_program_does_in_several_steps_adds_up(

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.kernels.depthwise_norm_truth import make, too_far
+from tests.kernels.depthwise_norm_truth import add_twice, eager_sum, make, too_far
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "kernels" / "depthwise_norm"
 FILES = ("triton", "triton_backward")
@@ -41,6 +41,8 @@ MUTANTS = {
     "the gradient along the normal stays": ("g - mean - n * along", "g - mean"),
     "gamma is left out of the gradient": ("g = gamma * dy", "g = dy"),
     "gamma's gradient lacks the normal": ("by_gamma += dy * n", "by_gamma += dy"),
+    "the residual has no gradient": ("value += tl.load(residual", "value += 0 * tl.load(residual"),
+    "the residual is shifted": ("residual + at, has", "residual + place, has"),
     "a step of rows is forgotten": ("top + steps * LINES, H)", "top + steps * LINES - LINES, H)"),
     "taps' gradients are mirrored": ("d[i] * v[i + kx]", "d[i] * v[i + SIDE - 1 - kx]"),
     "the last row has no part in them": ("(line < H) & has_c", "(line < H - 1) & has_c"),
@@ -50,9 +52,11 @@ MUTANTS = {
 def test_without_a_fault_none_is_found(
     operation: Callable[[str, str], ModuleType], device_of: Callable[[str], torch.device]
 ) -> None:
-    op, device = operation("depthwise_norm", "triton").depthwise_norm, device_of("triton")
-    inputs, grad_y = make(SHAPE, torch.float32)
-    assert too_far(op, [tensor.to(device) for tensor in inputs], grad_y, EPS) == []
+    device = device_of("triton")
+    form = add_twice(operation("depthwise_norm", "triton").depthwise_norm_with_residual)
+    inputs, grad = make(SHAPE, torch.float32)
+    moved = [tensor.to(device) for tensor in inputs]
+    assert too_far(form, moved, grad, EPS, eager_sum) == []
 
 
 @pytest.mark.parametrize("fault", MUTANTS)
@@ -67,8 +71,9 @@ def test_a_planted_fault_is_found(
     sources = {name: (FOLDER / f"{name}.py").read_text("utf-8") for name in FILES}
     found = sum(source.count(right) for source in sources.values())
     assert found == 1, f"{right!r} is there {found} times"
-    op, device = operation("depthwise_norm", "triton").depthwise_norm, device_of("triton")
-    inputs, grad_y = make(SHAPE, torch.float32)
+    device = device_of("triton")
+    form = add_twice(operation("depthwise_norm", "triton").depthwise_norm_with_residual)
+    inputs, grad = make(SHAPE, torch.float32)
     inputs = [tensor.to(device) for tensor in inputs]
     for name, source in sources.items():  # in this order: the second imports the first
         file = tmp_path / f"{name}.py"  # Triton reads a kernel's source from its file
@@ -80,4 +85,4 @@ def test_a_planted_fault_is_found(
         mutant = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, module, mutant)
         spec.loader.exec_module(mutant)
-    assert too_far(op, inputs, grad_y, EPS) != []
+    assert too_far(form, inputs, grad, EPS, eager_sum) != []

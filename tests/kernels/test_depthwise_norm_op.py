@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.op_bytes import FUSED, POINTWISE, MovedBytes
 from kernels.depthwise_norm import launch, reference
-from tests.kernels.depthwise_norm_truth import EPS, Form, make, outcome
+from tests.kernels.depthwise_norm_truth import EPS, Form, add_twice, make, outcome
 
 SHAPE = (2, 12, 2, 3)
 
@@ -20,6 +21,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"
 def fused(operation: Callable[[str, str], ModuleType]) -> Form:
     form: Form = operation("depthwise_norm", "triton").depthwise_norm
     return form
+
+
+@pytest.fixture
+def with_residual(
+    operation: Callable[[str, str], ModuleType],
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    function: Callable[..., tuple[Tensor, Tensor]]
+    function = operation("depthwise_norm", "triton").depthwise_norm_with_residual
+    return function
 
 
 @pytest.fixture
@@ -42,33 +52,39 @@ def taps_and_others(inputs: list[Tensor]) -> tuple[Tensor, ...]:
 def test_it_is_registered_as_torch_wants_it(
     fused: Form, device: torch.device, dtype: torch.dtype, gradient: bool
 ) -> None:
-    given = taps_and_others(inputs_on(device, dtype))
-    arguments = (*(tensor.requires_grad_(gradient) for tensor in given), EPS, gradient)
+    arguments = (*taps_and_others(inputs_on(device, dtype)), EPS, gradient)
     done = torch.library.opcheck(torch.ops.roomsmith.depthwise_norm.default, arguments)
     assert set(done.values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("residual", [True, False])
 def test_its_backward_pass_is_registered_as_torch_wants_it(
-    fused: Form, device: torch.device
+    fused: Form, device: torch.device, residual: bool
 ) -> None:
     x, taps, bias, gamma, beta = taps_and_others(inputs_on(device))
     forward = torch.ops.roomsmith.depthwise_norm.default
     y, normal, rstd = forward(x, taps, bias, gamma, beta, EPS, True)
-    arguments = (torch.ones_like(y), x, normal, rstd, taps, gamma)
+    past = torch.ones_like(x) if residual else None
+    arguments = (torch.ones_like(y), past, x, normal, rstd, taps, gamma)
     done = torch.library.opcheck(torch.ops.roomsmith.depthwise_norm_backward.default, arguments)
     assert set(done.values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("autocast", [True, False])
 def test_compiled_without_a_break_it_is_the_same(
-    fused: Form, device: torch.device, autocast: bool
+    fused: Form,
+    with_residual: Callable[..., tuple[Tensor, Tensor]],
+    device: torch.device,
+    autocast: bool,
+    residual: bool,
 ) -> None:
-    inputs = inputs_on(device)
+    form, inputs = add_twice(with_residual) if residual else fused, inputs_on(device)
     linear = nn.Linear(SHAPE[1], 3, device=device)
 
     def value(*leaves: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            y = fused(*leaves, EPS)
+            y = form(*leaves, EPS)
             result: Tensor = linear(y.permute(0, 2, 3, 1)).float().square().mean()
         return result
 
@@ -123,6 +139,44 @@ def test_any_layout_of_inputs_and_gradient_gives_the_same(
     # A sum's gradient is one number at strides of 0.
     y = fused(*leaves, EPS)
     assert torch.autograd.grad(y.sum(), leaves[4])[0].tolist() == [2 * 2 * 3] * SHAPE[1]
+
+
+def test_the_residual_is_the_input_s_memory_and_its_gradient_costs_no_pass(
+    with_residual: Callable[..., tuple[Tensor, Tensor]], device: torch.device
+) -> None:
+    inputs = inputs_on(device)
+    y, residual = with_residual(*inputs, EPS)
+    assert residual.data_ptr() == inputs[0].data_ptr()
+    with MovedBytes() as moved:
+        torch.autograd.grad((y, residual), inputs[:1], (torch.ones_like(y), torch.ones_like(y)))
+    ours = [(FUSED, "depthwise_norm_backward"), (POINTWISE, "ones_like")]
+    large = inputs[0].numel() * inputs[0].element_size()
+    assert sorted(name for name, count in moved.by_name.items() if count >= large) == ours
+
+
+def test_each_of_two_results_alone_has_its_gradient(
+    fused: Form, with_residual: Callable[..., tuple[Tensor, Tensor]], device: torch.device
+) -> None:
+    inputs, grad = make(SHAPE, torch.float32)
+    expected = outcome(fused, inputs, grad)
+    found = outcome(lambda *given: with_residual(*given)[0], inputs, grad)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    x, *others = inputs_on(device)
+    alone = torch.autograd.grad(with_residual(x, *others, EPS)[1], x, grad.to(device))[0]
+    assert torch.equal(alone, grad.to(device))
+
+
+@pytest.mark.parametrize("form", ["fused", "reference"])
+def test_under_autocast_the_residual_is_of_the_compute_type(
+    with_residual: Callable[..., tuple[Tensor, Tensor]], device: torch.device, form: str
+) -> None:
+    function = with_residual if form == "fused" else reference.depthwise_norm_with_residual
+    inputs = inputs_on(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        y, residual = function(*inputs, EPS)
+    assert y.dtype == residual.dtype == torch.bfloat16
+    assert torch.equal(residual, inputs[0].bfloat16())
+    assert residual.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
