@@ -11,12 +11,14 @@ python -m benchmarks.gate             did a ratio fall between two measurements?
 
     certify/             the sections of `certify`
     rows/                what `throughput` measures: both sides of each row, their floors
+    known_rows.py        every row of `throughput`: its sides, check and size
     measure.py sides.py  a row, or a curve of it: processes that take turns, and what they hold
     subset.py fit.py     frames for both sides; the power law of a curve
     cases.py             what `kernel_speed` measures; crop_case.py: its longest case
     timing.py            in one process, in turns; the machine's floors
     step_trace.py op_bytes.py   the step on tensors without content; bytes of each operation
     figures.py report.py turns and statistics; tables and the picture
+    pace.py              how long each part may take, and the line that tells how far it is
     lowering.py sass.py  a kernel's machine code for a GPU that is not here, and its loops
     recording.py         what an operation would launch there; prediction.py: how long that takes
     predicted_cases.py   what `predict_kernels` predicts

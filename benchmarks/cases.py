@@ -1,6 +1,6 @@
 """What `benchmarks.kernel_speed` times: each fused operation and what a user would reach for.
 
-A library of one operation only is imported by its case, so that the others need it not.
+A library of one operation only is imported by its case; one that is not installed is left out.
 
 Axes: B batch, C class, H W pixels, h w stride-4 cells, N pixels of all frames, T temperature.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 import kernels.boundary_ce.reference
 import kernels.confusion.reference
 import kernels.tta_accumulate.reference
+from benchmarks.command import has
 from benchmarks.crop_case import crop_resize
 from benchmarks.figures import Work
 from benchmarks.plain import selection
@@ -62,8 +63,6 @@ def boundary_ce(device: torch.device, dtype: torch.dtype = torch.float32) -> Cas
 
 def confusion(device: torch.device) -> Case:
     """Counting 24 million pixels; on a GPU without the libraries that have none."""
-    import torchmetrics.functional.classification as tm
-
     label_BHW = blocky_labels((79, *_HW), _C)
     generator = torch.Generator().manual_seed(1)
     other_BHW = torch.randint(_C, label_BHW.shape, dtype=torch.uint8, generator=generator)
@@ -72,15 +71,17 @@ def confusion(device: torch.device) -> Case:
     label_BHW, prediction_BHW = label_BHW.to(device), prediction_BHW.to(device)
 
     both = prediction_BHW, label_BHW
-    counted = partial(tm.multiclass_confusion_matrix, num_classes=_C, ignore_index=IGNORE_INDEX)
     sides: dict[str, Callable[[], Tensor]] = {
         "ours": partial(kernels.confusion.confusion, *both, _C),
         "eager": partial(kernels.confusion.reference.confusion, *both, _C),
-        "torchmetrics": partial(counted, *both),
     }
+    if has("torchmetrics"):
+        sides["torchmetrics"] = partial(_torchmetrics(), *both)
     if device.type == "cpu":
         flat = label_BHW.numpy().ravel(), prediction_BHW.numpy().ravel()
-        sides |= {"bincount": partial(_bincount, *flat), "scikit-learn": partial(_sklearn, *flat)}
+        sides["bincount"] = partial(_bincount, *flat)
+        if has("scikit-learn"):
+            sides["scikit-learn"] = partial(_sklearn, *flat)
     work = Work(prediction_BHW.nbytes + label_BHW.nbytes, 0)
     return Case("confusion", sides, work, _check_counts, device)
 
@@ -159,6 +160,12 @@ def _check_boundary(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) 
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
     rtol = 1e-3 if ours[1].dtype == torch.float32 else BF16_STEP
     torch.testing.assert_close(ours[1], theirs[1], rtol=rtol, atol=1e-9)
+
+
+def _torchmetrics() -> Callable[[Tensor, Tensor], Tensor]:
+    import torchmetrics.functional.classification as tm
+
+    return partial(tm.multiclass_confusion_matrix, num_classes=_C, ignore_index=IGNORE_INDEX)
 
 
 def _bincount(label_N: selection.Mask, prediction_N: selection.Mask) -> Tensor:

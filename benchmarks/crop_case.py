@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import kernels.crop_resize.reference
+from benchmarks.command import has
 from benchmarks.figures import Work
 from benchmarks.scene import IGNORE_INDEX, blocky_labels, smooth_probabilities
 from benchmarks.timing import BF16_STEP, Case
@@ -56,7 +57,11 @@ def crop_resize(device: torch.device, dtype: torch.dtype = torch.float32) -> Cas
         "eager": partial(kernels.crop_resize.reference.crop_resize, *asked),
     }
     if device.type == "cpu":
-        sides |= {"opencv": each(_opencv), "albumentations": each(_albumentations())}
+        sides["opencv"] = each(_opencv)
+        if has("albumentations"):
+            sides["albumentations"] = each(_albumentations())
+        if has("kornia"):
+            sides["kornia"] = partial(_kornia(), *arrays_N)
     return Case("crop_resize", sides, _crop_work(), _check_crops, device, threads=1)
 
 
@@ -111,6 +116,36 @@ def _albumentations() -> _Chain:
     def crop(image_HW3: _Array, depth_HW: _Array, label_HW: _Array) -> Crops:
         out = compose(image=image_HW3, masks=[depth_HW, label_HW])
         return _crops(out["image"], *out["masks"])
+
+    return crop
+
+
+def _kornia() -> Callable[[_Array, _Array, _Array], list[Crops]]:
+    """All frames at once, by the one warp that enlarges, mirrors and crops."""
+    import kornia.enhance as ke
+    from kornia.geometry.transform import warp_affine
+
+    top, left, height, width, *_ = _draw()
+    per_row, per_column = _CROP_HW[0] / height, _CROP_HW[1] / width
+    # From a pixel's centre in the frame to its centre in the crop, where columns run backwards.
+    first_row, first_column = ((0.5 - a) * b - 0.5 for a, b in ((top, per_row), (left, per_column)))
+    affine_23 = [
+        [-per_column, 0.0, _CROP_HW[1] - 1 - first_column],
+        [0.0, per_row, first_row],
+    ]
+    affine_B23 = torch.tensor([affine_23] * _BATCH)
+    mean, std = (torch.tensor(each) / 255 for each in (_MEAN, _STD))
+
+    def crop(image_NHW3: _Array, depth_NHW: _Array, label_NHW: _Array) -> list[Crops]:
+        image_B3HW = torch.from_numpy(image_NHW3).permute(0, 3, 1, 2) / 255
+        image_B3hw = warp_affine(image_B3HW, affine_B23, _CROP_HW, "bilinear", align_corners=True)
+        lit_B3hw = ke.adjust_contrast(image_B3hw, 1 + _CONTRAST, clip_output=False)
+        lit_B3hw = ke.adjust_brightness(lit_B3hw, _BRIGHTNESS)
+        maps_B2HW = torch.from_numpy(np.stack([depth_NHW, label_NHW], 1).astype(np.float32))
+        maps_B2hw = warp_affine(maps_B2HW, affine_B23, _CROP_HW, "nearest", align_corners=True)
+        depth_Bhw, label_Bhw = maps_B2hw.unbind(1)
+        normal_B3hw = ke.normalize(lit_B3hw, mean, std)
+        return [Crops(normal_B3hw, depth_Bhw / 1000, label_Bhw.to(torch.uint8))]
 
     return crop
 

@@ -1,8 +1,9 @@
 """Sides called in turns, and what came of it as rows of the published JSON."""
 
+import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -74,7 +75,26 @@ class Work(NamedTuple):
 
 
 Turns = Mapping[str, Sequence[Called]]
-"""Calls by side, one a round."""
+"""Calls by side, one a round: ours in as many rounds as the rival that had most."""
+
+FEWEST = 3
+"""Rounds of every side, however long they take: the median of fewer is no middle."""
+
+_TIGHT, _FEWEST_TIGHT = 0.02, 5
+"""A ratio is settled when its quartiles lie within 2 %, less than two runs of a command differ by;
+quartiles of fewer than five rounds are their extremes."""
+
+
+class Limit(NamedTuple):
+    """When a side has been called often enough.
+
+    Attributes:
+        rounds: at most.
+        side_s: seconds of a side's calls together; beyond the first three none goes past it.
+    """
+
+    rounds: int
+    side_s: float = math.inf
 
 
 def say(words: str) -> None:
@@ -98,20 +118,33 @@ def check_alike(name: str, check: Callable[[], None]) -> None:
         raise RuntimeError(f"a result is wrong, so it was not timed: {name}: {error}") from error
 
 
-def take_turns(name: str, calls: Mapping[str, Callable[[], Called]], rounds: int) -> Turns:
-    """Call every side once a round, in alternating order; the calls by the sides' names.
+def take_turns(
+    name: str,
+    calls: Mapping[str, Callable[[], Called]],
+    limit: Limit,
+    tell: Callable[[str], None] = say,
+) -> Turns:
+    """Call the sides once a round, in alternating order; the calls by the sides' names.
+
+    A rival stops where its ratio is settled or its time is spent, and never takes turns again: its
+    rounds are the first ones of ours. All stop with ours, which every ratio needs.
 
     Args:
         name: of what is measured, for messages.
-        calls: of each side.
-        rounds: how often each is called.
+        calls: of each side, ours among them.
+        limit: when a side stops.
+        tell: takes a message after each round.
     """
     made: dict[str, list[Called]] = {side: [] for side in calls}
-    for number in range(rounds):
-        for side in calls if number % 2 else reversed(list(calls)):
+    going = list(calls)
+    for number in range(limit.rounds):
+        for side in going if number % 2 else reversed(going):
             made[side].append(calls[side]())
-        lasted = ", ".join(f"{side} {called[-1].seconds:.3g} s" for side, called in made.items())
-        say(f"{name}, round {number + 1}/{rounds}: {lasted}")
+        lasted = ", ".join(f"{side} {made[side][-1].seconds:.3g} s" for side in going)
+        tell(f"{name}, round {number + 1}/{limit.rounds}: {lasted}")
+        going = [side for side in going if not _has_done(side, made, limit.side_s)]
+        if OURS not in going or going == [OURS]:
+            break
     return made
 
 
@@ -125,23 +158,57 @@ def rows_of(name: str, calls: Turns, mib: Peaks, work: Work, rates: Rates) -> li
         work: what no side can do without.
         rates: of the machine.
     """
-    ours, floor_s = calls[OURS], work.floor_s(rates)
-    ours_s = [called.seconds for called in ours]
+    floor_s = work.floor_s(rates)
     return [
         {
             "name": name,
             "rival": rival,
-            **_compare(ours_s, [called.seconds for called in theirs]),
+            "rounds": len(theirs),
+            **_compare(_seconds_of(ours), _seconds_of(theirs)),
             **{key: round(peak, 1) for key, peak in mib[OURS].items()},
             **{f"rival_{key}": round(peak, 1) for key, peak in mib[rival].items()},
             **work._asdict(),
             "floor_s": floor_s,
-            "share_of_floor": floor_s / statistics.median(ours_s),
+            "share_of_floor": floor_s / statistics.median(_seconds_of(ours)),
             **_facts_of(ours, theirs),
         }
-        for rival, theirs in calls.items()
-        if rival != OURS
+        for rival, ours, theirs in _pairs(calls)
     ]
+
+
+def line_of(row: Figures) -> str:
+    """A row of the published JSON in a line."""
+    low, high = row["quartiles"]
+    return (
+        f"{row['name']} against {row['rival']}: ours {row['median_s']:.3g} s, "
+        f"{row['rival_median_s']:.3g} s, ratio {row['ratio']:.2f} ({low:.2f} .. {high:.2f}), "
+        f"{row['rounds']} rounds"
+    )
+
+
+def _has_done(side: str, made: Turns, side_s: float) -> bool:
+    """Whether a side has been called often enough."""
+    seconds = _seconds_of(made[side])
+    if len(seconds) < FEWEST:
+        return False
+    if sum(seconds) + seconds[-1] > side_s:
+        return True
+    if side == OURS or len(seconds) < _FEWEST_TIGHT:
+        return False
+    compared = _compare(_seconds_of(made[OURS]), seconds)
+    low, high = compared["quartiles"]
+    return bool(high - low <= _TIGHT * compared["ratio"])
+
+
+def _pairs(calls: Turns) -> Iterator[tuple[str, Sequence[Called], Sequence[Called]]]:
+    """Each rival's name, the calls of ours in its rounds, and its own."""
+    for rival, theirs in calls.items():
+        if rival != OURS:
+            yield rival, calls[OURS][: len(theirs)], theirs
+
+
+def _seconds_of(calls: Sequence[Called]) -> list[float]:
+    return [called.seconds for called in calls]
 
 
 def _compare(ours_s: Sequence[float], theirs_s: Sequence[float]) -> Figures:

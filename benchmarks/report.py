@@ -37,10 +37,10 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         ours = _seconds(row["median_s"]), f"{row['share_of_floor']:.0%}"
         rival = _seconds(row["rival_median_s"]), f"{row['ratio']:.2f}"
-        quartiles = "{:.2f} .. {:.2f}".format(*row["quartiles"])
+        quartiles = "{:.2f} .. {:.2f}".format(*row["quartiles"]), row.get("rounds", "")
         scores = row.get("miou", ""), row.get("rival_miou", "")
         name = row["name"], row["rival"], row.get("frames", "")
-        lines.append((*name, *ours, *rival, quartiles, *_mib(row), *scores))
+        lines.append((*name, *ours, *rival, *quartiles, *_mib(row), *scores))
         for phase, figures in row.get("phases", {}).items():
             ours_s, rival_s = figures["median_s"], figures["rival_median_s"]
             share = f"{ours_s / row['median_s']:.0%} of it"
@@ -51,7 +51,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
         "ratio = rival / ours, median of the rounds; floor: share of our time that this machine's "
         "copy or matrix product would need for the same bytes or operations; MiB: peak beyond what "
         "was there before, mapped files apart",
-        (*times, "MiB, ours", "rival's", "mIoU, ours", "rival's"),
+        (*times, "rounds", "MiB, ours", "rival's", "mIoU, ours", "rival's"),
         lines,
     )
 

@@ -2,12 +2,14 @@
 
 The recipe is written with OpenCV, albumentations and segmentation_models_pytorch
 (benchmarks/plain): same experiment, same frames, each side in processes of its own, called in
-turns. A side whose result is wrong is not timed. Sizes: lite = EfficientNet-Lite0 at 192 x 256,
-full = ConvNeXt-Base at 576 x 768. Any field of the config can be set, above all --data.root.
+turns, until its ratio is settled or its share of the budget is spent, at least three times. A side
+whose result is wrong is not timed; a rival that is not installed is left out. Each row is printed,
+and written, when it is there. Sizes: lite = EfficientNet-Lite0 at 192 x 256, full = ConvNeXt-Base
+at 576 x 768. Any field of the config can be set, above all --data.root.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +28,17 @@ ROWS = (
     *("data cached", "data cold", "decode", "train step", "validation"),
     *("epoch", "oof", "blend", "chain"),
 )
+_BY_NAME = ("chain",)
+"""Measured only when it is named: a call is minutes, of what other rows measure one by one."""
 CURVES = ("frames", "crops", "runs")
 
-_WORK_VERSIONS = {"chain": 2}
+_BUDGET_S, _CURVE_S = 720, 900
+"""Rows answer while one waits; a curve is as many measurements of a row as it has points."""
+
+_WORK_VERSIONS = {"chain": 2, "epoch": 2, "oof": 2, "blend": 2}
 """Of rows that do something else than they once did; files that name none are older. Our chain's
-second ends in `engine.blend`, whose honest scores, intervals and atlas come on top."""
+second ends in `engine.blend`, whose honest scores, intervals and atlas come on top; the others'
+second has half the frames or less, unless their number is given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,12 +67,15 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
     parser = command.parser("throughput", __doc__)
     add, at_least = parser.add_argument, command.at_least
     add("--size", choices=("full", "lite"), help="default: lite; with --gpu full")
-    add("--rows", nargs="+", choices=ROWS, metavar="ROW", help=f"only some of {ROWS}")
-    curves = f"some of {', '.join(CURVES)}, or none (default: all; with --rows none)"
-    add("--curves", nargs="*", choices=CURVES, metavar="CURVE", help=f"cost against work: {curves}")
+    without = f"default: all but {', '.join(_BY_NAME)}"
+    add("--rows", nargs="+", choices=ROWS, metavar="ROW", help=f"only some of {ROWS}; {without}")
+    curves = f"cost against work, and no row but --rows: some of {', '.join(CURVES)}"
+    add("--curves", nargs="+", choices=CURVES, metavar="CURVE", default=[], help=curves)
     add("--rivals", nargs="+", metavar="NAME", help="only these of each row's, such as plain")
     add("--frames", type=at_least(2), metavar="N", help="training frames (default: by row)")
-    add("--rounds", type=at_least(1), metavar="N", help="calls of each side (default: by row)")
+    rounds = "calls of each side at most (default: by row)"
+    add("--rounds", type=at_least(1), metavar="N", help=rounds)
+    command.add_budget(parser, f"{_BUDGET_S}, and {_CURVE_S} for each curve")
     runs = "blend these finished runs of the same frames (default: two hardly trained networks)"
     add("--runs", nargs=2, type=Path, metavar="RUN", help=runs)
     add("--gpu", action="store_true", help="both sides on the CUDA device")
@@ -73,9 +84,9 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]
     add("--gate", type=Path, metavar="FILE", help=gate)
     options, flags = parse_command_line(parser, arguments)
     options.size = options.size or ("full" if options.gpu else "lite")
-    if options.curves is None:
-        options.curves = [] if options.rows else list(CURVES)
-    options.rows = options.rows or list(ROWS)
+    if not (options.rows or options.curves):
+        options.rows = [row for row in ROWS if row not in _BY_NAME]
+    options.rows = options.rows or []
     return options, command.load_size(options.size, flags, "cuda" if options.gpu else "cpu")
 
 
@@ -100,6 +111,7 @@ def _report(options: argparse.Namespace, config: Config, settings: Figures) -> l
     import torch
 
     from benchmarks.measure import Bench
+    from benchmarks.pace import Pace
     from benchmarks.report import draw_curves, print_curves, print_rows
     from benchmarks.timing import machine_rates
 
@@ -108,13 +120,17 @@ def _report(options: argparse.Namespace, config: Config, settings: Figures) -> l
     rates = machine_rates(threads, config.runtime.device)
     machine = {**command.describe_machine(), "rates": rates}
     content: Figures = {"machine": machine, "settings": settings, "rows": [], "curves": []}
-    with tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder:
-        bench = Bench(config, Path(folder), rates, tuple(options.runs or ()))
-        for kind, found in _measured(bench, options):
-            content[kind] += found
-            if options.json:
-                # After each part: what was measured in an hour is not lost by what comes next.
-                command.write_json(options.json, content)
+    curves = [f"curve of {name}" for name in options.curves]
+    parts = [*options.rows, *curves]
+    sheet = command.Sheet(options.json, content, parts)
+    budget_s = options.budget_s or _BUDGET_S + _CURVE_S * len(curves)
+    with (
+        tempfile.TemporaryDirectory(prefix="roomsmith-throughput-") as folder,
+        Pace(budget_s, parts) as pace,
+    ):
+        bench = Bench(config, Path(folder), rates, tuple(options.runs or ()), pace)
+        for part, kind, found in _measured(bench, options):
+            sheet.add(part, kind, found)
     print_rows(content["rows"])
     print_curves(content["curves"])
     if options.plot and content["curves"]:
@@ -122,20 +138,35 @@ def _report(options: argparse.Namespace, config: Config, settings: Figures) -> l
     return list(content["rows"])
 
 
-def _measured(bench: "Bench", options: argparse.Namespace) -> Iterator[tuple[str, list[Figures]]]:
-    """Yield the JSON of each row, then of each curve, with "rows" or "curves", where it belongs."""
-    from benchmarks.measure import rows
+def _measured(
+    bench: "Bench", options: argparse.Namespace
+) -> Iterator[tuple[str, str, list[Figures]]]:
+    """Yield the JSON of each row, then of each curve, with its part and "rows" or "curves"."""
+    from benchmarks.known_rows import rows
 
     known = rows(bench.config.runtime.device)
-    for name in options.rows:
-        row = known[name]
-        rivals = [rival for rival in row.rivals if rival in (options.rivals or row.rivals)]
-        if not rivals:
-            raise ConfigError(f"--rivals: {name!r} has only {', '.join(map(repr, row.rivals))}")
-        job = bench.job(row, options.frames or row.frames)
-        yield "rows", bench.measure(row, job, rivals, options.rounds or row.rounds)
+    chosen = {name: _chosen(known[name].rivals, options.rivals, name) for name in options.rows}
+    for name, rivals in chosen.items():
+        if rivals and bench.pace.begin(name):
+            row = known[name]
+            job = bench.job(row, options.frames or row.frames)
+            yield name, "rows", bench.measure(row, job, rivals, options.rounds or row.rounds)
     for name in options.curves:
-        yield "curves", [bench.measure_curve(name, options.rounds, options.frames)]
+        part = f"curve of {name}"
+        if bench.pace.begin(part):
+            yield part, "curves", [bench.measure_curve(name, options.rounds, options.frames)]
+
+
+def _chosen(rivals: Collection[str], asked: Sequence[str] | None, row: str) -> list[str]:
+    """A row's rivals that were asked for and can be had here.
+
+    Raises:
+        ConfigError: it has none of those that were asked for.
+    """
+    wanted = [rival for rival in rivals if rival in (asked or rivals)]
+    if not wanted:
+        raise ConfigError(f"--rivals: {row!r} has only {', '.join(map(repr, rivals))}")
+    return [rival for rival in wanted if command.has(rival)]
 
 
 if __name__ == "__main__":

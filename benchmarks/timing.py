@@ -19,7 +19,8 @@ from typing import Any
 import cv2
 import torch
 
-from benchmarks.figures import OURS, Called, Peaks, Rates, Turns, Work, check_alike, say, take_turns
+from benchmarks.figures import OURS, Called, Peaks, Rates, Turns, Work, check_alike, take_turns
+from benchmarks.pace import Pace
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt: man 3 mallopt."""
@@ -65,21 +66,24 @@ class Case:
     threads: int = field(default_factory=torch.get_num_threads)
 
 
-def time_case(case: Case, rounds: int) -> Turns:
+def time_case(case: Case, rounds: int, pace: Pace | None = None) -> Turns:
     """Check every rival's result against ours, then time them in turns: the calls by side.
 
     Args:
         case: what to run.
-        rounds: how often each side runs; within a round each runs once, in alternating order.
+        rounds: how often each side runs at most.
+        pace: how long they may take, as a part that has begun; None = as long as they need.
 
     Raises:
         RuntimeError: a result is wrong; nothing is timed then.
     """
-    say(f"{case.name}: checking")
+    pace = pace or Pace()
     with threads_of(case.threads):
+        pace.tell(f"{case.name}: first call of {OURS}, not timed")
         expected = case.sides[OURS]()
         for rival, call in case.sides.items():
             if rival != OURS:
+                pace.tell(f"{case.name}: first call of {rival}, not timed")
                 # The first call of a compiled rival compiles it, which is not timed.
                 check_alike(f"{case.name}, ours and {rival}", partial(case.check, expected, call()))
         del expected
@@ -88,7 +92,7 @@ def time_case(case: Case, rounds: int) -> Turns:
         gc.freeze()
         seconds = _seconds if case.device.type == "cpu" else _gpu_seconds
         calls = {side: partial(_once, call, seconds) for side, call in case.sides.items()}
-        return take_turns(case.name, calls, rounds)
+        return take_turns(case.name, calls, pace.limit(rounds, len(calls)), pace.tell)
 
 
 def extra_memory(case: Case) -> Peaks:

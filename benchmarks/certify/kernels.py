@@ -16,7 +16,7 @@ _ROUNDS, _ROUNDS_ON_CPU = 7, 3
 def kernels(notes: Notes) -> None:
     """Rows of ours and eager PyTorch: checked against one another, then timed in turns."""
     gpu = torch.cuda.is_available()
-    need("cv2", "torchmetrics", *(() if gpu else ("albumentations", "sklearn")))
+    need("cv2")
     from benchmarks.cases import CASES
     from benchmarks.timing import extra_memory, machine_rates, time_case
 

@@ -15,7 +15,8 @@ _ROUNDS, _ROUNDS_ON_CPU = 15, 5
 def rival(notes: Notes) -> None:
     """The row "train step" of `benchmarks.throughput`, and the rival that needs the longest."""
     need("albumentations", "cv2", "segmentation_models_pytorch")
-    from benchmarks.measure import Bench, rows
+    from benchmarks.known_rows import rows
+    from benchmarks.measure import Bench
     from benchmarks.timing import machine_rates
 
     config = make_config(notes.folder)

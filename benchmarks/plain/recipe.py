@@ -15,6 +15,8 @@ class Recipe(NamedTuple):
         shared_passes: softmax one forward pass at every temperature; the published scripts
             repeat all passes for each.
         compiled: run the network through torch.compile.
+        onnx: predict by ONNX Runtime; CPU only.
+        lightning: train by Lightning's Trainer.
         workers: processes of a DataLoader.
     """
 
@@ -23,6 +25,8 @@ class Recipe(NamedTuple):
     channels_last: bool = False
     shared_passes: bool = False
     compiled: bool = False
+    onnx: bool = False
+    lightning: bool = False
     workers: int = 2
 
     @property

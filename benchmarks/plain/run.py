@@ -196,7 +196,7 @@ def schedule(config: TrainingConfig, steps_per_epoch: int) -> Callable[[int], fl
 class Predictor(NamedTuple):
     """A network in evaluation mode and how it is applied."""
 
-    model: DepthFpn
+    model: Callable[[Tensor], tuple[Tensor, Tensor]]
     config: Config
     recipe: Recipe
 

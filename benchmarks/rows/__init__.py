@@ -1,6 +1,7 @@
-"""What `benchmarks.throughput` times; `benchmarks.measure` lists the rows, their sides and checks.
+"""What `benchmarks.throughput` times; `benchmarks.known_rows` lists the rows, sides, checks.
 
     ours.py plain.py     the engine's sides, and what both start from; the recipe's
+    lightning.py         a step of the recipe under Lightning
     light.py             all sides of the rows that need no network
     work.py              what no side can do without
 

@@ -9,6 +9,7 @@ Axes: M runs, C classes, N frames, h w stored pixels; 2 the ends of a line.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ def decoding_by_opencv(job: Job) -> Prepared:
 
 def decoding_by_pillow(job: Job) -> Prepared:
     """The same by Pillow."""
-    readers = [lambda sample, kind=kind: pixels(getattr(sample, kind)) for kind in KINDS]
+    return decoding_by(job, pixels)
+
+
+def decoding_by(job: Job, read: Callable[[Path], Any]) -> Prepared:
+    """The same by a library that reads files of every kind."""
+    readers = [lambda sample, kind=kind: read(getattr(sample, kind)) for kind in KINDS]
     return _decoding(job, *readers)
 
 

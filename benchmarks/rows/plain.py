@@ -30,6 +30,10 @@ def data_cold(job: Job, recipe: Recipe) -> Prepared:
 
 def train_step(job: Job, recipe: Recipe) -> Prepared:
     """One step on a batch that is there: forward, loss, backward, update, average."""
+    if recipe.lightning:
+        from benchmarks.rows import lightning
+
+        return lightning.train_step(job, recipe)
     # Not above: it brings the engine's step, whose memory is not the recipe's.
     from engine.training.phases import PhaseClock
 
@@ -50,10 +54,14 @@ def train_step(job: Job, recipe: Recipe) -> Prepared:
 
 def epoch(job: Job, recipe: Recipe) -> Prepared:
     """Fold 0 from starting weights to the file of its best epoch; one epoch, validated."""
-    best = job.folder / "best0.pt"
+    best, train_one = job.folder / "best0.pt", train_fold
+    if recipe.lightning:
+        from benchmarks.plain import lightning_fold
+
+        train_one = lightning_fold.train_fold
 
     def train() -> Facts:
-        train_fold(job.config, job.training, job.validation, 0, best, recipe)
+        train_one(job.config, job.training, job.validation, 0, best, recipe)
         return Facts(len(job.dataset.train.samples))
 
     return Prepared(train, lambda: best.unlink(missing_ok=True))
@@ -93,4 +101,10 @@ def chain(job: Job, recipe: Recipe) -> Prepared:
 def _trained(job: Job, recipe: Recipe) -> Predictor:
     """A network of `benchmarks.rows.ours.networks`: same tensors, smp's code."""
     state = load_file(job.network(0) / "run" / "fold0" / "best.safetensors")
-    return Predictor(build_model(job.config, recipe, state).eval(), job.config, recipe)
+    model = build_model(job.config, recipe, state).eval()
+    if not recipe.onnx:
+        return Predictor(model, job.config, recipe)
+    from benchmarks.plain.onnx_runtime import OnnxNetwork
+
+    exported = OnnxNetwork(model, job.config.model.in_channels, job.threads)
+    return Predictor(exported, job.config, recipe)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks import sides
-from benchmarks.figures import Facts, take_turns
+from benchmarks.figures import Facts, Limit, take_turns
 from benchmarks.sides import Prepared, Side, peak_memory, tree_memory
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +48,7 @@ def test_sides_take_turns_and_return_facts_and_seconds(capsys: pytest.CaptureFix
         Side("ours", 1, Prepared, partial(Facts, 3)) as ours,
         Side("plain", 1, Prepared, partial(Facts, 4)) as plain,
     ):
-        calls = take_turns("row", {"ours": ours.call, "plain": plain.call}, 3)
+        calls = take_turns("row", {"ours": ours.call, "plain": plain.call}, Limit(3))
         assert ours.first.facts == Facts(3)
         assert [called.facts for called in calls["plain"]] == [Facts(4)] * 3
         assert all(0 < called.seconds < 1 for called in calls["ours"])

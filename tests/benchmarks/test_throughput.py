@@ -2,14 +2,15 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import throughput
+from benchmarks import command, throughput
 from benchmarks.subset import Job, Subset, with_section
 from benchmarks.throughput import CURVES, ROWS, main
 from engine.config import Config
@@ -20,6 +21,7 @@ _SIDE_MIB = {
 }
 _STAGE: dict[str, Any] = {
     "rival": "plain",
+    "rounds": 3,
     "frames": 12,
     "median_s": 1.0,
     "rival_median_s": 2.0,
@@ -52,22 +54,43 @@ def tiny_job(tiny_subset: Subset, tmp_path_factory: pytest.TempPathFactory) -> J
     return Job(subset.config, subset.dataset, subset.folds, *folders, models=2)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_both_sides_of_a_row_agree(name: str, tiny_job: Job) -> None:
+@pytest.fixture(scope="module", params=ROWS)
+def row_job(request: pytest.FixtureRequest, tiny_job: Job) -> Any:
+    """A row, its job, and what our side found."""
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
-    from benchmarks.measure import rows
+    from benchmarks.known_rows import rows
 
-    row = rows("cpu")[name]
+    row = rows("cpu")[request.param]
     job = tiny_job.configured(row.configured(tiny_job.config))
-    job = replace(job, shared=tiny_job.shared / name)
+    job = replace(job, shared=tiny_job.shared / row.name)
     if row.shared is not None:
         row.shared(job)
-    prepared = row.ours(replace(job, folder=job.folder / name / "ours"))
+    prepared = row.ours(replace(job, folder=job.folder / row.name / "ours"))
     prepared.reset()
-    ours = prepared.run()
+    return row, job, prepared.run()
+
+
+_MORE = [
+    *(("decode", "imagecodecs"), ("decode", "pyspng")),
+    *(("validation", "onnxruntime"), ("oof", "onnxruntime")),
+    *(("train step", "lightning"), ("epoch", "lightning")),
+]
+"""Rows with rivals by libraries that a row can do without."""
+
+
+@pytest.mark.parametrize(
+    ("row_job", "library"), [*((row, "") for row in ROWS), *_MORE], indirect=["row_job"]
+)
+def test_both_sides_of_a_row_agree(library: str, row_job: Any) -> None:
+    if library:
+        pytest.importorskip(library, reason="a rival: pip install 'roomsmith[bench]'")
+    row, job, ours = row_job
+    named = command._LIBRARIES
+    rivals = {name: r for name, r in row.rivals.items() if named.get(name, ("",))[0] == library}
+    assert rivals
     assert ours.frames > 0
-    for number, rival in enumerate(row.rivals.values()):
-        own = replace(job, folder=job.folder / name / str(number))
+    for name, rival in rivals.items():
+        own = replace(job, folder=job.folder / row.name / name.replace(" ", "-"))
         given: dict[str, Any] = getattr(rival, "keywords", {})
         # Forked from a test that has run threads already, a worker might hang.
         alone = {"recipe": given["recipe"]._replace(workers=0)} if "recipe" in given else {}
@@ -85,11 +108,13 @@ def test_both_sides_of_a_row_agree(name: str, tiny_job: Job) -> None:
 def test_the_command_knows_every_row_and_curve() -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
-    from benchmarks.measure import rows
+    from benchmarks.known_rows import rows
 
     assert tuple(rows("cpu")) == tuple(rows("cuda")) == ROWS
     assert tuple(measure.CURVES) == CURVES
     assert {curve.row for curve in measure.CURVES.values()} <= set(ROWS)
+    several = ((row, command._LIBRARIES.get(n)) for row in ROWS for n in rows("cpu")[row].rivals)
+    assert {(row, needed[0]) for row, needed in several if needed} == set(_MORE)
     gpu_rivals: dict[str, Any] = dict(rows("cuda")["train step"].rivals)
     assert gpu_rivals["plain, AMP"].keywords["recipe"].amp
     assert gpu_rivals["plain"].keywords["recipe"].device == "cuda"
@@ -135,6 +160,10 @@ def test_the_command_measures_a_row_in_processes_of_its_own(
     assert phases == pytest.approx(row["median_s"], rel=0.5)
     assert content["machine"]["rates"]["gemm_flop_s"] > 0
     assert content["curves"] == []
+    assert "unfinished" not in content
+    assert row["rounds"] == 2
+    assert "train step: first call of ours, not timed; at most " in done.stderr
+    assert "train step against plain: ours " in done.stdout
 
 
 @pytest.fixture
@@ -155,13 +184,14 @@ def test_the_gate_decides_the_exit_code(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = [*_flags(tiny_config), "--rows", "epoch"]
+    arguments = [*_flags(tiny_config), "--rows", "epoch", "--curves", "frames"]
     out, picture = tmp_path / "figures.json", tmp_path / "curves.png"
 
     def measured(ratio: float) -> Callable[..., Any]:
         # What takes the time, measuring, is shown by the test above.
         row = _STAGE | {"name": "epoch", "ratio": ratio, "quartiles": [ratio, ratio + 0.1]}
-        return lambda *_: iter([("rows", [row]), ("curves", [_CURVE])])
+        parts = ("epoch", "rows", [row]), ("curve of frames", "curves", [_CURVE])
+        return lambda *_: iter(parts)
 
     monkeypatch.setattr(throughput, "_measured", measured(2.0))
     assert main([*arguments, "--json", str(out), "--plot", str(picture)]) == 0
@@ -172,11 +202,66 @@ def test_the_gate_decides_the_exit_code(
 
 
 @pytest.mark.usefixtures("known_rates")
+def test_an_interrupted_run_leaves_the_rows_that_it_has_and_names_the_others(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(*_: Any) -> Iterator[Any]:
+        yield "epoch", "rows", [_STAGE | {"name": "epoch", "ratio": 2.0, "quartiles": [2.0, 2.1]}]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(throughput, "_measured", measured)
+    out = tmp_path / "figures.json"
+    chosen = ["--rows", "epoch", "oof", "--curves", "runs", "--json", str(out)]
+    with pytest.raises(KeyboardInterrupt):
+        main([*_flags(tiny_config), *chosen])
+    content = json.loads(out.read_text(encoding="utf-8"))
+    assert [row["name"] for row in content["rows"]] == ["epoch"]
+    assert content["unfinished"] == ["oof", "curve of runs"]
+
+
+def test_what_is_not_installed_and_what_has_no_time_is_left_out(
+    tiny_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
+    from benchmarks import measure
+    from benchmarks.pace import Pace
+
+    found = []
+
+    def measured(_: Any, row: Any, __: Job, rivals: list[str], ___: int) -> list[Any]:
+        found.append((row.name, rivals))
+        return []
+
+    monkeypatch.setattr(measure.Bench, "measure", measured)
+    monkeypatch.setattr(measure.Bench, "job", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    arguments = [*_flags(tiny_config), "--rows", "train step", "epoch", "--rivals"]
+    names = ["plain", "Lightning, channels-last"]
+    options, config = throughput._parse([*arguments, *names])
+    no_time = Pace(0.0, ["epoch"])
+    for pace in (Pace(), no_time):
+        list(throughput._measured(measure.Bench(config, tmp_path, {}, pace=pace), options))
+    assert found == [("train step", ["plain"]), ("epoch", ["plain"])]
+    told = capsys.readouterr().err
+    assert told.count("Lightning, channels-last is left out: lightning cannot be imported") == 4
+    assert told.endswith("epoch: left out, the time is spent; give it a longer --budget-s\n")
+    assert throughput._parse(_flags(tiny_config))[0].rows == list(ROWS[:-1])
+    assert throughput._parse([*_flags(tiny_config), "--curves", "runs"])[0].rows == []
+
+
+@pytest.mark.usefixtures("known_rates")
 def test_a_row_that_once_timed_other_work_is_not_compared_but_the_others_are(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rows = [_STAGE | {"name": name, "ratio": 2.0, "quartiles": [2.0, 2.1]} for name in ROWS[-2:]]
-    monkeypatch.setattr(throughput, "_measured", lambda *_: iter([("rows", rows)]))
+
+    def measured(_: Any, options: Any) -> Iterator[Any]:
+        return ((row["name"], "rows", [row]) for row in rows if row["name"] in options.rows)
+
+    monkeypatch.setattr(throughput, "_measured", measured)
     out, older = tmp_path / "figures.json", tmp_path / "older.json"
     arguments = [*_flags(tiny_config), "--rows"]
     assert main([*arguments, "blend", "chain", "--json", str(out)]) == 0
@@ -196,7 +281,7 @@ def test_a_curve_measures_its_points_and_fits_both_sides(
 ) -> None:
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
-    from benchmarks.measure import Row
+    from benchmarks.known_rows import Row
 
     jobs: list[Job] = []
 
