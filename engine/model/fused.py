@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from engine.model.fpn import FpnDecoder
 from engine.runtime.forms import StepForm
 from kernels.depthwise_norm import depthwise_norm
+from kernels.scaled_weight import scaled_weight
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,7 @@ class _FusedBlock(ConvNeXtBlock):
             y_BHWC = self.norm(self.conv_dw(x_BCHW).permute(0, 2, 3, 1))
         wide_BHWD = mlp.drop1(mlp.act(mlp.fc1(y_BHWC)))
         if form.layer_scale:
-            # Autograd takes the gradients of both factors from that of the small product.
-            y_BHWC = F.linear(wide_BHWD, gamma_C[:, None] * weight_CD, gamma_C * bias_C)
+            y_BHWC = F.linear(wide_BHWD, *scaled_weight(weight_CD, bias_C, gamma_C, low))
         else:
             y_BHWC = mlp.fc2(wide_BHWD) * (gamma_C.to(low) if form.residual else gamma_C)
         y_BCHW: Tensor = self.drop_path(mlp.drop2(y_BHWC).permute(0, 3, 1, 2))

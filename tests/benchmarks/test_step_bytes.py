@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import kernels.depthwise_norm
 import kernels.group_norm_relu
+import kernels.scaled_weight
 from benchmarks import step_bytes, step_trace
 from benchmarks.op_bytes import (
     CASTS,
@@ -109,6 +110,20 @@ def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], 
     return lambda: torch.autograd.grad(y, x, grad)
 
 
+def scaled_weight(backward: bool) -> Callable[[], object]:
+    """The weights of a layer, or their gradient."""
+    weight = torch.ones(24, 96, requires_grad=True)
+    bias, gamma = (torch.ones(24, requires_grad=True) for _ in range(2))
+
+    def forward() -> tuple[Tensor, ...]:
+        return kernels.scaled_weight.scaled_weight(weight, bias, gamma, torch.bfloat16)
+
+    if not backward:
+        return forward
+    made = forward()
+    return lambda: torch.autograd.grad(made, (weight, bias, gamma), made)
+
+
 OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
     "roomsmith::adamw": [lambda: adamw(0.0), lambda: adamw(1.0)],
     "roomsmith::depthwise_norm": [lambda: depthwise_norm(False)],
@@ -122,6 +137,8 @@ OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
         lambda: group_norm_relu(False, False, True),
         lambda: group_norm_relu(True, False, True),
     ],
+    "roomsmith::scaled_weight": [lambda: scaled_weight(False)],
+    "roomsmith::scaled_weight_backward": [lambda: scaled_weight(True)],
 }
 """For each operation in the table of bytes, calls of it at small shapes, in the forms it has."""
 

@@ -16,6 +16,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from engine.config import ModelConfig
 from engine.model.fused import Fused, Fusions, fuse
 from engine.model.network import Network, build_network
+from kernels import gpu
+from tests.kernels.depthwise_norm_truth import round_to_nearest
 
 OFF = Fusions()
 PARTS = tuple(field.name for field in fields(Fusions))
@@ -119,6 +121,18 @@ def test_a_fused_block_is_at_most_twice_as_far_from_float64_as_timms(
     assert {
         name: (ours[name], error) for name, error in theirs.items() if ours[name] > 2 * error
     } == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of the interpreter, with tensors of the CPU")
+@pytest.mark.parametrize("low", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_so_is_one_whose_weights_go_through_our_kernels(
+    low: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "uses_triton", lambda _: True)
+    round_to_nearest(monkeypatch)
+    test_a_fused_block_is_at_most_twice_as_far_from_float64_as_timms(
+        Fusions(layer_scale=True), low
+    )
 
 
 def test_all_off_is_timms_network_to_the_byte() -> None:
