@@ -24,6 +24,7 @@ _KINDS = {
     "mm": "matrix products",
     "addmm": "matrix products",
     "bmm": "matrix products",
+    "weight_gradient": "matrix products",
     "native_layer_norm": NORMS,
     "native_layer_norm_backward": NORMS,
     "native_group_norm": NORMS,
@@ -123,7 +124,7 @@ class MovedBytes(TorchDispatchMode):
         made = None if is_update else func(*args, **(kwargs or {}))
         space, _, name = func._schema.name.partition("::")
         # Others ask a tensor's device or shape.
-        counts = space in ("aten", "roomsmith") and not func.is_view
+        counts = space in ("aten", "roomsmith") and not (func.is_view or name == "_unsafe_view")
         if counts and (moved := _bytes(func._schema, named, made)):
             kind = _kind(space, name, named, made)
             self.bytes[kind] += moved

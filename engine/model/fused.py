@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from engine.model.fpn import FpnDecoder
 from engine.runtime.forms import StepForm
 from kernels.depthwise_norm import depthwise_norm
+from kernels.linear import linear
 from kernels.scaled_weight import scaled_weight
 
 
@@ -41,6 +42,8 @@ class Fusions:
     """ConvNeXt: every other LayerNorm reads and writes low, statistics in float32"""
     layer_scale: bool = False
     """ConvNeXt: scale folded into the weights of the MLP's second product"""
+    weight_gradient: bool = False
+    """ConvNeXt: the MLP's first product writes its weights' gradient in float32, without a cast"""
     residual: bool = False
     """ConvNeXt: the sum that passes from block to block is low, not float32"""
     group_norm: bool = False
@@ -49,7 +52,7 @@ class Fusions:
     @property
     def of_blocks(self) -> bool:
         """Whether ConvNeXt's blocks themselves are to run otherwise than timm's."""
-        return self.depthwise_norm or self.layer_scale or self.residual
+        return self.depthwise_norm or self.layer_scale or self.weight_gradient or self.residual
 
 
 def fusions_of(form: StepForm) -> Fusions:
@@ -105,16 +108,21 @@ class _FusedBlock(ConvNeXtBlock):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         form, mlp, gamma_C, low = self.fusions, self.mlp, self.gamma, _low(x_BCHW)
-        weight_CD, bias_C = mlp.fc2.weight, mlp.fc2.bias
+        weight_CD, bias_C, bias_D = mlp.fc2.weight, mlp.fc2.bias, mlp.fc1.bias
         assert gamma_C is not None  # else the block is a misfit,
-        assert bias_C is not None  # so too without one
+        assert bias_C is not None  # so too without one,
+        assert bias_D is not None  # or the other
         if form.depthwise_norm:
             conv, norm = self.conv_dw, self.norm
             taps = (conv.weight, conv.bias, norm.weight, norm.bias)
             y_BHWC = depthwise_norm(x_BCHW.to(low), *taps, norm.eps).permute(0, 2, 3, 1)
         else:
             y_BHWC = self.norm(self.conv_dw(x_BCHW).permute(0, 2, 3, 1))
-        wide_BHWD = mlp.drop1(mlp.act(mlp.fc1(y_BHWC)))
+        if form.weight_gradient:
+            wide_BHWD = linear(y_BHWC, mlp.fc1.weight, bias_D, low)
+        else:
+            wide_BHWD = mlp.fc1(y_BHWC)
+        wide_BHWD = mlp.drop1(mlp.act(wide_BHWD))
         if form.layer_scale:
             y_BHWC = F.linear(wide_BHWD, *scaled_weight(weight_CD, bias_C, gamma_C, low))
         else:
@@ -165,7 +173,7 @@ def _misfit(block: ConvNeXtBlock) -> str | None:
     conv, mlp = block.conv_dw, block.mlp
     if block.use_conv_mlp or type(mlp) is not Mlp or not isinstance(mlp.norm, nn.Identity):
         return "its MLP is not two linear layers"
-    if block.gamma is None or mlp.fc2.bias is None:
+    if block.gamma is None or mlp.fc1.bias is None or mlp.fc2.bias is None:
         return "no layer scale"
     if type(block.norm) not in (LayerNorm, _LowNorm) or block.norm.weight is None:
         return "its norm is not timm's LayerNorm"

@@ -22,9 +22,10 @@ class StepForm(Record):
     cudnn: Literal["heuristic", "race"] = "heuristic"
     """how cuDNN chooses convolutions: by rules, or by trying (`torch.backends.cudnn.benchmark`)"""
     depthwise_norm: Literal["off", "on"] = "off"
-    """these five: what of the network is in one pass, see `engine.model.fused.Fusions`"""
+    """these six: what of the network is in one pass, see `engine.model.fused.Fusions`"""
     norm: Literal["off", "on"] = "off"
     layer_scale: Literal["off", "on"] = "off"
+    weight_gradient: Literal["off", "on"] = "off"
     residual: Literal["off", "on"] = "off"
     group_norm: Literal["off", "on"] = "off"
     parts: Literal[1, 2, 4] = 1

@@ -54,6 +54,9 @@ def test_views_and_memory_that_nobody_fills_move_nothing_and_repeated_axes_count
     one = torch.ones(4, KIB)
     views = (one.t, lambda: one.view(-1), lambda: one[1:], lambda: torch.empty(KIB))
     assert [bytes_of(view) for view in views] == [{}] * 4
+    # What PyTorch views a folded product by does not say that it is a view.
+    left, right = torch.ones(2, 3, 4), torch.ones(4, 5)
+    assert set(bytes_of(lambda: left @ right)) == {"matrix products"}
     assert nbytes(torch.ones(1, KIB).expand(4, KIB)) == 4 * KIB
     assert nbytes(torch.ones(0, 3)) == 0
 

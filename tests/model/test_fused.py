@@ -131,7 +131,7 @@ def test_so_is_one_whose_weights_go_through_our_kernels(
     monkeypatch.setattr(gpu, "uses_triton", lambda _: True)
     round_to_nearest(monkeypatch)
     test_a_fused_block_is_at_most_twice_as_far_from_float64_as_timms(
-        Fusions(layer_scale=True), low
+        Fusions(layer_scale=True, weight_gradient=True), low
     )
 
 
