@@ -24,6 +24,7 @@ _KINDS = {
     "mm": "matrix products",
     "addmm": "matrix products",
     "bmm": "matrix products",
+    "baddbmm": "matrix products",
     "weight_gradient": "matrix products",
     "native_layer_norm": NORMS,
     "native_layer_norm_backward": NORMS,

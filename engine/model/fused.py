@@ -22,6 +22,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from engine.model.fpn import FpnDecoder
+from engine.model.network import Network
 from engine.runtime.forms import StepForm
 from kernels.depthwise_norm import depthwise_norm
 from kernels.linear import linear
@@ -48,6 +49,8 @@ class Fusions:
     """ConvNeXt: the sum that passes from block to block is low, not float32"""
     group_norm: bool = False
     """FPN: GroupNorm, ReLU, the upsampling or sum after them in one pass, channels-last"""
+    heads: bool = False
+    """FPN: both heads in one product, dropout's mask in its weights"""
 
     @property
     def of_blocks(self) -> bool:
@@ -71,6 +74,8 @@ class Fused(NamedTuple):
     """GroupNorms in one pass with what follows"""
     left: Mapping[str, int]
     """why a part that was asked for stays timm's, and how many do"""
+    heads: int = 0
+    """heads in one product"""
 
 
 def fuse(network: nn.Module, fusions: Fusions) -> Fused:
@@ -89,6 +94,9 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
             if isinstance(module, _FusedBlock):
                 module.fusions = fusions
             changed["blocks"] += fits
+        elif isinstance(module, Network) and isinstance(module.decoder, FpnDecoder):
+            module.heads_at_once = fusions.heads
+            changed["heads"] += 2 * fusions.heads
         elif isinstance(module, FpnDecoder):
             module.fused = fusions.group_norm
             norms = sum(isinstance(part, nn.GroupNorm) for part in module.modules())
@@ -98,7 +106,8 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
                 if type(module) in (plain, low) and module.weight is not None:
                     module.__class__ = low if fusions.norm else plain
                     changed["norms"] += fusions.norm
-    return Fused(changed["blocks"], changed["norms"], changed["group_norms"], dict(left))
+    counts = changed["blocks"], changed["norms"], changed["group_norms"]
+    return Fused(*counts, dict(left), heads=changed["heads"])
 
 
 class _FusedBlock(ConvNeXtBlock):
