@@ -24,6 +24,8 @@ _KINDS = {
     "mm": "matrix products",
     "addmm": "matrix products",
     "bmm": "matrix products",
+    "baddbmm": "matrix products",
+    "weight_gradient": "matrix products",
     "native_layer_norm": NORMS,
     "native_layer_norm_backward": NORMS,
     "native_group_norm": NORMS,
@@ -73,8 +75,8 @@ def _group_norm_relu_backward(given: Named, made: Sequence[Tensor]) -> int:
     return cells + (1 if doubled else 2) * nbytes(given["grad_BCHW"])
 
 
-def _depthwise_norm(given: Named, made: Sequence[Tensor]) -> int:
-    """Inputs; the result and, for the gradient, the normalised values and deviations."""
+def _once(given: Named, made: Sequence[Tensor]) -> int:
+    """What is given, and what is made, also for the gradient."""
     return _total(_tensors(given)) + _total(made)
 
 
@@ -94,10 +96,12 @@ def _depthwise_norm_backward(given: Named, made: Sequence[Tensor]) -> int:
 
 MOVED: dict[str, Callable[[Named, Sequence[Tensor]], int]] = {
     "roomsmith::adamw": _adamw,
-    "roomsmith::depthwise_norm": _depthwise_norm,
+    "roomsmith::depthwise_norm": _once,
     "roomsmith::depthwise_norm_backward": _depthwise_norm_backward,
     "roomsmith::group_norm_relu": _group_norm_relu,
     "roomsmith::group_norm_relu_backward": _group_norm_relu_backward,
+    "roomsmith::scaled_weight": _once,
+    "roomsmith::scaled_weight_backward": _once,
 }
 """Bytes of an operation of ours from its arguments and results; others count as PyTorch's do."""
 
@@ -121,7 +125,7 @@ class MovedBytes(TorchDispatchMode):
         made = None if is_update else func(*args, **(kwargs or {}))
         space, _, name = func._schema.name.partition("::")
         # Others ask a tensor's device or shape.
-        counts = space in ("aten", "roomsmith") and not func.is_view
+        counts = space in ("aten", "roomsmith") and not (func.is_view or name == "_unsafe_view")
         if counts and (moved := _bytes(func._schema, named, made)):
             kind = _kind(space, name, named, made)
             self.bytes[kind] += moved

@@ -33,6 +33,7 @@ OPERATIONS = (
     "depthwise_norm_1024",
     "group_norm_relu",
     "group_norm_relu_x2",
+    "scaled_weight",
 )
 ARCHITECTURES = (80, 90, 100)
 

@@ -20,6 +20,7 @@ import kernels.confusion
 import kernels.crop_resize
 import kernels.depthwise_norm
 import kernels.group_norm_relu
+import kernels.scaled_weight
 import kernels.tta_accumulate
 from benchmarks.prediction import Nest
 from benchmarks.recording import Launch
@@ -142,6 +143,20 @@ def _fpn_norm(hw: tuple[int, int], doubled: bool) -> Callable[[], object]:
         y_BCHW = kernels.group_norm_relu.group_norm_relu(x_BChw, norm, doubled=doubled)
         grad_BCHW = torch.empty_like(y_BCHW, memory_format=torch.channels_last)
         return torch.autograd.grad(y_BCHW, (x_BChw, weight_C, bias_C), grad_BCHW)
+
+    return call
+
+
+def _layer_scale(channels: int) -> Callable[[], object]:
+    """The second weights of a block's MLP and their scale, forward and backward."""
+    sizes = ((channels, 4 * channels), (channels,), (channels,))
+    weight_CD, bias_C, gamma_C = (torch.empty(size, requires_grad=True) for size in sizes)
+    scale = kernels.scaled_weight.scaled_weight
+
+    def call() -> object:
+        made = scale(weight_CD, bias_C, gamma_C, torch.bfloat16)
+        grads = [torch.empty_like(part) for part in made]
+        return torch.autograd.grad(made, (weight_CD, bias_C, gamma_C), grads)
 
     return call
 
@@ -274,5 +289,6 @@ CASES: dict[str, Case] = {
         partial(_fpn_norm, (36, 48), True),
         loops=_RUNS,
     ),
+    "scaled_weight": Case("512 x 2048 weights, forward + backward", partial(_layer_scale, 512)),
 }
 """By name; what several calls show of one operation stands side by side."""

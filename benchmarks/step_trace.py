@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 from unittest import mock
 
@@ -27,14 +28,15 @@ does a convolution's work that in the plain form is counted elsewhere."""
 _CPU = torch.device("cpu")
 """Where tensors without content say they are: on a GPU autograd would ask its driver."""
 
-_ALL = Fusions(depthwise_norm=True, norm=True, layer_scale=True, residual=True, group_norm=True)
+_ALL = Fusions(**{part.name: True for part in fields(Fusions)})
 
-_FORMS: dict[str, tuple[Fusions, bool]] = {
-    "plain": (Fusions(), False),
-    "one-pass": (Fusions(), True),
-    "fused": (_ALL, True),
+_FORMS: dict[str, tuple[Fusions, bool, torch.dtype]] = {
+    "plain": (Fusions(), False, torch.float32),
+    "one-pass": (Fusions(), True, torch.float32),
+    "fused": (_ALL, True, torch.bfloat16),
 }
-"""By name, the fused parts of the network, and whether the optimiser works in one pass."""
+"""By name, the fused parts of the network, whether the optimiser works in one pass, and the image,
+which `crop_resize` writes as the network reads it, low."""
 
 
 def count(config: Config, form: str) -> MovedBytes:
@@ -75,7 +77,7 @@ def _most(counted: dict[str, MovedBytes]) -> Callable[[str], int]:
 
 def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
     """A step whose tensors have no content, and a batch for it."""
-    fusions, one_pass = _FORMS[form]
+    fusions, one_pass, dtype = _FORMS[form]
 
     def make() -> Network:
         with unset_fake_temporarily(), torch.device("meta"):
@@ -101,7 +103,8 @@ def _prepared(config: Config, form: str) -> tuple[step.TrainStep, Batch]:
     made = step.TrainStep(learner, loss, policy, 0)
     made.forward = _as_on_a_gpu(made.forward)
     B, (H, W) = training.batch_size, config.data.crop_hw
-    image = torch.empty(B, config.model.in_channels, H, W).to(memory_format=torch.channels_last)
+    image = torch.empty(B, config.model.in_channels, H, W, dtype=dtype)
+    image = image.to(memory_format=torch.channels_last)
     label = torch.empty(B, H, W, dtype=torch.uint8)
     return made, Batch(image, torch.empty(B, H, W), label, np.arange(B))
 

@@ -63,6 +63,12 @@ class FpnDecoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """`coarse` (B, C, h / 2, w / 2) and `fine` (B, C, h, w), dropout applied."""
+        coarse, fine = self.levels(features)
+        mask = self.draw_mask(coarse)
+        return (coarse, fine) if mask is None else (coarse * mask, fine * mask)
+
+    def levels(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The same before dropout."""
         c2, c3, c4, c5 = features
         s5, s4, s3, s2 = self.seg_blocks
         p5 = self.p5(c5)
@@ -73,11 +79,13 @@ class FpnDecoder(nn.Module):
             fine = _fused(s2, self.p2(c2) + _REPEAT(p3))
         else:
             coarse, fine = s5(p5) + s4(p4) + s3(p3), s2(self.p2(c2) + _REPEAT(p3))
-        if self.training and self.dropout:
-            # One mask for both parts: a channel is dropped as a whole.
-            mask = F.dropout(coarse.new_ones(*coarse.shape[:2], 1, 1), self.dropout)
-            return coarse * mask, fine * mask
         return coarse, fine
+
+    def draw_mask(self, coarse: Tensor) -> Tensor | None:
+        """What dropout multiplies both parts by, (B, C, 1, 1): a channel is dropped as a whole."""
+        if not (self.training and self.dropout):
+            return None
+        return F.dropout(coarse.new_ones(*coarse.shape[:2], 1, 1), self.dropout)
 
 
 def _fused(level: nn.Module, x_BChw: Tensor, added_BCHW: Tensor | None = None) -> Tensor:

@@ -22,8 +22,11 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from engine.model.fpn import FpnDecoder
+from engine.model.network import Network
 from engine.runtime.forms import StepForm
 from kernels.depthwise_norm import depthwise_norm, depthwise_norm_with_residual
+from kernels.linear import linear
+from kernels.scaled_weight import scaled_weight
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,19 @@ class Fusions:
     """ConvNeXt: every other LayerNorm reads and writes low, statistics in float32"""
     layer_scale: bool = False
     """ConvNeXt: scale folded into the weights of the MLP's second product"""
+    weight_gradient: bool = False
+    """ConvNeXt: the MLP's first product writes its weights' gradient in float32, without a cast"""
     residual: bool = False
     """ConvNeXt: the sum that passes from block to block is low, not float32"""
     group_norm: bool = False
     """FPN: GroupNorm, ReLU, the upsampling or sum after them in one pass, channels-last"""
+    heads: bool = False
+    """FPN: both heads in one product, dropout's mask in its weights"""
 
     @property
     def of_blocks(self) -> bool:
         """Whether ConvNeXt's blocks themselves are to run otherwise than timm's."""
-        return self.depthwise_norm or self.layer_scale or self.residual
+        return self.depthwise_norm or self.layer_scale or self.weight_gradient or self.residual
 
 
 def fusions_of(form: StepForm) -> Fusions:
@@ -67,6 +74,8 @@ class Fused(NamedTuple):
     """GroupNorms in one pass with what follows"""
     left: Mapping[str, int]
     """why a part that was asked for stays timm's, and how many do"""
+    heads: int = 0
+    """heads in one product"""
 
 
 def fuse(network: nn.Module, fusions: Fusions) -> Fused:
@@ -85,6 +94,9 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
             if isinstance(module, _FusedBlock):
                 module.fusions = fusions
             changed["blocks"] += fits
+        elif isinstance(module, Network) and isinstance(module.decoder, FpnDecoder):
+            module.heads_at_once = fusions.heads
+            changed["heads"] += 2 * fusions.heads
         elif isinstance(module, FpnDecoder):
             module.fused = fusions.group_norm
             norms = sum(isinstance(part, nn.GroupNorm) for part in module.modules())
@@ -94,7 +106,8 @@ def fuse(network: nn.Module, fusions: Fusions) -> Fused:
                 if type(module) in (plain, low) and module.weight is not None:
                     module.__class__ = low if fusions.norm else plain
                     changed["norms"] += fusions.norm
-    return Fused(changed["blocks"], changed["norms"], changed["group_norms"], dict(left))
+    counts = changed["blocks"], changed["norms"], changed["group_norms"]
+    return Fused(*counts, dict(left), heads=changed["heads"])
 
 
 class _FusedBlock(ConvNeXtBlock):
@@ -104,9 +117,10 @@ class _FusedBlock(ConvNeXtBlock):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         form, mlp, gamma_C, low = self.fusions, self.mlp, self.gamma, _low(x_BCHW)
-        weight_CD, bias_C = mlp.fc2.weight, mlp.fc2.bias
+        weight_CD, bias_C, bias_D = mlp.fc2.weight, mlp.fc2.bias, mlp.fc1.bias
         assert gamma_C is not None  # else the block is a misfit,
-        assert bias_C is not None  # so too without one
+        assert bias_C is not None  # so too without one,
+        assert bias_D is not None  # or the other
         # timm's scale, a float32 parameter, makes its sum float32 under any autocast.
         total = low if form.residual else torch.promote_types(x_BCHW.dtype, gamma_C.dtype)
         if form.depthwise_norm:
@@ -120,10 +134,13 @@ class _FusedBlock(ConvNeXtBlock):
             y_BHWC = y_BCHW.permute(0, 2, 3, 1)
         else:
             y_BHWC = self.norm(self.conv_dw(x_BCHW).permute(0, 2, 3, 1))
-        wide_BHWD = mlp.drop1(mlp.act(mlp.fc1(y_BHWC)))
+        if form.weight_gradient:
+            wide_BHWD = linear(y_BHWC, mlp.fc1.weight, bias_D, low)
+        else:
+            wide_BHWD = mlp.fc1(y_BHWC)
+        wide_BHWD = mlp.drop1(mlp.act(wide_BHWD))
         if form.layer_scale:
-            # Autograd takes the gradients of both factors from that of the small product.
-            y_BHWC = F.linear(wide_BHWD, gamma_C[:, None] * weight_CD, gamma_C * bias_C)
+            y_BHWC = F.linear(wide_BHWD, *scaled_weight(weight_CD, bias_C, gamma_C, low))
         else:
             y_BHWC = mlp.fc2(wide_BHWD) * (gamma_C.to(low) if form.residual else gamma_C)
         branch_BCHW: Tensor = self.drop_path(mlp.drop2(y_BHWC).permute(0, 3, 1, 2))
@@ -170,7 +187,7 @@ def _misfit(block: ConvNeXtBlock) -> str | None:
     conv, mlp = block.conv_dw, block.mlp
     if block.use_conv_mlp or type(mlp) is not Mlp or not isinstance(mlp.norm, nn.Identity):
         return "its MLP is not two linear layers"
-    if block.gamma is None or mlp.fc2.bias is None:
+    if block.gamma is None or mlp.fc1.bias is None or mlp.fc2.bias is None:
         return "no layer scale"
     if type(block.norm) not in (LayerNorm, _LowNorm) or block.norm.weight is None:
         return "its norm is not timm's LayerNorm"

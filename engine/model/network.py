@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from engine.config import ModelConfig
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
-from engine.model.fpn import UPSAMPLE, FpnDecoder
+from engine.model.fpn import FpnDecoder
+from engine.model.heads import Head, predict_at_once
 from engine.model.sources import PACKAGE_PREFIX
 from engine.model.weights import PACKAGE_NORMALISATION, load_weights
 
@@ -51,14 +51,16 @@ class Network(nn.Module):
 
     align_corners = True
     """How smp upsamples these logits to the input's size (bilinear)."""
+    heads_at_once = False
+    """Whether both heads of an FPN are one product, see `engine.model.fused`."""
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
         kind, channels = DECODERS[config.decoder], config.in_channels
         self.encoder = Encoder(config.encoder, channels, config.drop_path, kind.output_stride)
         self.decoder = kind(self.encoder.channels, config)
-        self.segmentation_head = _Head(self.decoder.out_channels, classes, kind.xavier_heads)
-        self.depth_head = _Head(self.decoder.out_channels, 1, kind.xavier_heads)
+        self.segmentation_head = Head(self.decoder.out_channels, classes, kind.xavier_heads)
+        self.depth_head = Head(self.decoder.out_channels, 1, kind.xavier_heads)
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
         """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError."""
@@ -66,7 +68,13 @@ class Network(nn.Module):
         unit = STRIDES[-1]
         if height % unit or width % unit:
             raise ValueError(f"image is {height} x {width}; both must be multiples of {unit}")
-        parts = self.decoder(self.encoder(image_BCHW))
+        features = self.encoder(image_BCHW)
+        if self.heads_at_once and isinstance(self.decoder, FpnDecoder):
+            coarse, fine = self.decoder.levels(features)
+            heads, mask = (self.segmentation_head, self.depth_head), self.decoder.draw_mask(coarse)
+            logits_BChw, depth_B1hw = predict_at_once(heads, coarse, fine, mask)
+            return Prediction(logits_BChw, depth_B1hw[:, 0])
+        parts = self.decoder(features)
         return Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
 
 
@@ -111,24 +119,3 @@ def input_normalisation(config: ModelConfig) -> Normalisation:
     assert pretrained is not None
     mean, std = ([value * _PIXEL_MAX for value in of] for of in (pretrained.mean, pretrained.std))
     return Normalisation(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
-
-
-class _Head(nn.ModuleList):
-    """A 1x1 convolution of `upsample(coarse) + fine`, or of `fine`, without making that sum."""
-
-    def __init__(self, in_channels: int, out_channels: int, xavier: bool) -> None:
-        # A list of one gives the parameters smp's names, `0.weight` and `0.bias`.
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size=1)
-        super().__init__([conv])
-        # smp initialises an FPN, and leaves a DeepLabV3+, decoder and head, as PyTorch made it.
-        if xavier:
-            nn.init.xavier_uniform_(conv.weight)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
-
-    def forward(self, coarse: Tensor | None, fine: Tensor) -> Tensor:
-        conv = self[0]
-        assert isinstance(conv, nn.Conv2d)
-        # The bias belongs to the sum, so it is added once, with the fine part.
-        out: Tensor = conv(fine)
-        return out if coarse is None else out + UPSAMPLE(F.conv2d(coarse, conv.weight))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import kernels.depthwise_norm
 import kernels.group_norm_relu
+import kernels.scaled_weight
 from benchmarks import step_bytes, step_trace
 from benchmarks.op_bytes import (
     CASTS,
@@ -53,6 +54,9 @@ def test_views_and_memory_that_nobody_fills_move_nothing_and_repeated_axes_count
     one = torch.ones(4, KIB)
     views = (one.t, lambda: one.view(-1), lambda: one[1:], lambda: torch.empty(KIB))
     assert [bytes_of(view) for view in views] == [{}] * 4
+    # What PyTorch views a folded product by does not say that it is a view.
+    left, right = torch.ones(2, 3, 4), torch.ones(4, 5)
+    assert set(bytes_of(lambda: left @ right)) == {"matrix products"}
     assert nbytes(torch.ones(1, KIB).expand(4, KIB)) == 4 * KIB
     assert nbytes(torch.ones(0, 3)) == 0
 
@@ -110,6 +114,20 @@ def group_norm_relu(doubled: bool, added: bool, backward: bool) -> Callable[[], 
     return lambda: torch.autograd.grad(y, x, grad)
 
 
+def scaled_weight(backward: bool) -> Callable[[], object]:
+    """The weights of a layer, or their gradient."""
+    weight = torch.ones(24, 96, requires_grad=True)
+    bias, gamma = (torch.ones(24, requires_grad=True) for _ in range(2))
+
+    def forward() -> tuple[Tensor, ...]:
+        return kernels.scaled_weight.scaled_weight(weight, bias, gamma, torch.bfloat16)
+
+    if not backward:
+        return forward
+    made = forward()
+    return lambda: torch.autograd.grad(made, (weight, bias, gamma), made)
+
+
 OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
     "roomsmith::adamw": [lambda: adamw(0.0), lambda: adamw(1.0)],
     "roomsmith::depthwise_norm": [lambda: depthwise_norm(False)],
@@ -126,6 +144,8 @@ OURS: dict[str, list[Callable[[], Callable[[], object]]]] = {
         lambda: group_norm_relu(False, False, True),
         lambda: group_norm_relu(True, False, True),
     ],
+    "roomsmith::scaled_weight": [lambda: scaled_weight(False)],
+    "roomsmith::scaled_weight_backward": [lambda: scaled_weight(True)],
 }
 """For each operation in the table of bytes, calls of it at small shapes, in the forms it has."""
 

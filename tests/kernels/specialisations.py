@@ -10,6 +10,7 @@ import kernels.confusion.launch as counting
 import kernels.crop_resize.launch as cropping
 import kernels.depthwise_norm.launch as depthwise
 import kernels.group_norm_relu.launch as norms
+import kernels.scaled_weight.launch as scaling
 import kernels.tta_accumulate.launch as views
 from benchmarks.lowering import Specialisation
 from kernels.adamw import Constants
@@ -28,6 +29,7 @@ def specialisations(folder: str, arch: int) -> list[Specialisation]:
         "crop_resize": _crop_resize,
         "depthwise_norm": _depthwise_norm,
         "group_norm_relu": _group_norm_relu,
+        "scaled_weight": _scaled_weight,
         "tta_accumulate": _tta_accumulate,
     }
     return list(ways[folder]())
@@ -192,6 +194,19 @@ def _group_norm_relu() -> Iterator[Specialisation]:
             yield _specialise(kernel, types, constants | {"DOUBLED": yes}, norms.LAUNCH)
             kernel = triton_backward.input_gradient
             yield _specialise(kernel, types, tile | {"MASKED": yes}, norms.LAUNCH)
+
+
+def _scaled_weight() -> Iterator[Specialisation]:
+    """The stages of ConvNeXt-B, whose MLPs are four times as wide; the last in float32 too."""
+    from kernels.scaled_weight import triton
+
+    parameters = ("weight", "bias_C", "gamma_C", "grad_weight", "grad_bias_C", "grad_gamma_C")
+    made = ("weight_low", "bias_low_C", "grad_low", "grad_bias_low_C")
+    cases = [("*bf16:16", 4 * channels) for channels, _ in STAGES]
+    for low, inputs in (*cases, ("*fp32:16", 4096)):
+        types = dict.fromkeys(parameters, "*fp32:16") | dict.fromkeys(made, low)
+        for kernel in (triton.scale_rows, triton.scale_rows_backward):
+            yield _specialise(kernel, types, scaling.constants(inputs), scaling.LAUNCH)
 
 
 def _tta_accumulate() -> Iterator[Specialisation]:

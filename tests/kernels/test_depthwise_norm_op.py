@@ -171,11 +171,11 @@ def test_under_autocast_the_residual_is_of_the_compute_type(
     with_residual: Callable[..., tuple[Tensor, Tensor]], device: torch.device, form: str
 ) -> None:
     function = with_residual if form == "fused" else reference.depthwise_norm_with_residual
-    inputs = inputs_on(device)
+    x, taps, bias, gamma, beta = inputs_on(device)
     with torch.autocast(device.type, torch.bfloat16):
-        y, residual = function(*inputs, EPS)
+        y, residual = function(x, taps, bias, gamma, beta, EPS)
     assert y.dtype == residual.dtype == torch.bfloat16
-    assert torch.equal(residual, inputs[0].bfloat16())
+    assert torch.equal(residual, x.bfloat16())
     assert residual.is_contiguous(memory_format=torch.channels_last)
 
 

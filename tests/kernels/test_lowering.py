@@ -43,6 +43,8 @@ REGISTER_CEILING = {
     "normalise_doubled": 144,  # nine cells' neighbourhood
     "run_gradients": 128,
     "run_moments": 80,
+    "scale_rows": 32,
+    "scale_rows_backward": 40,
     "sum_squares": 40,
     "sum_taps": 255,
     "update_weights": 96,
@@ -66,6 +68,8 @@ READS_128_BITS = {
     "normalise_doubled": "",
     "run_gradients": "",
     "run_moments": "",
+    "scale_rows": "",
+    "scale_rows_backward": "",
     "sum_squares": "",
     "update_weights": "",
 }

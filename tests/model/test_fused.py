@@ -16,6 +16,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from engine.config import ModelConfig
 from engine.model.fused import Fused, Fusions, fuse
 from engine.model.network import Network, build_network
+from kernels import gpu
+from tests.kernels.depthwise_norm_truth import round_to_nearest
 
 OFF = Fusions()
 PARTS = tuple(field.name for field in fields(Fusions))
@@ -25,12 +27,12 @@ ALL = Fusions(**dict.fromkeys(PARTS, True))
 each_form = pytest.mark.parametrize("form", [*ONE_EACH, ALL], ids=[*PARTS, "all"])
 
 
-def make_network(encoder: str = "test_convnext", **changes: Any) -> Network:
+def make_network(encoder: str = "test_convnext", classes: int = 5, **changes: Any) -> Network:
     """Random weights: scales of order 1 and norms that are not all 1 and 0."""
     torch.manual_seed(0)
     values = {"encoder": encoder, "weights": "none", "pyramid_channels": 32, "dropout": 0.0}
     config = ModelConfig.model_validate(values | {"segmentation_channels": 32} | changes)
-    network = build_network(config, 5)
+    network = build_network(config, classes)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("gamma"):
@@ -121,6 +123,18 @@ def test_a_fused_block_is_at_most_twice_as_far_from_float64_as_timms(
     } == {}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of the interpreter, with tensors of the CPU")
+@pytest.mark.parametrize("low", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_so_is_one_whose_weights_go_through_our_kernels(
+    low: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "uses_triton", lambda _: True)
+    round_to_nearest(monkeypatch)
+    test_a_fused_block_is_at_most_twice_as_far_from_float64_as_timms(
+        Fusions(layer_scale=True, weight_gradient=True), low
+    )
+
+
 def test_all_off_is_timms_network_to_the_byte() -> None:
     network, x = make_network(), image(1, 3, 32, 32)
     expected = results(network, x)
@@ -135,7 +149,8 @@ def test_all_off_is_timms_network_to_the_byte() -> None:
 def test_what_was_fused_is_counted() -> None:
     network = make_network()
     # Nine blocks, whose norms are counted by themselves as are the stem's and three others.
-    assert fuse(network, ALL) == Fused(blocks=9, norms=13, group_norms=7, left={})
+    assert fuse(network, ALL) == Fused(blocks=9, norms=13, group_norms=7, left={}, heads=2)
+    assert fuse(network, Fusions(heads=True)) == Fused(0, 0, 0, {}, heads=2)
     assert fuse(network, Fusions(norm=True)) == Fused(0, 13, 0, {})
     assert fuse(network, Fusions(group_norm=True)) == Fused(0, 0, 7, {})
     assert fuse(network, Fusions(residual=True)) == Fused(9, 0, 0, {})
@@ -208,6 +223,18 @@ def test_drop_path_stays() -> None:
         logits.append(network(x).logits_BChw)
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-9, atol=1e-9)
     assert not torch.allclose(logits[2], logits[0])  # another draw
+
+
+@pytest.mark.parametrize("classes", [5, 7])  # with the depth, 6 outputs to fill up, and 8
+def test_dropout_in_the_heads_weights_is_that_of_the_features(classes: int) -> None:
+    network, x = make_network(dropout=0.5, classes=classes).double(), image(3, 3, 64, 64).double()
+    found = list[dict[str, Tensor]]()
+    for form in (OFF, Fusions(heads=True), OFF):
+        fuse(network, form)
+        torch.manual_seed(3 if len(found) < 2 else 4)
+        found.append(results(network, x))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-10)
+    assert not torch.allclose(found[2]["out"], found[0]["out"])  # another draw
 
 
 @pytest.mark.parametrize("form", [OFF, ALL], ids=["off", "all"])

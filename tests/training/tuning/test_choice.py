@@ -290,9 +290,8 @@ def test_what_a_gpu_is_offered(make_task: MakeTask) -> None:
     everything: Options = {
         "optimizer": ("fused", "foreach", "one_pass"),
         "cudnn": ("heuristic", "race"),
-        **dict.fromkeys(
-            ("depthwise_norm", "norm", "layer_scale", "residual", "group_norm"), ("off", "on")
-        ),
+        **dict.fromkeys(("depthwise_norm", "norm", "layer_scale"), ("off", "on")),
+        **dict.fromkeys(("weight_gradient", "residual", "group_norm", "heads"), ("off", "on")),
         "parts": (1, 2, 4),
         "compile": ("off", "on", "channels_last"),
     }
