@@ -44,7 +44,7 @@ REGISTER_CEILING = {
     "run_gradients": 128,
     "run_moments": 80,
     "scale_rows": 32,
-    "scale_rows_backward": 40,
+    "scale_rows_backward": 48,
     "sum_squares": 40,
     "sum_taps": 255,
     "update_weights": 96,
