@@ -119,7 +119,7 @@ def test_its_gradients_are_the_slopes_of_its_values(form: Form, form_with_residu
 def test_what_a_program_does_in_several_steps_adds_up(
     form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "TAP_PROGRAMS", 2)
+    monkeypatch.setattr(launch, "BACK_PROGRAMS", 2)
     monkeypatch.setattr(launch, "NORM_PROGRAMS", 2)
     inputs, grad_y = make((1, 64, 17, 3), torch.float32)  # 2 strips of 3 and 2 steps; 4 of pixels
     assert too_far(form, inputs, grad_y) == []
