@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels.depthwise_norm.launch import taps_grid, taps_tile
+from kernels.depthwise_norm.launch import back_grid, back_tile
 
 POINTWISE, NORMS, CASTS, FUSED = "pointwise", "norms", "casts", "fused passes"
 DEPTHWISE, REDUCTIONS = "depthwise convolutions", "reductions"
@@ -81,17 +81,17 @@ def _once(given: Named, made: Sequence[Tensor]) -> int:
 
 
 def _depthwise_norm_backward(given: Named, made: Sequence[Tensor]) -> int:
-    """Three passes: through the norm, for the input and for the taps.
+    """Two passes: through the norm, and through the convolution.
 
-    The first writes the convolution's gradient, as large as the input; the others read it. The last
+    The first writes the convolution's gradient, as large as the input; the other reads it, and
     writes sums of parts.
     """
     x_BCHW = given["x_BCHW"]
     B, C, H, W = x_BCHW.shape
-    columns: int = taps_tile(W, x_BCHW.itemsize)["COLUMNS"]
-    parts = B * taps_grid((B, C, H, W), columns)[1]
+    columns: int = back_tile(W, x_BCHW.itemsize)["COLUMNS"]
+    parts = B * back_grid((B, C, H, W), columns)[1]
     sums: int = parts * nbytes(made[1])
-    return _total(_tensors(given)) + nbytes(made[0]) + 3 * nbytes(x_BCHW) + sums
+    return _total(_tensors(given)) + nbytes(made[0]) + 2 * nbytes(x_BCHW) + sums
 
 
 MOVED: dict[str, Callable[[Named, Sequence[Tensor]], int]] = {

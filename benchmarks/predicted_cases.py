@@ -210,7 +210,7 @@ def _run_loops(launch: Launch) -> tuple[Nest, ...]:
 
 
 def _tap_rows(launch: Launch) -> tuple[Nest, ...]:
-    """Of the convolutions: the seven rows of taps."""
+    """Of the convolution: the seven rows of taps."""
     del launch
     return (Nest(7),)
 
@@ -222,7 +222,7 @@ def _norm_loops(launch: Launch) -> tuple[Nest, ...]:
 
 
 def _step_loops(launch: Launch) -> tuple[Nest, ...]:
-    """Of `sum_taps`: rows of a program."""
+    """Of `convolve_backward`: rows of a program."""
     return (Nest(launch.arguments["steps"]),)
 
 
@@ -231,9 +231,8 @@ _RUNS: Mapping[str, Loops] = dict.fromkeys(
 )
 _BLOCK: Mapping[str, Loops] = {
     "convolve_and_normalise": _tap_rows,
-    "convolve_transposed": _tap_rows,
     "normalise_backward": _norm_loops,
-    "sum_taps": _step_loops,
+    "convolve_backward": _step_loops,
 }
 _ADDED = {"total": 2.0}
 _UNDER_CROP = {"image": 0.79, "depth": 0.79, "label": 0.79}
@@ -273,7 +272,7 @@ CASES: dict[str, Case] = {
     ),
     **{
         f"depthwise_norm_{channels}": Case(
-            f"{channels} channels of {h}x{w}, forward + backward",
+            f"{channels} channels of {h}x{w} with a residual, forward + backward",
             partial(_block, channels, (h, w)),
             loops=_BLOCK,
         )

@@ -15,12 +15,10 @@ THREAD_CHANNELS = 4
 WARP_CHANNELS = 32 * THREAD_CHANNELS
 LINES = 4
 """Rows of a program, whose halo the L1 cache shares."""
-NARROW = 64
-"""Channels of a program that need not have all of them, where 128 do not divide their number."""
-TAP_BLOCK = 64
-"""Channels of a program that sums taps: two a thread, so 100 sums."""
-TAP_LAUNCH = {"num_warps": 4}
-TAP_PROGRAMS = 396
+BACK_BLOCK = 64
+"""Channels of a program of the convolution's backward pass: two a thread, so 100 sums."""
+BACK_LAUNCH = {"num_warps": 4}
+BACK_PROGRAMS = 396
 """Three blocks on each of an H100's 132 multiprocessors; more would only leave more to add up."""
 NORM_PART = 256
 """Channels that a warp reads at once in the norm's backward pass: 16 bytes a thread."""
@@ -49,20 +47,6 @@ def forward(
         convolve_and_normalise[grid](*arrays, H, W, **constants, **options)
 
 
-def input_backward(
-    slope_BCHW: Tensor, taps_TC: Tensor, residual_BCHW: Tensor | None, grad_x_BCHW: Tensor
-) -> None:
-    """Write the gradient of x from that of u, and add the residual's, if there is one."""
-    from kernels.depthwise_norm.triton import convolve_transposed
-
-    B, C, H, W = slope_BCHW.shape
-    tile, options = transposed_tile(C, W, slope_BCHW.itemsize)
-    if slope_BCHW.numel():
-        grid = (-(-W // tile["COLUMNS"]), -(-H // tile["LINES"]), B * -(-C // tile["BLOCK"]))
-        arrays = (slope_BCHW, taps_TC, residual_BCHW, grad_x_BCHW)
-        convolve_transposed[grid](*arrays, H, W, C=C, **tile, **options)
-
-
 def norm_backward(
     grad_y_BCHW: Tensor, normal_BCHW: Tensor, rstd_N: Tensor, gamma_C: Tensor, slope_BCHW: Tensor
 ) -> Tensor:
@@ -79,18 +63,28 @@ def norm_backward(
     return sums_P2C.sum(0)
 
 
-def taps_backward(slope_BCHW: Tensor, x_BCHW: Tensor, taps_TC: Tensor) -> Tensor:
-    """The gradients of taps and, in the last row, of the bias: (50, C), at least float32."""
-    from kernels.depthwise_norm.triton_backward import sum_taps
+def convolution_backward(
+    slope_BCHW: Tensor,
+    x_BCHW: Tensor,
+    taps_TC: Tensor,
+    residual_BCHW: Tensor | None,
+    grad_x_BCHW: Tensor,
+) -> Tensor:
+    """Write the gradient of x from that of u, and add the residual's, if there is one.
+
+    Returns the gradients of taps and, in the last row, of the bias: (50, C), at least float32.
+    """
+    from kernels.depthwise_norm.triton_backward import convolve_backward
 
     B, C, H, W = x_BCHW.shape
-    tile = taps_tile(W, x_BCHW.itemsize)
-    blocks, tiles, steps = taps_grid((B, C, H, W), tile["COLUMNS"])
+    tile = back_tile(W, x_BCHW.itemsize)
+    blocks, tiles, steps = back_grid((B, C, H, W), tile["COLUMNS"])
     real = torch.promote_types(x_BCHW.dtype, torch.float32)
     sums_PTC = x_BCHW.new_empty((B * tiles, len(taps_TC) + 1, C), dtype=real)
     if sums_PTC.numel():
-        arrays = (slope_BCHW, x_BCHW, sums_PTC)
-        sum_taps[blocks, tiles, B](*arrays, H, W, steps, C=C, **tile, **TAP_LAUNCH)
+        arrays = (slope_BCHW, x_BCHW, taps_TC, residual_BCHW, grad_x_BCHW, sums_PTC)
+        grid = (blocks, tiles, B)
+        convolve_backward[grid](*arrays, H, W, steps, C=C, **tile, **BACK_LAUNCH)
     return sums_PTC.sum(0)
 
 
@@ -99,15 +93,12 @@ def forward_tile(channels: int, width: int, itemsize: int) -> tuple[dict[str, An
     block = power_of_two(channels)
     # Up to 8 warps two programs fit a multiprocessor; 16 for the sake of a second row.
     lines = LINES if block <= 256 else 2 if block <= 1024 else 1
-    return _tile(block, lines, width, itemsize)
-
-
-def transposed_tile(
-    channels: int, width: int, itemsize: int
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Constants and options of `convolve_transposed`, whose channels are apart."""
-    block = NARROW if channels % WARP_CHANNELS else WARP_CHANNELS
-    return _tile(block, LINES, width, itemsize)
+    # The wider tile loads less for an output, but must not reach beyond the image, and what is
+    # loaded ahead has to fit the registers.
+    columns = 8 if width % 16 or itemsize > 2 else 16
+    warps = max(block * lines // WARP_CHANNELS, 1)
+    tile = {"BLOCK": block, "LINES": lines, "COLUMNS": columns, "WHOLE": width % columns == 0}
+    return tile, {"num_warps": warps}
 
 
 def norm_tile(channels: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -119,28 +110,17 @@ def norm_tile(channels: int) -> tuple[dict[str, int], dict[str, int]]:
     return tile, {"num_warps": warps}
 
 
-def taps_tile(width: int, itemsize: int) -> dict[str, Any]:
-    """Constants of `sum_taps`."""
+def back_tile(width: int, itemsize: int) -> dict[str, Any]:
+    """Constants of `convolve_backward`."""
     columns = 4 if itemsize > 2 else 8  # what is loaded ahead takes as many registers
     whole = width % columns == 0
-    return {"BLOCK": TAP_BLOCK, "LINES": LINES, "COLUMNS": columns, "WHOLE": whole}
+    return {"BLOCK": BACK_BLOCK, "LINES": LINES, "COLUMNS": columns, "WHOLE": whole}
 
 
-def taps_grid(shape: tuple[int, int, int, int], columns: int) -> tuple[int, int, int]:
-    """Of `sum_taps`: blocks of channels, tiles of an image, and how often LINES rows a tile has."""
+def back_grid(shape: tuple[int, int, int, int], columns: int) -> tuple[int, int, int]:
+    """Of `convolve_backward`: blocks of channels, tiles of an image, and a tile's LINES rows."""
     B, C, H, W = shape
-    blocks, across, down = -(-C // TAP_BLOCK), -(-W // columns), -(-H // LINES)
-    strips = min(max(TAP_PROGRAMS // max(blocks * across * B, 1), 1), down)
+    blocks, across, down = -(-C // BACK_BLOCK), -(-W // columns), -(-H // LINES)
+    strips = min(max(BACK_PROGRAMS // max(blocks * across * B, 1), 1), down)
     steps = -(-down // strips)
     return blocks, across * -(-down // steps), steps
-
-
-def _tile(
-    block: int, lines: int, width: int, itemsize: int
-) -> tuple[dict[str, Any], dict[str, int]]:
-    # The wider tile loads less for an output, but must not reach beyond the image, and what is
-    # loaded ahead has to fit the registers.
-    columns = 8 if width % 16 or itemsize > 2 else 16
-    warps = max(block * lines // WARP_CHANNELS, 1)
-    tile = {"BLOCK": block, "LINES": lines, "COLUMNS": columns, "WHOLE": width % columns == 0}
-    return tile, {"num_warps": warps}

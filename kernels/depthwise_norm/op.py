@@ -25,8 +25,8 @@ def depthwise_norm(
     """`reference.depthwise_norm`, on a GPU without its intermediate tensors; the same bytes always.
 
     The backward pass keeps the input, the normalised values in the input's dtype, and one number a
-    pixel; it goes through the norm, the input and the taps in a pass each. It has no second
-    derivative. Raises as the reference does.
+    pixel; it goes through the norm in one pass and through the convolution in another. It has no
+    second derivative. Raises as the reference does.
     """
     if not gpu.uses_triton(x_BCHW):
         return reference.depthwise_norm(x_BCHW, weight_C1KK, bias_C, gamma_C, beta_C, eps)
@@ -69,7 +69,7 @@ def _run(
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x_BCHW, *parameters)):
         results: tuple[Tensor, ...] = _DepthwiseNorm.apply(*given, with_residual)
         return results
-    return _forward(*given, gradient=False)[0], x_BCHW
+    return _forward(*given, False)[0], x_BCHW
 
 
 class _DepthwiseNorm(torch.autograd.Function):
@@ -151,8 +151,8 @@ def _gradients(  # noqa: PLR0913 - an operator's schema knows no types of ours
     """
     slope_BCHW, grad_x_BCHW = torch.empty_like(x_BCHW), torch.empty_like(x_BCHW)
     grad_2C = launch.norm_backward(grad_y_BCHW, normal_BCHW, rstd_N, gamma_C, slope_BCHW)
-    launch.input_backward(slope_BCHW, taps_TC, residual_BCHW, grad_x_BCHW)
-    return grad_x_BCHW, launch.taps_backward(slope_BCHW, x_BCHW, taps_TC), grad_2C
+    arrays = (slope_BCHW, x_BCHW, taps_TC, residual_BCHW, grad_x_BCHW)
+    return grad_x_BCHW, launch.convolution_backward(*arrays), grad_2C
 
 
 @_gradients.register_fake

@@ -1,13 +1,12 @@
-"""Depthwise 7 x 7 convolution + LayerNorm over channels on the GPU, and the convolution back.
+"""Depthwise 7 x 7 convolution + LayerNorm over channels on the GPU.
 
 A convolution without sums over channels is bound by the float32 units, 49 multiply-adds a value, as
 soon as little else is done. So a thread keeps COLUMNS neighbouring outputs of a row, of four
 channels, in registers: what it loads and widens is used for up to seven of them, a tap for all. A
 program has LINES such rows, so that most of what lies above and below them comes from the L1 cache.
 
-Forward, a program has all channels of its pixels: mean and variance are sums over its threads.
-Backward the same convolution with the taps reversed gives the input's gradient; what comes before
-and after is in triton_backward.py. Everything is packed NHWC.
+A program has all channels of its pixels: mean and variance are sums over its threads. The gradients
+are in triton_backward.py. Everything is packed NHWC.
 
 Axes: B batch, C channel, H W pixels, N pixels of all images, T = 7 ky + kx taps.
 """
@@ -68,7 +67,7 @@ def convolve_and_normalise(
     left, b = tl.program_id(0) * COLUMNS, tl.program_id(2)
     line = tl.program_id(1) * LINES + tl.arange(0, LINES)[:, None]
     c = everywhere(tl.arange(0, BLOCK), LINES)
-    product = _convolve(x, taps_TC, b, line, left, c, H, W, C, BLOCK, COLUMNS, WHOLE, False, real)
+    product = _convolve(x, taps_TC, b, line, left, c, H, W, C, BLOCK, COLUMNS, WHOLE, real)
     # Only now: where the bias is large, each product added to it would be rounded as coarsely.
     bias = of_channels(bias_C, c, C, BLOCK, real)
     u = ()
@@ -103,54 +102,6 @@ def convolve_and_normalise(
             tl.store(rstd_N + pixel + column, tl.reshape(rstd, [LINES, 8]), inside)
 
 
-@triton.jit(do_not_specialize=["H", "W"])
-def convolve_transposed(
-    slope,
-    taps_TC,
-    residual,
-    grad_x,
-    H,
-    W,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-    LINES: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    WHOLE: tl.constexpr,
-):
-    """Write the gradient of x: that of u convolved with the taps in reverse, and the residual's.
-
-    Grid: (ceil(W / COLUMNS), ceil(H / LINES), B ceil(C / BLOCK)).
-
-    Args:
-        slope: (B, H, W, C) packed, the gradient of u.
-        taps_TC: (49, C), floating.
-        residual: as slope, the gradient that reaches x past the convolution; or None.
-        grad_x: as slope, written.
-        H: rows.
-        W: columns.
-        C: channels.
-        BLOCK: channels of a program.
-        LINES: see convolve_and_normalise; COLUMNS and WHOLE likewise.
-        COLUMNS: see LINES.
-        WHOLE: see LINES.
-    """
-    real: tl.constexpr = tl.float64 if slope.dtype.element_ty == tl.float64 else tl.float32
-    blocks: tl.constexpr = (C + BLOCK - 1) // BLOCK
-    left, b = tl.program_id(0) * COLUMNS, tl.program_id(2) // blocks
-    line = tl.program_id(1) * LINES + tl.arange(0, LINES)[:, None]
-    c = everywhere(tl.program_id(2) % blocks * BLOCK + tl.arange(0, BLOCK), LINES)
-    out = _convolve(slope, taps_TC, b, line, left, c, H, W, C, BLOCK, COLUMNS, WHOLE, True, real)
-    place = ((b * H + line) * W + left).to(tl.int64) * C + c
-    has = line < H if C % BLOCK == 0 else (line < H) & (c < C)
-    for column in tl.static_range(COLUMNS):
-        inside = True if WHOLE else left + column < W
-        at = place + column * C
-        value = out[column]
-        if residual is not None:
-            value += tl.load(residual + at, has & inside, 0.0).to(real)
-        tl.store(grad_x + at, value.to(grad_x.dtype.element_ty), has & inside)
-
-
 @triton.jit
 def _convolve(
     x,
@@ -165,7 +116,6 @@ def _convolve(
     BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr,
     WHOLE: tl.constexpr,
-    REVERSED: tl.constexpr,
     real: tl.constexpr,
 ):
     """The convolution at COLUMNS pixels from `left` on, each of `c`'s shape."""
@@ -176,8 +126,7 @@ def _convolve(
     for ky in range(SIDE):
         w = ()
         for kx in tl.static_range(SIDE):
-            tap = TAPS - 1 - SIDE * ky - kx if REVERSED else SIDE * ky + kx
-            w += (of_channels(taps + tap * C, c, C, BLOCK, real),)
+            w += (of_channels(taps + (SIDE * ky + kx) * C, c, C, BLOCK, real),)
         y = line + ky - REACH
         has = (y >= 0) & (y < H) if C % BLOCK == 0 else (y >= 0) & (y < H) & (c < C)
         for j in tl.static_range(COLUMNS + SIDE - 1):

@@ -1,8 +1,9 @@
-"""The other gradients of depthwise convolution + LayerNorm: through the norm, and of the taps.
+"""The gradients of depthwise convolution + LayerNorm on the GPU: through the norm, then the rest.
 
-The pass through the norm also sums what scale and shift need. The gradients of the taps, 49 sums,
-and of the bias stay in registers while a program walks down its columns. What programs sum they
-leave apart, for another launch to add up in one order: no atomic additions, always the same bytes.
+The pass through the norm also sums what scale and shift need. The next convolves with the taps in
+reverse, for the gradient of the input, and for those of taps and bias keeps 50 sums in registers
+while a program walks down its columns. What programs sum they leave apart, for another launch to
+add up in one order: no atomic additions, always the same bytes.
 
 Axes: B batch, C channel, H W pixels, N pixels of all images, P programs, T = 7 ky + kx taps.
 """
@@ -14,6 +15,7 @@ from kernels.depthwise_norm.triton import (
     REACH,
     SIDE,
     TAPS,
+    everywhere,
     load_column,
     of_channels,
     stack,
@@ -79,9 +81,12 @@ def normalise_backward(
 
 
 @triton.jit(do_not_specialize=["H", "W", "steps"])
-def sum_taps(
+def convolve_backward(
     slope,
     x,
+    taps_TC,
+    residual,
+    grad_x,
     sums_PTC,
     H,
     W,
@@ -92,14 +97,18 @@ def sum_taps(
     COLUMNS: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """For a program's pixels, sum the gradient of u times what each tap saw, and the gradient.
+    """Write the gradient of x, and for a program's pixels the sums for those of taps and bias.
 
-    Grid: (ceil(C / BLOCK), tiles, B); a program has `steps` times LINES rows of COLUMNS columns,
-    and programs are numbered first by columns, then by rows, then by images.
+    Of a pixel both need what lies around it of the gradient of u: times the taps in reverse, and
+    times x. Grid: (ceil(C / BLOCK), tiles, B); a program has `steps` times LINES rows of COLUMNS
+    columns, and programs are numbered first by columns, then by rows, then by images.
 
     Args:
         slope: (B, H, W, C) packed, the gradient of u.
         x: as slope, the input.
+        taps_TC: (49, C), floating.
+        residual: as slope, the gradient that reaches x past the convolution; or None.
+        grad_x: as slope, written.
         sums_PTC: (P, 50, C), float32 or float64, written; the last is the bias's.
         H: rows.
         W: columns.
@@ -113,43 +122,75 @@ def sum_taps(
     real: tl.constexpr = sums_PTC.dtype.element_ty
     across, b = (W + COLUMNS - 1) // COLUMNS, tl.program_id(2)
     left, top = tl.program_id(1) % across * COLUMNS, tl.program_id(1) // across * steps * LINES
-    c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    has_c = c < C
+    c = everywhere(tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), LINES)
+    # From the last to the first: the bias's sum, then the taps' in reverse.
     total = ()
     for _ in tl.static_range(TAPS + 1):
         total += (tl.zeros([LINES, BLOCK], real),)
     for first in range(top, tl.minimum(top + steps * LINES, H), LINES):
         line = first + tl.arange(0, LINES)[:, None]
         place = ((b * H + line) * W + left).to(tl.int64) * C + c
-        has = line < H if C % BLOCK == 0 else (line < H) & has_c
-        d = ()
-        bias = total[TAPS]
+        own = line < H if C % BLOCK == 0 else (line < H) & (c < C)
+        centre = ()
+        out = ()
         for i in tl.static_range(COLUMNS):
             inside = True if WHOLE else left + i < W
-            d += (tl.load(slope + place + i * C, has & inside, 0.0).to(real),)
-            bias += d[i]
+            centre += (tl.load(x + place + i * C, own & inside, 0.0).to(real),)
+            out += (tl.zeros([LINES, BLOCK], real),)
+        bias = total[0]
         new = ()
         for ky in tl.static_range(SIDE):
             y = line + (ky - REACH)
-            has = (y >= 0) & (y < H) if C % BLOCK == 0 else (y >= 0) & (y < H) & has_c
-            row = x + place + (ky - REACH) * W * C
-            v = ()
-            for j in tl.static_range(COLUMNS + SIDE - 1):
-                v += (load_column(row, j, has, left, W, C, COLUMNS, WHOLE).to(real),)
+            has = (y >= 0) & (y < H) if C % BLOCK == 0 else (y >= 0) & (y < H) & (c < C)
+            row = slope + place + (ky - REACH) * W * C
+            w = ()
+            sums = ()
             for kx in tl.static_range(SIDE):
-                tap = total[SIDE * ky + kx]
-                for i in tl.static_range(COLUMNS):
-                    tap += d[i] * v[i + kx]
-                new += (tap,)
-        new += (bias,)
-        total = new
+                tap = taps_TC + (TAPS - 1 - SIDE * ky - kx) * C
+                w += (of_channels(tap, c, C, BLOCK, real),)
+                sums += (total[SIDE * ky + kx + 1],)
+            for j in tl.static_range(COLUMNS + SIDE - 1):
+                d = load_column(row, j, has, left, W, C, COLUMNS, WHOLE).to(real)
+                if (ky == REACH) and (j >= REACH) and (j < COLUMNS + REACH):
+                    bias += d
+                out = _add_times(out, d, w, j, COLUMNS, SIDE)
+                sums = _add_times(sums, d, centre, j, SIDE, COLUMNS)
+            new += sums
+        total = (bias,) + new  # noqa: RUF005 - Triton knows no unpacking
+        for i in tl.static_range(COLUMNS):
+            inside = True if WHOLE else left + i < W
+            at = place + i * C
+            value = out[i]
+            if residual is not None:
+                value += tl.load(residual + at, own & inside, 0.0).to(real)
+            tl.store(grad_x + at, value.to(grad_x.dtype.element_ty), own & inside)
     program = b * tl.num_programs(1) + tl.program_id(1)
-    place = sums_PTC + program.to(tl.int64) * (TAPS + 1) * C + c
-    zero = tl.zeros([LINES, BLOCK], real)
+    c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    _store_sums(sums_PTC + program.to(tl.int64) * (TAPS + 1) * C + c, total, c < C, C)
+
+
+@triton.jit
+def _add_times(sums, d, factors, j: tl.constexpr, COUNT: tl.constexpr, REACHED: tl.constexpr):
+    """Column j of a row times a factor, added to each of COUNT sums that reaches that far.
+
+    Sum i reaches REACHED columns from its own on, which have a factor each.
+    """
+    new = ()
+    for i in tl.static_range(COUNT):
+        if (j >= i) and (j < i + REACHED):
+            new += (sums[i] + d * factors[j - i],)
+        else:
+            new += (sums[i],)
+    return new
+
+
+@triton.jit
+def _store_sums(place, total, has_c, C: tl.constexpr):
+    """Add up over a program's rows and store, from the last to the first."""
     for _ in tl.static_range(6):
-        total += (zero,)
+        total += (tl.zeros_like(total[0]),)
     for first in tl.static_range(0, TAPS + 7, 8):
         eight = unstack(tl.sum(stack(total, first), 0, keep_dims=True))
         for i in tl.static_range(8):
             if first + i <= TAPS:
-                tl.store(place + (first + i) * C, eight[i], has_c)
+                tl.store(place + (TAPS - first - i) * C, eight[i], has_c)

@@ -141,11 +141,11 @@ def _crop_resize() -> Iterator[Specialisation]:
 def _depthwise_norm() -> Iterator[Specialisation]:
     """ConvNeXt-B's stages in bfloat16; its first in float32, and of a width that no tile divides.
 
-    And the last of ConvNeXt-T, where 768 channels leave threads without work. The input's gradient
-    with a residual's, and in bfloat16 without.
+    And the last of ConvNeXt-T, where 768 channels leave threads without work. The convolution's
+    gradients with a residual's and without.
     """
-    from kernels.depthwise_norm.triton import convolve_and_normalise, convolve_transposed
-    from kernels.depthwise_norm.triton_backward import normalise_backward, sum_taps
+    from kernels.depthwise_norm.triton import convolve_and_normalise
+    from kernels.depthwise_norm.triton_backward import convolve_backward, normalise_backward
 
     parameters = ("taps_TC", "bias_C", "gamma_C", "beta_C", "rstd_N", "sums_P2C", "sums_PTC")
     arrays = ("x", "y", "normal", "grad_y", "residual", "grad_x", "slope")
@@ -159,14 +159,13 @@ def _depthwise_norm() -> Iterator[Specialisation]:
         tile |= {"EPS": 1e-6, "GRADIENT": gradient}
         launches = [
             (convolve_and_normalise, tile, options),
-            (convolve_transposed, *depthwise.transposed_tile(channels, width, itemsize)),
             (normalise_backward, *depthwise.norm_tile(channels)),
         ]
         # This knows the channels only by their stride, so that one stage is as good as another.
         if channels == 128:
-            alone, options = depthwise.transposed_tile(channels, width, itemsize)
-            launches.append((convolve_transposed, alone | {"residual": None}, options))
-            launches.append((sum_taps, depthwise.taps_tile(width, itemsize), depthwise.TAP_LAUNCH))
+            for without in ({}, {"residual": None}):
+                tile = depthwise.back_tile(width, itemsize) | without
+                launches.append((convolve_backward, tile, depthwise.BACK_LAUNCH))
         for kernel, constants, options in launches:
             yield _specialise(kernel, types, {"C": channels, **constants}, options)
 

@@ -28,24 +28,27 @@ MUTANTS = {
     ),
     "tiles do not see the one before": ("has &= left > 0", "has &= left < 0"),
     "the last column is not read": ("has &= left + (j - REACH) < W", "has &= left + j - 2 < W"),
-    "rows and columns of taps are swapped": ("else SIDE * ky + kx\n", "else SIDE * kx + ky\n"),
-    "taps are not reversed": ("TAPS - 1 - SIDE * ky - kx if", "SIDE * ky + kx if"),
+    "rows and columns of taps are swapped": ("(SIDE * ky + kx) * C", "(SIDE * kx + ky) * C"),
+    "taps are not reversed": ("(TAPS - 1 - SIDE * ky - kx) * C", "(SIDE * ky + kx + 0) * C"),
     "the mean is not subtracted": ("offset = tile - tl.sum(", "offset = tile - 0 * tl.sum("),
     "the mean is over the block": (
         "tl.sum(tile, 1, keep_dims=True) * (1.0 / C)",
         "tl.sum(tile, 1, keep_dims=True) * (1.0 / BLOCK)",
     ),
     "eps is dropped": ("variance + EPS", "variance + 0.0"),
-    "the bias has no gradient": ("bias += d[i]", "bias += 0.0 * d[i]"),
+    "the bias has no gradient": ("bias += d\n", "bias += 0.0 * d\n"),
     "the gradient's mean stays": ("g - mean - n * along", "g - n * along"),
     "the gradient along the normal stays": ("g - mean - n * along", "g - mean"),
     "gamma is left out of the gradient": ("g = gamma * dy", "g = dy"),
     "gamma's gradient lacks the normal": ("by_gamma += dy * n", "by_gamma += dy"),
     "the residual has no gradient": ("value += tl.load(residual", "value += 0 * tl.load(residual"),
-    "the residual is shifted": ("residual + at, has", "residual + place, has"),
+    "the residual is shifted": ("residual + at, own", "residual + place, own"),
     "a step of rows is forgotten": ("top + steps * LINES, H)", "top + steps * LINES - LINES, H)"),
-    "taps' gradients are mirrored": ("d[i] * v[i + kx]", "d[i] * v[i + SIDE - 1 - kx]"),
-    "the last row has no part in them": ("(line < H) & has_c", "(line < H - 1) & has_c"),
+    "taps' gradients are mirrored": ("(TAPS - first - i) * C", "(first + i) * C"),
+    "the last row has no part in them": (
+        "else (line < H) & (c < C)\n        centre",
+        "else (line < H - 1) & (c < C)\n        centre",
+    ),
 }
 
 

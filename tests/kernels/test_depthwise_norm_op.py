@@ -212,7 +212,7 @@ def test_its_launches_fill_a_gpu_and_leave_few_sums_apart() -> None:
     # The four stages of ConvNeXt-B at batch 4: one wave of programs, 384 of them.
     stages = ((128, 144, 192), (256, 72, 96), (512, 36, 48), (1024, 18, 24))
     for channels, height, width in stages:
-        blocks, tiles, _ = launch.taps_grid((4, channels, height, width), 8)
+        blocks, tiles, _ = launch.back_grid((4, channels, height, width), 8)
         assert blocks * tiles * 4 == 384
 
 

@@ -29,7 +29,7 @@ REGISTER_CEILING = {
     "boundary_ce_finish": 64,
     "boundary_ce_sweep": 255,
     "convolve_and_normalise": 128 if TorchVersion(version("triton")) >= "3.8" else 192,
-    "convolve_transposed": 144,
+    "convolve_backward": 255,
     # Before 3.8 Triton votes for each bin of a histogram, and holds what it votes by.
     "count_pairs": 40 if TorchVersion(version("triton")) >= "3.8" else 64,
     "count_step": 64,
@@ -46,7 +46,6 @@ REGISTER_CEILING = {
     "scale_rows": 32,
     "scale_rows_backward": 48,
     "sum_squares": 40,
-    "sum_taps": 255,
     "update_weights": 96,
     "walk_blends": 112,
     "write_blends": 104,
@@ -56,7 +55,7 @@ REGISTER_CEILING = {
 # Three blocks of 128 threads fit a multiprocessor, the fewest that hide a load's time.
 MOST_REGISTERS = 168
 # But hundreds of independent instructions between two loads of a thread hide it as well.
-FEW_THREADS = {"boundary_ce_sweep", "convolve_and_normalise", "sum_taps"}
+FEW_THREADS = {"boundary_ce_sweep", "convolve_and_normalise", "convolve_backward"}
 
 # Kernels that read neighbouring memory in order, and by what a specialisation that does is known
 # ("": all do); the others gather, byte by byte or pixel by pixel.
