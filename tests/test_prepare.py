@@ -11,6 +11,7 @@ import pytest
 from engine import prepare
 from engine.frames import race
 from engine.frames.index import DatasetError
+from engine.frames.recode import FORMS
 from engine.rundir import RunDir
 from engine.runtime.recorded import Environment
 
@@ -107,7 +108,8 @@ def test_training_on_a_copy_gives_the_bytes_of_its_original(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     copy = tmp_path / "copy"
-    monkeypatch.setattr(race, "fastest", lambda seconds, sizes: race.FORMS[2])
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(race, "fastest", lambda seconds, sizes: FORMS[2])
     assert prepare.main(["encode", str(tiny_root), str(copy)]) == 0
     told = capsys.readouterr().out.splitlines()
     assert sum("filter Up" in line for line in told) == 3
@@ -121,7 +123,7 @@ def test_training_on_a_copy_gives_the_bytes_of_its_original(
     assert done.returncode == 0, done.stderr
     for made in (
         *(run.best(0), run.best(1), run.store, run.temperature, run.folds, run.submission),
-        *(run.submission_csv, run.atlas),
+        *(run.submission_csv, run.frame_counts),
     ):
         before = finished_run.dir.root / made.relative_to(run.root)
         assert made.read_bytes() == before.read_bytes(), made.name

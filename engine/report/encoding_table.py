@@ -21,12 +21,12 @@ def encoding_table(out: Path, outcomes: Sequence[Outcome]) -> Table:
     rows: list[list[str]] = []
     for one in outcomes:
         form = str(one.form or "as it is") + (f" ({one.kept} as they are)" if one.kept else "")
-        times = one.seconds_before, one.seconds_after
-        rows.append([*one.group, form, str(one.files), *_cells(*_bytes([one]), *times)])
+        times = _cells(*_bytes([one]), one.seconds_before, one.seconds_after)
+        rows.append([*one.group, form, str(one.files), *times])
     files = sum(one.files for one in outcomes)
-    times = tuple(total / files for total in _seconds(outcomes))
-    rows.append([])
-    rows.append(["all", "", "", str(files), *_cells(*_bytes(outcomes), *times)])
+    before_s, after_s = _seconds(outcomes)
+    all_times = _cells(*_bytes(outcomes), before_s / files, after_s / files)
+    rows += [[], ["all", "", "", str(files), *all_times]]
     drawn = table(str(out), _COLUMNS, rows, text=3)
     drawn.caption = (
         "time of one processor, in turns, medians; files come from memory: from a disk, their size "

@@ -8,6 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ PALETTE = [int(value) for value in np.random.default_rng(1).integers(0, 256, 768
 Disk = namedtuple("Disk", "total used free")  # as shutil has it
 
 
-def save(pixels: NDArray[np.generic], path: Path, **options: object) -> None:
+def save(pixels: NDArray[np.generic], path: Path, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
     if options.pop("indexed", False):
@@ -49,7 +50,7 @@ def data(tmp_path: Path, later: None) -> Path:
     exif[0x112] = 6
     colours = rng.integers(0, 256, (9, *HW, 4), np.uint8)
     rgb = colours[..., :3]
-    images: list[tuple[str, NDArray[np.generic], dict[str, object]]] = [
+    images: list[tuple[str, NDArray[np.generic], dict[str, Any]]] = [
         ("0.png", rgb[0], {}),
         ("1.png", rng.integers(0, 256, (*turned, 3), np.uint8), {"exif": exif}),
         ("2.jpg", rgb[2], {"quality": 90}),
@@ -97,7 +98,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 def chunks(content: bytes) -> list[bytes]:
     """Of a PNG, without what the data chunks hold, and with what stands behind it."""
-    place, found = 8, []
+    place, found = 8, list[bytes]()
     while place + 12 <= len(content) and (not found or found[-1][4:8] != b"IEND"):
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         chunk, place = content[place:end], end
