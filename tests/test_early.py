@@ -104,6 +104,10 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "compared with half": ("compare", "@/run @/unfinished", "has no atlas.json"),
     "nothing to check": ("prepare", "check @/absent", "no such folder"),
     "an empty folder": ("prepare", "check @/empty", "train/image: found no such folder"),
+    "a copy of nothing": ("prepare", "encode @/absent @/new", "absent is no folder; name that of"),
+    "a copy that is there": ("prepare", "encode @/scenes @/run", "run exists; name a new folder"),
+    "a copy in itself": ("prepare", "encode @/scenes @/scenes/a", "scenes/a would lie in"),
+    "a copy of half": ("prepare", "encode @/pairs @/new", "train/label/003.png: found no"),
     "rooms elsewhere": ("prepare", "rooms @/pairs", "exists and holds no rendered rooms"),
 }
 

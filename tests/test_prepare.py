@@ -4,12 +4,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine import prepare
+from engine.frames import race
 from engine.frames.index import DatasetError
+from engine.frames.recode import FORMS
+from engine.rundir import RunDir
+from engine.runtime.recorded import Environment
 
+FinishedRun = Any  # defined in conftest.py, which cannot be imported
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -91,3 +97,35 @@ def test_a_folder_with_other_things_is_not_rendered_into(tmp_path: Path) -> None
     assert (
         done.stderr == f"error: {tmp_path} exists and holds no rendered rooms; name a new folder\n"
     )
+
+
+def test_training_on_a_copy_gives_the_bytes_of_its_original(
+    finished_run: FinishedRun,
+    tiny_root: Path,
+    tiny_toml: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = tmp_path / "copy"
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(race, "fastest", lambda seconds, sizes: FORMS[2])
+    assert prepare.main(["encode", str(tiny_root), str(copy)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert sum("filter Up" in line for line in told) == 3
+    assert told[-1].startswith(f"{copy} ")
+    for name in ("train/image/000.png", "train/depth/000.png", "train/label/000.png"):
+        assert (copy / name).read_bytes() != (tiny_root / name).read_bytes()
+    run = RunDir(tmp_path / "run")
+    command = ("engine.train", "--config", tiny_toml, "--data.root", copy, "--out")
+    words = [sys.executable, "-m", *map(str, command), str(run.root)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for made in (
+        *(run.best(0), run.best(1), run.store, run.temperature, run.folds, run.submission),
+        *(run.submission_csv, run.frame_counts),
+    ):
+        before = finished_run.dir.root / made.relative_to(run.root)
+        assert made.read_bytes() == before.read_bytes(), made.name
+    environment, before = (Environment.read(each.environment) for each in (run, finished_run.dir))
+    assert environment.dataset_fingerprint == before.dataset_fingerprint

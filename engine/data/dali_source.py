@@ -1,9 +1,10 @@
 """The DALI source: NVIDIA DALI decodes, crops, resizes and mirrors, driven by the same draws.
 
-The pipeline holds no randomness: file bytes and the geometry of each row come in through
-`external_source`, so it is a pure function of the draws. CPU and GPU pipelines differ by one device
-string. Note that the `mixed` decoder decodes JPEG on the GPU but PNG (every depth map and label) on
-the CPU.
+The pipeline holds no randomness: files, maps and the geometry of each row come in through
+`external_source`, so it is a pure function of the draws. On a GPU the `mixed` decoder decodes JPEGs
+there. Depth maps and labels are PNGs, which it would decode on the CPU: `kernels.png` does that in
+less time, and each map is moved once, whole; crop, resize and flip are the GPU's. On a CPU the same
+pipeline runs there.
 
 B: rows of a batch. C: channels. H W: pixels of the crop.
 """
@@ -11,10 +12,9 @@ B: rows of a batch. C: channels. H W: pixels of the crop.
 import io
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ from engine.data.batch import Batch, Draws
 from engine.data.file_source import FileSource
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample, read_depth, read_image, read_label
-from kernels.png import PngHeader
 
 _PREFETCH = 2
-"""Batches that DALI prepares ahead of use."""
+"""Batches that DALI prepares ahead of use: frames of so many are in memory, however many there are.
+"""
 
-_Fed = tuple[NDArray[Any] | list[NDArray[np.uint8]], ...]
-"""Of a batch: the files of every kind, B each, then what `DaliSource._windows` returns."""
+_Fed = tuple[NDArray[Any] | list[NDArray[Any]], ...]
+"""Of a batch: B encoded images, B decoded maps (H, W, 1) of every other kind, then what
+`DaliSource._windows` returns."""
 
 
 @dataclass(eq=False)
@@ -103,8 +104,8 @@ class DaliSource(FileSource):
                 )
             fed.append(rows)
             samples = [self.samples[sample] for sample in rows.index]
-            files = [list(pool.map(partial(_encoded, kind), samples)) for kind in self._kinds]
-            yield (*files, *self._windows(rows))
+            asked = [pool.map(_READ[kind], samples) for kind in self._kinds]
+            yield (*map(list, asked), *self._windows(rows))
 
     def _windows(self, draws: Draws) -> tuple[NDArray[Any], ...]:
         """The part of each crop whose sample positions lie inside the frame.
@@ -180,25 +181,30 @@ class DaliSource(FileSource):
 def _crop_files(
     feed: _Feed, decoder: str, crop_hw: tuple[int, int], kinds: Sequence[str]
 ) -> tuple[Any, ...]:
-    """The pipeline: encoded files and windows in, crops (H, W, C) out."""
-    fed = fn.external_source(feed, num_outputs=len(kinds) + 4, batch=True)
-    *files, start, end, size, offset = fed
+    """The pipeline: encoded images, decoded maps and windows in, crops (H, W, C) out."""
+    layout = [""] + ["HWC"] * (len(kinds) - 1)
+    fed = fn.external_source(feed, num_outputs=len(kinds) + 4, batch=True, layout=layout)
+    *frames, start, end, size, offset = fed
     formats = {
-        "image": (types.RGB, types.UINT8, types.INTERP_LINEAR, types.FLOAT),
-        "depth": (types.ANY_DATA, types.UINT16, types.INTERP_NN, types.UINT16),
-        "label": (types.ANY_DATA, types.UINT8, types.INTERP_NN, types.UINT8),
+        "image": (types.INTERP_LINEAR, types.FLOAT),
+        "depth": (types.INTERP_NN, types.UINT16),
+        "label": (types.INTERP_NN, types.UINT8),
     }
     crops = []
-    for file, kind in zip(files, kinds, strict=True):
-        colour, decoded, interpolation, resized = formats[kind]
-        frame = fn.decoders.image(
-            file,
-            device=decoder,
-            output_type=colour,
-            dtype=decoded,
-            adjust_orientation=False,
-            jpeg_fancy_upsampling=True,  # chroma between its samples: the CPU's way on a GPU too
-        )
+    for fed_frame, kind in zip(frames, kinds, strict=True):
+        frame = fed_frame
+        if kind == "image":
+            frame = fn.decoders.image(
+                frame,
+                device=decoder,
+                output_type=types.RGB,
+                dtype=types.UINT8,
+                adjust_orientation=False,
+                jpeg_fancy_upsampling=True,  # chroma between its samples: the CPU's way on a GPU
+            )
+        elif decoder == "mixed":
+            frame = frame.gpu()
+        interpolation, resized = formats[kind]
         window = fn.resize(
             frame,
             size=size,
@@ -214,35 +220,32 @@ def _crop_files(
     return tuple(crops)
 
 
-def _encoded(kind: str, sample: Sample) -> NDArray[np.uint8]:
-    """A sample's file as DALI reads it right: labels as grey PNG, values as they are meant.
+def _image(sample: Sample) -> NDArray[np.uint8]:
+    """A sample's image as a file that DALI reads right.
 
-    DALI turns a palette into the colours it stands for and so loses the classes. Images that are
-    more than plain RGB are decoded here, as by every source, and handed over as BMP. Maps must have
-    the size that the window was made for: see `DaliSource._windows` why that matters.
+    One that is more than plain RGB is decoded here, as by every source, and handed over as BMP.
     """
-    path, hw = sample.present[kind], sample.hw
-    if kind == "image" and not sample.origin.is_plain:
-        return _file_of(read_image(sample), "bmp")
-    content = path.read_bytes()
-    header = PngHeader.of(content)
-    if kind == "depth" and header is None:  # a TIFF
-        return _file_of(_depth_of(sample), "png")
-    if kind != "image" and (header is None or header.hw != hw):
-        raise RuntimeError(f"{path}: expected a PNG of {hw[0]} x {hw[1]} pixels; restore the file")
-    as_read = {"label": "8-bit grey PNG", "depth": "16-bit grey PNG"}.get(kind)
-    if header and as_read and (header.kind != as_read or not sample.reading.is_plain(kind)):
-        return _file_of(read_label(sample) if kind == "label" else _depth_of(sample), "png")
-    return np.frombuffer(content, dtype=np.uint8)
+    if sample.origin.is_plain:
+        return np.frombuffer(sample.image.read_bytes(), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(read_image(sample)).save(stream, "bmp")
+    return np.frombuffer(stream.getvalue(), dtype=np.uint8)
 
 
-def _depth_of(sample: Sample) -> NDArray[np.uint16]:
+def _depth(sample: Sample) -> NDArray[np.uint16]:
     depth_HW = read_depth(sample)
     assert depth_HW is not None, "the caller has its file"
-    return depth_HW
+    return depth_HW[..., None]
 
 
-def _file_of(pixels: NDArray[Any], kind: str) -> NDArray[np.uint8]:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind, compress_level=1)
-    return np.frombuffer(stream.getvalue(), dtype=np.uint8)
+def _label(sample: Sample) -> NDArray[np.uint8]:
+    return read_label(sample)[..., None]
+
+
+_READ: dict[str, Callable[[Sample], NDArray[Any]]] = {
+    "image": _image,
+    "depth": _depth,
+    "label": _label,
+}
+"""What makes of a sample what the pipeline takes, by kind: maps in `Sample.hw`, or a RuntimeError;
+see `DaliSource._windows` why their size matters."""

@@ -41,7 +41,8 @@ def make_source(
 ) -> Source:
     """Make a source of crops of the samples that `Draws.index` counts in, on the policy's device.
 
-    `runtime.source` says which; "auto" takes the first that fits of `resident`, `dali`, `torch`.
+    `runtime.source` says which; "auto" takes `resident` where the frames fit, else `dali` or
+    `torch`: see `choose_file_source`.
 
     Raises:
         ValueError: only some samples have a depth or label file, or none has the needed depth.
@@ -82,7 +83,7 @@ def choose_source(
         return "resident", "the decoded frames fit" if runtime.source == "auto" else "as configured"
     from engine.data.file_source import choose_file_source
 
-    return choose_file_source(runtime, device, need, limit)
+    return choose_file_source(runtime, device, samples, need, limit)
 
 
 def resident_limit(runtime: RuntimeConfig, device: torch.device) -> int:

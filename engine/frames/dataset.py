@@ -13,6 +13,9 @@ from engine.frames.reading import AS_STORED, Reading
 Reports = dict[FrameFiles, FrameReport]
 """What a check found in frames."""
 
+ENCODED = "encoded.json"
+"""In the folder of a copy by `engine.prepare encode`: see `engine.frames.encoded`."""
+
 Progress = Callable[[int, int], None]
 """Is told, from the thread that asked, (frames read, frames to read)."""
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.frames.cache import FrameKeeper, keeping
-from engine.frames.dataset import Dataset, DatasetSpec, Progress, Reports, Split
+from engine.frames.dataset import ENCODED, Dataset, DatasetSpec, Progress, Reports, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
 from engine.frames.faults import DatasetError, label_hint
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FrameReport, is_hidden
@@ -71,6 +71,10 @@ def load_dataset(
         if faults:
             hint = "" if reading.labels else label_hint(reports.values(), spec.classes)
             raise DatasetError(root, faults, hint)
+        if (root / ENCODED).exists():
+            from engine.frames.encoded import as_originals, originals_of
+
+            reports = as_originals(reports, originals_of(root))
         split = _split(train, reports, scenes, reading)
         keeper.keep(split.samples)
     _tell(root, reports)
