@@ -7,12 +7,14 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.figures import Figures, line_of, say
 from engine.cli import load_config
 from engine.config import Config
 from engine.mistakes import ConfigError
+
+if TYPE_CHECKING:  # NumPy, which --help does without
+    from benchmarks.figures import Figures
 
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _LIGHTNING = ("lightning",)
@@ -82,6 +84,8 @@ def check_ready(*libraries: str, gpu: bool = False) -> None:
 def has(rival: str) -> bool:
     """Whether the libraries of a rival are installed; one that is left out is told."""
     if names := [name for name in _LIBRARIES.get(rival, ()) if not importlib.util.find_spec(name)]:
+        from benchmarks.figures import say
+
         lacking = f"{', '.join(names)} cannot be imported; pip install 'roomsmith[bench]'"
         say(f"{rival} is left out: {lacking}")
     return not names
@@ -113,7 +117,7 @@ class Sheet:
         content: the JSON, without what it lacks.
     """
 
-    def __init__(self, path: Path | None, content: Figures, parts: Sequence[str]) -> None:
+    def __init__(self, path: Path | None, content: "Figures", parts: Sequence[str]) -> None:
         """Begin.
 
         Args:
@@ -123,8 +127,10 @@ class Sheet:
         """
         self.content, self._path, self._parts = content, path, list(parts)
 
-    def add(self, part: str, kind: str, found: Sequence[Figures]) -> None:
+    def add(self, part: str, kind: str, found: Sequence["Figures"]) -> None:
         """Add what a part has found to the list of its kind, such as "rows"."""
+        from benchmarks.figures import line_of
+
         for row in found if kind == "rows" else ():
             print(line_of(row), flush=True)
         self.content[kind] += found
