@@ -170,6 +170,7 @@ def test_each_of_two_results_alone_has_its_gradient(
 def test_under_autocast_the_residual_is_of_the_compute_type(
     with_residual: Callable[..., tuple[Tensor, Tensor]], device: torch.device, form: str
 ) -> None:
+    function: Callable[..., tuple[Tensor, Tensor]]
     function = with_residual if form == "fused" else reference.depthwise_norm_with_residual
     x, taps, bias, gamma, beta = inputs_on(device)
     with torch.autocast(device.type, torch.bfloat16):
