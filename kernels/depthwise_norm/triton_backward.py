@@ -136,34 +136,38 @@ def convolve_backward(
         for i in tl.static_range(COLUMNS):
             inside = True if WHOLE else left + i < W
             centre += (tl.load(x + place + i * C, own & inside, 0.0).to(real),)
-            out += (tl.zeros([LINES, BLOCK], real),)
+            if residual is None:
+                out += (tl.zeros([LINES, BLOCK], real),)
+            else:
+                out += (tl.load(residual + place + i * C, own & inside, 0.0).to(real),)
         bias = total[0]
         new = ()
         for ky in tl.static_range(SIDE):
-            y = line + (ky - REACH)
-            has = (y >= 0) & (y < H) if C % BLOCK == 0 else (y >= 0) & (y < H) & (c < C)
-            row = slope + place + (ky - REACH) * W * C
-            w = ()
             sums = ()
             for kx in tl.static_range(SIDE):
-                tap = taps_TC + (TAPS - 1 - SIDE * ky - kx) * C
-                w += (of_channels(tap, c, C, BLOCK, real),)
                 sums += (total[SIDE * ky + kx + 1],)
-            for j in tl.static_range(COLUMNS + SIDE - 1):
-                d = load_column(row, j, has, left, W, C, COLUMNS, WHOLE).to(real)
-                if (ky == REACH) and (j >= REACH) and (j < COLUMNS + REACH):
-                    bias += d
-                out = _add_times(out, d, w, j, COLUMNS, SIDE)
-                sums = _add_times(sums, d, centre, j, SIDE, COLUMNS)
+            # Almost always so. But ptxas moves no load across a branch, and would otherwise load
+            # all seven rows ahead, which takes more registers than there are.
+            if first + ky < H + REACH:
+                y = line + (ky - REACH)
+                has = (y >= 0) & (y < H) if C % BLOCK == 0 else (y >= 0) & (y < H) & (c < C)
+                row = slope + place + (ky - REACH) * W * C
+                w = ()
+                for kx in tl.static_range(SIDE):
+                    tap = taps_TC + (TAPS - 1 - SIDE * ky - kx) * C
+                    w += (of_channels(tap, c, C, BLOCK, real),)
+                for j in tl.static_range(COLUMNS + SIDE - 1):
+                    d = load_column(row, j, has, left, W, C, COLUMNS, WHOLE).to(real)
+                    if (ky == REACH) and (j >= REACH) and (j < COLUMNS + REACH):
+                        bias += d
+                    out = _add_times(out, d, w, j, COLUMNS, SIDE)
+                    sums = _add_times(sums, d, centre, j, SIDE, COLUMNS)
             new += sums
         total = (bias,) + new  # noqa: RUF005 - Triton knows no unpacking
         for i in tl.static_range(COLUMNS):
             inside = True if WHOLE else left + i < W
-            at = place + i * C
-            value = out[i]
-            if residual is not None:
-                value += tl.load(residual + at, own & inside, 0.0).to(real)
-            tl.store(grad_x + at, value.to(grad_x.dtype.element_ty), own & inside)
+            value = out[i].to(grad_x.dtype.element_ty)
+            tl.store(grad_x + place + i * C, value, own & inside)
     program = b * tl.num_programs(1) + tl.program_id(1)
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
     _store_sums(sums_PTC + program.to(tl.int64) * (TAPS + 1) * C + c, total, c < C, C)

@@ -41,8 +41,8 @@ MUTANTS = {
     "the gradient along the normal stays": ("g - mean - n * along", "g - mean"),
     "gamma is left out of the gradient": ("g = gamma * dy", "g = dy"),
     "gamma's gradient lacks the normal": ("by_gamma += dy * n", "by_gamma += dy"),
-    "the residual has no gradient": ("value += tl.load(residual", "value += 0 * tl.load(residual"),
-    "the residual is shifted": ("residual + at, own", "residual + place, own"),
+    "the residual has no gradient": ("out += (tl.load(residual", "out += (0 * tl.load(residual"),
+    "the residual is shifted": ("residual + place + i * C", "residual + place"),
     "a step of rows is forgotten": ("top + steps * LINES, H)", "top + steps * LINES - LINES, H)"),
     "taps' gradients are mirrored": ("(TAPS - first - i) * C", "(first + i) * C"),
     "the last row has no part in them": (
