@@ -1,5 +1,8 @@
 """What the Numba kernels of all folders share: how they are compiled, taps, winners, exp and log.
 
+Kernels copy and add arrays in loops. NumPy's way of it, compiled, brings code along that words the
+error of shapes that do not fit, and Numba takes up to four seconds to compile that.
+
 Axes: C class, W pixels of a row, w pixels of a row of the source.
 """
 
@@ -118,7 +121,8 @@ def find_winners(winner_W: Array, largest_W: Array, value_CW: Array) -> None:
     """
     W = len(winner_W)
     winner_W[:] = 0
-    largest_W[:W] = value_CW[0, :W]
+    for x in range(W):
+        largest_W[x] = value_CW[0, x]
     for c in range(1, value_CW.shape[0]):
         for x in range(W):
             larger = value_CW[c, x] > largest_W[x]

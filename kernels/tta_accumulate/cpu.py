@@ -97,7 +97,8 @@ def _add_strips(
 @compiled
 def _subtract_largest(logits_CX: Array, largest_X: Array) -> None:
     """Make the largest logit of each pixel 0, in place; the other array is scratch."""
-    largest_X[:] = logits_CX[0]
+    for x in range(len(largest_X)):
+        largest_X[x] = logits_CX[0, x]
     for c in range(1, logits_CX.shape[0]):
         for x in range(logits_CX.shape[1]):
             largest_X[x] = max(largest_X[x], logits_CX[c, x])
