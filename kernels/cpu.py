@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import types
+from numba import float32, types, uint32
 from numba.core import event
 from numba.extending import overload
 from numpy.typing import NDArray
@@ -77,6 +77,16 @@ class Taps(NamedTuple):
     first: NDArray[np.uint32]
     second: NDArray[np.uint32]
     part: Array
+
+
+def typed(kind: type[NamedTuple], *fields: types.Type) -> types.Type:
+    """Numba's type of a named tuple, by those of its fields."""
+    made: types.Type = types.NamedTuple(fields, kind)  # type: ignore[no-untyped-call]
+    return made
+
+
+TAPS = typed(Taps, uint32[::1], uint32[::1], float32[::1])
+"""Of float32."""
 
 
 def taps(size: int, source: int, dtype: Any, *, align_corners: bool = False) -> Taps:

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
+from numba import boolean, float32, float64, int64, uint8, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.boundary_ce.cpu_rows import TILE, Cells, Targets, narrow, sweep_tile, weigh, widen
 from kernels.boundary_ce.reference import IGNORE_INDEX, Weights
-from kernels.cpu import Array, Doubles, Integers, compiled, parallel, taps
+from kernels.cpu import Array, Doubles, Integers, compiled, parallel, taps, typed
 from kernels.threads import cpu_threads
 
 NO_LABEL = 254
@@ -130,6 +131,22 @@ def _sweep_chunks(
             for x in range(spill_KCw.shape[2]):
                 for c in range(spill_KCw.shape[1]):
                     gradient_BChw[task // chunks, c, below, x] += spill_KCw[task, c, x]
+
+
+SPECIALISATIONS = (
+    (
+        _sweep_chunks,
+        (
+            float32[:, :, :, :],
+            float32[:, :, :, :],
+            float32[:, :, ::1],
+            typed(Targets, uint8[:, :, ::1], float32[:, ::1], int64, boolean),
+            typed(Grid, int64[::1], float32[::1], int64[::1], uint32[::1], float32[::1]),
+            float64[:, ::1],
+        ),
+    ),
+)
+"""What training calls, see `kernels.ahead`."""
 
 
 @compiled

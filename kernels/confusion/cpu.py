@@ -8,10 +8,11 @@ Axes: see reference.py; J tasks, P pairs (truth, prediction), Q interleaved tabl
 import numba
 import numpy as np
 import torch
+from numba import float32, int64, uint8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.cpu import Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
+from kernels.cpu import TAPS, Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
 from kernels.threads import cpu_threads
 
 RUN = 4096
@@ -73,6 +74,14 @@ def _argmax_rows(prob_BChw: Array, down_H: Taps, across_W: Taps, winner_BHW: Byt
         find_winners(winner_W, largest_W, prob_CW)
         for x in range(W):
             winner_BHW[b, y, x] = winner_W[x]
+
+
+SPECIALISATIONS = (
+    (_argmax_rows, (float32[:, :, :, :], TAPS, TAPS, uint8[:, :, ::1])),
+    (_argmax_rows, (float32[:, :, :, ::1], TAPS, TAPS, uint8[:, :, ::1])),  # of a store
+    (_count_runs, (uint8[::1], uint8[::1], int64[:, :, ::1])),
+)
+"""What training calls, see `kernels.ahead`."""
 
 
 @compiled

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
+from numba import float32
 from torch import Tensor
 
-from kernels.cpu import ONE, Array, Taps, compiled, exp, parallel, resize_row, taps
+from kernels.cpu import ONE, TAPS, Array, Taps, compiled, exp, parallel, resize_row, taps, typed
 from kernels.threads import cpu_threads
 from kernels.tta_accumulate.reference import View
 
@@ -92,6 +93,22 @@ def _add_strips(
             upper_TP, lower_TP = ring_2TP[first % 2], ring_2TP[second % 2]
             for t in range(T):
                 _add_mean(total_TBHP[t, b, y], upper_TP[t], lower_TP[t], part)
+
+
+SPECIALISATIONS = (
+    (
+        _add_strips,
+        (
+            typed(Total, float32[:, :, :, ::1], float32[::1]),
+            float32[:, :, :, :],
+            TAPS,
+            TAPS,
+            TAPS,
+            TAPS,
+        ),
+    ),
+)
+"""What training calls, see `kernels.ahead`."""
 
 
 @compiled
