@@ -152,6 +152,10 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     # An unknown encoder or an absent device is found now, not after the files have been read.
     input_normalisation(config.model)
     policy = set_up_device(config.runtime)
+    if policy.device.type == "cpu" and config.runtime.kernels == "fused":
+        from kernels.ahead import compile_ahead
+
+        compile_ahead()
     if config.runtime.inference == "openvino":
         check_openvino(policy.device)
     dataset, data = read_dataset(config, policy.device), config.data

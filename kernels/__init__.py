@@ -13,6 +13,7 @@
     png/              a file -> depth map or label, where it holds a PNG of one channel
     metrics.py        the figures that are read off confusion matrices, in NumPy
     compiling.py      the time that compiling them takes, told and kept apart
+    ahead.py          what training on a CPU calls, compiled by other processes while data is read
     code_cache.py     where their machine code is kept
     cpu.py            what their CPU forms share: compilation, interpolation, winners, exp, log
     gpu.py            what their GPU forms share: which tensors they take, sides of tiles, uploads

@@ -15,6 +15,9 @@ def keep_code(kernels: Path) -> str:
     Beside their sources, else in the user's cache folder, else for this process only: there Numba
     itself would refuse to compile. Call it before anything is decorated.
 
+    Of another process, its NUMBA_CACHE_DIR the parent of `numba.config.CACHE_DIR`, if that is set,
+    they are kept in the same place.
+
     Args:
         kernels: holds the sources that all operations share, and a folder of each one's own.
     """
@@ -31,7 +34,7 @@ def keep_code(kernels: Path) -> str:
             return "once per machine"
     scratch = tempfile.TemporaryDirectory(prefix="roomsmith-kernels-")
     _SCRATCH.append(scratch)
-    numba.config.CACHE_DIR = scratch.name  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = str(Path(scratch.name) / name)  # type: ignore[attr-defined]
     return f"at every start: neither {kernels} nor a cache folder can be written"
 
 

@@ -1,5 +1,8 @@
 """What the Numba kernels of all folders share: how they are compiled, taps, winners, exp and log.
 
+Kernels copy and add arrays in loops. NumPy's way of it, compiled, brings code along that words the
+error of shapes that do not fit, and Numba takes up to four seconds to compile that.
+
 Axes: C class, W pixels of a row, w pixels of a row of the source.
 """
 
@@ -10,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import types
+from numba import float32, types, uint32
 from numba.core import event
 from numba.extending import overload
 from numpy.typing import NDArray
@@ -76,6 +79,16 @@ class Taps(NamedTuple):
     part: Array
 
 
+def typed(kind: type[NamedTuple], *fields: types.Type) -> types.Type:
+    """Numba's type of a named tuple, by those of its fields."""
+    made: types.Type = types.NamedTuple(fields, kind)  # type: ignore[no-untyped-call]
+    return made
+
+
+TAPS = typed(Taps, uint32[::1], uint32[::1], float32[::1])
+"""Of float32."""
+
+
 def taps(size: int, source: int, dtype: Any, *, align_corners: bool = False) -> Taps:
     """The taps of a resampling from `source` to `size` points, placed as `interpolate` does.
 
@@ -118,7 +131,8 @@ def find_winners(winner_W: Array, largest_W: Array, value_CW: Array) -> None:
     """
     W = len(winner_W)
     winner_W[:] = 0
-    largest_W[:W] = value_CW[0, :W]
+    for x in range(W):
+        largest_W[x] = value_CW[0, x]
     for c in range(1, value_CW.shape[0]):
         for x in range(W):
             larger = value_CW[c, x] > largest_W[x]

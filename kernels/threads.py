@@ -9,6 +9,8 @@ import numba
 import torch
 from numba.np.ufunc.parallel import threading_layer
 
+from kernels.compiling import COMPILING
+
 _MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined] # set when Numba starts
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -26,7 +28,8 @@ def cpu_threads(count: int | None = None) -> Iterator[None]:
     Numba takes the first threading layer that loads: OpenMP, TBB, its own `workqueue`. The first
     two may be entered from several Python threads at once. `workqueue`, which is what is left
     where no OpenMP library is installed (slim containers, macOS), aborts the process in that case
-    (Numba's manual, "The Threading Layers"), so there the kernels take turns.
+    (Numba's manual, "The Threading Layers"), so there the kernels take turns. All wait for kernels
+    that another process compiles.
 
     Args:
         count: threads to use, at least 1; None is `torch.get_num_threads()`, so that one setting
@@ -35,6 +38,7 @@ def cpu_threads(count: int | None = None) -> Iterator[None]:
     Yields:
         Nothing. Kernels called inside, from this Python thread, use that many threads.
     """
+    COMPILING.wait()
     with _ONE_AT_A_TIME if _layer() == "workqueue" else nullcontext():
         before = numba.get_num_threads()
         wanted = torch.get_num_threads() if count is None else count

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
+from numba import boolean, float32, float64, int64, uint8, uint32
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.boundary_ce.cpu_rows import TILE, Cells, Targets, narrow, sweep_tile, weigh, widen
 from kernels.boundary_ce.reference import IGNORE_INDEX, Weights
-from kernels.cpu import Array, Doubles, Integers, compiled, parallel, taps
+from kernels.cpu import Array, Doubles, Integers, compiled, parallel, taps, typed
 from kernels.threads import cpu_threads
 
 NO_LABEL = 254
@@ -118,9 +119,11 @@ def _sweep_chunks(
     for task in numba.prange(sums_4K.shape[1]):
         b, top = task // chunks, task % chunks * CHUNK
         own = Targets(targets.label[b], targets.weight_2L, targets.classes, targets.ignored_edges)
-        sums_4K[0, task], sums_4K[1:, task] = _sweep_chunk(
+        sums_4K[0, task], count_3 = _sweep_chunk(
             logits_BChw[b], gradient_BChw[b], spill_KCw[task : task + 1], own, grid, top
         )
+        for k in range(3):
+            sums_4K[1 + k, task] = count_3[k]
     # The first row of a task also gets what the task above it found between the two.
     for task in numba.prange(len(spill_KCw)):
         below = (task % chunks + 1) * CHUNK
@@ -130,13 +133,31 @@ def _sweep_chunks(
                     gradient_BChw[task // chunks, c, below, x] += spill_KCw[task, c, x]
 
 
+SPECIALISATIONS = (
+    (
+        _sweep_chunks,
+        (
+            float32[:, :, :, :],
+            float32[:, :, :, :],
+            float32[:, :, ::1],
+            typed(Targets, uint8[:, :, ::1], float32[:, ::1], int64, boolean),
+            typed(Grid, int64[::1], float32[::1], int64[::1], uint32[::1], float32[::1]),
+            float64[:, ::1],
+        ),
+    ),
+)
+"""What training calls, see `kernels.ahead`."""
+
+
 @compiled
 def _sweep_chunk(
     logits_Chw: Array, gradient_Chw: Array, spill_1Cw: Array, targets: Targets, grid: Grid, top: int
 ) -> tuple[float, Integers]:
     """Sweep the pixels below cell rows top .. top + CHUNK - 1; their loss and what is counted."""
     (C, h, _), W, real = logits_Chw.shape, targets.label.shape[1], logits_Chw.dtype
-    R, G = np.diff(grid.first_h).max(), C * len(spill_1Cw)
+    R, G = 0, C * len(spill_1Cw)
+    for y in range(h):
+        R = max(R, grid.first_h[y + 1] - grid.first_h[y])
     own_RQ, weight_RQ = np.empty((R, W), np.int32), np.empty((R, W), real)
     upper_CQ, lower_CQ = np.empty((C, W), real), np.empty((C, W), real)
     upper_grad_GQ, lower_grad_GQ = np.zeros((G, W), real), np.zeros((G, W), real)
@@ -162,7 +183,10 @@ def _sweep_chunk(
                 sweep_tile(loss_I, cells, grid.down_H[row], own_I, weight_I, tile_CI)
         if G:
             if y == h - 1:
-                upper_grad_GQ += lower_grad_GQ  # there is no row below: both were this one
+                # There is no row below: both were this one.
+                for c in range(G):
+                    for q in range(W):
+                        upper_grad_GQ[c, q] += lower_grad_GQ[c, q]
             narrow(gradient_Chw[:, y], upper_grad_GQ, near_Q, across_Q)
     if G:
         narrow(spill_1Cw[0], lower_grad_GQ, near_Q, across_Q)

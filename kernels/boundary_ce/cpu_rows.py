@@ -138,7 +138,9 @@ def weigh(
         counted += valid
         edges += valid & (edge_W[x] != 0)
         misfits += valid & (label_W[x] >= classes)
-    count_3 += np.array((counted, edges, misfits))
+    count_3[0] += counted
+    count_3[1] += edges
+    count_3[2] += misfits
     for q in range(W):
         label = label_W[pixel_Q[q]]
         own_Q[q] = label if label < classes else 0

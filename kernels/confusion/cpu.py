@@ -8,10 +8,11 @@ Axes: see reference.py; J tasks, P pairs (truth, prediction), Q interleaved tabl
 import numba
 import numpy as np
 import torch
+from numba import float32, int64, uint8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.cpu import Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
+from kernels.cpu import TAPS, Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
 from kernels.threads import cpu_threads
 
 RUN = 4096
@@ -71,7 +72,16 @@ def _argmax_rows(prob_BChw: Array, down_H: Taps, across_W: Taps, winner_BHW: Byt
         winner_W = np.empty(W, np.int32)
         resize_row(prob_CW, prob_BChw[b], y, down_H, across_W)
         find_winners(winner_W, largest_W, prob_CW)
-        winner_BHW[b, y] = winner_W
+        for x in range(W):
+            winner_BHW[b, y, x] = winner_W[x]
+
+
+SPECIALISATIONS = (
+    (_argmax_rows, (float32[:, :, :, :], TAPS, TAPS, uint8[:, :, ::1])),
+    (_argmax_rows, (float32[:, :, :, ::1], TAPS, TAPS, uint8[:, :, ::1])),  # of a store
+    (_count_runs, (uint8[::1], uint8[::1], int64[:, :, ::1])),
+)
+"""What training calls, see `kernels.ahead`."""
 
 
 @compiled
@@ -103,4 +113,9 @@ def tally(
 def add_up(count_CC: Array, table_QP: NDArray[np.uint32]) -> None:
     """The counts of classes; what was no class is left out."""
     C = len(count_CC)
-    count_CC[:] = table_QP.sum(axis=0).reshape((C + 1, C + 1))[:C, :C]
+    for truth in range(C):
+        for guess in range(C):
+            pair, total = truth * (C + 1) + guess, 0
+            for table in range(len(table_QP)):
+                total += table_QP[table, pair]
+            count_CC[truth, guess] = total

@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
+from numba import float32, float64, int64, types, uint8, uint16
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.cpu import Array, Bytes, Doubles, Integers
+from kernels.cpu import Array, Bytes, Doubles, Integers, typed
 from kernels.crop_resize import cpu_nearest as nearest
 from kernels.crop_resize.cpu_nearest import Side
 from kernels.crop_resize.cpu_vector import address, lerp_pixel, publish, stream, stream_blend
@@ -126,6 +127,22 @@ def _crop_tasks(
         nearest.label_rows(frame.label_P, rows, columns, address(to.classes))
         _image_rows(frame, rows, columns, scale, (gain, 255 * light), to)
         publish()
+
+
+SPECIALISATIONS = (
+    (
+        _crop_tasks,
+        (
+            typed(Pixels, uint8[::1], uint16[::1], uint8[::1]),
+            types.Tuple((int64[::1], int64[:, ::1])),  # type: ignore[no-untyped-call]
+            float64[:, ::1],
+            typed(Scale, float64[::1], float64[::1], float64, float64, int64),
+            types.UniTuple(int64, 2),  # type: ignore[no-untyped-call]
+            typed(Outputs, float32[::1], uint16[::1], float32[::1], uint8[::1]),
+        ),
+    ),
+)
+"""What training calls, see `kernels.ahead`."""
 
 
 @numba.njit(cache=True)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
+from numba import float32
 from torch import Tensor
 
-from kernels.cpu import ONE, Array, Taps, compiled, exp, parallel, resize_row, taps
+from kernels.cpu import ONE, TAPS, Array, Taps, compiled, exp, parallel, resize_row, taps, typed
 from kernels.threads import cpu_threads
 from kernels.tta_accumulate.reference import View
 
@@ -94,10 +95,27 @@ def _add_strips(
                 _add_mean(total_TBHP[t, b, y], upper_TP[t], lower_TP[t], part)
 
 
+SPECIALISATIONS = (
+    (
+        _add_strips,
+        (
+            typed(Total, float32[:, :, :, ::1], float32[::1]),
+            float32[:, :, :, :],
+            TAPS,
+            TAPS,
+            TAPS,
+            TAPS,
+        ),
+    ),
+)
+"""What training calls, see `kernels.ahead`."""
+
+
 @compiled
 def _subtract_largest(logits_CX: Array, largest_X: Array) -> None:
     """Make the largest logit of each pixel 0, in place; the other array is scratch."""
-    largest_X[:] = logits_CX[0]
+    for x in range(len(largest_X)):
+        largest_X[x] = logits_CX[0, x]
     for c in range(1, logits_CX.shape[0]):
         for x in range(logits_CX.shape[1]):
             largest_X[x] = max(largest_X[x], logits_CX[c, x])
