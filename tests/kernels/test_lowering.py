@@ -83,7 +83,7 @@ STATED = {
 }
 
 EVERYTHING = ["--all"] if os.environ.get("LOWER_ALL") else []
-"""`make test-lowering` sets it; without, sm_90 alone sees every specialisation."""
+"""`make test-lowering` sets it; without, few specialisations stand for all."""
 
 
 @pytest.fixture(scope="session")
