@@ -33,6 +33,7 @@ class Facts:
         pixels: that were counted.
         singles: mIoU of the runs that were blended.
         middles: by frame, what was decoded at its middle pixel.
+        rounded: whether a network ran in INT8, which costs some mIoU: that is told, not checked.
     """
 
     frames: int
@@ -42,6 +43,7 @@ class Facts:
     pixels: int = 0
     singles: tuple[float, ...] = ()
     middles: tuple[list[int | list[int]], ...] = ()
+    rounded: bool = False
 
 
 class Called(NamedTuple):

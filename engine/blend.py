@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", help="auto | cpu | cuda | cuda:N (default: the first run's)")
     add(
         "--runtime",
-        choices=("torch", "openvino"),
+        choices=("torch", "openvino", "openvino-int8"),
         help="what runs the networks on the test frames (default: each run's)",
     )
     blend(Options(**vars(parser.parse_args(arguments))))
@@ -141,13 +141,16 @@ def blend(options: Options) -> None:
 
 def _check(options: Options) -> None:
     """Refuse what the runs' small files show, before anything is loaded that takes long."""
-    from engine.early import check_blend
+    from engine.early import check_blend, check_int8
     from engine.selection.members import check_members
 
     told = check_members(options.runs)
     merged = _merged([one.config for one in told], options)
     runtimes = [options.runtime or one.config.runtime.inference for one in told]
     check_blend(merged, runtimes, RunDir(options.out))
+    for one, runtime in zip(told, runtimes, strict=True):
+        if runtime == "openvino-int8" and options.submission:
+            check_int8(one.config, one.run)
 
 
 def _merged(configs: Sequence["Config"], options: Options) -> "Config":
@@ -177,8 +180,8 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     merged = _merged([member.config for member in members], options)
     policy = set_up_device(merged.runtime)
     for member in members:
-        if member.predicting(options.runtime).runtime.inference == "openvino":
-            check_openvino(policy.device)
+        if (runtime := member.predicting(options.runtime).runtime).openvino:
+            check_openvino(policy.device, runtime.inference)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
     for member in members if options.submission else ():

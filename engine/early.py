@@ -50,6 +50,9 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
     """
     check_seen(config.model.encoder)
     _check_packages(config.runtime)
+    if config.runtime.int8 and not _is_installed("nncf"):
+        needed = "pip install 'roomsmith[int8]', or use --runtime.inference openvino"
+        raise RuntimeError(f"runtime.inference = 'openvino-int8' quantises by NNCF: {needed}")
     if (tune := config.runtime.tune) not in ("off", "auto") and not Path(tune).is_file():
         raise FileNotFoundError(f"runtime.tune = {tune!r} is no file; name one, or use auto or off")
     # Rooms are rendered where they are not there.
@@ -72,12 +75,25 @@ def check_predict(config: Config, run: RunDir, images: Path, depth: Path | None,
 
 
 def check_weights(config: Config, run: RunDir) -> None:
-    """Refuse, by a FileNotFoundError, a run that has lost the weights of a fold."""
+    """Refuse, by a FileNotFoundError, a run that has lost the weights of a fold, as asked for."""
     for fold in range(config.data.folds):
         if not (path := run.best(fold)).exists():
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
             lost = lost if run.last(fold).exists() else ""
             raise FileNotFoundError(f"{path} is missing; {lost}{to_complete(run.root)}")
+    if config.runtime.int8:
+        check_int8(config, run)
+
+
+def check_int8(config: Config, run: RunDir) -> None:
+    """Refuse, by a FileNotFoundError, a run whose folds have no networks in INT8."""
+    for fold in range(config.data.folds):
+        if not (path := run.int8(fold)).exists():
+            raise FileNotFoundError(
+                f"{path} is missing: networks are quantised on their training frames, before they "
+                f"predict out-of-fold. Move {run.oof} away, and make them: python -m engine.train "
+                f"--out {run.root} --runtime.inference openvino-int8; or use --runtime openvino"
+            )
 
 
 def check_blend(config: Config, inferences: Sequence[str], out: RunDir) -> None:
@@ -126,15 +142,17 @@ def _check_dataset(config: Config) -> None:
 
 
 def _check_packages(runtime: RuntimeConfig) -> None:
-    if runtime.inference == "openvino":
+    if runtime.openvino:
+        asked = f"runtime.inference = {runtime.inference!r}"
         if runtime.device.startswith("cuda"):
             raise RuntimeError(
-                f"runtime.inference = 'openvino' runs on the CPU, not on {runtime.device}; "
+                f"{asked} runs on the CPU, not on {runtime.device}; "
                 "use --runtime.inference torch or --runtime.device cpu"
             )
         if not _is_installed("openvino"):
-            needed = "pip install 'roomsmith[openvino]', or use --runtime.inference torch"
-            raise RuntimeError(f"runtime.inference = 'openvino', which is not installed: {needed}")
+            extra = "int8" if runtime.int8 else "openvino"
+            needed = f"pip install 'roomsmith[{extra}]', or use --runtime.inference torch"
+            raise RuntimeError(f"{asked}, but OpenVINO is not installed: {needed}")
     if runtime.source == "dali" and not _is_installed("nvidia.dali"):
         raise RuntimeError(
             "runtime.source = 'dali', which is not installed: pip install nvidia-dali-cuda130 "

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ROOMS, Config, data_root
-from engine.damage import remedy
+from engine.damage import DamageError, remedy
 from engine.data.alike import alike_frames
 from engine.data.folds import Folds, make_folds
 from engine.data.leakage import leakage_told
@@ -39,7 +39,7 @@ from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, recorded_runtime, stopped
 from engine.rooms.dataset import render_rooms
-from engine.rundir import RunDir, write_config
+from engine.rundir import RunDir, load_run, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
@@ -50,7 +50,7 @@ from engine.selection.scores import choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
-from engine.views import store, submission
+from engine.views import int8_network, store, submission
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
@@ -104,6 +104,30 @@ class Experiment:
             raise FileNotFoundError(f"{best} is missing; {remedy(best)}")
         return True
 
+    def quantise(self, fold: int, weights: str) -> str:
+        """Hash of a trained fold's network in INT8, which is made if it is not there.
+
+        `weights` is the SHA-256 of the fold's weights. Raises RuntimeError without NNCF.
+        """
+        try:
+            found = int8_network.find(self.dir, fold, weights)
+        except DamageError as error:
+            _log.warning("%s; it is made again", error.told)
+            found = None
+        if found is None:
+            from engine.views.int8 import quantise
+
+            runtime = self.config.runtime.model_copy(update={"inference": "openvino"})
+            config = self.config.model_copy(update={"runtime": runtime})
+            predictor = open_predictor(config, self.dir, [fold], self.policy)
+            samples, folds = self.dataset.train.samples, self.folds
+            training, validation = (
+                [samples[index] for index in part]
+                for part in (folds.training(fold), folds.validation(fold))
+            )
+            found = quantise(predictor, self.dir, training, validation)
+        return found.network
+
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
         write_config(self.config, self.dir)
@@ -156,8 +180,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
         from kernels.ahead import compile_ahead
 
         compile_ahead()
-    if config.runtime.inference == "openvino":
-        check_openvino(policy.device)
+    if config.runtime.openvino:
+        check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
     frames, alike = dataset.train.samples, alike_frames(dataset.train)
     cut = data.folds, data.fold_seed, data.blocks_per_fold
@@ -203,6 +227,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         whole = run_dir.manifest.exists() and run_dir.store.exists()
         trained = [k for k in range(config.data.folds) if not whole and run.is_trained(k)]
         weights = fold_hashes(config, run_dir)
+        networks = _networks(run, range(config.data.folds) if whole else trained, weights)
         key = stage_identity(config, run.weights_hash, *weights)
         if _is_finished(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
@@ -211,7 +236,9 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
                 _compare_step(run)
             store.forget_progress(run_dir)
         else:
-            predicted = _predict_out_of_fold(run, trained, weights, key, resident)
+            if run_dir.config.is_file() and load_run(run_dir).runtime.int8 != config.runtime.int8:
+                write_config(config, run_dir)  # by which a blend opens the store
+            predicted = _predict_out_of_fold(run, trained, networks, key, resident)
             del resident
             missing = [str(k) for k in range(config.data.folds) if k not in predicted]
             if missing:
@@ -263,6 +290,15 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
         return _train_folds(run, [fold for fold in untrained if not run.is_trained(fold)])
 
 
+def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -> list[str]:
+    """Hash of what predicts by fold: of its weights, or of the network in INT8, made if need be."""
+    hashes = list(weights)
+    for fold in trained if run.config.runtime.int8 else ():
+        if run.dir.best(fold).exists():
+            hashes[fold] = run.quantise(fold, weights[fold])
+    return hashes
+
+
 def _map_errors(run: Experiment, key: str) -> Atlas:
     samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
     return run_atlas(
@@ -300,7 +336,7 @@ def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | 
 def _predict_out_of_fold(
     run: Experiment,
     trained: Sequence[int],
-    weights: Sequence[str],
+    networks: Sequence[str],
     key: str,
     resident: ResidentFrames | None,
 ) -> dict[int, FoldState]:
@@ -322,7 +358,7 @@ def _predict_out_of_fold(
     predicted = {}
     for fold in trained:
         opening = partial(load, fold)
-        predicted[fold] = store.predict_fold(opening, fold, weights[fold], samples, writer)
+        predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer)
     if len(predicted) == config.data.folds:
         writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted

@@ -53,7 +53,12 @@ def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Seq
 
 
 def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
-    """Hash of what predictions are made from: training, inference settings and `parts`."""
+    """Hash of what predictions are made from: training, inference settings and `parts`.
+
+    That networks run in INT8 is in it: no store holds frames of both.
+    """
+    if config.runtime.int8:
+        parts = (*parts, config.runtime.inference)
     return identity(config, weights_hash, *parts, sections=("inference", "selection"))
 
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--colours", action="store_true", help=both)
     add("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
     networks = "what runs the networks (default: the run's)"
-    add("--runtime", choices=("torch", "openvino"), help=networks)
+    add("--runtime", choices=("torch", "openvino", "openvino-int8"), help=networks)
     options = parser.parse_args(arguments)
     run = RunDir(options.run)
     asked = {"device": options.device, "inference": options.runtime}

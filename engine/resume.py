@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from engine.config import Config
-from engine.formats import READ_BY
+from engine.formats import FORMAT, READ_BY
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, changed_config, load_run
+from engine.rundir import RunDir, changed_config, load_run, run_format
 from engine.runtime.recorded import RecordedRuntime, resume_runtime
 
 if TYPE_CHECKING:
@@ -17,17 +17,21 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     """Refuse a run folder that holds another experiment.
 
     Raises:
-        ConfigError: naming every field that changed, but for those that are no part of it.
+        ConfigError: naming every field that changed, but for those that are no part of it; or the
+            store holds frames predicted in INT8 and more should be otherwise, or the reverse.
     """
     # What is read in another way has another fingerprint, which is asked for later.
     apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.")
-    lines = differences(load_run(run), config)
+    before = load_run(run)
+    lines = differences(before, config)
     changed = [line for line in lines if not line.startswith(apart)]
     if changed:
         told = f"{run.root} holds another experiment; choose another --out, or undo:"
         if (damage := changed_config(run.root)) is not None:
             changed.append(str(damage))
         raise ConfigError("\n  ".join([told, *changed]))
+    if before.runtime.int8 != config.runtime.int8:
+        _check_predicted(before.runtime.inference, config.runtime.inference, run)
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -78,3 +82,17 @@ def recorded_runtime(run: RunDir, fold: int) -> RecordedRuntime:
     if run.runtime(fold).exists():
         return RecordedRuntime.read(run.runtime(fold))
     return RecordedRuntime.asked_for(load_run(run).runtime)
+
+
+def _check_predicted(before: str, now: str, run: RunDir) -> None:
+    """Refuse to go over to INT8, or back, where that would not be told from what is there."""
+    if run.manifest.exists():
+        raise ConfigError(
+            f"{run.oof} was predicted with runtime.inference = {before!r}, and {now!r} predicts "
+            f"otherwise: use --runtime.inference {before}, or move it away to predict again"
+        )
+    if run_format(run) != FORMAT:
+        raise ConfigError(
+            f"{run.root} was begun by an older release, and its config stays as it is: go on with "
+            f"--runtime.inference {before}, or choose another --out"
+        )

@@ -4,6 +4,7 @@ runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
   fold0/ runtime.json metrics.jsonl last.pt best.safetensors
          step.json                           the form of its steps, if `runtime.tune` chose one
+         int8.json int8.xml int8.bin         its network in INT8, if `runtime.inference` asks for it
   parity.json                                how far the step that ran is from eager float32
   oof/ manifest.json prob.npy                float16 (N, C, h, w), half scale
   temperature.json summary.json              the numbers
@@ -99,6 +100,14 @@ class RunDir:
     def best(self, fold: int) -> Path:
         """The averaged weights of the best epoch."""
         return self.fold(fold) / "best.safetensors"
+
+    def int8(self, fold: int) -> Path:
+        """What the fold's network in INT8 was made of, and what it loses."""
+        return self.fold(fold) / "int8.json"
+
+    def int8_network(self, fold: int) -> Path:
+        """The fold's network in INT8; its weights lie beside it, in `int8.bin`."""
+        return self.fold(fold) / "int8.xml"
 
     def training(self, fold: int) -> Place:
         """What is leased to train a fold; it covers what tells of the whole run, too."""

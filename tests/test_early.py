@@ -22,7 +22,8 @@ FinishedRun = Any  # defined in conftest.py, which cannot be imported
 CALLS = """
 import json, sys
 from importlib import import_module
-sys.modules["openvino"] = sys.modules["nvidia.dali"] = None  # as if they were not installed
+for name in ("openvino", "nncf", "nvidia.dali"):
+    sys.modules[name] = None  # as if it were not installed
 for command, arguments in json.loads(sys.argv[1]):
     try:
         told = f"no error, {import_module(f'engine.{command}').main(arguments)}"
@@ -83,6 +84,16 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "train",
         "TINY --out @/new --runtime.inference openvino",
         "roomsmith[openvino]",
+    ),
+    "no openvino for int8": (
+        "train",
+        "TINY --out @/new --runtime.inference openvino-int8",
+        "roomsmith[int8]",
+    ),
+    "int8 on a GPU": (
+        "train",
+        "TINY --out @/new --runtime.inference openvino-int8 --runtime.device cuda",
+        "'openvino-int8' runs on the CPU, not on cuda",
     ),
     "no dali": ("train", "TINY --out @/new --runtime.source dali", "pip install nvidia-dali"),
     "a stopped fold": ("train", "TINY --out @/stopped", "was stopped in epoch 2 of 2; --resume"),

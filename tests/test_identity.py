@@ -201,6 +201,16 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
     assert identity(Config(), sections=ALL) == identity(other, sections=ALL)
 
 
+def test_int8_is_no_part_of_weights_but_of_what_they_predict() -> None:
+    torch, openvino, int8 = (
+        Config(runtime=RuntimeConfig(inference=inference))
+        for inference in ("torch", "openvino", "openvino-int8")
+    )
+    assert identity(torch, sections=ALL) == identity(int8, sections=ALL)
+    assert stage_identity(torch, "weights") == stage_identity(openvino, "weights")
+    assert stage_identity(torch, "weights") != stage_identity(int8, "weights")
+
+
 def test_an_identity_tells_its_parts_apart() -> None:
     hashes = {
         identity(Config(), *parts, sections=ALL)

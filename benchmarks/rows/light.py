@@ -86,7 +86,8 @@ def validating(job: Job, count: Callable[..., Any], score: Callable[..., float])
     def validate() -> Facts:
         count_CC = count(job.validation)
         mious = (score(count_CC),)
-        return Facts(len(job.validation), mious=mious, pixels=int(count_CC.sum()))
+        pixels, rounded = int(count_CC.sum()), job.config.runtime.int8
+        return Facts(len(job.validation), mious=mious, pixels=pixels, rounded=rounded)
 
     return Prepared(validate)
 

@@ -29,6 +29,7 @@ from engine.data.folds import Folds
 from engine.data.inputs import InputSpec, draw, epoch_order
 from engine.data.sources import make_source
 from engine.experiment import Experiment
+from engine.identity import file_hash
 from engine.model.network import input_normalisation
 from engine.report.summary import Summary
 from engine.rundir import RunDir
@@ -110,7 +111,8 @@ def oof(job: Job) -> Prepared:
 
     def predict() -> Facts:
         mious, pixels = out_of_fold(run, predictor)
-        return Facts(len(job.validation), mious=mious, pixels=pixels)
+        rounded = job.config.runtime.int8
+        return Facts(len(job.validation), mious=mious, pixels=pixels, rounded=rounded)
 
     return Prepared(predict, lambda: _remove(run.dir.root))
 
@@ -228,6 +230,8 @@ def first_batch(run: Experiment) -> Batch:
 
 def load(run: Experiment) -> Predictor:
     """The trained network of fold 0, by all views."""
+    if run.config.runtime.int8:
+        run.quantise(0, file_hash(run.dir.best(0)))
     return open_predictor(run.config, run.dir, [0], run.policy)
 
 

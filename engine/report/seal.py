@@ -50,6 +50,8 @@ def dataset_files(config: Config) -> str:
 
 def _seal(config: Config, run: RunDir, dataset: str) -> str:
     fields = config.model_dump_json(exclude={"runtime": True, "data": {"root"}})
+    if config.runtime.int8:
+        fields += config.runtime.inference
     # Not its masks and profiles, which are made later.
     results = _told(run.root, "*", "fold*/*", "oof/*")
     digest = hashlib.sha256((fields + dataset + results).encode())

@@ -1,8 +1,8 @@
-"""Forward passes by OpenVINO on the CPU: the network's layers fused, in float32.
+"""Forward passes by OpenVINO on the CPU: the network's layers fused, in float32 or INT8.
 
 On two cores of an Intel Xeon a pass of EfficientNet-Lite0 + FPN over 8 frames (160x224, 224x320,
 288x384) took 1 / 1.77 of eager channels-last PyTorch's time, and no mask differed (ONNX Runtime's:
-1 / 1.26). Converting a network takes 3 s a fold.
+1 / 1.26). Converting a network takes 3 s a fold. In INT8: see `engine.views.int8`.
 """
 
 import functools
@@ -23,52 +23,61 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def check_openvino(device: torch.device) -> None:
-    """Refuse what `OpenVinoPass` could not do.
+def check_openvino(device: torch.device, inference: str = "openvino") -> None:
+    """Refuse what `OpenVinoPass` could not do; `inference` is what was asked for.
 
     Raises:
         RuntimeError: the package is missing, or the run is not on the CPU.
     """
     if device.type != "cpu":
         raise RuntimeError(
-            f"runtime.inference = 'openvino' runs on the CPU, not on {device}; "
+            f"runtime.inference = {inference!r} runs on the CPU, not on {device}; "
             "use --runtime.inference torch or --runtime.device cpu"
         )
     try:
         import openvino  # noqa: F401 - whether it can be
     except ImportError as error:
         raise RuntimeError(
-            f"runtime.inference = 'openvino', but it cannot be imported: {error}; "
+            f"runtime.inference = {inference!r}, but OpenVINO cannot be imported: {error}; "
             "pip install 'roomsmith[openvino]'"
         ) from error
 
 
-class OpenVinoPass:
-    """A network in evaluation mode as OpenVINO runs it; compiled once for each input shape.
+def convert(network: Network, in_channels: int) -> "openvino.Model":
+    """A network in evaluation mode as OpenVINO's, in float32, for `OpenVinoPass`.
 
-    What a call returns is overwritten by the next of the same shape. Raises as `check_openvino`.
+    Raises as `check_openvino`.
+    """
+    check_openvino(next(network.parameters()).device)
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    start_s = time.monotonic()
+    example = torch.zeros(1, in_channels, 2 * STRIDES[-1], 3 * STRIDES[-1])
+    with warnings.catch_warnings():
+        # It traces by torch.jit, which PyTorch means to give up and says so.
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(_Outputs(network), example_input=example)
+    # Memory is channels-last on both sides, so neither copies.
+    layout = PrePostProcessor(model)
+    for end in (layout.input(0), layout.output(0)):
+        end.tensor().set_layout(openvino.Layout("NHWC"))
+        end.model().set_layout(openvino.Layout("NCHW"))
+    model = layout.build()
+    _log.info("OpenVINO %s, float32: %.1f s", openvino.__version__, time.monotonic() - start_s)
+    return model
+
+
+class OpenVinoPass:
+    """A model of `convert`, or that in INT8, as it runs; compiled once for each input shape.
+
+    What a call returns is overwritten by the next of the same shape.
     """
 
-    def __init__(self, network: Network, in_channels: int) -> None:
-        check_openvino(next(network.parameters()).device)
-        import openvino
-        from openvino.preprocess import PrePostProcessor
-
-        start_s = time.monotonic()
-        example = torch.zeros(1, in_channels, 2 * STRIDES[-1], 3 * STRIDES[-1])
-        with warnings.catch_warnings():
-            # It traces by torch.jit, which PyTorch means to give up and says so.
-            warnings.simplefilter("ignore")
-            model = openvino.convert_model(_Outputs(network), example_input=example)
-        # Memory is channels-last on both sides, so neither copies.
-        layout = PrePostProcessor(model)
-        for end in (layout.input(0), layout.output(0)):
-            end.tensor().set_layout(openvino.Layout("NHWC"))
-            end.model().set_layout(openvino.Layout("NCHW"))
-        self._model = layout.build()
+    def __init__(self, model: "openvino.Model") -> None:
+        self.model = model
         # Not a cache of the bound method: that would be a cycle, which only a collection frees.
         self._requests: dict[torch.Size, openvino.InferRequest] = {}
-        _log.info("OpenVINO %s, float32: %.1f s", openvino.__version__, time.monotonic() - start_s)
 
     def __call__(self, image_BCHW: Tensor) -> Prediction:
         """The network's prediction."""
@@ -81,20 +90,21 @@ class OpenVinoPass:
         )
 
     def _compile(self, shape: torch.Size) -> "openvino.InferRequest":
-        model = self._model.clone()
+        model = self.model.clone()
         model.reshape(list(shape))
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        request = _core().compile_model(model, "CPU", options).create_infer_request()
+        request = core().compile_model(model, "CPU", options).create_infer_request()
         self._requests[shape] = request
         return request
 
 
 @functools.cache
-def _core() -> "openvino.Core":
+def core() -> "openvino.Core":
+    """The one of this process."""
     # Where there is AMX, its CPU plugin has the thread handle signals on a stack of its own, and
     # frees that with the core. Of two cores, the second would give the thread the freed stack of
     # the first again, and the next signal, such as Ctrl-C, would end the process.

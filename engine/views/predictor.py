@@ -25,12 +25,14 @@ from engine.data import inputs
 from engine.data.batch import FrameBatch
 from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
+from engine.identity import file_hash
 from engine.model.network import Network, Prediction, build_network, input_normalisation, load_best
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
-from engine.views.openvino_pass import OpenVinoPass
+from engine.views import int8_network
+from engine.views.openvino_pass import OpenVinoPass, convert
 from engine.views.view_sum import ViewSum
 from engine.views.zoom import base_hw, view_hw
 from kernels.tta_accumulate import View, zero_total
@@ -170,7 +172,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     """Load `best.safetensors` of a fold; a file that is not ours is logged.
 
     Raises:
-        FileNotFoundError: the fold has no weights yet.
+        FileNotFoundError: the fold has no weights yet, or no network in INT8, which is asked for.
         DamageError: they are not those that were written.
         RuntimeError: they are another network's, or `check_openvino` refuses.
     """
@@ -195,8 +197,10 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     runtime = config.runtime
     pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
-    if runtime.inference == "openvino":
-        forward = OpenVinoPass(network, channels)
+    if runtime.int8:
+        forward = OpenVinoPass(int8_network.read(run, fold, file_hash(path)))
+    elif runtime.openvino:
+        forward = OpenVinoPass(convert(network, channels))
     # The weights that training began with may be gone by now.
     spec = inputs.InputSpec.of(config, trained or input_normalisation(config.model))
     return FoldNetwork(fold, forward, spec, functools.cache(pixels))

@@ -20,6 +20,7 @@ class FoldState(Record):
     """How many of a fold's frames the weights of a hash predicted, and what was counted."""
 
     weights: str
+    """of `best.safetensors`; in INT8 `Int8.network`"""
     done: int
     elapsed_s: float
     confusion: list[list[list[int]]]
@@ -47,6 +48,30 @@ class SubmissionProgress(Note):
     elapsed_s: float = 0.0
     crc32: str = ""
     """Of each mask that is done; left out before."""
+
+
+class Int8(Record):
+    """`fold0/int8.json`: what a fold's network in INT8 was made of, and what it loses."""
+
+    weights: str
+    """SHA-256 of `best.safetensors`"""
+    network: str
+    """SHA-256 of `int8.xml` and `int8.bin`, one after the other"""
+    openvino: str
+    nncf: str
+    """versions"""
+    calibrated: tuple[str, ...]
+    """training frames that the scales were chosen on"""
+    scored: int
+    """validation frames that both mIoUs are of, by one view"""
+    miou: float
+    miou_float32: float
+    """of the same network by OpenVINO in float32"""
+
+    @property
+    def loss(self) -> float:
+        """What INT8 costs of mIoU; negative where it gains."""
+        return self.miou_float32 - self.miou
 
 
 class Manifest(Record):

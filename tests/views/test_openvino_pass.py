@@ -17,7 +17,7 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.checkpoint import save_best
 from engine.training.records import BestNote
-from engine.views.openvino_pass import OpenVinoPass, check_openvino
+from engine.views.openvino_pass import OpenVinoPass, check_openvino, convert
 from engine.views.predictor import load_fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -42,7 +42,7 @@ def test_every_shape_gives_what_the_network_gives(
             assert module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
-    forward = OpenVinoPass(network, model.in_channels)
+    forward = OpenVinoPass(convert(network, model.in_channels))
     for batch, height, width in SHAPES:
         image = torch.randn(batch, model.in_channels, height, width)
         for layout in (torch.channels_last, torch.contiguous_format):
@@ -56,7 +56,7 @@ def test_a_pass_and_its_compiled_networks_are_gone_with_the_last_that_holds_it(
     tiny_config: Config,
 ) -> None:
     pytest.importorskip("openvino", reason="pip install 'roomsmith[openvino]'")
-    forward = OpenVinoPass(build_network(tiny_config.model, 13).eval(), 3)
+    forward = OpenVinoPass(convert(build_network(tiny_config.model, 13).eval(), 3))
     forward(torch.randn(1, 3, 64, 96))
     held = weakref.ref(forward)
     gc.disable()
@@ -97,7 +97,7 @@ SIGNALLED = """
 import faulthandler, gc, signal
 import torch
 from engine.model.network import Prediction
-from engine.views.openvino_pass import OpenVinoPass
+from engine.views.openvino_pass import OpenVinoPass, convert
 
 class Network(torch.nn.Module):
     def __init__(self):
@@ -109,7 +109,7 @@ class Network(torch.nn.Module):
 
 faulthandler.enable()  # a stack for signals, as every thread that handles one may have
 signal.signal(signal.SIGUSR1, lambda *_: None)
-passes = [OpenVinoPass(Network().eval(), 3) for _ in range(2)]
+passes = [OpenVinoPass(convert(Network().eval(), 3)) for _ in range(2)]
 for number in range(2):
     passes[number](torch.randn(1, 3, 64, 96))
 while passes:
