@@ -38,10 +38,12 @@ def main() -> int:
     from benchmarks.pace import Pace
     from benchmarks.report import print_rows
     from benchmarks.timing import extra_memory, machine_rates, status_mib, time_case
+    from engine.runtime.device import keep_freed_memory
 
     device = torch.device("cuda" if options.gpu else "cpu")
     if not options.gpu:
         status_mib("VmHWM")  # Before all timing: without it nothing of this could be finished.
+        keep_freed_memory()  # as a run does; no side pays for new pages at every call
     parts = [*(options.operations or OPERATIONS), _MEMORY]
     rates: dict[int, Rates] = {}
     machine = {**command.describe_machine(), "rates_by_threads": rates}

@@ -22,6 +22,7 @@ from kernels.boundary_ce import cpu as boundary_ce
 from kernels.compiling import COMPILING
 from kernels.confusion import cpu as confusion
 from kernels.crop_resize import cpu as crop_resize
+from kernels.threads import start_threads
 from kernels.tta_accumulate import cpu as tta_accumulate
 
 Group = tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...]
@@ -46,7 +47,10 @@ def compile_ahead() -> None:
 
     Python kernels run as Python (NUMBA_DISABLE_JIT), so then nothing is done.
     """
-    if numba.config.DISABLE_JIT or all(map(_is_cached, GROUPS)):  # type: ignore[attr-defined]
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return
+    start_threads()
+    if all(map(_is_cached, GROUPS)):
         return
     folder, kept = Path(__file__).parent, numba.config.CACHE_DIR  # type: ignore[attr-defined]
     named = {"NUMBA_CACHE_DIR": str(Path(kept).absolute().parent)} if kept else {}

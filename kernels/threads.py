@@ -39,7 +39,7 @@ def cpu_threads(count: int | None = None) -> Iterator[None]:
         Nothing. Kernels called inside, from this Python thread, use that many threads.
     """
     COMPILING.wait()
-    with _ONE_AT_A_TIME if _layer() == "workqueue" else nullcontext():
+    with _ONE_AT_A_TIME if start_threads() == "workqueue" else nullcontext():
         before = numba.get_num_threads()
         wanted = torch.get_num_threads() if count is None else count
         numba.set_num_threads(max(1, min(wanted, _MOST)))
@@ -50,8 +50,8 @@ def cpu_threads(count: int | None = None) -> Iterator[None]:
 
 
 @cache
-def _layer() -> str:
-    """Start Numba's threading layer and name it; the first use of any kernel comes through here.
+def start_threads() -> str:
+    """Start Numba's threading layer and name it; before any kernel is loaded from the cache.
 
     Its OpenMP layer, when it starts, sets the number of threads of the runtime that PyTorch loaded
     before (Numba 0.68, `omppool.cpp`): from then on PyTorch would run on all cores.

@@ -37,6 +37,14 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 pytest_plugins = ["tests.frames_on_disk"]
 
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels once before several processes test, not once in each at the same time."""
+    if session.config.getoption("numprocesses", None):
+        program = "from kernels.ahead import main; raise SystemExit(main())"
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+
+
 TINY: dict[str, dict[str, Any]] = {
     "data": {
         "folds": 2,

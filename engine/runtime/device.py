@@ -107,7 +107,7 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
         sleep = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
         why += "; those that wait sleep" if sleep else ""
         _log.info("%d CPU threads: %s", torch.get_num_threads(), why)
-        _keep_freed_memory()
+        keep_freed_memory()
     fast = ("bf16", "tensor cores") if on_gpu else ("fp32", "bf16 is emulated on most CPUs")
     precision, why = _resolved(config.precision, *fast)
     _log.info("precision %s: %s", precision, why)
@@ -164,6 +164,18 @@ def _resolved(asked: str, chosen: str, why: str) -> tuple[str, str]:
     return (chosen, why) if asked == "auto" else (asked, "asked for")
 
 
+def keep_freed_memory() -> None:
+    """Have the allocator of a process on the CPU reuse what was freed, where it is glibc's.
+
+    A step allocates and frees the same large blocks each time. By default glibc maps and unmaps
+    each one, and the kernel zeroes every page again.
+    """
+    libc = ctypes.CDLL(None)
+    thresholds = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h
+    if hasattr(libc, "mallopt") and all(libc.mallopt(t, _KEEP_BYTES) for t in thresholds):
+        _log.info("freed memory is kept: returning it costs a page fault for every 4 KiB reused")
+
+
 def _device(asked: str) -> torch.device:
     has_cuda = torch.cuda.is_available()
     found = ("cuda", "a GPU is present") if has_cuda else ("cpu", "no GPU is present")
@@ -181,12 +193,3 @@ def _device(asked: str) -> torch.device:
             raise ValueError(f"{named}; use one that is there")
     _log.info("device %s: %s", device, why)
     return device
-
-
-def _keep_freed_memory() -> None:
-    # A step allocates and frees the same large blocks each time. By default glibc, if that is the C
-    # library, maps and unmaps each one, and the kernel zeroes every page again.
-    libc = ctypes.CDLL(None)
-    thresholds = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h
-    if hasattr(libc, "mallopt") and all(libc.mallopt(t, _KEEP_BYTES) for t in thresholds):
-        _log.info("freed memory is kept: returning it costs a page fault for every 4 KiB reused")

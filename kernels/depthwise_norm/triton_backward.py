@@ -166,8 +166,8 @@ def convolve_backward(
         total = (bias,) + new  # noqa: RUF005 - Triton knows no unpacking
         for i in tl.static_range(COLUMNS):
             inside = True if WHOLE else left + i < W
-            value = out[i].to(grad_x.dtype.element_ty)
-            tl.store(grad_x + place + i * C, value, own & inside)
+            at = grad_x + place + i * C
+            tl.store(at, out[i].to(grad_x.dtype.element_ty), own & inside)
     program = b * tl.num_programs(1) + tl.program_id(1)
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
     _store_sums(sums_PTC + program.to(tl.int64) * (TAPS + 1) * C + c, total, c < C, C)

@@ -72,6 +72,9 @@ def _boundary_ce() -> Iterator[Specialisation]:
     for ignored_edges in (False, True):
         constants = boundary.encode_constants(CLASSES, ignored_edges)
         yield _specialise(triton_ends.boundary_ce_encode, types, constants, boundary.ENCODE)
+    constants = boundary.sweep_constants(CLASSES, True, True)
+    planar = types | {"logits": "*fp32:16"}
+    yield _specialise(triton.boundary_ce_sweep, planar, constants, boundary.SWEEP)
     for logits, classes, align_corners, gradient in (
         ("*fp32:16", CLASSES, True, True),
         ("*fp32:16", CLASSES, True, False),
@@ -84,9 +87,6 @@ def _boundary_ce() -> Iterator[Specialisation]:
         constants = boundary.sweep_constants(classes, align_corners, gradient) | {"stride_c": 1}
         arrays = types | {"logits": logits}
         yield _specialise(triton.boundary_ce_sweep, arrays, constants, boundary.SWEEP)
-    constants = boundary.sweep_constants(CLASSES, True, True)
-    planar = types | {"logits": "*fp32:16"}
-    yield _specialise(triton.boundary_ce_sweep, planar, constants, boundary.SWEEP)
     for written in ("*fp32:16", "*bf16:16"):
         constants = boundary.finish_constants(CLASSES) | {"stride_c": 1}
         arrays = types | {"gradient": written}

@@ -103,6 +103,19 @@ def test_what_another_process_compiled_is_found(tmp_path: Path) -> None:
     run("-c", COMPILE, NUMBA_CACHE_DIR=str(tmp_path))
 
 
+def test_looking_into_the_cache_leaves_the_number_of_threads_of_torch_alone() -> None:
+    few = "from kernels import ahead; ahead.GROUPS = (ahead.confusion.SPECIALISATIONS[-1:],)\n"
+    run("-c", f"{few}assert ahead.main() == 0")
+    program = (
+        # PyTorch sets its number once more where it is first asked for.
+        "import torch; torch.set_num_threads(1); torch.get_num_threads()\n"
+        "ahead.compile_ahead()\n"
+        "assert ahead.COMPILING._compiler is None, 'it is not found in the cache'\n"
+        "assert torch.get_num_threads() == 1"
+    )
+    run("-c", few + program)
+
+
 def test_processes_that_compile_at_once_cache_no_function_in_common() -> None:
     cached = [
         {function for kernel, _ in group for function in _called(kernel)} for group in ahead.GROUPS
