@@ -59,9 +59,9 @@ def obstacle(form: StepForm, task: FoldTask, policy: DevicePolicy) -> str | None
 
 def _unfused(form: StepForm, task: FoldTask) -> str | None:
     """Why a network has not the fused parts of a form; None if it has, or none is asked for."""
-    for axis, there in vars(fusions_of(form)).items():
+    for axis in (axis for axis, there in vars(fusions_of(form)).items() if there):
         done = fuse(_network(task), Fusions(**{axis: True}))
-        if there and not (done.blocks or done.norms or done.group_norms or done.heads):
+        if not (done.blocks or done.norms or done.group_norms or done.heads):
             return f"{axis} = on, and no part of {task.config.model.encoder} has that form"
     return None
 
