@@ -180,8 +180,8 @@ def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset"
     merged = _merged([member.config for member in members], options)
     policy = set_up_device(merged.runtime)
     for member in members:
-        if (runtime := member.predicting(options.runtime).runtime).openvino:
-            check_openvino(policy.device, runtime.inference)
+        if (config := member.predicting(options.runtime)).openvino:
+            check_openvino(policy.device, config.runtime.inference)
     dataset = read_dataset(merged)
     check_dataset(members, dataset)
     for member in members if options.submission else ():

@@ -191,6 +191,16 @@ class Config(Section):
             )
         return self
 
+    @property
+    def openvino(self) -> bool:
+        """Whether OpenVINO runs the trained networks."""
+        return self.runtime.inference != "torch"
+
+    @property
+    def int8(self) -> bool:
+        """Whether they run in INT8, which changes what they predict."""
+        return self.runtime.inference == "openvino-int8"
+
 
 def data_root(config: Config) -> Path:
     """The dataset folder of a config."""

@@ -50,7 +50,7 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
     """
     check_seen(config.model.encoder)
     _check_packages(config.runtime)
-    if config.runtime.int8 and not _is_installed("nncf"):
+    if config.int8 and not _is_installed("nncf"):
         needed = "pip install 'roomsmith[int8]', or use --runtime.inference openvino"
         raise RuntimeError(f"runtime.inference = 'openvino-int8' quantises by NNCF: {needed}")
     if (tune := config.runtime.tune) not in ("off", "auto") and not Path(tune).is_file():
@@ -81,7 +81,7 @@ def check_weights(config: Config, run: RunDir) -> None:
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
             lost = lost if run.last(fold).exists() else ""
             raise FileNotFoundError(f"{path} is missing; {lost}{to_complete(run.root)}")
-    if config.runtime.int8:
+    if config.int8:
         check_int8(config, run)
 
 
@@ -142,7 +142,7 @@ def _check_dataset(config: Config) -> None:
 
 
 def _check_packages(runtime: RuntimeConfig) -> None:
-    if runtime.openvino:
+    if runtime.inference != "torch":
         asked = f"runtime.inference = {runtime.inference!r}"
         if runtime.device.startswith("cuda"):
             raise RuntimeError(
@@ -150,7 +150,7 @@ def _check_packages(runtime: RuntimeConfig) -> None:
                 "use --runtime.inference torch or --runtime.device cpu"
             )
         if not _is_installed("openvino"):
-            extra = "int8" if runtime.int8 else "openvino"
+            extra = runtime.inference.removeprefix("openvino-")
             needed = f"pip install 'roomsmith[{extra}]', or use --runtime.inference torch"
             raise RuntimeError(f"{asked}, but OpenVINO is not installed: {needed}")
     if runtime.source == "dali" and not _is_installed("nvidia.dali"):

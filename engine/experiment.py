@@ -180,7 +180,7 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
         from kernels.ahead import compile_ahead
 
         compile_ahead()
-    if config.runtime.openvino:
+    if config.openvino:
         check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
     frames, alike = dataset.train.samples, alike_frames(dataset.train)
@@ -236,7 +236,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
                 _compare_step(run)
             store.forget_progress(run_dir)
         else:
-            if run_dir.config.is_file() and load_run(run_dir).runtime.int8 != config.runtime.int8:
+            if run_dir.config.is_file() and load_run(run_dir).int8 != config.int8:
                 write_config(config, run_dir)  # by which a blend opens the store
             predicted = _predict_out_of_fold(run, trained, networks, key, resident)
             del resident
@@ -293,7 +293,7 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
 def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -> list[str]:
     """Hash of what predicts by fold: of its weights, or of the network in INT8, made if need be."""
     hashes = list(weights)
-    for fold in trained if run.config.runtime.int8 else ():
+    for fold in trained if run.config.int8 else ():
         if run.dir.best(fold).exists():
             hashes[fold] = run.quantise(fold, weights[fold])
     return hashes

@@ -57,7 +57,7 @@ def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:
 
     That networks run in INT8 is in it: no store holds frames of both.
     """
-    if config.runtime.int8:
+    if config.int8:
         parts = (*parts, config.runtime.inference)
     return identity(config, weights_hash, *parts, sections=("inference", "selection"))
 

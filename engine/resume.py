@@ -30,7 +30,7 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
         if (damage := changed_config(run.root)) is not None:
             changed.append(str(damage))
         raise ConfigError("\n  ".join([told, *changed]))
-    if before.runtime.int8 != config.runtime.int8:
+    if before.int8 != config.int8:
         _check_predicted(before.runtime.inference, config.runtime.inference, run)
 
 

@@ -206,13 +206,3 @@ class RuntimeConfig(Section):
     inference: Literal["torch", "openvino", "openvino-int8"] = "torch"
     """what runs the trained networks; openvino: faster on a CPU; openvino-int8: faster still, in
     INT8, for a loss in mIoU that is measured and told"""
-
-    @property
-    def openvino(self) -> bool:
-        """Whether OpenVINO runs the trained networks."""
-        return self.inference != "torch"
-
-    @property
-    def int8(self) -> bool:
-        """Whether they run in INT8, which changes what they predict."""
-        return self.inference == "openvino-int8"

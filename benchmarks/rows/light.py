@@ -86,7 +86,7 @@ def validating(job: Job, count: Callable[..., Any], score: Callable[..., float])
     def validate() -> Facts:
         count_CC = count(job.validation)
         mious = (score(count_CC),)
-        pixels, rounded = int(count_CC.sum()), job.config.runtime.int8
+        pixels, rounded = int(count_CC.sum()), job.config.int8
         return Facts(len(job.validation), mious=mious, pixels=pixels, rounded=rounded)
 
     return Prepared(validate)

@@ -111,7 +111,7 @@ def oof(job: Job) -> Prepared:
 
     def predict() -> Facts:
         mious, pixels = out_of_fold(run, predictor)
-        rounded = job.config.runtime.int8
+        rounded = job.config.int8
         return Facts(len(job.validation), mious=mious, pixels=pixels, rounded=rounded)
 
     return Prepared(predict, lambda: _remove(run.dir.root))
@@ -230,7 +230,7 @@ def first_batch(run: Experiment) -> Batch:
 
 def load(run: Experiment) -> Predictor:
     """The trained network of fold 0, by all views."""
-    if run.config.runtime.int8:
+    if run.config.int8:
         run.quantise(0, file_hash(run.dir.best(0)))
     return open_predictor(run.config, run.dir, [0], run.policy)
 

@@ -50,7 +50,7 @@ def dataset_files(config: Config) -> str:
 
 def _seal(config: Config, run: RunDir, dataset: str) -> str:
     fields = config.model_dump_json(exclude={"runtime": True, "data": {"root"}})
-    if config.runtime.int8:
+    if config.int8:
         fields += config.runtime.inference
     # Not its masks and profiles, which are made later.
     results = _told(run.root, "*", "fold*/*", "oof/*")

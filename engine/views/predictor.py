@@ -197,9 +197,9 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     runtime = config.runtime
     pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
-    if runtime.int8:
+    if config.int8:
         forward = OpenVinoPass(int8_network.read(run, fold, file_hash(path)))
-    elif runtime.openvino:
+    elif config.openvino:
         forward = OpenVinoPass(convert(network, channels))
     # The weights that training began with may be gone by now.
     spec = inputs.InputSpec.of(config, trained or input_normalisation(config.model))

@@ -75,7 +75,7 @@ def test_a_run_in_int8_is_whole_and_says_what_it_lost(int8_run: RunDir) -> None:
         assert 0 < note.miou_float32 < 1
         assert abs(note.loss) < 0.02
         assert Manifest.read(int8_run.manifest).predicted[fold].weights == note.network
-    assert load_run(int8_run).runtime.int8
+    assert load_run(int8_run).int8
     states = {verdict.name: verdict.state for verdict in verify(int8_run.root)}
     for name in ("int8.json", "int8.xml", "int8.bin"):
         assert states[f"fold0/{name}"] == states[f"fold1/{name}"] == "sound"
@@ -196,8 +196,8 @@ def test_a_run_of_float32_has_none_to_predict_with(
 
 def test_a_blend_opens_the_stores_of_both(finished_run: FinishedRun, int8_run: RunDir) -> None:
     members = open_members([int8_run.root, finished_run.dir.root])
-    assert [member.predicting(None).runtime.int8 for member in members] == [True, False]
-    assert not members[0].predicting("torch").runtime.int8
+    assert [member.predicting(None).int8 for member in members] == [True, False]
+    assert not members[0].predicting("torch").int8
 
 
 def test_what_one_predicted_the_other_never_goes_on_with(
@@ -216,7 +216,7 @@ def test_moved_away_frames_are_predicted_again_in_int8(
     copied_run.oof.rename(tmp_path / "before")
     done = called("train", "--out", copied_run.root, *INT8)
     assert done.returncode == 0, done.stderr
-    assert load_run(copied_run).runtime.int8
+    assert load_run(copied_run).int8
     assert np.array_equal(np.load(copied_run.store), np.load(int8_run.store))
     assert np.array_equal(np.load(copied_run.submission), np.load(int8_run.submission))
 
