@@ -12,6 +12,7 @@ from numba import float32, int64, uint8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kernels.confusion.cpu_words import PIXELS, SETS, add_sets, tally_words
 from kernels.cpu import TAPS, Array, Bytes, Taps, compiled, find_winners, parallel, resize_row, taps
 from kernels.threads import cpu_threads
 
@@ -57,10 +58,18 @@ def _count_runs(prediction_N: Bytes, label_N: Bytes, count_JCC: Array) -> None:
     N = len(label_N)
     for task in numba.prange(tasks):
         table_QP, pair_N = new_tables(C, RUN)
-        for start in range(N * task // tasks, N * (task + 1) // tasks, RUN):
-            stop = min(start + RUN, N * (task + 1) // tasks)
+        first, end = N * task // tasks, N * (task + 1) // tasks
+        # Few classes are counted by whole words of pixels; what is left, and many, by tables.
+        count_CS, rest = np.zeros((C, SETS), np.uint64), first
+        if C <= SETS:
+            rest = end - (end - first) % PIXELS
+            tally_words(count_CS, label_N[first:rest], prediction_N[first:rest])
+        for start in range(rest, end, RUN):
+            stop = min(start + RUN, end)
             tally(table_QP, pair_N, prediction_N[start:stop], label_N[start:stop], C)
         add_up(count_JCC[task], table_QP)
+        if C <= SETS:
+            add_sets(count_JCC[task], count_CS)
 
 
 @parallel

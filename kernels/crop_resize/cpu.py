@@ -25,15 +25,16 @@ from torch import Tensor
 from kernels.cpu import Array, Bytes, Doubles, Integers, typed
 from kernels.crop_resize import cpu_nearest as nearest
 from kernels.crop_resize.cpu_nearest import Side
-from kernels.crop_resize.cpu_vector import address, lerp_pixel, publish, stream, stream_blend
+from kernels.crop_resize.cpu_vector import lerp_pixel, publish, stream, stream_blend
 from kernels.crop_resize.reference import Crops, Frames
 from kernels.threads import cpu_threads
+from kernels.vectors import FLOAT, address
 
 ROWS_PER_TASK = 96
 """Rows of a crop that one thread makes in a run: few enough to share out, many to reuse lines."""
 
-_HALF, _FLOAT, _PIXEL = np.uintp(2), np.uintp(4), np.uintp(12)
-"""Bytes of a bfloat16, of a float32 and of three."""
+_HALF, _PIXEL = np.uintp(2), np.uintp(12)
+"""Bytes of a bfloat16 and of three float32."""
 
 
 class Pixels(NamedTuple):
@@ -201,17 +202,17 @@ def _image_rows(
             for y in (above, below):
                 if kept[y & 1] != y:
                     _convert(frame.image, np.uintp(3 * y * columns.length), line_l)
-                    line = address(lines) + _FLOAT * np.uintp(y & 1) * pitch
+                    line = address(lines) + FLOAT * np.uintp(y & 1) * pitch
                     _resize(address(line_l), columns, address(lit_24), C, line)
                     kept[y & 1] = y
             upper, lower = np.uintp(above & 1) * pitch, np.uintp(below & 1) * pitch
             if straight:
-                line, to = address(lines) + _FLOAT * left, address(crop) + _FLOAT * at
-                pair = line + _FLOAT * upper, line + _FLOAT * lower
-                bounds = address(bound_2n), address(bound_2n) + _FLOAT * np.uintp(count)
-                stream(address(value_n), to, _FLOAT * left)  # zeros, as on the right
-                stream_blend(pair, rows.weight_r[r], bounds, to + _FLOAT * left, right - left)
-                stream(address(value_n), to + _FLOAT * right, _FLOAT * (n - right))
+                line, to = address(lines) + FLOAT * left, address(crop) + FLOAT * at
+                pair = line + FLOAT * upper, line + FLOAT * lower
+                bounds = address(bound_2n), address(bound_2n) + FLOAT * np.uintp(count)
+                stream(address(value_n), to, FLOAT * left)  # zeros, as on the right
+                stream_blend(pair, rows.weight_r[r], bounds, to + FLOAT * left, right - left)
+                stream(address(value_n), to + FLOAT * right, FLOAT * (n - right))
                 continue
             _blend(lines, (upper, lower), rows.weight_r[r], bound_2n, (left, right), value_n)
             if C == 4:
@@ -225,7 +226,7 @@ def _image_rows(
             value_n[:] = 0
         # Past the caches: nobody reads the crop before the network does.
         if crop.shape[0]:
-            stream(address(value_n), address(crop) + _FLOAT * at, _FLOAT * n)
+            stream(address(value_n), address(crop) + FLOAT * at, FLOAT * n)
         else:
             _round(value_n.view(np.uint32), bits_n)
             stream(address(bits_n), address(rounded) + _HALF * at, _HALF * n)
@@ -250,8 +251,8 @@ def _convert(image: Array, first: np.uintp, line_l: Array) -> None:
 @numba.njit(cache=True)
 def _resize(line: np.uintp, columns: Side, lit_24: np.uintp, C: int, out: np.uintp) -> None:
     """A line at the crop's width, inside; the value behind each pixel is left to the next one."""
-    factor, term = lit_24, lit_24 + _FLOAT * np.uintp(4)
-    step = _FLOAT * np.uintp(C)
+    factor, term = lit_24, lit_24 + FLOAT * np.uintp(4)
+    step = FLOAT * np.uintp(C)
     at = out + step * np.uintp(columns.lo)
     for x in range(np.uintp(columns.lo), np.uintp(columns.hi)):
         lerp_pixel(line + columns.tap_r[x] * _PIXEL, columns.weight_r[x], factor, term, at)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cpu import Array, Bytes
-from kernels.crop_resize.cpu_vector import address, stream
+from kernels.crop_resize.cpu_vector import stream
 from kernels.crop_resize.reference import IGNORE_INDEX
+from kernels.vectors import address
 
 PER_METRE = np.float32(1000.0)
 """Depth is stored in millimetres."""

@@ -1,8 +1,6 @@
-"""Three steps that LLVM does not find by itself, written in its own vectors.
+"""Three steps that LLVM does not find by itself, in its own vectors; see kernels/vectors.py.
 
-Each is exact: it gives what the plain loop in its docstring would give. They take addresses, not
-arrays: whoever is handed an array counts the reference with an atomic instruction, which waits for
-every streamed store before it. The caller keeps the arrays alive and within their bounds.
+Each is exact: it gives what the plain loop in its docstring would give.
 """
 
 from collections.abc import Callable
@@ -11,33 +9,17 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core import types
+
+from kernels.vectors import FLOAT, Codegen, call, intrinsic, load, pointer, spread, store
 
 _LINE = np.uintp(64)
 """Bytes of a cache line of x86 and most others. Elsewhere it is a size like any other."""
 
-_BYTE, _FLOAT = np.uintp(1), np.uintp(4)
+_BYTE = np.uintp(1)
 
 _FUSED = ("contract",)
 """Lets LLVM make one fused operation of a multiplication and an addition."""
-
-_Codegen = tuple[Any, Callable[[Any, Any, Any, Any], Any]]
-
-_intrinsic: Callable[[Callable[..., _Codegen]], Callable[..., Any]] = intrinsic
-"""Numba's own type has the typing context among the arguments of a call."""
-
-
-@_intrinsic
-def address(_context: Any, array: Any) -> _Codegen:
-    """Where an array begins."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array = cgutils.create_struct_proxy(signature.args[0])  # type: ignore[no-untyped-call]
-        data = array(context, builder, values[0]).data
-        return builder.ptrtoint(data, context.get_value_type(types.uintp))
-
-    return types.uintp(array), generate
 
 
 @numba.njit(cache=True)
@@ -74,17 +56,17 @@ def stream_blend(
     `high`, which have a period of three, only the first 18 are needed.
     """
     (upper, lower), (low, high) = pair, bounds
-    end, line, phase = out + _FLOAT * count, _next_line(out), np.uintp(0)
+    end, line, phase = out + FLOAT * count, _next_line(out), np.uintp(0)
     while out < end:
         if out < line or out + _LINE > end:
             _blend_float(upper, lower, weight, low + phase, high + phase, out)
-            step = _FLOAT
+            step = FLOAT
         else:
             _blend_line(upper, lower, weight, low + phase, high + phase, out)
             step = _LINE
         upper, lower, out = upper + step, lower + step, out + step
         # One value or sixteen: both are one more than a multiple of the period.
-        phase = phase + _FLOAT if phase < _FLOAT + _FLOAT else np.uintp(0)
+        phase = phase + FLOAT if phase < FLOAT + FLOAT else np.uintp(0)
 
 
 @numba.njit(cache=True)
@@ -93,8 +75,8 @@ def _next_line(out: np.uintp) -> np.uintp:
     return (out + _LINE - _BYTE) // _LINE * _LINE
 
 
-@_intrinsic
-def publish(_context: Any) -> _Codegen:
+@intrinsic
+def publish(_context: Any) -> Codegen:
     """Let other threads see what was streamed: such stores are not ordered with others."""
 
     def generate(context: Any, builder: Any, _signature: Any, _values: Any) -> Any:
@@ -104,8 +86,8 @@ def publish(_context: Any) -> _Codegen:
     return types.void(), generate
 
 
-@_intrinsic
-def lerp_pixel(_context: Any, tap: Any, weight: Any, factor: Any, term: Any, out: Any) -> _Codegen:
+@intrinsic
+def lerp_pixel(_context: Any, tap: Any, weight: Any, factor: Any, term: Any, out: Any) -> Codegen:
     """out[c] = factor[c] (tap[c] + weight (tap[3 + c] - tap[c])) + term[c] for c = 0 to 3.
 
     All are float32. Four channels because vectors have four; the fourth is not one and is to be
@@ -115,13 +97,13 @@ def lerp_pixel(_context: Any, tap: Any, weight: Any, factor: Any, term: Any, out
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         vector = ir.VectorType(ir.FloatType(), 4)
         before, weight, factors, terms, out = values
-        after = builder.add(before, before.type(3 * int(_FLOAT)))
+        after = builder.add(before, before.type(3 * int(FLOAT)))
         first, second, factor_4, term_4 = (
-            _load(builder, each, vector) for each in (before, after, factors, terms)
+            load(builder, each, vector) for each in (before, after, factors, terms)
         )
         value = _lerp(builder, first, second, weight)
         value = builder.fadd(builder.fmul(value, factor_4, flags=_FUSED), term_4, flags=_FUSED)
-        builder.store(value, _pointer(builder, out, vector), align=int(_FLOAT))
+        store(builder, value, out)
         return context.get_dummy_value()
 
     return types.void(tap, weight, factor, term, out), generate
@@ -132,12 +114,12 @@ def _copier(count: int, *, past_cache: bool) -> Callable[..., Any]:
     vector = ir.VectorType(ir.IntType(8), count)
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        row, out = (_pointer(builder, each, vector) for each in values)
+        row, out = (pointer(builder, each, vector) for each in values)
         _store(builder, builder.load(row, align=1), out, past_cache)
         return context.get_dummy_value()
 
-    @_intrinsic
-    def copy(_context: Any, row: Any, out: Any) -> _Codegen:
+    @intrinsic
+    def copy(_context: Any, row: Any, out: Any) -> Codegen:
         return types.void(row, out), generate
 
     return copy
@@ -148,38 +130,24 @@ def _blender(count: int, *, past_cache: bool) -> Callable[..., Any]:
     vector = ir.VectorType(ir.FloatType(), count)
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        upper, lower, low, high = (_load(builder, values[each], vector) for each in (0, 1, 3, 4))
+        upper, lower, low, high = (load(builder, values[each], vector) for each in (0, 1, 3, 4))
         value = _lerp(builder, upper, lower, values[2])
         for name, bound in (("maxnum", low), ("minnum", high)):
-            kind = ir.FunctionType(vector, [vector, vector])
-            function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-                builder.module, kind, f"llvm.{name}.v{count}f32"
-            )
-            value = builder.call(function, [value, bound], fastmath=("nnan", "nsz"))
-        _store(builder, value, _pointer(builder, values[5], vector), past_cache)
+            value = call(builder, name, [value, bound], fastmath=("nnan", "nsz"))
+        _store(builder, value, pointer(builder, values[5], vector), past_cache)
         return context.get_dummy_value()
 
-    @_intrinsic
+    @intrinsic
     def blend(
         _context: Any, upper: Any, lower: Any, weight: Any, low: Any, high: Any, out: Any
-    ) -> _Codegen:
+    ) -> Codegen:
         return types.void(upper, lower, weight, low, high, out), generate
 
     return blend
 
 
-def _pointer(builder: Any, where: Any, vector: Any) -> Any:
-    return builder.inttoptr(where, vector.as_pointer())
-
-
-def _load(builder: Any, where: Any, vector: Any) -> Any:
-    return builder.load(_pointer(builder, where, vector), align=int(_FLOAT))
-
-
 def _lerp(builder: Any, first: Any, second: Any, weight: Any) -> Any:
-    weights = ir.Constant(first.type, ir.Undefined)
-    for lane in range(first.type.count):
-        weights = builder.insert_element(weights, weight, ir.IntType(32)(lane))
+    weights = spread(builder, weight, first.type)
     step = builder.fmul(builder.fsub(second, first, flags=_FUSED), weights, flags=_FUSED)
     return builder.fadd(step, first, flags=_FUSED)
 
@@ -194,4 +162,4 @@ def _store(builder: Any, value: Any, out: Any, past_cache: bool) -> None:
 
 _copy_byte, _stream_line = _copier(1, past_cache=False), _copier(int(_LINE), past_cache=True)
 _blend_float = _blender(1, past_cache=False)
-_blend_line = _blender(int(_LINE // _FLOAT), past_cache=True)
+_blend_line = _blender(int(_LINE // FLOAT), past_cache=True)

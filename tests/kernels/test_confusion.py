@@ -82,9 +82,9 @@ def test_it_counts_what_a_loop_counts(
 
 # A tile of Triton holds 16384 pixels, a block of the CPU 4096, four of which it counts at a time.
 @pytest.mark.parametrize("pixels", [4095, 4097, 16_384, 16_385, 33_001])
-# 63 classes are the last that have a table in Triton, 254 the most that leave a number between the
-# last class and the ignored, 255 the most.
-@pytest.mark.parametrize("classes", [13, 63, 64, 254, 255])
+# 16 classes are the last that the CPU counts in words, 63 the last that have a table in Triton, 254
+# the most that leave a number between the last class and the ignored, 255 the most.
+@pytest.mark.parametrize("classes", [13, 16, 17, 63, 64, 254, 255])
 def test_blocks_and_tables_of_any_size_count_alike(count: Count, pixels: int, classes: int) -> None:
     prediction, label = make(pixels, classes, 0.2)
     valid = label != IGNORE
@@ -112,12 +112,14 @@ def test_the_first_and_the_last_class_are_classes_like_others(
     assert found[truth, guess] == found.sum() == 7
 
 
+@pytest.mark.parametrize("times", [1, 70])  # 70: whole words of 64 pixels, too
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
-def test_what_is_no_class_does_not_count(count: Count, dtype: torch.dtype) -> None:
+def test_what_is_no_class_does_not_count(count: Count, dtype: torch.dtype, times: int) -> None:
     odd = [4, 254, 255] if dtype == torch.uint8 else [4, 254, 255, 256, 259, 1027, -1, -256, -253]
     label = torch.tensor([3, *odd, 2, 2], dtype=dtype)
     prediction = torch.tensor([1, *[0] * len(odd), *odd[:1], 0], dtype=dtype)
-    expected = [[0] * 4, [0] * 4, [1, 0, 0, 0], [0, 1, 0, 0]]
+    expected = [[0] * 4, [0] * 4, [times, 0, 0, 0], [0, times, 0, 0]]
+    prediction, label = prediction.repeat(times), label.repeat(times)
     assert count(prediction, label, 4).tolist() == expected
     assert count(label, prediction, 4).T.tolist() == expected
 

@@ -27,8 +27,8 @@ for prob in probs:
     )
 winner = confusion.resized_argmax(probs[0], label_hw)
 winner[0, 5] = 255
-arguments = winner, label, classes
-assert torch.equal(confusion.confusion(*arguments), confusion_reference.confusion(*arguments))
+for arguments in ((winner, label, classes), (winner, label, 20)):
+    assert torch.equal(confusion.confusion(*arguments), confusion_reference.confusion(*arguments))
 for weight in (torch.eye(3)[:, :2], torch.rand(5, 3), torch.rand(4, 2), torch.randn(2, 2)):
     weight = weight[weight.abs().sum(1) > 0]
     arguments = probs[: weight.shape[1]], weight, label
