@@ -34,8 +34,7 @@ _TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
 """Those of the published experiments."""
 _VIEW_HWS = ((224, 320), (352, 480), (480, 640), (576, 800), (704, 960))
 """A frame at scales 0.5 to 1.5, in whole 32s."""
-_VIEW = View(_VIEW_HWS[3], flipped=True, align_corners=True)
-"""The one that a CPU adds by itself; a GPU adds all, upright and mirrored, in one call."""
+_VIEWS = [View(hw, flipped, True) for hw in _VIEW_HWS for flipped in (False, True)]
 
 
 def boundary_ce(device: torch.device, dtype: torch.dtype = torch.float32) -> Case:
@@ -87,11 +86,8 @@ def confusion(device: torch.device) -> Case:
 
 
 def tta_accumulate(device: torch.device, dtype: torch.dtype = torch.float32) -> Case:
-    """Views at four temperatures, of a CPU one, mirrored; each side adds into its own total."""
-    views = [_VIEW]
-    if device.type == "cuda":
-        views = [View(hw, flipped, True) for hw in _VIEW_HWS for flipped in (False, True)]
-    noise = (_noise(1, view.hw[0] // 4, view.hw[1] // 4) for view in views)
+    """Ten views of a frame at four temperatures; each side adds into its own total."""
+    noise = (_noise(1, view.hw[0] // 4, view.hw[1] // 4) for view in _VIEWS)
     logits = [one.to(device, dtype, memory_format=torch.channels_last) for one in noise]
 
     def with_total(accumulate: Callable[..., None]) -> Callable[[], Tensor]:
@@ -99,7 +95,7 @@ def tta_accumulate(device: torch.device, dtype: torch.dtype = torch.float32) -> 
 
         @torch.inference_mode()
         def call() -> Tensor:
-            accumulate(total_BTCHW, logits, _TEMPERATURES, views)
+            accumulate(total_BTCHW, logits, _TEMPERATURES, _VIEWS)
             return total_BTCHW
 
         return call
@@ -109,11 +105,13 @@ def tta_accumulate(device: torch.device, dtype: torch.dtype = torch.float32) -> 
     @torch.inference_mode()
     def opencv() -> Tensor:
         """Softmax by PyTorch and `cv2.resize`, for each temperature."""
-        logits_BCHW = F.interpolate(logits[0], _VIEW.hw, mode="bilinear", align_corners=True)
-        for t, temperature in enumerate(_TEMPERATURES):
-            prob_BCHW = torch.softmax(logits_BCHW / temperature, dim=1).flip(-1)
-            prob_HWC = prob_BCHW[0].permute(1, 2, 0).numpy()
-            total_THWC[t] += cv2.resize(prob_HWC, _HW[::-1], interpolation=cv2.INTER_LINEAR)
+        for logits_BChw, view in zip(logits, _VIEWS, strict=True):
+            logits_BCHW = F.interpolate(logits_BChw, view.hw, mode="bilinear", align_corners=True)
+            for t, temperature in enumerate(_TEMPERATURES):
+                prob_BCHW = torch.softmax(logits_BCHW / temperature, dim=1)
+                prob_BCHW = prob_BCHW.flip(-1) if view.flipped else prob_BCHW
+                prob_HWC = prob_BCHW[0].permute(1, 2, 0).numpy()
+                total_THWC[t] += cv2.resize(prob_HWC, _HW[::-1], interpolation=cv2.INTER_LINEAR)
         return torch.from_numpy(total_THWC).permute(0, 3, 1, 2)[None]
 
     reference = kernels.tta_accumulate.reference.tta_accumulate
@@ -124,8 +122,8 @@ def tta_accumulate(device: torch.device, dtype: torch.dtype = torch.float32) -> 
     }
     if device.type == "cpu":
         sides["opencv"] = opencv
-    check = partial(_check_totals, views=len(views))
-    return Case("tta_accumulate", sides, _view_work(logits, views), check, device)
+    check = partial(_check_totals, views=len(_VIEWS))
+    return Case("tta_accumulate", sides, _view_work(logits), check, device)
 
 
 CASES: dict[str, Callable[..., Case]] = {
@@ -185,16 +183,16 @@ def _check_counts(ours: Tensor, theirs: Tensor) -> None:
     assert torch.equal(ours, theirs), f"it counts otherwise: {theirs}, we {ours}"
 
 
-def _view_work(logits: list[Tensor], views: list[View]) -> Work:
+def _view_work(logits: list[Tensor]) -> Work:
     """The total is read and written, the logits are read.
 
     A class of a view's pixel: 5 operations to interpolate and find the maximum, then 23 for each
     temperature, 20 of them the exponential. A class of a base pixel and temperature: 7 to
     interpolate twice and add, for each view.
     """
-    pixels, view_pixels = _HW[0] * _HW[1], sum(view.hw[0] * view.hw[1] for view in views)
+    pixels, view_pixels = _HW[0] * _HW[1], sum(view.hw[0] * view.hw[1] for view in _VIEWS)
     temperatures = len(_TEMPERATURES)
-    flops = view_pixels * (5 + 23 * temperatures) + len(views) * pixels * 7 * temperatures
+    flops = view_pixels * (5 + 23 * temperatures) + len(_VIEWS) * pixels * 7 * temperatures
     total_bytes = 4 * temperatures * _C * pixels
     return Work(2 * total_bytes + sum(one.nbytes for one in logits), _C * flops)
 

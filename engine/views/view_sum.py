@@ -1,8 +1,8 @@
-"""The sum of the probabilities of all views: on a GPU they wait for one another.
+"""The sum of the probabilities of all views, which wait for one another.
 
-All views of a frame in one launch read and write the sum once, ten views one by one ten times.
-Until then their logits are kept, at stride 4: about 6 MB for ten views of a 480 x 640 frame for
-every 7 classes. On a CPU each is added while the caches still hold it.
+All views of a frame in one call read and write the sum once, ten views one by one ten times. Until
+then their logits are kept, at stride 4: about 6 MB for ten views of a 480 x 640 frame for every 7
+classes.
 
 Axes: B batch, T temperature, C class, H W base pixels, h w cells of stride 4.
 """
@@ -26,14 +26,10 @@ class ViewSum:
         total_BTCHW: Tensor,
         temperatures: Sequence[float],
         accumulate: Accumulate,
-        *,
-        together: bool | None = None,
     ) -> None:
-        """`together`: whether views wait for one another; by default on a GPU."""
         self._total_BTCHW = total_BTCHW
         self._temperatures = temperatures
         self._accumulate = accumulate
-        self._together = total_BTCHW.is_cuda if together is None else together
         self._kept: list[Tensor] = []
         self._views: list[View] = []
 
@@ -46,14 +42,12 @@ class ViewSum:
         for logits_bChw in parts:
             own = slice(first, first + len(logits_bChw))
             first = own.stop
-            if not self._together:
-                sum_bTCHW = self._total_BTCHW[own]
-                self._accumulate(sum_bTCHW, [logits_bChw], self._temperatures, [view])
-                continue
             if kept_BChw is None:
                 shape = len(self._total_BTCHW), *logits_bChw.shape[1:]
-                # In float32 and class after class, as the launch reads them fastest.
-                kept_BChw = torch.empty(shape, device=logits_bChw.device)
+                # In float32, and laid out as the sum is, as the kernels read them.
+                gpu = logits_bChw.is_cuda
+                layout = torch.contiguous_format if gpu else torch.channels_last
+                kept_BChw = torch.empty(shape, device=logits_bChw.device, memory_format=layout)
                 self._kept.append(kept_BChw)
                 self._views.append(view)
             kept_BChw[own] = logits_bChw

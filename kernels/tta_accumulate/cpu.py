@@ -1,11 +1,14 @@
-"""Accumulation of one view on the CPU: Numba, parallel over strips of base rows.
+"""Accumulation of views on the CPU: Numba, parallel over strips of base rows.
 
-A strip makes each view row that it needs once: logits between cells, softmax at every temperature,
-resampled along the row to the base width, the classes of a pixel side by side. Two such rows are
-kept, and a base row is their mean: nothing of the view's full size ever exists.
+A strip adds view after view while the caches hold its part of the sum. It makes each view row that
+it needs once: logits between cells, softmax at every temperature, resampled along the row to the
+base width. Two such rows are kept, and a base row is their mean: nothing of the view's full size
+ever exists. Maxima and sums over classes are taken of rows of one class, interpolation of pixels
+whose classes lie side by side; between the two a row is transposed.
 
-Axes: B batch, T temperature, C class, H W base pixels, V X view rows and columns, h w strided
-cells, P = W C the classes of a base row's pixels, one after another.
+Axes: B batch, T temperature, C class, K classes in whole vectors, H W base pixels, V X view rows
+and columns (X in whole vectors), h w strided cells, N views, P = W C the classes of a base row's
+pixels, one after another.
 """
 
 from collections.abc import Sequence
@@ -14,97 +17,164 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
-from numba import float32
+from numba import float32, int64
 from torch import Tensor
 
-from kernels.cpu import ONE, TAPS, Array, Taps, compiled, exp, parallel, resize_row, taps, typed
+from kernels.cpu import ONE, TAPS, Array, Integers, Taps, compiled, exp, parallel, taps, typed
 from kernels.threads import cpu_threads
+from kernels.tta_accumulate.cpu_vector import lerp_row, padded, transpose
 from kernels.tta_accumulate.reference import View
+from kernels.vectors import LANES
 
-STRIP = 16
-"""Base rows a task: it makes up to two view rows that its neighbours make too."""
+STRIP_BYTES, MOST_ROWS = 1 << 20, 16
+"""Of the sum, base rows a task: within a core's cache. A view makes up to two rows of each strip
+that its neighbours make too."""
 
 LOWEST = np.float32(-87.33654)
 """The lowest argument of the exponential: below it the result would not be a normal number."""
 
 
 class Total(NamedTuple):
-    """The sum that is added to, and the inverse of each of its temperatures."""
+    """The sum that is added to, the inverse of each of its temperatures, and its C."""
 
     sum_TBHP: Array
     inverse_T: Array
+    classes: int
+
+
+class Views(NamedTuple):
+    """Logits and tables of all views, each view's behind those of the one before.
+
+    Attributes:
+        size_N4: h, w, V and X of each.
+        cells: logits of each, (B, h, w, C), and a vector of zeros.
+        taps: of each, from cells to its rows and columns, from rows and columns to the base's.
+    """
+
+    size_N4: Integers
+    cells: Array
+    taps: Taps
+
+
+class Scratch(NamedTuple):
+    """Rows of a view, in a core's cache, with room for a vector behind each that has none."""
+
+    row_w: Array
+    """cells between two rows of cells, their classes side by side"""
+    pixel_XK: Array
+    class_KX: Array
+    """logits, the largest of which is 0"""
+    prob_KX: Array
+    sum_X: Array
+    ones_K: Array
 
 
 @cpu_threads()
 def accumulate(
-    total_BTCHW: Tensor, logits_BChw: Tensor, temperatures: Sequence[float], view: View
+    total_BTCHW: Tensor,
+    logits: Sequence[Tensor],
+    temperatures: Sequence[float],
+    views: Sequence[View],
 ) -> None:
-    """Add one view to the total, in place; see `op.tta_accumulate`."""
-    (_, T, C, H, W), (_, _, h, w), (V, X) = total_BTCHW.shape, logits_BChw.shape, view.hw
+    """Add views to the total, in place; see `op.tta_accumulate`."""
+    _, T, C, H, W = total_BTCHW.shape
     total_TBHWC = total_BTCHW.permute(1, 0, 3, 4, 2)
     in_order = total_TBHWC.is_contiguous()
     sum_TBHWC = total_TBHWC if in_order else torch.zeros(total_TBHWC.shape)
     inverse_T = np.reciprocal(np.array(temperatures, np.float32))
-    across_W = taps(W, X, np.float32)
-    # Mirroring back is free: the output's columns read the view from its other end.
-    if view.flipped:
-        last = np.uint32(X - 1)
-        across_W = Taps(last - across_W.first, last - across_W.second, across_W.part)
-    _add_strips(
-        Total(sum_TBHWC.view(T, -1, H, W * C).numpy(), inverse_T),
-        logits_BChw.to(torch.float32).numpy(),  # NumPy has no bfloat16
-        taps(V, h, np.float32, align_corners=view.align_corners),
-        taps(X, w, np.float32, align_corners=view.align_corners),
-        taps(H, V, np.float32),
-        across_W,
-    )
+    total = Total(sum_TBHWC.view(T, -1, H, W * C).numpy(), inverse_T, C)
+    rows = min(max(STRIP_BYTES // (4 * T * W * C), 1), MOST_ROWS)
+    _add_strips(total, *_gather((H, W), logits, views), rows)
     if not in_order:
         total_TBHWC += sum_TBHWC
 
 
+def _gather(hw: tuple[int, int], logits: Sequence[Tensor], views: Sequence[View]) -> Views:
+    sizes, flat, tables = [], [], []
+    for logits_BChw, view in zip(logits, views, strict=True):
+        (h, w), (V, X), (H, W) = logits_BChw.shape[2:], view.hw, hw
+        sizes.append((h, w, V, X))
+        flat.append(logits_BChw.permute(0, 2, 3, 1).reshape(-1).to(torch.float32))
+        across_W = taps(W, X, np.float32)
+        # Mirroring back is free: the output's columns read the view from its other end.
+        if view.flipped:
+            last = np.uint32(X - 1)
+            across_W = Taps(last - across_W.first, last - across_W.second, across_W.part)
+        tables += [
+            taps(V, h, np.float32, align_corners=view.align_corners),
+            taps(X, w, np.float32, align_corners=view.align_corners),
+            taps(H, V, np.float32),
+            across_W,
+        ]
+    cells = torch.cat([*flat, torch.zeros(LANES)]).numpy()
+    joined = Taps(*map(np.concatenate, zip(*tables, strict=True)))
+    return Views(np.array(sizes, np.int64), cells, joined)
+
+
 @parallel
-def _add_strips(
-    total: Total, logits_BChw: Array, down_V: Taps, right_X: Taps, down_H: Taps, across_W: Taps
-) -> None:
-    total_TBHP, inverse_T = total
-    T, B, H, P = total_TBHP.shape
-    C = logits_BChw.shape[1]
-    strips = (H + STRIP - 1) // STRIP
+def _add_strips(total: Total, size_N4: Integers, cells: Array, table: Taps, rows: int) -> None:
+    _, B, H, _ = total.sum_TBHP.shape
+    strips = (H + rows - 1) // rows
     for task in numba.prange(B * strips):
-        b, top = task // strips, task % strips * STRIP
-        # Two rows of the view at a time are resized down to the output's, in a scratch that stays
-        # in the cache: a whole view of probabilities, T C X V floats, is never in memory.
-        ring_2TP, held_2 = np.empty((2, T, P), np.float32), np.full(2, -1)
-        logits_CX = np.empty((C, len(right_X.part)), np.float32)
-        prob_CX, sum_X = np.empty_like(logits_CX), np.empty_like(right_X.part)
-        for y in range(top, min(top + STRIP, H)):
+        b, top = task // strips, task % strips * rows
+        _add_views(total, size_N4, cells, table, b, (top, min(top + rows, H)))
+
+
+@compiled
+def _add_views(
+    total: Total, size_N4: Integers, cells: Array, table: Taps, b: int, rows: tuple[int, int]
+) -> None:
+    """Add frame `b` of all views to base rows, from one to before another."""
+    (T, B, H, P), C = total.sum_TBHP.shape, total.classes
+    W, K, wide = P // C, padded(C), 0
+    for n in range(len(size_N4)):
+        wide = max(wide, size_N4[n, 1], size_N4[n, 3])
+    X = padded(wide)
+    # Two rows of the view at a time are resized down to the output's, in a scratch that stays in
+    # the cache: a whole view of probabilities, T C X V floats, is never in memory.
+    ring_2TP, held_2 = np.empty((2, T, P + LANES), np.float32), np.empty(2, np.int64)
+    scratch = Scratch(
+        np.zeros(wide * C + LANES, np.float32),
+        np.zeros((X, K), np.float32),
+        np.zeros((K, X), np.float32),
+        np.zeros((K, X), np.float32),
+        np.zeros(X, np.float32),
+        np.ones(K, np.float32),
+    )
+    cell, tap = 0, 0
+    for n in range(len(size_N4)):
+        h, w, height, width = size_N4[n]
+        line, cell = cell + b * h * w * C, cell + B * h * w * C
+        down_V, tap = _part(table, tap, height), tap + height
+        right_X, tap = _part(table, tap, width), tap + width
+        down_H, tap = _part(table, tap, H), tap + H
+        across_W, tap = _part(table, tap, W), tap + W
+        held_2[:] = -1
+        for y in range(rows[0], rows[1]):
             first, second, part = down_H.first[y], down_H.second[y], down_H.part[y]
             for row in (first, second):
                 # Neighbouring rows differ in parity, so that neither takes the other's place.
                 if held_2[row % 2] != row:
                     held_2[row % 2] = row
-                    resize_row(logits_CX, logits_BChw[b], row, down_V, right_X)
-                    # Subtracted once for all temperatures: the largest of z is the largest of z /
-                    # T.
-                    _subtract_largest(logits_CX, sum_X)
-                    for t in range(T):
-                        _softmax(prob_CX, sum_X, logits_CX, inverse_T[t])
-                        _resample(ring_2TP[row % 2, t], prob_CX, across_W)
+                    above, below = down_V.first[row], down_V.second[row]
+                    upper_l = cells[line + above * w * C : line + (above + 1) * w * C]
+                    lower_l = cells[line + below * w * C : line + (below + 1) * w * C]
+                    _mean(scratch.row_w, upper_l, lower_l, down_V.part[row])
+                    _make_row(ring_2TP[row % 2], scratch, C, right_X, across_W, total.inverse_T)
             upper_TP, lower_TP = ring_2TP[first % 2], ring_2TP[second % 2]
             for t in range(T):
-                _add_mean(total_TBHP[t, b, y], upper_TP[t], lower_TP[t], part)
+                _add_mean(total.sum_TBHP[t, b, y], upper_TP[t], lower_TP[t], part)
 
 
 SPECIALISATIONS = (
     (
         _add_strips,
         (
-            typed(Total, float32[:, :, :, ::1], float32[::1]),
-            float32[:, :, :, :],
+            typed(Total, float32[:, :, :, ::1], float32[::1], int64),
+            int64[:, ::1],
+            float32[::1],
             TAPS,
-            TAPS,
-            TAPS,
-            TAPS,
+            int64,
         ),
     ),
 )
@@ -112,41 +182,60 @@ SPECIALISATIONS = (
 
 
 @compiled
-def _subtract_largest(logits_CX: Array, largest_X: Array) -> None:
+def _part(table: Taps, start: int, count: int) -> Taps:
+    stop = start + count
+    return Taps(table.first[start:stop], table.second[start:stop], table.part[start:stop])
+
+
+@compiled
+def _mean(out_l: Array, upper_l: Array, lower_l: Array, part: np.float32) -> None:
+    for i in range(len(upper_l)):
+        out_l[i] = (ONE - part) * upper_l[i] + part * lower_l[i]
+
+
+@compiled
+def _make_row(
+    out_TP: Array, scratch: Scratch, C: int, right_X: Taps, across_W: Taps, inverse_T: Array
+) -> None:
+    """Make a row of probabilities of a row of cells, at the base width and each temperature."""
+    row_w, pixel_XK, class_KX, prob_KX, sum_X, ones_K = scratch
+    X, K = len(right_X.part), len(ones_K)
+    whole = padded(X)
+    lerp_row(row_w, C, right_X, pixel_XK.reshape(-1), K, True)
+    transpose(pixel_XK, ones_K, class_KX, whole, K)
+    # Subtracted once for all temperatures: the largest of z is the largest of z / T.
+    _subtract_largest(class_KX, sum_X, C, X)
+    for t in range(len(inverse_T)):
+        _softmax(prob_KX, sum_X, class_KX, inverse_T[t], C, X)
+        transpose(prob_KX, sum_X, pixel_XK, K, whole)
+        lerp_row(pixel_XK.reshape(-1), K, across_W, out_TP[t], C, False)
+
+
+@compiled
+def _subtract_largest(logits_KX: Array, largest_X: Array, C: int, X: int) -> None:
     """Make the largest logit of each pixel 0, in place; the other array is scratch."""
-    for x in range(len(largest_X)):
-        largest_X[x] = logits_CX[0, x]
-    for c in range(1, logits_CX.shape[0]):
-        for x in range(logits_CX.shape[1]):
-            largest_X[x] = max(largest_X[x], logits_CX[c, x])
-    for c in range(logits_CX.shape[0]):
-        for x in range(logits_CX.shape[1]):
-            logits_CX[c, x] -= largest_X[x]
+    for x in range(X):
+        largest_X[x] = logits_KX[0, x]
+    for c in range(1, C):
+        for x in range(X):
+            largest_X[x] = max(largest_X[x], logits_KX[c, x])
+    for c in range(C):
+        for x in range(X):
+            logits_KX[c, x] -= largest_X[x]
 
 
 @compiled
-def _softmax(prob_CX: Array, sum_X: Array, logits_CX: Array, inverse: np.float32) -> None:
-    sum_X[:] = 0
-    for c in range(prob_CX.shape[0]):
-        for x in range(prob_CX.shape[1]):
-            prob_CX[c, x] = exp(logits_CX[c, x] * inverse, LOWEST)
-            sum_X[x] += prob_CX[c, x]
-    for x in range(len(sum_X)):
-        sum_X[x] = ONE / sum_X[x]
-    for c in range(prob_CX.shape[0]):
-        for x in range(prob_CX.shape[1]):
-            prob_CX[c, x] *= sum_X[x]
-
-
-@compiled
-def _resample(out_P: Array, prob_CX: Array, across_W: Taps) -> None:
-    """Interpolate along the row and put the classes of a pixel side by side."""
-    first, second, part = across_W
-    C = prob_CX.shape[0]
-    for x in range(len(part)):
-        left, right, share = first[x], second[x], part[x]
-        for c in range(C):
-            out_P[x * C + c] = (ONE - share) * prob_CX[c, left] + share * prob_CX[c, right]
+def _softmax(
+    exp_KX: Array, inverse_X: Array, logits_KX: Array, inverse: np.float32, C: int, X: int
+) -> None:
+    """Exponentials of logits / T, and the inverse of their sum."""
+    inverse_X[:X] = 0
+    for c in range(C):
+        for x in range(X):
+            exp_KX[c, x] = exp(logits_KX[c, x] * inverse, LOWEST)
+            inverse_X[x] += exp_KX[c, x]
+    for x in range(X):
+        inverse_X[x] = ONE / inverse_X[x]
 
 
 @compiled

@@ -21,10 +21,10 @@ def tta_accumulate(
 ) -> None:
     """`reference.tta_accumulate` without storing anything of a view's size; raises as that does.
 
-    Sums in float32, is not differentiable and does not wait for a GPU. There all views of a call
-    are one launch, so a call with all of them reads and writes the total once; it copies logits
-    that are more than one or not contiguous. On the CPU a call adds view after view, and totals
-    that are not laid out as those of `zero_total` cost a temporary of their size.
+    Sums in float32, is not differentiable and does not wait for a GPU. A call with all views reads
+    and writes the total once; it copies their logits, but on a GPU those of a view alone that are
+    contiguous. On the CPU totals that are not laid out as those of `zero_total` cost a temporary of
+    their size.
     """
     sides = [side for view in views for side in view.hw]
     flipped = [view.flipped for view in views]
@@ -51,5 +51,4 @@ def _tta_accumulate(
     if gpu.uses_triton(total_BTCHW):
         launch.accumulate(total_BTCHW, logits, temperatures, views)
         return
-    for logits_BChw, view in zip(logits, views, strict=True):
-        cpu.accumulate(total_BTCHW, logits_BChw, temperatures, view)
+    cpu.accumulate(total_BTCHW, logits, temperatures, views)

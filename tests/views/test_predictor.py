@@ -199,7 +199,8 @@ def test_a_mirrored_view_is_copied_once() -> None:
         predict([network_of(by_colour, pixels=64 * 96)], config, frames)
     # By the flip itself, which keeps the channels last: not once more for that.
     assert done["flip"] == 1
-    assert not {"clone", "copy_", "_to_copy"} & set(done)
+    assert not {"clone", "_to_copy"} & set(done)
+    assert done["copy_"] == 4, "the logits of both views of two frames are kept"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,17 @@ FRAMES, CLASSES, BASE_HW = 3, 4, (9, 13)
 VIEWS = [View(hw, flipped, True) for hw in ((8, 8), BASE_HW) for flipped in (False, True)]
 
 
-def sum_of(together: bool, parts: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """The sum, and how many views each call of the operation had."""
-    total = zero_total(FRAMES, len(TEMPERATURES), CLASSES, BASE_HW, torch.device("cpu"))
+def logits_of(number: int) -> Tensor:
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(FRAMES, CLASSES, 2, 3, generator=generator)
+
+
+@pytest.mark.parametrize("parts", [(3,), (2, 1), (1, 1, 1)])
+def test_all_views_are_added_in_one_call_as_they_would_be_one_by_one(parts: Sequence[int]) -> None:
+    total, one_by_one = (
+        zero_total(FRAMES, len(TEMPERATURES), CLASSES, BASE_HW, torch.device("cpu"))
+        for _ in range(2)
+    )
     calls: list[int] = []
 
     def counted(
@@ -25,36 +33,20 @@ def sum_of(together: bool, parts: Sequence[int]) -> tuple[Tensor, list[int]]:
         calls.append(len(views))
         tta_accumulate(sum_, logits, at, views)
 
-    def logits_of(number: int) -> Iterator[Tensor]:
+    def passes(number: int) -> Iterator[Tensor]:
         """Frame by frame or more at once, each part in the memory of the last, as a replay's."""
-        generator = torch.Generator().manual_seed(number)
-        logits = torch.randn(FRAMES, CLASSES, 2, 3, generator=generator)
         memory = torch.empty(FRAMES, CLASSES, 2, 3).to(memory_format=torch.channels_last)
-        for part in torch.split(logits, list(parts)):
+        for part in torch.split(logits_of(number), list(parts)):
             memory[: len(part)] = part
             yield memory[: len(part)]
         memory.fill_(torch.nan)
 
-    views = ViewSum(total, TEMPERATURES, counted, together=together)
+    views = ViewSum(total, TEMPERATURES, counted)
     for number, view in enumerate(VIEWS):
-        views.add(logits_of(number), view)
+        views.add(passes(number), view)
+        tta_accumulate(one_by_one, [logits_of(number)], TEMPERATURES, [view])
     views.finish()
     views.finish()  # adds nothing twice
-    return total, calls
-
-
-@pytest.mark.parametrize("parts", [(3,), (2, 1), (1, 1, 1)])
-def test_views_that_wait_for_one_another_add_the_same_in_one_call(parts: Sequence[int]) -> None:
-    one_by_one, calls = sum_of(together=False, parts=parts)
-    assert calls == [1] * (len(VIEWS) * len(parts))
-    together, calls = sum_of(together=True, parts=parts)
     assert calls == [len(VIEWS)]
-    assert torch.equal(together, one_by_one)
-    torch.testing.assert_close(together.sum(2), torch.full_like(together[:, :, 0], len(VIEWS)))
-
-
-def test_on_a_cpu_views_do_not_wait() -> None:
-    total = zero_total(1, 2, CLASSES, BASE_HW, torch.device("cpu"))
-    views = ViewSum(total, TEMPERATURES, tta_accumulate)
-    views.add([torch.zeros(1, CLASSES, 2, 3)], VIEWS[0])
-    assert total.sum() > 0
+    assert torch.equal(total, one_by_one)
+    torch.testing.assert_close(total.sum(2), torch.full_like(total[:, :, 0], len(VIEWS)))
