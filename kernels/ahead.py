@@ -18,10 +18,12 @@ from typing import Any
 
 import numba
 
+from kernels.batch_norm import cpu as batch_norm
 from kernels.boundary_ce import cpu as boundary_ce
 from kernels.compiling import COMPILING
 from kernels.confusion import cpu as confusion
 from kernels.crop_resize import cpu as crop_resize
+from kernels.depthwise import cpu as depthwise
 from kernels.threads import start_threads
 from kernels.tta_accumulate import cpu as tta_accumulate
 
@@ -32,6 +34,7 @@ GROUPS: tuple[Group, ...] = (
     boundary_ce.SPECIALISATIONS,
     crop_resize.SPECIALISATIONS,
     tta_accumulate.SPECIALISATIONS + confusion.SPECIALISATIONS,
+    batch_norm.SPECIALISATIONS + depthwise.SPECIALISATIONS,
 )
 """What each process compiles: about as much as the others.
 

@@ -71,6 +71,11 @@ def spread(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(one, one, zeros)
 
 
+def variable(builder: Any, value: Any) -> Any:
+    """Where a loop keeps a value, which LLVM makes a register."""
+    return cgutils.alloca_once_value(builder, value)  # type: ignore[no-untyped-call]
+
+
 def call(builder: Any, name: str, values: list[Any], **options: Any) -> Any:
     """What LLVM's own function of a name makes of values of one type."""
     kind = values[0].type

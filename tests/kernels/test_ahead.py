@@ -92,7 +92,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_is_compiled_ahead_is_what_a_training_calls(tiny_toml: Path, tmp_path: Path) -> None:
-    arguments = "--config", tiny_toml, "--out", tmp_path / "run", "--training.epochs", 1
+    # An encoder with batch norms and 5 x 5 taps.
+    encoder = "--model.encoder", "tf_efficientnet_lite0"
+    arguments = "--config", tiny_toml, "--out", tmp_path / "run", "--training.epochs", 1, *encoder
     said = run("-c", TRAIN, *arguments, "--runtime.source", "resident").splitlines()
     called, listed = json.loads(said[-1])
     # Those of `kernels.png`, which run on one thread, are called before any process were ready.

@@ -1,0 +1,221 @@
+"""Gradient of a depthwise convolution's weights on the CPU: Numba, channels-last.
+
+oneDNN has a kernel for it that takes 3 x 3 taps; for 5 x 5 and more it goes over to its general
+one, which makes blocks of 16 by 16 channels of which only the diagonal is asked for. Here a task
+takes 16 channels of an image into scratch, edges padded with zeros, and walks along its rows with a
+row of taps in registers. The order of the sums is oneDNN's (jit_avx512_common_conv_kernel.cpp):
+over images, rows and columns; with padding, blocks of a row are summed by themselves.
+
+Axes: B batch, H W cells of the input, Y X of the output, C channels, K taps of a side, L lanes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import float32, int64
+from numba.core import cgutils, types
+from torch import Tensor
+
+from kernels.cpu import Array, Integers, compiled, parallel
+from kernels.threads import cpu_threads
+from kernels.vectors import (
+    FLOAT,
+    LANES,
+    VECTOR,
+    Codegen,
+    address,
+    call,
+    intrinsic,
+    load,
+    store,
+    variable,
+)
+
+_WIDEST = 28
+"""Columns of the output that oneDNN sums at once."""
+
+
+@cpu_threads()
+def weight_gradient(x_BCHW: Tensor, grad_BCYX: Tensor, side: int, stride: int, pad: int) -> Tensor:
+    """(C, 1, K, K), of at least 16 channels; both tensors are channels-last and float32."""
+    x, grad = map(_cells, (x_BCHW, grad_BCYX))
+    out_KKC = np.empty((side, side, x.shape[3]), np.float32)
+    _weight_gradient(x, grad, stride, pad, _blocks(grad.shape[2], pad), out_KKC)
+    return torch.from_numpy(out_KKC).permute(2, 0, 1)[:, None].contiguous()
+
+
+def _cells(x_BCHW: Tensor) -> Array:
+    """(B, H, W, C); bfloat16, which NumPy has not, as its bits."""
+    x_BHWC = x_BCHW.detach().permute(0, 2, 3, 1)
+    low = x_BHWC.dtype == torch.bfloat16
+    return (x_BHWC.view(torch.uint16) if low else x_BHWC).numpy()
+
+
+def _blocks(width: int, pad: int) -> Integers:
+    """Where the blocks of a row begin, and its end."""
+    if width <= _WIDEST:
+        return np.array([0, width])
+    size, (count, rest) = _WIDEST, divmod(width, _WIDEST)
+    if (rest == 0 and pad) or pad >= rest:
+        if count > 1:
+            count, rest = count - 1, rest + size
+        else:
+            size, rest = size // 2, rest + size - size // 2
+    edges = [size * n for n in range(count + 1)]
+    return np.array(edges + ([width] if rest else []))
+
+
+@parallel
+def _weight_gradient(
+    x_BHWC: Array, grad_BYXC: Array, stride: int, pad: int, blocks: Integers, out_KKC: Array
+) -> None:
+    (B, H, W, C), (_, Y, X, _), K = x_BHWC.shape, grad_BYXC.shape, len(out_KKC)
+    # Two vectors side by side: memory is read in pairs of cache lines.
+    G = min(C // LANES, 2)
+    for task in numba.prange((C + G * LANES - 1) // (G * LANES)):
+        # The last channels of a number that no vector divides are summed twice.
+        first = min(task * G * LANES, C - G * LANES)
+        x_GHWL = np.zeros((G, H, W + 2 * pad, LANES), np.float32)
+        grad_GYXL = np.empty((G, Y, X, LANES), np.float32)
+        sum_GKKL, row_KL = np.zeros((G, K, K, LANES), np.float32), np.empty((K, LANES), np.float32)
+        for b in range(B):
+            _take(x_BHWC[b], first, pad, x_GHWL)
+            _take(grad_BYXC[b], first, 0, grad_GYXL)
+            for g in range(G):
+                _add_image(sum_GKKL[g], row_KL, x_GHWL[g], grad_GYXL[g], stride, (pad, blocks))
+        for g in range(G):
+            for k in range(K):
+                for tap in range(K):
+                    for lane in range(LANES):
+                        out_KKC[k, tap, first + g * LANES + lane] = sum_GKKL[g, k, tap, lane]
+
+
+@compiled
+def _add_image(
+    sum_KKL: Array,
+    row_KL: Array,
+    x_HWL: Array,
+    grad_YXL: Array,
+    stride: int,
+    edges: tuple[int, Integers],
+) -> None:
+    (pad, blocks), H, K = edges, len(x_HWL), len(sum_KKL)
+    for y in range(len(grad_YXL)):
+        top = y * stride - pad
+        for k in range(max(0, -top), min(K, H - top)):
+            if pad == 0:
+                add_taps(sum_KKL[k], x_HWL[top + k], grad_YXL[y], stride)
+                continue
+            for n in range(len(blocks) - 1):
+                left, right = blocks[n], blocks[n + 1]
+                row_KL[:] = 0
+                add_taps(row_KL, x_HWL[top + k, left * stride :], grad_YXL[y, left:right], stride)
+                for tap in range(K):
+                    for lane in range(LANES):
+                        sum_KKL[k, tap, lane] += row_KL[tap, lane]
+
+
+@compiled
+def _take(from_HWC: Array, first: int, left: int, out_GHWL: Array) -> None:
+    """Vectors of channels, from the first on, into rows with room on their left."""
+    G, H, row, _ = out_GHWL.shape
+    W, C = from_HWC.shape[1:]
+    size, vector = np.uintp(from_HWC.itemsize), FLOAT * np.uintp(LANES)
+    low = from_HWC.itemsize == 2
+    read, written = address(from_HWC) + size * np.uintp(first), address(out_GHWL)
+    for y in range(H):
+        for x in range(W):
+            at = read + size * np.uintp((y * W + x) * C)
+            out = written + vector * np.uintp(y * row + left + x)
+            for _ in range(G):
+                if low:
+                    _copy_low(at, out)
+                else:
+                    _copy(at, out)
+                at, out = at + size * np.uintp(LANES), out + vector * np.uintp(H * row)
+
+
+@compiled
+def add_taps(sum_KL: Array, x_WL: Array, grad_XL: Array, stride: int) -> None:
+    """Add grad[column] x[column stride + tap] to each tap's sum, column after column."""
+    read, slopes, sums, count = address(x_WL), address(grad_XL), address(sum_KL), len(grad_XL)
+    step = FLOAT * np.uintp(stride * LANES)
+    K = len(sum_KL)
+    if K == 5:
+        _add_5(read, step, slopes, count, sums)
+    elif K == 7:
+        _add_7(read, step, slopes, count, sums)
+    else:
+        for tap in range(K):
+            behind = FLOAT * np.uintp(tap * LANES)
+            _add_1(read + behind, step, slopes, count, sums + behind)
+
+
+def _adder(taps: int) -> Callable[..., Any]:
+    """Of so many taps, in registers."""
+    vector_bytes = LANES * int(FLOAT)
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        read, step, slopes, count, sums = values
+        word = read.type
+        at, slope_at = (variable(builder, each) for each in (read, slopes))
+        places = [builder.add(sums, word(tap * vector_bytes)) for tap in range(taps)]
+        totals = [variable(builder, load(builder, place, VECTOR)) for place in places]
+        with cgutils.for_range(builder, count):
+            here, slope = builder.load(at), load(builder, builder.load(slope_at), VECTOR)
+            for tap, total in enumerate(totals):
+                value = load(builder, builder.add(here, word(tap * vector_bytes)), VECTOR)
+                terms = [value, slope, builder.load(total)]
+                builder.store(call(builder, "fma", terms), total)
+            builder.store(builder.add(here, step), at)
+            builder.store(builder.add(builder.load(slope_at), word(vector_bytes)), slope_at)
+        for place, total in zip(places, totals, strict=True):
+            store(builder, builder.load(total), place)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def add(_context: Any, read: Any, step: Any, slopes: Any, count: Any, sums: Any) -> Codegen:
+        return types.void(read, step, slopes, count, sums), generate
+
+    return add
+
+
+def _copier(*, low: bool) -> Callable[..., Any]:
+    """copy(from, to) of a vector of float32, or of bfloat16 that become float32."""
+    kind = ir.VectorType(ir.IntType(16), LANES) if low else VECTOR
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        read, out = values
+        value = load(builder, read, kind, align=2 if low else int(FLOAT))
+        if low:
+            bits = ir.VectorType(ir.IntType(32), LANES)
+            shift = ir.Constant(bits, [16] * LANES)
+            value = builder.bitcast(builder.shl(builder.zext(value, bits), shift), VECTOR)
+        store(builder, value, out)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def copy(_context: Any, read: Any, out: Any) -> Codegen:
+        return types.void(read, out), generate
+
+    return copy
+
+
+_copy, _copy_low = _copier(low=False), _copier(low=True)
+_add_1, _add_5, _add_7 = _adder(1), _adder(5), _adder(7)
+
+SPECIALISATIONS = (
+    (
+        _weight_gradient,
+        (
+            *(float32[:, :, :, ::1],) * 2,
+            *(int64, int64, int64[::1]),
+            float32[:, :, ::1],
+        ),
+    ),
+)
+"""What training calls, see `kernels.ahead`."""
