@@ -146,6 +146,7 @@ class Experiment:
             threads=torch.get_num_threads(),
             precision="bf16" if policy.autocast_dtype is not None else "fp32",
             deterministic=runtime.deterministic,
+            layers="fused" if policy.own_layers else "torch",
         )
 
 

@@ -89,6 +89,7 @@ def _as_it_ran(policy: DevicePolicy, began: RecordedRuntime) -> DevicePolicy:
         replay=switched(began.cuda_graphs, policy.replay) and policy.device.type == "cuda",
         operations=operations_of(began.kernels),
         deterministic=began.deterministic,
+        own_layers=began.layers == "fused" and policy.device.type == "cpu",
     )
 
 

@@ -57,6 +57,8 @@ class DevicePolicy:
     """whether a GPU's gradients are to be the same bytes every time, as a CPU's always are"""
     form: StepForm = PLAIN
     """how a training step is computed; untuned, `compile` alone says whether it is compiled"""
+    own_layers: bool = False
+    """whether layers of the encoder train in kernels of ours, see `engine.model.on_cpu`"""
 
     def formed(self, form: StepForm) -> "DevicePolicy":
         """The same, its training steps in a form."""
@@ -121,7 +123,16 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     operations = choose_operations(config.kernels, device)
     dtype = torch.bfloat16 if precision == "bf16" else None
     deterministic = on_gpu and config.deterministic
-    return DevicePolicy(device, dtype, compiled, operations, replay, deterministic)
+    own_layers = _own_layers(config, on_gpu=on_gpu, compiled=compiled)
+    policy = DevicePolicy(device, dtype, compiled, operations, replay, deterministic)
+    return replace(policy, own_layers=own_layers)
+
+
+def _own_layers(config: RuntimeConfig, *, on_gpu: bool, compiled: bool) -> bool:
+    suits = not on_gpu and not compiled and config.kernels == "fused"
+    if config.layers == "fused" and not suits:
+        _log.info("layers by PyTorch: ours are for an eager network on a CPU")
+    return suits and config.layers != "torch"
 
 
 def choose_operations(kind: str, device: torch.device) -> Operations:

@@ -49,6 +49,8 @@ class RecordedRuntime(Record):
     """fp32 or bf16"""
     deterministic: bool = False
     """whether a GPU's gradients are; folds begun before it could be asked for have no such field"""
+    layers: str = "torch"
+    """fused or torch; likewise"""
 
     @classmethod
     def asked_for(cls, config: RuntimeConfig) -> "RecordedRuntime":

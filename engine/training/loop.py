@@ -16,6 +16,7 @@ from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, mak
 from engine.frames.index import Dataset
 from engine.model.fused import fuse, fusions_of
 from engine.model.network import build_network, input_normalisation
+from engine.model.on_cpu import use_kernels
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import PLAIN
@@ -80,6 +81,8 @@ class FoldTraining:
         network.to(policy.device).train()
         if policy.form != PLAIN:
             fuse(network, fusions_of(policy.form))
+        if policy.own_layers:
+            use_kernels(network)
         ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
         one_pass = ema if policy.form.optimizer == "one_pass" else None
         optimizer = step.make_optimizer(network, training, one_pass, policy.form)

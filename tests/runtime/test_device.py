@@ -100,3 +100,22 @@ def test_a_networks_input_is_rounded_where_a_gpu_would_round_it(
     operations = set_up_device(RuntimeConfig(device="cpu")).operations
     policy = DevicePolicy(torch.device(device), autocast, compile=False, operations=operations)
     assert policy.input_dtype == asked
+
+
+def test_an_eager_network_on_a_cpu_trains_in_layers_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert set_up_device(RuntimeConfig(device="cpu")).own_layers
+    others: list[dict[str, str]] = [
+        {"layers": "torch"},
+        {"compile": "on"},
+        {"kernels": "reference"},
+    ]
+    for other in others:
+        config = RuntimeConfig.model_validate({"device": "cpu", **other})
+        assert not set_up_device(config).own_layers
+    # A fold that began on a CPU may go on elsewhere.
+    with caplog.at_level(logging.INFO, logger="engine"):
+        policy = set_up_device(RuntimeConfig(device="cpu", layers="fused", compile="on"))
+    assert not policy.own_layers
+    assert "layers by PyTorch: ours are for an eager network on a CPU" in caplog.text

@@ -19,6 +19,7 @@ BEGAN = RecordedRuntime(
     threads=3,
     precision="fp32",
     deterministic=False,
+    layers="torch",
 )
 
 
@@ -41,7 +42,7 @@ def test_what_the_config_leaves_open_stays_as_the_fold_began(
     assert config == RuntimeConfig.model_validate({"workers": 9, **BEGAN.model_dump()})
     assert said == [
         "fold 2 goes on with device = cpu, source = resident, kernels = reference, compile = off, "
-        "cuda_graphs = off, threads = 3, precision = fp32, as it began"
+        "cuda_graphs = off, threads = 3, precision = fp32, layers = torch, as it began"
     ]
 
 
@@ -83,7 +84,7 @@ def test_a_fold_keeps_being_deterministic_unless_told_not_to_be(
     began = BEGAN.model_copy(update={"deterministic": True})
     kept, said = resumed(caplog, began)
     assert kept.deterministic
-    assert "deterministic = True, as it began" in said[0]
+    assert "deterministic = True, " in said[0]
     caplog.clear()
     left, said = resumed(caplog, began, **BEGAN.model_dump())
     assert not left.deterministic
@@ -98,6 +99,7 @@ def test_a_fold_keeps_being_deterministic_unless_told_not_to_be(
 
 
 def test_a_record_from_before_a_field_reads_as_what_was_then(tmp_path: Path) -> None:
-    older = {name: value for name, value in BEGAN.model_dump().items() if name != "deterministic"}
+    new = "deterministic", "layers"
+    older = {name: value for name, value in BEGAN.model_dump().items() if name not in new}
     (tmp_path / "runtime.json").write_text(json.dumps(older), encoding="utf-8")
     assert RecordedRuntime.read(tmp_path / "runtime.json") == BEGAN
