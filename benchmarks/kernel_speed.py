@@ -10,6 +10,8 @@ from benchmarks import command
 from engine.command import run_main
 
 OPERATIONS = ("boundary_ce", "tta_accumulate", "confusion", "crop_resize")
+LAYERS = ("batch_norm", "depthwise")
+"""That a CPU trains in kernels of ours, and a GPU in its library's."""
 
 _BUDGET_S = 300
 """Nobody waits longer than five minutes for an answer."""
@@ -21,20 +23,24 @@ _MEMORY = "memory"
 def main() -> int:
     """Parse the command line, measure and report; returns the exit code."""
     parser = command.parser("kernel_speed", __doc__)
-    add, some = parser.add_argument, f"some of {', '.join(OPERATIONS)}"
+    known = (*OPERATIONS, *LAYERS)
+    add, some = parser.add_argument, f"some of {', '.join(known)}"
     add("operations", nargs="*", metavar="OPERATION", help=some)
     add("--rounds", type=command.at_least(1), default=11, help="of each side at most (default: 11)")
     command.add_budget(parser, _BUDGET_S)
     add("--gpu", action="store_true", help="on the CUDA device: its own time")
     options = parser.parse_args()
     for name in options.operations:
-        if name not in OPERATIONS:
-            parser.error(f"unknown operation {name!r}; there are {', '.join(OPERATIONS)}")
+        if name not in known:
+            parser.error(f"unknown operation {name!r}; there are {', '.join(known)}")
+        if options.gpu and name in LAYERS:
+            parser.error(f"{name} is a kernel for a CPU; leave out --gpu")
     command.check_ready("cv2", gpu=options.gpu)
     import torch
 
     from benchmarks.cases import CASES
     from benchmarks.figures import Figures, Peaks, Rates, rows_of
+    from benchmarks.layer_cases import LAYERS as LAYER_CASES
     from benchmarks.pace import Pace
     from benchmarks.report import print_rows
     from benchmarks.timing import extra_memory, machine_rates, status_mib, time_case
@@ -44,7 +50,8 @@ def main() -> int:
     if not options.gpu:
         status_mib("VmHWM")  # Before all timing: without it nothing of this could be finished.
         keep_freed_memory()  # as a run does; no side pays for new pages at every call
-    parts = [*(options.operations or OPERATIONS), _MEMORY]
+    cases = CASES if options.gpu else CASES | LAYER_CASES
+    parts = [*(options.operations or cases), _MEMORY]
     rates: dict[int, Rates] = {}
     machine = {**command.describe_machine(), "rates_by_threads": rates}
     sheet, timed = command.Sheet(options.json, {"machine": machine, "rows": []}, parts), []
@@ -52,7 +59,7 @@ def main() -> int:
         for operation in parts[:-1]:
             if not pace.begin(operation):
                 continue
-            case = CASES[operation](device)
+            case = cases[operation](device)
             if case.threads not in rates:
                 pace.tell(f"measuring the machine on {case.threads} threads")
                 rates[case.threads] = machine_rates(case.threads, device.type, tensor_cores=False)

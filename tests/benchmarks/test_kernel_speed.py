@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("cv2", reason="a rival: pip install 'roomsmith[bench]'")
 
-from benchmarks import crop_case, kernel_speed, timing
+from benchmarks import crop_case, kernel_speed, layer_cases, timing
 from benchmarks.figures import Work
 from benchmarks.pace import Pace
 
@@ -48,6 +48,23 @@ def test_kornia_crops_what_we_crop() -> None:
     # A centre that lies between two pixels of the frame, as one in 54 does, has two nearest ones.
     other = (ours.depth_Bhw - theirs.depth_Bhw).abs() > 1e-5
     assert float(other.double().mean()) < 0.03
+
+
+@pytest.mark.parametrize("name", kernel_speed.LAYERS)
+def test_layers_of_an_encoder_are_compared_with_pytorchs(name: str) -> None:
+    assert list(layer_cases.LAYERS) == list(kernel_speed.LAYERS)
+    case = layer_cases.LAYERS[name](_CPU)
+    case.check(case.sides["ours"](), case.sides["eager"]())
+    assert case.work.bytes > 0
+
+
+def test_a_layer_is_for_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kernel_speed", "depthwise", "--gpu"])
+    with pytest.raises(SystemExit):
+        kernel_speed.main()
+    assert "depthwise is a kernel for a CPU; leave out --gpu" in capsys.readouterr().err
 
 
 @pytest.fixture
