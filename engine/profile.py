@@ -20,9 +20,10 @@ def profile(config: Config, run_dir: RunDir, fold: int) -> None:
 
     from engine.experiment import open_experiment
     from engine.rehearsal import check_training
-    from engine.training.profile import profile_fold, profile_table
+    from engine.training.profile import profile_fold, profile_tables
 
     run, folder, console = open_experiment(config, run_dir), run_dir.root / "profile", Console()
     check_training(config, {fold: len(run.folds.training(fold))})
-    console.print(profile_table(profile_fold(run.task(fold), run.policy, folder)))
+    report = profile_fold(run.task(fold), run.policy, folder)
+    console.print(*profile_tables(report))
     console.print(f"written to {folder}", highlight=False)

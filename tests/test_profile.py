@@ -40,7 +40,12 @@ def test_a_profile_adds_up_and_touches_nothing_else(
     assert 0 < report.network_share < 1
     with gzip.open(folder / "trace.json.gz", "rt", encoding="utf-8") as file:
         assert "aten::convolution" in file.read()
-    assert f"{report.largest} is the largest" in capsys.readouterr().out
+    slowest = list(report.operation_s.values())
+    assert slowest == sorted(slowest, reverse=True)
+    assert 0 < report.operation_s["aten::convolution_backward"] < sum(slowest)
+    said = capsys.readouterr().out
+    assert f"{report.largest} is the largest" in said
+    assert f"the slowest of {len(slowest)} operations, by 3 traced steps" in said
 
 
 def test_without_epochs_there_is_no_profile(

@@ -24,6 +24,9 @@ WARM_STEPS, STEPS, TRACED_STEPS = 5, 20, 3
 """Steps that are not counted (libraries choose their kernels, a GPU's step is recorded), that are,
 and that are traced: a trace of more is huge."""
 
+SLOWEST = 12
+"""Operations that are shown."""
+
 NETWORK = ("forward", "backward", "replay")
 """Phases that are the network's own; on a GPU the replay holds the loss and the update too."""
 
@@ -41,6 +44,9 @@ class PhaseReport(Record):
     """The phase with most of them."""
     network_share: float
     """Of a step, what the network's own passes take."""
+    operation_s: dict[str, float]
+    """Seconds a step by PyTorch's name of an operation, of a GPU's kernel there: its own, without
+    those that it calls, the slowest first; traced, and therefore slower than the phases."""
 
 
 def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseReport:
@@ -51,7 +57,7 @@ def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseRep
     """
     with tempfile.TemporaryDirectory(prefix="roomsmith-profile-") as scratch:
         fold = FoldTraining(replace(task, run=RunDir(Path(scratch))), policy)
-        step_s = _steps(fold, folder)
+        step_s, operation_s = _steps(fold, folder)
         checkpoint_s = _seconds(fold.save)
         fold.files.finish()
         validation_s = _seconds(lambda: fold.validate(1))
@@ -65,6 +71,7 @@ def profile_fold(task: FoldTask, policy: DevicePolicy, folder: Path) -> PhaseRep
         epoch_s=epoch_s,
         largest=max(epoch_s, key=lambda phase: epoch_s[phase]),
         network_share=sum(step_s.get(phase, 0.0) for phase in NETWORK) / sum(step_s.values()),
+        operation_s=operation_s,
     )
     report.write(folder / "phases.json")
     return report
@@ -76,8 +83,8 @@ def _seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - start_s
 
 
-def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
-    """Median seconds of each phase, the slowest first; writes the trace."""
+def _steps(fold: FoldTraining, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of each phase and of each operation, the slowest first; writes the trace."""
     task, clock = fold.task, PhaseClock(fold.policy.device)
     source = fold.open_source()
     training, total = fold.config.training, WARM_STEPS + STEPS + TRACED_STEPS
@@ -110,11 +117,36 @@ def _steps(fold: FoldTraining, folder: Path) -> dict[str, float]:
         phase: statistics.median(seconds.get(phase, 0.0) for seconds in measured)
         for phase in set().union(*measured)
     }
-    return dict(sorted(phases.items(), key=lambda pair: -pair[1]))
+    return _slowest_first(phases), _slowest_first(_operations(trace, fold.policy.device))
 
 
-def profile_table(report: PhaseReport) -> Table:
-    """The phases, what a step and an epoch spend in them, the largest first."""
+def _operations(trace: torch.profiler.profile, device: torch.device) -> dict[str, float]:
+    own = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    found = {event.key: getattr(event, own) / 1e6 / TRACED_STEPS for event in trace.key_averages()}
+    return {name: seconds for name, seconds in found.items() if seconds > 0}
+
+
+def _slowest_first(seconds: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))
+
+
+def profile_tables(report: PhaseReport) -> tuple[Table, Table]:
+    """The phases, what a step and an epoch spend in them; the slowest operations of a step."""
+    return _phase_table(report), _operation_table(report)
+
+
+def _operation_table(report: PhaseReport) -> Table:
+    whole, count = sum(report.operation_s.values()), len(report.operation_s)
+    told = f"the slowest of {count} operations, by {TRACED_STEPS} traced steps"
+    table = Table(caption=told, caption_justify="left")
+    for column in ("operation", "a step", "share"):
+        table.add_column(column, justify="left" if column == "operation" else "right")
+    for name, seconds in itertools.islice(report.operation_s.items(), SLOWEST):
+        table.add_row(name[:60], f"{1000 * seconds:.2f} ms", f"{seconds / whole:.1%}")
+    return table
+
+
+def _phase_table(report: PhaseReport) -> Table:
     step_s, epoch_s = report.step_s, report.epoch_s
     table = Table(
         caption=f"{report.largest} is the largest; {report.network_share:.0%} of a step "
