@@ -195,6 +195,7 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
         precision="bf16",
         inference="openvino",
         tune="auto",
+        layers="torch",
     )
     assert runtime.model_fields_set == set(RuntimeConfig.model_fields)
     other = Config(data=Config().data.model_copy(update={"root": "elsewhere"}), runtime=runtime)
