@@ -7,8 +7,8 @@ ever exists. Maxima and sums over classes are taken of rows of one class, interp
 whose classes lie side by side; between the two a row is transposed.
 
 Axes: B batch, T temperature, C class, K classes in whole vectors, H W base pixels, V X view rows
-and columns (X in whole vectors), h w strided cells, N views, P = W C the classes of a base row's
-pixels, one after another.
+and columns (X in whole vectors), J columns of a block, h w strided cells, N views, P = W C the
+classes of a base row's pixels, one after another.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,9 @@ from kernels.vectors import LANES
 STRIP_BYTES, MOST_ROWS = 1 << 20, 16
 """Of the sum, base rows a task: within a core's cache. A view makes up to two rows of each strip
 that its neighbours make too."""
+
+BLOCK = 256
+"""Columns of a view, whole vectors, whose logits and exponentials the first-level cache holds."""
 
 LOWEST = np.float32(-87.33654)
 """The lowest argument of the exponential: below it the result would not be a normal number."""
@@ -61,11 +64,12 @@ class Scratch(NamedTuple):
 
     row_w: Array
     """cells between two rows of cells, their classes side by side"""
-    pixel_XK: Array
-    class_KX: Array
-    """logits, the largest of which is 0"""
-    prob_KX: Array
-    sum_X: Array
+    pixel_TXK: Array
+    """first logits, then probabilities at each temperature"""
+    class_KJ: Array
+    """logits of a block, the largest of which is 0"""
+    prob_KJ: Array
+    sum_J: Array
     ones_K: Array
 
 
@@ -135,10 +139,10 @@ def _add_views(
     ring_2TP, held_2 = np.empty((2, T, P + LANES), np.float32), np.empty(2, np.int64)
     scratch = Scratch(
         np.zeros(wide * C + LANES, np.float32),
-        np.zeros((X, K), np.float32),
-        np.zeros((K, X), np.float32),
-        np.zeros((K, X), np.float32),
-        np.zeros(X, np.float32),
+        np.zeros((T, X, K), np.float32),
+        np.zeros((K, BLOCK), np.float32),
+        np.zeros((K, BLOCK), np.float32),
+        np.zeros(BLOCK, np.float32),
         np.ones(K, np.float32),
     )
     cell, tap = 0, 0
@@ -198,44 +202,46 @@ def _make_row(
     out_TP: Array, scratch: Scratch, C: int, right_X: Taps, across_W: Taps, inverse_T: Array
 ) -> None:
     """Make a row of probabilities of a row of cells, at the base width and each temperature."""
-    row_w, pixel_XK, class_KX, prob_KX, sum_X, ones_K = scratch
-    X, K = len(right_X.part), len(ones_K)
-    whole = padded(X)
-    lerp_row(row_w, C, right_X, pixel_XK.reshape(-1), K, True)
-    transpose(pixel_XK, ones_K, class_KX, whole, K)
-    # Subtracted once for all temperatures: the largest of z is the largest of z / T.
-    _subtract_largest(class_KX, sum_X, C, X)
-    for t in range(len(inverse_T)):
-        _softmax(prob_KX, sum_X, class_KX, inverse_T[t], C, X)
-        transpose(prob_KX, sum_X, pixel_XK, K, whole)
-        lerp_row(pixel_XK.reshape(-1), K, across_W, out_TP[t], C, False)
+    row_w, pixel_TXK, class_KJ, prob_KJ, sum_J, ones_K = scratch
+    X, K, T = len(right_X.part), len(ones_K), len(inverse_T)
+    lerp_row(row_w, C, right_X, pixel_TXK[0].reshape(-1), K, True)
+    for start in range(0, X, BLOCK):
+        count = min(BLOCK, X - start)
+        transpose(pixel_TXK[0, start:], ones_K, class_KJ, padded(count), K)
+        # Subtracted once for all temperatures: the largest of z is the largest of z / T.
+        _subtract_largest(class_KJ, sum_J, C, count)
+        for t in range(T):
+            _softmax(prob_KJ, sum_J, class_KJ, inverse_T[t], C, count)
+            transpose(prob_KJ, sum_J, pixel_TXK[t, start:], K, padded(count))
+    for t in range(T):
+        lerp_row(pixel_TXK[t].reshape(-1), K, across_W, out_TP[t], C, False)
 
 
 @compiled
-def _subtract_largest(logits_KX: Array, largest_X: Array, C: int, X: int) -> None:
+def _subtract_largest(logits_KJ: Array, largest_J: Array, C: int, J: int) -> None:
     """Make the largest logit of each pixel 0, in place; the other array is scratch."""
-    for x in range(X):
-        largest_X[x] = logits_KX[0, x]
+    for x in range(J):
+        largest_J[x] = logits_KJ[0, x]
     for c in range(1, C):
-        for x in range(X):
-            largest_X[x] = max(largest_X[x], logits_KX[c, x])
+        for x in range(J):
+            largest_J[x] = max(largest_J[x], logits_KJ[c, x])
     for c in range(C):
-        for x in range(X):
-            logits_KX[c, x] -= largest_X[x]
+        for x in range(J):
+            logits_KJ[c, x] -= largest_J[x]
 
 
 @compiled
 def _softmax(
-    exp_KX: Array, inverse_X: Array, logits_KX: Array, inverse: np.float32, C: int, X: int
+    exp_KJ: Array, inverse_J: Array, logits_KJ: Array, inverse: np.float32, C: int, J: int
 ) -> None:
     """Exponentials of logits / T, and the inverse of their sum."""
-    inverse_X[:X] = 0
+    inverse_J[:J] = 0
     for c in range(C):
-        for x in range(X):
-            exp_KX[c, x] = exp(logits_KX[c, x] * inverse, LOWEST)
-            inverse_X[x] += exp_KX[c, x]
-    for x in range(X):
-        inverse_X[x] = ONE / inverse_X[x]
+        for x in range(J):
+            exp_KJ[c, x] = exp(logits_KJ[c, x] * inverse, LOWEST)
+            inverse_J[x] += exp_KJ[c, x]
+    for x in range(J):
+        inverse_J[x] = ONE / inverse_J[x]
 
 
 @compiled
