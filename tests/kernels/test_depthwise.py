@@ -67,11 +67,15 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
     return convolve
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_its_gradients_have_the_bytes_of_pytorch(
-    ours: Callable[..., Tensor], case: tuple[int, ...]
+    ours: Callable[..., Tensor], case: tuple[int, ...], threads: int
 ) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     found, expected = (gradients_of(each, case) for each in (ours, reference.depthwise_conv))
+    torch.set_num_threads(before)
     for one, other in zip(found, expected, strict=True):
         if AVX512:
             assert torch.equal(one, other)
