@@ -140,7 +140,7 @@ def test_the_gradient_is_0_at_both_bounds(ours: Callable[..., Tensor]) -> None:
         y_bias = torch.full((8,), bias, requires_grad=True)
         zero, one = torch.zeros(8), torch.ones(8)
         norm = BatchNorm(zero, y_bias, zero.clone(), one, MOMENTUM, EPS)
-        (gradient,) = torch.autograd.grad(ours(x, norm, 0.0, 6.0).sum(), y_bias)
+        (gradient,) = torch.autograd.grad(ours(x, norm, 0.0, 6.0), y_bias, torch.ones_like(x))
         assert bool(gradient.any()) == passes
 
 
@@ -193,7 +193,7 @@ def test_a_gradient_that_is_not_channels_last_has_pytorchs_bytes(
     def planar(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *given: forward(*given).contiguous()
 
-    found, expected = (step_of(planar(each), (2, 16, 5, 7), bounds) for each in (ours, REFERENCE))
+    found, expected = (step_of(planar(each), (4, 32, 19, 23), bounds) for each in (ours, REFERENCE))
     for name, value in found._asdict().items():
         if X86:
             assert torch.equal(value, getattr(expected, name)), name

@@ -115,7 +115,9 @@ def test_the_first_and_the_last_class_are_classes_like_others(
 @pytest.mark.parametrize("times", [1, 70])  # 70: whole words of 64 pixels, too
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8])
 def test_what_is_no_class_does_not_count(count: Count, dtype: torch.dtype, times: int) -> None:
-    odd = [4, 254, 255] if dtype == torch.uint8 else [4, 254, 255, 256, 259, 1027, -1, -256, -253]
+    # 17 and 34 have the lowest bits of a class.
+    odd = [4, 17, 34, 254, 255]
+    odd = odd if dtype == torch.uint8 else [*odd, 256, 259, 1027, -1, -256, -253]
     label = torch.tensor([3, *odd, 2, 2], dtype=dtype)
     prediction = torch.tensor([1, *[0] * len(odd), *odd[:1], 0], dtype=dtype)
     expected = [[0] * 4, [0] * 4, [times, 0, 0, 0], [0, times, 0, 0]]
