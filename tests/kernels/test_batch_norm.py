@@ -40,13 +40,14 @@ def step_of(
     bounds: tuple[float, float],
     dtype: torch.dtype = torch.float32,
     numbers: torch.dtype = torch.float32,
+    slopes: torch.memory_format = torch.channels_last,
 ) -> Step:
     """One step of a layer on noise, the same for each implementation."""
     generator = torch.Generator().manual_seed(sum(shape))
     x, slope = (torch.randn(shape, generator=generator) * 3 + 1 for _ in range(2))
     weight, bias, mean = (torch.randn(shape[1], generator=generator) for _ in range(3))
-    x, slope = (each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, slope))
-    x.requires_grad_()
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    slope = slope.to(dtype).contiguous(memory_format=slopes)
     weight, bias = (each.to(numbers).requires_grad_() for each in (weight, 2 * bias))
     running = mean.to(numbers), mean.abs().to(numbers)
     y = forward(x, BatchNorm(weight, bias, *running, MOMENTUM, EPS), *bounds)
@@ -190,10 +191,10 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_gradient_that_is_not_channels_last_has_pytorchs_bytes(
     ours: Callable[..., Tensor], bounds: tuple[float, float]
 ) -> None:
-    def planar(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *given: forward(*given).contiguous()
-
-    found, expected = (step_of(planar(each), (4, 32, 19, 23), bounds) for each in (ours, REFERENCE))
+    found, expected = (
+        step_of(each, (4, 32, 19, 23), bounds, slopes=torch.contiguous_format)
+        for each in (ours, REFERENCE)
+    )
     for name, value in found._asdict().items():
         if X86:
             assert torch.equal(value, getattr(expected, name)), name
