@@ -59,6 +59,14 @@ def load(builder: Any, where: Any, vector: Any, align: int = int(FLOAT)) -> Any:
     return builder.load(pointer(builder, where, vector), align=align)
 
 
+def load_low(builder: Any, where: Any, vector: Any) -> Any:
+    """The vector of float32 that the bfloat16 at an address are."""
+    bits = ir.VectorType(ir.IntType(32), vector.count)
+    halves = load(builder, where, ir.VectorType(ir.IntType(16), vector.count), align=2)
+    shift = ir.Constant(bits, [16] * vector.count)
+    return builder.bitcast(builder.shl(builder.zext(halves, bits), shift), vector)
+
+
 def store(builder: Any, value: Any, where: Any) -> None:
     """Write a vector of float32 to an address."""
     builder.store(value, pointer(builder, where, value.type), align=int(FLOAT))

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import overload
 
-from kernels.vectors import Codegen, call, intrinsic, load, spread, store, variable
+from kernels.vectors import Codegen, call, intrinsic, load, load_low, spread, store, variable
 
 _Values = dict[str, Any]
 _Body = Callable[[Any, _Values], _Values]
@@ -43,8 +43,8 @@ def _columns(names: _Names, body: _Body) -> Callable[..., None]:
     dtype, float32 or the bits of bfloat16, is that of all tables.
     """
 
-    def columns(x_NC: Any, rows: Any, bounds: Any, at: Any) -> None:
-        raise NotImplementedError("there is no Python form of this step")
+    def columns(x_NC: Any, rows: Any, bounds: Any, at: Any) -> None:  # noqa: ARG001
+        raise TypeError("compiled kernels alone can call it")
 
     @overload(columns, strict=False)
     def of_dtype(x_NC: Any, *_others: Any) -> Callable[..., None]:
@@ -67,7 +67,7 @@ def _columns(names: _Names, body: _Body) -> Callable[..., None]:
 
 def _step(lanes: int, names: _Names, body: _Body, *, low: bool) -> Callable[..., None]:
     vector, tables = ir.VectorType(ir.FloatType(), lanes), names.reads + names.writes
-    take, put = (_take_low, _put_low) if low else (load, store)
+    take, put = (load_low, _put_low) if low else (load, store)
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         rows, channels, first, least, most, places = values
@@ -106,14 +106,6 @@ def _step(lanes: int, names: _Names, body: _Body, *, low: bool) -> Callable[...,
         return types.void(rows, channels, first, low, high, at), generate
 
     return step
-
-
-def _take_low(builder: Any, where: Any, vector: Any) -> Any:
-    """Values of bfloat16 as float32."""
-    bits = ir.VectorType(ir.IntType(32), vector.count)
-    halves = load(builder, where, ir.VectorType(ir.IntType(16), vector.count), align=2)
-    shift = ir.Constant(bits, [16] * vector.count)
-    return builder.bitcast(builder.shl(builder.zext(halves, bits), shift), vector)
 
 
 def _put_low(builder: Any, value: Any, where: Any) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
 from numba import float32, int64
 from numba.core import cgutils, types
 from torch import Tensor
@@ -31,6 +30,7 @@ from kernels.vectors import (
     call,
     intrinsic,
     load,
+    load_low,
     store,
     variable,
 )
@@ -184,18 +184,11 @@ def _adder(taps: int) -> Callable[..., Any]:
     return add
 
 
-def _copier(*, low: bool) -> Callable[..., Any]:
+def _copier(take: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
     """copy(from, to) of a vector of float32, or of bfloat16 that become float32."""
-    kind = ir.VectorType(ir.IntType(16), LANES) if low else VECTOR
 
     def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        read, out = values
-        value = load(builder, read, kind, align=2 if low else int(FLOAT))
-        if low:
-            bits = ir.VectorType(ir.IntType(32), LANES)
-            shift = ir.Constant(bits, [16] * LANES)
-            value = builder.bitcast(builder.shl(builder.zext(value, bits), shift), VECTOR)
-        store(builder, value, out)
+        store(builder, take(builder, values[0], VECTOR), values[1])
         return context.get_dummy_value()
 
     @intrinsic
@@ -205,7 +198,7 @@ def _copier(*, low: bool) -> Callable[..., Any]:
     return copy
 
 
-_copy, _copy_low = _copier(low=False), _copier(low=True)
+_copy, _copy_low = _copier(load), _copier(load_low)
 _add_1, _add_5, _add_7 = _adder(1), _adder(5), _adder(7)
 
 SPECIALISATIONS = (
