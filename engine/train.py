@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cli import load_config, parse_command_line
-from engine.command import run_main
+from engine.command import AGAIN, run_main
 from engine.config import Config
 from engine.lease import clear, look
 from engine.mistakes import ConfigError
 from engine.report.seal import is_sealed
+from engine.run_log import logged
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.sums import check
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
 """The embedded default: what runs when no --config is given."""
+
+GO_ON = f"{AGAIN}, with --resume"
+"""What to do where training was stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> None:
     """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
+    with logged(run_dir, go_on=GO_ON):
+        _train(config, run_dir, chosen, resume=resume)
+
+
+def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> None:
     from engine.report.show import show
 
     if is_sealed(config, run_dir):
@@ -84,4 +93,4 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
 
 
 if __name__ == "__main__":
-    run_main(main, "run the same command again, with --resume")
+    run_main(main, GO_ON)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from engine.rundir import Record
+from engine.selection.calibration import Calibration
 
 Figure = Annotated[
     float | None, AfterValidator(lambda x: None if x is None or math.isnan(x) else x)
@@ -69,6 +70,8 @@ class TemperatureChoice(Record):
     """Its place in `inference.temperatures`."""
     chosen_by: Literal["oof miou", "config"]
     scores: list[TemperatureScore]
+    calibration: Calibration | None = None
+    """At each of the temperatures; left out where it was not measured, as by older releases."""
 
 
 class Groups(Record):
