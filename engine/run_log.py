@@ -22,7 +22,7 @@ from engine.command import AGAIN, error_line
 from engine.owner import host
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
-from engine.runtime.software import commit, version, versions
+from engine.verbs import version
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def logged(run: RunDir, command: str = "", go_on: str = AGAIN) -> Iterator[None]
     warnings.showwarning = show
     try:
         handler.say("START", f"{command or _command_line()} (in {Path.cwd()})")
-        handler.say("START", _made_with())
+        handler.say("START", f"{version()}; on {host()}, {platform.platform()}")
         yield
         handler.say("END", f"after {duration(time.monotonic() - start_s)}")
     except BaseException as error:
@@ -134,10 +134,3 @@ def _command_line() -> str:
     """What the process was started with."""
     python, *arguments = sys.orig_argv or [sys.executable]
     return shlex.join([Path(python).name, *arguments])
-
-
-def _made_with() -> str:
-    """The versions and the machine, in a line."""
-    packages = {"roomsmith": version("roomsmith"), "commit": commit(), **versions()}
-    known = ", ".join(f"{name} {found}" for name, found in packages.items() if found)
-    return f"{known}; on {host()}, {platform.platform()}"

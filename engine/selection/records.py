@@ -21,6 +21,28 @@ class Scores(Record):
     pixel_acc: float
 
 
+class Interval(Record):
+    """A score, and where it would be with other groups of frames; see `bootstrap`."""
+
+    value: float
+    """Of all frames."""
+    low: float | None
+    """Lower end of the 95 % interval; None where it rests on too few groups."""
+    high: float | None
+    """Its upper end, likewise."""
+    groups: int
+    """Number of groups that the figure rests on."""
+    groups_of: str = "group"
+    """What the groups are, "scene" or "block", where that is known."""
+
+    def __str__(self) -> str:
+        """`0.6224 [0.6010, 0.6431], 26 scenes`."""
+        groups = f"{self.groups} {self.groups_of}s"
+        if self.low is None or self.high is None:
+            return f"{self.value:.4f} (no interval: {groups} are too few)"
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}], {groups}"
+
+
 class OofScores(Scores):
     """What the out-of-fold predictions of all frames reach."""
 

@@ -1,12 +1,13 @@
-"""How sure the difference between two systems is: a paired bootstrap over rooms, not pixels.
+"""How sure scores and the differences of two systems are: a bootstrap over rooms, not pixels.
 
 Pixels of a frame, and frames of a room, are right or wrong together, so the unit that is drawn is
 a group of frames (`engine.selection.scores`).
 
-Axes: N frames, G groups, C class (truth by prediction), R resamples, S the two systems, K three
-margins of a confusion matrix: hits, truth, predicted.
+Axes: N frames, G groups, C class (truth by prediction), R resamples, S the one or two systems, K
+three margins of a confusion matrix: hits, truth, predicted.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from engine.rundir import Record
+from engine.selection.records import Interval
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.integer]
@@ -57,6 +59,16 @@ class Difference(Record):
         return f"{self.difference:+.4f} {found}"
 
 
+class Intervals(NamedTuple):
+    """The scores of one system, with intervals from the same draws."""
+
+    miou: Interval
+    pixel_acc: Interval
+    by_class: list[Interval | None]
+    """IoU; None for a class in neither truth nor prediction. A class rests on the groups whose
+    truth has it."""
+
+
 class Differences(NamedTuple):
     """The differences of two systems, from the same draws."""
 
@@ -96,7 +108,7 @@ def paired_bootstrap(
         ValueError: the shapes do not fit together, the systems were counted on other labels, or
             there are too few resamples.
     """
-    margin_GSKC = _margins(a_NCC, b_NCC, group_N, resamples)
+    margin_GSKC = _margins([a_NCC, b_NCC], group_N, resamples)
     # mIoU is a function of three sums a class (hits, truth, predicted), and sums are linear: the
     # resamples are one matrix product of how often each group was drawn with the groups' sums.
     iou_SC = _iou(margin_GSKC.sum(axis=0))
@@ -111,17 +123,66 @@ def paired_bootstrap(
     return Differences(miou, by_class)
 
 
-def _margins(a_NCC: Counts, b_NCC: Counts, group_N: Counts, resamples: int) -> Array:
+def bootstrap(
+    count_NCC: Counts,
+    group_N: Counts,
+    *,
+    groups_of: str = "group",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Intervals:
+    """The scores of one system, and how far they would vary with other groups of frames.
+
+    The method is that of `paired_bootstrap`, and so are the draws: of one seed and number of groups
+    they are the same. In simulations of two frames a group, 3 and 6 classes and effects by group,
+    the interval of mIoU covered the truth in 89 to 90 % with 5 groups, and in 93 to 94 % with 8 and
+    40.
+
+    Args:
+        count_NCC: (N, C, C) pixels of each frame, truth by prediction.
+        group_N: (N,) group of each frame.
+        groups_of: what the groups are: "scene" or "block".
+        resamples: number of resamples R, at least 100.
+        seed: of the draws; the same arguments give the same result.
+
+    Returns:
+        The scores; those that rest on fewer than `FEWEST_GROUPS` groups without interval.
+
+    Raises:
+        ValueError: the shapes do not fit together, or there are too few resamples.
+    """
+    margin_GKC = _margins([count_NCC], group_N, resamples)[:, 0]
+    total_KC, groups = margin_GKC.sum(axis=0), len(margin_GKC)
+    margin_RKC = _resample(margin_GKC, resamples, seed)
+    iou_C, iou_RC = _iou(total_KC), _iou(margin_RKC)
+
+    def interval(value: Array, drawn_R: Array, groups: int) -> Interval:
+        # A draw may hold nothing that the figure could be taken of: it says nothing about it.
+        low, high = _ends(drawn_R[np.isfinite(drawn_R)], groups)
+        return Interval(value=float(value), low=low, high=high, groups=groups, groups_of=groups_of)
+
+    miou = interval(_mean(iou_C), _mean(iou_RC), groups)
+    # As `kernels.metrics.pixel_accuracy`: 0 if no pixel is counted.
+    accuracy = interval(np.nan_to_num(_accuracy(total_KC)), _accuracy(margin_RKC), groups)
+    by_class = [
+        interval(iou_C[c], iou_RC[:, c], groups) if np.isfinite(iou_C[c]) else None
+        for c, groups in enumerate((margin_GKC[:, 1] > 0).sum(axis=0).tolist())
+    ]
+    return Intervals(miou, accuracy, by_class)
+
+
+def _margins(systems: Sequence[Counts], group_N: Counts, resamples: int) -> Array:
     """(G, S, K, C); whole numbers below 2^53, so that their sums in float64 are exact."""
-    shapes = [a_NCC.shape, b_NCC.shape]
-    if shapes[0] != shapes[1] or a_NCC.ndim != 3 or shapes[0][1] != shapes[0][2]:
-        raise ValueError(f"counts must be two arrays of one shape (N, C, C), got {shapes}")
-    if group_N.shape != shapes[0][:1] or not len(group_N):
-        raise ValueError(f"groups must be (N,) = {shapes[0][:1]}, N >= 1, got {group_N.shape}")
+    shapes, first = [counts.shape for counts in systems], systems[0].shape
+    if {*shapes} != {first} or len(first) != 3 or first[1] != first[2]:
+        what = "an array of shape" if len(shapes) == 1 else "two arrays of one shape"
+        raise ValueError(f"counts must be {what} (N, C, C), got {shapes}")
+    if group_N.shape != first[:1] or not len(group_N):
+        raise ValueError(f"groups must be (N,) = {first[:1]}, N >= 1, got {group_N.shape}")
     if resamples < 100:
         raise ValueError(f"resamples must be at least 100, got {resamples}")
-    margin_NSKC = np.stack([_margins_of(a_NCC), _margins_of(b_NCC)], axis=1)
-    differ_N = (margin_NSKC[:, 0, 1] != margin_NSKC[:, 1, 1]).any(axis=1)
+    margin_NSKC = np.stack([_margins_of(counts) for counts in systems], axis=1)
+    differ_N = (margin_NSKC[:, :, 1] != margin_NSKC[:, :1, 1]).any(axis=(1, 2))
     if differ_N.any():
         raise ValueError(
             f"the systems were scored on other labels: {differ_N.sum()} of {len(differ_N)} frames "
@@ -162,18 +223,34 @@ def _mean(iou_C: Array) -> Array:
     return np.asarray(np.nansum(iou_C, axis=-1) / np.maximum(present, 1))
 
 
+def _accuracy(margin_KC: Array) -> Array:
+    """(...) pixel accuracy from (..., K, C); NaN without a labelled pixel."""
+    hit, truth, _ = np.moveaxis(margin_KC.sum(axis=-1), -1, 0)
+    return np.asarray(np.divide(hit, truth, out=np.full(hit.shape, np.nan), where=truth > 0))
+
+
+def _ends(drawn_R: Array, groups: int) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of a figure that rests on so many groups."""
+    if groups < FEWEST_GROUPS or not len(drawn_R):
+        return None, None
+    tail = ndtr(-_widening(groups) * stdtrit(groups - 1, (1 + LEVEL) / 2))
+    low, high = np.quantile(drawn_R, [tail, 1 - tail]).tolist()
+    return low, high
+
+
+def _widening(groups: int) -> float:
+    """The bootstrap's spread is that of a variance divided by G, not by G - 1."""
+    return float(np.sqrt(groups / (groups - 1)))
+
+
 def _difference(score_S: Array, score_RS: Array, groups: int) -> Difference:
-    low = high = p = None
-    if groups >= FEWEST_GROUPS and len(score_RS):
-        drawn_R = score_RS[:, 0] - score_RS[:, 1]
-        # The bootstrap's spread is that of a variance divided by G, not by G - 1.
-        widening = np.sqrt(groups / (groups - 1))
-        tail = ndtr(-widening * stdtrit(groups - 1, (1 + LEVEL) / 2))
-        low, high = np.quantile(drawn_R, [tail, 1 - tail]).tolist()
+    drawn_R, p = score_RS[:, 0] - score_RS[:, 1], None
+    low, high = _ends(drawn_R, groups)
+    if low is not None:
         # Ties count half, so that two equal systems stand in the middle of their distribution.
         below = float((drawn_R < 0).mean() + (drawn_R == 0).mean() / 2)
         resolution = 1 / (len(drawn_R) + 1)
         below = min(max(below, resolution), 1 - resolution)
-        p = 2 * float(stdtr(groups - 1, -abs(ndtri(below)) / widening))
+        p = 2 * float(stdtr(groups - 1, -abs(ndtri(below)) / _widening(groups)))
     point = float(score_S[0] - score_S[1])
     return Difference(difference=point, low=low, high=high, p=p, groups=groups)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from engine.report import environment
 from engine.report.environment import describe_environment, peak_memory_mib
-from engine.runtime import software
 from engine.runtime.recorded import Environment
 
 
@@ -24,11 +24,11 @@ def test_the_environment_is_json_with_versions_machine_commit_and_dataset(tmp_pa
     assert told["versions"]["python"].startswith("3.")
     assert told["machine"]["cores"] >= 1
     assert told["machine"]["threads"] >= 1
-    assert set(told["versions"]) == {"python", *software.PACKAGES}
+    assert set(told["versions"]) == {"python", *environment.PACKAGES}
 
 
 def test_a_package_that_is_absent_is_told_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software, "PACKAGES", ("a-package-nobody-has",))
+    monkeypatch.setattr(environment, "PACKAGES", ("a-package-nobody-has",))
     assert describe_environment("").versions["a-package-nobody-has"] is None
 
 
