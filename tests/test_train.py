@@ -153,7 +153,8 @@ def test_one_fold_and_then_the_rest_equal_one_call(
     assert not (tmp_path / "summary.json").exists()
     before = mtimes(tmp_path / "fold1")
     assert exit_code(*arguments) == 0
-    assert mtimes(tmp_path / "fold1") == before, "a trained fold is not trained again"
+    kept = {path: time for path, time in before.items() if "last.pt" not in path.name}
+    assert mtimes(tmp_path / "fold1") == kept, "a trained fold is not trained again"
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
 
 
