@@ -25,6 +25,7 @@ from engine.cli import load_config
 from engine.command import start_logging
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.named import config_file
 from engine.rundir import RunDir, load_run, refuse_unfinished, unnamed_fields
 
 __all__ = [
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
     from engine.views.predictor import Predictor as _Networks
-
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 Names = str | Path | Sequence[str | Path]
 """Configs by name ("exp093_5", "lite") or path, merged left to right."""
@@ -216,7 +215,8 @@ def train(
         run = RunDir(Path(out))
         settings = _over(config, flags)
     else:
-        files = config_files(config)
+        several = [config] if isinstance(config, str | Path) else config
+        files = [config_file(str(one)) for one in several]
         run = RunDir(Path(out) if out else Path("runs") / "-".join(file.stem for file in files))
         settings = load_config(files, flags, unnamed_fields(run))
     from engine.train import chosen_folds
@@ -259,12 +259,6 @@ def blend(
     from engine.selection.blend_search import Blend
 
     return Blend.read(RunDir(options.out).blend)
-
-
-def config_files(names: Names) -> list[Path]:
-    """The files of configs by name or path."""
-    several = [names] if isinstance(names, str | Path) else names
-    return [path if (path := Path(one)).exists() else CONFIGS / f"{one}.toml" for one in several]
 
 
 def _sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, JsonValue]]:
