@@ -154,37 +154,37 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def refused(*folders: Path) -> str:
+    """What `import roomsmith` says where Python looks into these folders and its own alone."""
+    program = f"import sys; sys.path[:0] = {list(map(str, folders))}; import roomsmith"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
 def test_a_package_that_was_installed_over_ours_is_named_with_what_to_do(installed: Path) -> None:
     (installed / "kernels" / "__init__.py").write_text('"""Kernels from the hub."""\n', "utf-8")
     info = installed / "kernels-0.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hub-kernels\nVersion: 0.9\n")
     (info / "top_level.txt").write_text("kernels\n")
-    done = run_python("import roomsmith", installed)
-    assert done.returncode == 1
-    assert (
-        f"ImportError: {installed / 'kernels'} is not Roomsmith's: the package hub-kernels was"
-        in done.stderr
-    )
-    assert "pip uninstall hub-kernels, then install it again: pip install --force" in done.stderr
+    said = refused(installed)
+    told = f"{installed / 'kernels'} is not Roomsmith's: the package hub-kernels was installed over"
+    assert f"ImportError: {told}" in said
+    assert "pip uninstall hub-kernels, then install it again: pip install --force" in said
 
 
 def test_a_folder_that_hides_ours_is_named(installed: Path) -> None:
     hiding = installed / "elsewhere"
     (hiding / "engine").mkdir(parents=True)
     (hiding / "engine" / "__init__.py").touch()
-    program = f"import sys; sys.path.insert(1, {str(installed)!r}); import roomsmith"
-    done = run_python(program, hiding)
     told = f"needs its own package 'engine' of {installed}, but {hiding / 'engine'} is found first"
-    assert told in done.stderr, done.stderr
+    assert told in refused(hiding, installed)
 
 
 def test_a_package_of_ours_that_is_gone_is_named(installed: Path) -> None:
     shutil.rmtree(installed / "kernels")
-    program = (
-        "import sys; sys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in repr(f)]\n"
-        f"sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]\nimport roomsmith"
-    )
-    done = run_python(program, installed)
-    assert f"ImportError: {installed / 'kernels'} is no package of Roomsmith's" in done.stderr
+    told = f"ImportError: {installed / 'kernels'} is no package of Roomsmith's"
+    assert told in refused(installed)
