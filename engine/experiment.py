@@ -45,9 +45,8 @@ from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
-from engine.selection.calibration import calibration_of, why_not
 from engine.selection.records import TemperatureChoice
-from engine.selection.scores import choose_temperature
+from engine.selection.scores import calibrated, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
@@ -93,8 +92,8 @@ class Experiment:
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
-        saved = checkpoint.load_last(self.dir.last(fold), self.weights_hash)
-        return None if saved is None else saved.position
+        epochs = self.config.training.epochs
+        return checkpoint.position_of(self.dir, fold, epochs, self.weights_hash)
 
     def is_trained(self, fold: int) -> bool:
         """Whether the fold has been trained to its last epoch; its weights have to be there."""
@@ -258,10 +257,19 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             _compare_step(run)
             finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
-        for fold in range(config.data.folds):
-            clear(run_dir.training(fold))  # of who died between a fold's last file and its end
+        _forget_training(run)
         seal(config, run_dir, files)
     return True
+
+
+def _forget_training(run: Experiment) -> None:
+    """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
+    folds = range(run.config.data.folds)
+    if not run.config.runtime.keep_last and (size := checkpoint.discard_last(run.dir, folds)):
+        told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
+        _log.info(told, size / (1 << 20))
+    for fold in folds:
+        clear(run.dir.training(fold))  # of who died between a fold's last file and its end
 
 
 def _is_finished(run: Experiment, key: str) -> bool:
@@ -369,12 +377,9 @@ def _predict_out_of_fold(
 def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> TemperatureChoice:
     """Write and return the choice, which follows from the counts alone."""
     count_FTCC = np.array([state.confusion for state in predicted.values()])
-    fixed, temperatures = run.config.selection.temperature, run.config.inference.temperatures
-    counts = {fold: state.calibration for fold, state in predicted.items()}
-    calibration = calibration_of(temperatures, list(counts.values()))
-    if calibration is None:
-        _log.info("NLL and ECE are not measured: %s", why_not(counts))
-    choice = choose_temperature(temperatures, count_FTCC, fixed, calibration)
+    fixed = run.config.selection.temperature
+    choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
+    choice = calibrated(choice, {fold: state.calibration for fold, state in predicted.items()})
     choice.write(run.dir.temperature)
     return choice
 
