@@ -75,7 +75,8 @@ def calibrated(
 
     `counts` are those of each fold; None of one that an older release predicted.
     """
-    found = calibration_of([one.temperature for one in choice.scores], list(counts.values()))
+    parts = [part for _, part in sorted(counts.items())]
+    found = calibration_of([one.temperature for one in choice.scores], parts)
     if found is None:
         _log.info("NLL and ECE are not measured: %s", why_not(counts))
         return choice
