@@ -12,7 +12,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     command  mistakes  damage  full_disk        errors and exit codes
     early                                       faults that are told before PyTorch is loaded
     formats  resume                             what older runs hold to
-    profile                                     where the time of an epoch goes
+    profile  dry_run                            where the time of an epoch goes; what a run takes
 
     frames/      files on disk: listed, decoded, judged, remembered, kept decoded
     data/        folds, augmentation, sources: frames and draws become batches

@@ -268,8 +268,11 @@ def _is_finished(run: Experiment, key: str) -> bool:
     return submitted and is_finished(run.dir, key)
 
 
-def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
-    """Train the folds that are not trained yet; returns what `_train_folds` does."""
+def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list[int]:
+    """The `chosen` folds that are not trained yet, once all is judged that they begin with.
+
+    Writes nothing. Raises as `complete`; whatever it does not refuse cannot be known before.
+    """
     dataset, epochs = run.dataset, run.config.training.epochs
     check_views(run.config, dataset.train.samples + dataset.test.samples, run.policy.device)
     for fold in chosen:
@@ -277,12 +280,18 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
         if position and position.epoch < epochs and not resume:
             raise stopped(run.dir, fold, position.epoch, epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
+    if untrained:
+        judge_data(run.config, run.dataset, run.folds, untrained)
+        begin = [fold for fold in untrained if run.position(fold) is None]
+        check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
+    return untrained
+
+
+def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
+    """Train the folds that are not trained yet; returns what `_train_folds` does."""
+    untrained = check_folds(run, chosen, resume=resume)
     if not untrained:
         return None
-    judge_data(run.config, run.dataset, run.folds, untrained)
-    begin = [fold for fold in untrained if run.position(fold) is None]
-    check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
-    # Whatever is refused from here on could not be known before.
     with ExitStack() as folds:
         for fold in untrained:
             folds.enter_context(hold(run.dir.training(fold)))

@@ -42,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from engine.profile import profile
 
         profile(config, run, chosen[0])
+    elif options.dry_run:
+        from engine.dry_run import dry_run
+
+        dry_run(config, run, chosen, resume=options.resume)
     else:
         train(config, run, chosen, resume=options.resume)
     return 0
@@ -88,6 +92,12 @@ def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
         "--print-config",
         action=on,
         help="print the config that all of this comes to, as TOML, and nothing else",
+    )
+    only.add_argument(
+        "--dry-run",
+        action=on,
+        help="train nothing and write no run: check all that training checks, then tell sizes, "
+        "memory, disk, and the time that some steps and views take here",
     )
     only.add_argument(
         "--profile",
