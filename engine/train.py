@@ -81,8 +81,10 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
     """The command's own options, and the config fields that flags set."""
+    called = program("train")
     parser = Parser(
-        prog=program("train"),
+        prog=called,
+        usage=f"{called} [CONFIG ...] [DATA] [--out RUN] [flags] [section.field=VALUE ...]",
         description="Train the folds of an experiment, predict out-of-fold, choose the "
         "temperature and write a submission. Without config and folder: a small demo on rendered "
         "rooms. Any field below is set by --section.field VALUE or section.field=VALUE.",
