@@ -6,7 +6,7 @@ of the checkpoint that a fold goes on from, and one that is asked for late shows
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import ClassVar, Protocol
 
@@ -72,8 +72,9 @@ def tracked(
         try:
             act(tracker)
         except (OSError, *tracker.errors) as error:
-            opened.pop(name)
             _log.warning("fold %d goes on without %s: %s", fold, name, error)
+            with suppress(OSError, *tracker.errors):
+                opened.pop(name).close()
 
     def show(line: EpochLine) -> None:
         for name in tuple(opened):
