@@ -1,6 +1,8 @@
 """Masks of a folder of images by a finished run."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from engine.nyuv2 import PALETTE
 from engine.rundir import RunDir
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def mask_of(path: Path) -> NDArray[np.uint8]:
@@ -109,7 +112,9 @@ def test_masks_never_replace_the_images(
     folder = tmp_path / "image"
     shutil.copytree(test_frames, folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ConfigError, match="is FOLDER: masks would replace its files"):
+    with pytest.raises(
+        ConfigError, match=r"is the folder of image 0\d\d.png: masks would replace its files"
+    ):
         run(finished_run.dir.root, folder, "--out", folder / ".." / "image")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -157,7 +162,8 @@ def test_a_run_on_depth_needs_it_and_uses_it(
         run(rgbd_run.root, test_frames, "--depth", missing, "--out", tmp_path / "none")
     alone = tmp_path / "alone" / "image"
     shutil.copytree(test_frames, alone)
-    with pytest.raises(DatasetError, match="depth"):
+    needed = "sees depth, and there are no depth maps at .*; name their folder: --depth FOLDER"
+    with pytest.raises(ConfigError, match=needed):
         run(rgbd_run.root, alone, "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -195,6 +201,161 @@ def test_a_folder_that_is_no_finished_run_is_refused(
         run(tmp_path, test_frames)
 
 
+def test_one_image_is_predicted_with_the_depth_map_beside_its_folder(
+    rgbd_run: RunDir, test_frames: Path, tmp_path: Path
+) -> None:
+    run(rgbd_run.root, test_frames, "--out", tmp_path / "all")
+    one = test_frames / "003.png"
+    run(rgbd_run.root, one, "--out", tmp_path / "one")
+    named = test_frames.parent / "depth" / "003.png"
+    run(rgbd_run.root, one, "--depth", named, "--out", tmp_path / "named")
+    expected = (tmp_path / "all" / "003.png").read_bytes()
+    for folder in ("one", "named"):
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["003.png"]
+        assert (tmp_path / folder / "003.png").read_bytes() == expected
+    shutil.copy(one, tmp_path / "alone.png")
+    with pytest.raises(ConfigError, match="no depth maps at .*--depth FOLDER"):
+        run(rgbd_run.root, tmp_path / "alone.png", "--out", tmp_path / "none")
+
+
+def test_a_list_names_images_anywhere_and_equal_stems_get_their_folders_names(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    for folder, name in (("a", "x.png"), ("b", "x.png"), ("b", "y.png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(test_frames / "001.png", tmp_path / folder / name)
+    listed = tmp_path / "some.txt"
+    listed.write_text("a/x.png\nb/../b/x.png\n\n", encoding="utf-8")
+    run(finished_run.dir.root, listed, "--out", tmp_path / "masks")
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a_x.png", "b_x.png"]
+    listed.write_text(f"{tmp_path / 'b' / 'y.png'}\na/x.png\n", encoding="utf-8")
+    run(finished_run.dir.root, listed, "--out", tmp_path / "more")
+    assert sorted(path.name for path in (tmp_path / "more").iterdir()) == ["x.png", "y.png"]
+    listed.write_text("a/x.png\na/gone.png\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"gone\.png: found no such file"):
+        run(finished_run.dir.root, listed, "--out", tmp_path / "none")
+
+
+def test_what_is_asked_for_is_written_and_agrees(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    kinds = "colour,overlay,probabilities,confidence"
+    run(finished_run.dir.root, test_frames, "--save", kinds, "--out", tmp_path)
+    expected = np.load(finished_run.dir.submission)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("colours", "confidence", "overlay", "probabilities"),
+    ]
+    colours = np.array(PALETTE)
+    for n, stem in enumerate(f"{i:03d}" for i in range(5)):
+        prob_CHW = np.load(tmp_path / "probabilities" / f"{stem}.npy")
+        assert (prob_CHW.shape, prob_CHW.dtype) == ((13, 48, 64), np.float16)
+        np.testing.assert_allclose(prob_CHW.astype(np.float32).sum(axis=0), 1, atol=5e-3)
+        assert (prob_CHW.argmax(axis=0) != expected[n]).mean() < 0.02  # rounded to half
+        confidence_HW = mask_of(tmp_path / "confidence" / f"{stem}.png")
+        assert np.abs(confidence_HW / 255 - prob_CHW.max(axis=0)).max() < 0.01
+        with Image.open(tmp_path / "overlay" / f"{stem}.png") as image:
+            mixed_HW3 = np.array(image).astype(int)
+        with Image.open(test_frames / f"{stem}.png") as image:
+            half_HW3 = (np.array(image).astype(int) + colours[expected[n]]) / 2
+        assert np.abs(mixed_HW3 - half_HW3).max() <= 1
+        with Image.open(tmp_path / "colours" / f"{stem}.png") as image:
+            assert np.array_equal(np.array(image), expected[n])
+
+
+def test_views_that_are_asked_for_are_those_of_a_run_that_has_them(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    root = finished_run.dir.root
+    run(root, test_frames, "--out", tmp_path / "plain")
+    same = ["--size", "48,64", "--scales", "0.75,1", "--flip", "--batch", "3"]
+    run(root, test_frames, *same, "--out", tmp_path / "same")
+    other = ["--size", "96x128", "--scales", "1", "--no-flip"]
+    run(root, test_frames, *other, "--out", tmp_path / "other")
+    plain, again, others = (
+        np.stack([mask_of(path) for path in sorted((tmp_path / name).iterdir())])
+        for name in ("plain", "same", "other")
+    )
+    assert np.array_equal(plain, again)
+    assert (plain != others).any()
+
+
+def test_one_fold_alone_and_two_runs_together_look_as_asked(
+    finished_run: FinishedRun, rgbd_run: RunDir, test_frames: Path, tmp_path: Path
+) -> None:
+    """The mean of two equal runs is the run; of both folds alone, neither is the mean."""
+    root = finished_run.dir.root
+    for name, arguments in {
+        "run": [root],
+        "twice": [root, root],
+        "zero": [root, "--fold", "0"],
+        "one": [root, "--fold", "1"],
+        "mixed": [root, rgbd_run.root],
+    }.items():
+        runs = [word for word in arguments if isinstance(word, Path)]
+        run(*runs, test_frames, *arguments[len(runs) :], "--out", tmp_path / name)
+    masks = {
+        path.name: np.stack([mask_of(each) for each in sorted(path.iterdir())])
+        for path in tmp_path.iterdir()
+    }
+    assert (masks["run"] != masks["twice"]).mean() < 1e-3  # ties, by rounding
+    assert (masks["zero"] != masks["one"]).any()
+    assert (masks["mixed"] != masks["run"]).any()
+    with pytest.raises(ConfigError, match="--fold 2: .* has folds 0 to 1"):
+        run(root, test_frames, "--fold", "2")
+
+
+def test_tiles_give_masks_of_a_large_image_and_say_of_which_size(
+    finished_run: FinishedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="engine")
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    save = ["--save", "masks,probabilities", "--out", tmp_path / "out"]
+    run(finished_run.dir.root, tmp_path / "large.png", "--tile", "64,96", *save)
+    mask_HW = mask_of(tmp_path / "out" / "large.png")
+    prob_CHW = np.load(tmp_path / "out" / "probabilities" / "large.npy")
+    assert (mask_HW.shape, prob_CHW.shape) == ((200, 300), (13, 200, 300))
+    assert (mask_HW != prob_CHW.argmax(axis=0)).mean() < 0.02
+    assert "tiles of 64 x 96 pixels, of frames at their own size" in caplog.text
+    assert "images/s; masks, probabilities in" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--tile", "70,64"), "--tile 70,64: sides are multiples of 32; type 64,64"),
+        (("--tile", "64"), "--tile 64: needed is H,W as in 512,512"),
+        (("--size", "large"), "--size large: needed is own, training, or H,W as in 480,640"),
+        (("--scales", "1;2"), "--scales 1;2: needed are numbers, as in 0.75,1,1.25"),
+        (("--scales", "-1"), "inference.scales must be positive"),
+        (("--overlap", "1"), "--overlap 1.0: needed is a share between 0 and 0.75"),
+        (("--batch", "0"), "inference.batch_size"),
+        (("--save", "mask"), "--save mask: there are masks, colour, overlay, probabilities, conf"),
+    ],
+)
+def test_a_flag_with_another_value_is_refused_with_what_is_needed(
+    finished_run: FinishedRun, test_frames: Path, flags: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(finished_run.dir.root, test_frames, *flags)
+    assert told in str(caught.value)
+
+
+def test_what_is_no_image_folder_or_list_is_refused(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    root, notes = finished_run.dir.root, tmp_path / "notes.md"
+    notes.write_text("x", encoding="utf-8")
+    needed = "a folder of images, an image, or a list of them"
+    with pytest.raises(ConfigError, match=f"is none of these; give {needed}"):
+        run(root, notes)
+    with pytest.raises(ConfigError, match=f"gone: no such folder or file; give {needed}"):
+        run(root, tmp_path / "gone")
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="lists no image; give a path a line"):
+        run(root, tmp_path / "empty.txt")
+
+
 @pytest.mark.parametrize(
     "arguments", [("{run}", "{absent}"), ("{absent}", "{run}"), ("{run}",), ("{run}", "--devise")]
 )
@@ -211,3 +372,22 @@ def test_a_mistake_ends_with_exit_code_2_and_says_why(
         run_main(lambda: predict.main(filled))
     assert caught.value.code == 2
     assert capsys.readouterr().err.strip() != ""
+
+
+def test_a_mask_is_predicted_without_loading_what_takes_seconds(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    """The compiler of PyTorch, and with it SymPy: more than a third of what a first image took."""
+    arguments = [finished_run.dir.root, test_frames / "000.png", "--out", tmp_path / "masks"]
+    program = (
+        "import sys\nfrom engine import predict\nfrom engine.command import run_main\n"
+        "try:\n    run_main(lambda: predict.main(sys.argv[1:]))\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = ('torch._dynamo', 'sympy', 'nvidia.dali', 'scipy.optimize', 'matplotlib')\n"
+        "assert not [name for name in heavy if name in sys.modules]\n"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = np.load(finished_run.dir.submission)[0]
+    assert np.array_equal(mask_of(tmp_path / "masks" / "000.png"), expected)
