@@ -1,6 +1,5 @@
 """python -m engine.predict: trained runs and images -> masks, pictures, probabilities."""
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,9 @@ from pathlib import Path
 from engine.command import run_main
 from engine.lease import Place, hold, look
 from engine.mistakes import ConfigError
+from engine.suggest import Parser
 from engine.trained import Sight, TrainedRun, add_sight, choose_runs, read_sight
+from engine.verbs import program
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -19,18 +20,17 @@ KINDS = ("masks", "colour", "overlay", "probabilities", "confidence")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.predict",
-        usage="%(prog)s RUN [RUN ...] IMAGES [options]",
+    parser = Parser(
+        prog=program("predict"),
         description="Predict a mask for images with all folds of a trained run, with several runs "
         "that count alike, or with a blend by its weights: 8-bit grey PNG of the image's size, "
         "pixel value = class index.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
-    what = "run folders of engine.train, or one of engine.blend; then a folder of JPEG, PNG, TIFF, "
-    what += "BMP or WebP images, one image, or a list: .txt, a path a line, relative to its folder"
-    add("paths", type=Path, nargs="+", metavar="RUN ... IMAGES", help=what)
+    runs = "run folders of engine.train, or one of engine.blend"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=runs)
+    what = "a folder of JPEG, PNG, TIFF, BMP or WebP images, one image, or a list: .txt, a path a "
+    add("images", type=Path, metavar="IMAGES", help=f"{what}line, relative to its folder")
     maps = "folder of 16-bit PNG or TIFF depth maps in the run's unit, joined by stem, or the map "
     maps += "of one image (default, where the run needs them: depth, beside the image's folder)"
     add("--depth", type=Path, help=maps)
@@ -40,12 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--colours", action="store_true", help="the same as --save masks,colour")
     add_sight(parser)
     options = parser.parse_args(arguments)
-    if len(options.paths) < 2:
-        raise ConfigError(
-            f"{options.paths[0]} alone is no task; needed are a run and images: "
-            "python -m engine.predict RUN IMAGES"
-        )
-    *roots, images = options.paths
+    roots, images = options.runs, options.images
     kinds = _kinds(options.save, colours=options.colours)
     sight = read_sight(options)
     chosen = choose_runs(roots, sight, options.fold)
