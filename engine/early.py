@@ -65,9 +65,12 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
             check_source(model)
 
 
-def check_weights(config: Config, run: RunDir, folds: Sequence[int]) -> None:
-    """Refuse, by a FileNotFoundError, a run that has lost the weights of a fold, as asked for."""
-    for fold in folds:
+def check_weights(config: Config, run: RunDir, folds: Sequence[int] | None = None) -> None:
+    """Refuse, by a FileNotFoundError, a run that has lost the weights of one of some folds, or all.
+
+    In INT8, if that is asked for.
+    """
+    for fold in range(config.data.folds) if folds is None else folds:
         if not (path := run.best(fold)).exists():
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
             lost = lost if run.last(fold).exists() else ""
