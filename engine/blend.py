@@ -90,7 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("torch", "openvino", "openvino-int8"),
         help="what runs the networks on the test frames (default: each run's)",
     )
-    blend(Options(**vars(parser.parse_args(arguments))))
+    options = Options(**vars(parser.parse_args(arguments)))
+    blend(options)
+    from engine.report.show import show
+
+    show(RunDir(options.out))
     return 0
 
 
@@ -107,7 +111,6 @@ def blend(options: Options) -> None:
     look(RunDir(options.out).results)
     _check(options)
     from engine.report.mend import mend
-    from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
     from engine.views.store import adopt_progress
@@ -136,7 +139,6 @@ def blend(options: Options) -> None:
                 prepare_s = round(work_s() - start_s, 3)
                 search_blend(members, dataset, search, prepare_s).write(out.blend)
             _finish(members, dataset, policy, options)
-    show(out)
 
 
 def _check(options: Options) -> None:
