@@ -10,6 +10,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
                                                 wrong word was meant to be
     rundir  sums                                a run folder: its files, hashes and checksums
     experiment rehearsal                        a config opened for work, judged, and its stages
+    trained                                     runs, opened to look at frames with
     command  mistakes  damage  full_disk        errors and exit codes
     early                                       faults that are told before PyTorch is loaded
     formats  resume                             what older runs hold to
