@@ -46,7 +46,7 @@ from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.records import TemperatureChoice
-from engine.selection.scores import choose_temperature
+from engine.selection.scores import calibrated, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
@@ -380,6 +380,7 @@ def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> 
     count_FTCC = np.array([state.confusion for state in predicted.values()])
     fixed = run.config.selection.temperature
     choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
+    choice = calibrated(choice, {fold: state.calibration for fold, state in predicted.items()})
     choice.write(run.dir.temperature)
     return choice
 

@@ -14,6 +14,7 @@ from engine.lease import clear, look
 from engine.mistakes import ConfigError
 from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
+from engine.run_log import logged
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.suggest import Parser
 from engine.sums import check
@@ -58,11 +59,12 @@ def chosen_folds(config: Config, asked: Sequence[int] | None) -> Sequence[int]:
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> bool:
     """Run every stage that is not done yet; whether the run is finished. See `experiment.complete`.
 
-    Where it is, and all is as it was, PyTorch is not loaded.
+    Where it is, and all is as it was, PyTorch is not loaded. What is said stands in the run's log.
     """
-    if is_sealed(config, run_dir):
-        clear(run_dir.results)
-    else:
+    with logged(run_dir, go_on=VERBS["train"].go_on):
+        if is_sealed(config, run_dir):
+            clear(run_dir.results)
+            return True
         for fold in chosen:
             look(run_dir.training(fold))
         from engine.early import check_train
@@ -72,7 +74,6 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
         from engine.experiment import complete
 
         return complete(config, run_dir, chosen, resume=resume)
-    return True
 
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:

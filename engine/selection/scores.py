@@ -3,17 +3,22 @@
 Axes: C class (truth by prediction), F folds, T temperatures, N frames.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.selection.calibration import calibration_of, why_not
 from engine.selection.records import Groups, OofScores, Scores, TemperatureChoice, TemperatureScore
+from engine.views.records import CalibrationCounts
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 if TYPE_CHECKING:
     from engine.frames.decode import Sample
+
+_log = logging.getLogger(__name__)
 
 FRAMES_PER_BLOCK = 20
 """Frames of a group where no scenes are known: blocks of neighbours stand for frames that depend on
@@ -61,6 +66,21 @@ def choose_temperature(
         chosen_by="oof miou" if fixed is None else "config",
         scores=scores,
     )
+
+
+def calibrated(
+    choice: TemperatureChoice, counts: Mapping[int, CalibrationCounts | None]
+) -> TemperatureChoice:
+    """The choice with the calibration at its temperatures; what it lacks of a fold is logged.
+
+    `counts` are those of each fold; None of one that an older release predicted.
+    """
+    parts = [part for _, part in sorted(counts.items())]
+    found = calibration_of([one.temperature for one in choice.scores], parts)
+    if found is None:
+        _log.info("NLL and ECE are not measured: %s", why_not(counts))
+        return choice
+    return choice.model_copy(update={"calibration": found})
 
 
 def by_class(classes: Sequence[str], value_C: NDArray[np.float64]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from engine import sums
 from engine.damage import DamageError
 from engine.lease import hold
 from engine.rundir import RunDir
+from engine.training import curves
 from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
@@ -116,6 +117,11 @@ def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:
     write_summed(path, "".join(f"{line}\n" for line in text))
 
 
+def write_curves(run: RunDir) -> None:
+    """Write `metrics.csv`, see `engine.training.curves`."""
+    curves.write_curves(run)
+
+
 def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
     """The first `epochs` lines; damage to them is a ValueError that names file and line.
 
@@ -140,14 +146,17 @@ def _written_by(best: Path) -> str | None:
     return str(said["config_hash"]) if "config_hash" in said else None
 
 
-EPOCH_HEADER = "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  left"
+EPOCH_HEADER = (
+    "fold  epoch     lr        loss    seg   depth  valid   mIoU    acc   train     val  left"
+)
 
 
 def epoch_row(fold: int, line: EpochLine, epochs: int, left: str) -> str:
     """One row of the epoch table, under `EPOCH_HEADER`, of an epoch that was trained."""
     scores = "     -      -" if line.miou is None else f"{line.miou:.4f} {line.pixel_acc:.4f}"
+    valid = "     -" if line.validation_loss is None else f"{line.validation_loss:6.4f}"
     return (
         f"{fold:4d} {line.epoch:3d}/{epochs:<3d} {line.lr:.2e} {line.loss:7.4f} "
-        f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {scores} "
+        f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {valid} {scores} "
         f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {left}"
     )

@@ -31,6 +31,8 @@ from engine.whole import whole_file
 ALPHA = 0.5
 """Share of the classes' colours in an overlay: both they and the image can be told."""
 
+_ROWS = 256  # of an overlay that are mixed at a time
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -111,12 +113,15 @@ class Outputs:
 
 def overlay(image_HW3: NDArray[np.uint8], mask_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) the image under the colours of its classes."""
-    # Whole numbers: no float copy of a large photograph.
     share = round(256 * ALPHA)
-    colours_C3 = (class_colours().astype(np.uint16) * share).astype(np.uint16)
-    mixed_HW3 = image_HW3.astype(np.uint16) * np.uint16(256 - share)
-    mixed_HW3 += colours_C3[mask_HW]
-    return (mixed_HW3 >> 8).astype(np.uint8)
+    colours_C3, mixed_HW3 = class_colours().astype(np.uint16) * share, np.empty_like(image_HW3)
+    # Some rows at a time: a photograph has no room for several copies of 16 bits.
+    for top in range(0, len(mask_HW), _ROWS):
+        some = slice(top, top + _ROWS)
+        mixed = image_HW3[some].astype(np.uint16) * np.uint16(256 - share)
+        mixed += colours_C3[mask_HW[some]]
+        mixed_HW3[some] = mixed >> 8
+    return mixed_HW3
 
 
 @dataclass

@@ -27,6 +27,10 @@ from engine.views.masks import Rows, System
 
 Size = tuple[int, int]
 
+TOGETHER = 1 << 19
+"""Pixels of tiles that are looked at together at most, if one has no more: two tiles of 512 x 512.
+They keep two cores as busy as more would, and tiles are there to save memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tiled:
@@ -71,6 +75,7 @@ class Tiled:
         window_Rh = weights(tops, hw[0], base_hw[0], self.overlap)
         window_Lw = weights(lefts, hw[1], base_hw[1], self.overlap)
         device, held_ChW, first = self.policy.device, None, 0
+        most = max(min(self.system.reader.batch_size, TOGETHER // (hw[0] * hw[1])), 1)
         for top, window_h in zip(tops, window_Rh, strict=True):
             if held_ChW is not None:
                 # No tile to come reaches above this one's top.
@@ -80,8 +85,8 @@ class Tiled:
                 held_ChW[:, : kept_CnW.shape[1]] = kept_CnW
             first = top
             window_h1 = torch.from_numpy(window_h).to(device)[:, None]
-            for place in range(0, len(lefts), self.system.reader.batch_size):
-                some = slice(place, place + self.system.reader.batch_size)
+            for place in range(0, len(lefts), most):
+                some = slice(place, place + most)
                 places = [(top, left) for left in lefts[some]]
                 (tiles,) = self.system.rows(_window(frames, places, hw, base_hw))
                 each = zip(tiles.at_size(), lefts[some], window_Lw[some], strict=True)

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from kernels import gpu
 from kernels.confusion import cpu, launch, reference
-from kernels.eager import without_compiler
 
 
-@without_compiler
 @torch.library.custom_op("roomsmith::resized_argmax", mutates_args=())
 def resized_argmax(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
     """`reference.resized_argmax` of finite probabilities; raises as that does."""
@@ -25,7 +23,6 @@ def resized_argmax(prob_BChw: Tensor, size_hw: Sequence[int]) -> Tensor:
     return winner_BHW
 
 
-@without_compiler
 @torch.library.custom_op("roomsmith::probability_confusion", mutates_args=())
 def probability_confusion(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     """`reference.probability_confusion` of finite probabilities; raises as that does.

@@ -11,7 +11,6 @@ from torch import Tensor
 from kernels import gpu
 from kernels.crop_resize import cpu, launch
 from kernels.crop_resize.reference import Crops, Encoding, Frames, check_arguments, check_samples
-from kernels.eager import without_compiler
 
 
 def crop_resize(
@@ -37,7 +36,6 @@ def crop_resize(
     return Crops(crop_BhwC.permute(0, 3, 1, 2), *maps)
 
 
-@without_compiler
 @torch.library.custom_op("roomsmith::crop_resize", mutates_args=())
 def _crop_resize(
     frames: Sequence[Tensor | None],

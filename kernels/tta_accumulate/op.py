@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from kernels import gpu
-from kernels.eager import without_compiler
 from kernels.tta_accumulate import cpu, launch
 from kernels.tta_accumulate.reference import View, check
 
@@ -33,7 +32,6 @@ def tta_accumulate(
     _tta_accumulate(total_BTCHW, list(logits), list(temperatures), sides, flipped, align_corners)
 
 
-@without_compiler
 @torch.library.custom_op("roomsmith::tta_accumulate", mutates_args=("total_BTCHW",))
 def _tta_accumulate(
     total_BTCHW: Tensor,
