@@ -57,8 +57,8 @@ def test_two_runs_are_told_apart_by_the_paired_bootstrap(
     assert f"12 frames, blocked folds, leakage {200 / 12:.1f} %; by content " in text
     assert "; groups: scenes" in text
     assert (
-        f"mIoU | {a:.4f} | {b:.4f} | {expected.difference:+.4f} | {expected.low:+.4f} .. "
-        f"{expected.high:+.4f} | {expected.p:.3f} | 6"
+        f"OOF mIoU at store resolution | {a:.4f} | {b:.4f} | {expected.difference:+.4f} | "
+        f"{expected.low:+.4f} .. {expected.high:+.4f} | {expected.p:.3f} | 6"
     ) in text
     iou = [read(run.atlas)["classes"]["wall"]["iou"] for run in pair]
     assert f"wall | {iou[0]:.4f} | {iou[1]:.4f} | {iou[0] - iou[1]:+.4f}" in text

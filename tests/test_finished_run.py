@@ -38,7 +38,7 @@ def test_it_answers_without_importing_anything_heavy(
         [sys.executable, "-c", ANSWER, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert f"OOF mIoU {finished_run.summary['oof']['miou']:.4f}" in done.stdout
+    assert f"OOF mIoU at label resolution {finished_run.summary['oof']['miou']:.4f}" in done.stdout
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.tables import Cell, Row, table
 from engine.rundir import RunDir, refuse_unfinished
+from engine.selection.records import AT_STORE
 from engine.sums import check
 from kernels.metrics import class_iou, mean_iou
 
@@ -46,7 +47,7 @@ def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) ->
     found = paired_bootstrap(*counts, np.array(groups.of), resamples=resamples, seed=seed)
     totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
     ious = (class_iou(count_CC).tolist() for count_CC in totals)
-    rows: list[Row] = [("mIoU", *map(mean_iou, totals), *_cells(found.miou)), ()]
+    rows: list[Row] = [(AT_STORE, *map(mean_iou, totals), *_cells(found.miou)), ()]
     for *row, difference in zip(a.atlas.classes, *ious, found.by_class, strict=True):
         rows.append((*row, *_cells(difference)))
     return table(

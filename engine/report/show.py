@@ -11,7 +11,7 @@ from engine.report.summary import Summary
 from engine.report.tables import Cell, Row, shown, table
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
-from engine.selection.records import SubmissionScores, TemperatureChoice
+from engine.selection.records import AT_LABELS, AT_STORE, SubmissionScores, TemperatureChoice
 
 if TYPE_CHECKING:
     from engine.selection.blend_search import Blend
@@ -42,16 +42,16 @@ def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Tab
     oof = summary.oof
     leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
     folds = table(
-        f"OOF mIoU {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
+        f"{AT_LABELS} {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
         f"T = {oof.temperature:g}; leakage {leakage}",
-        ("fold", "OOF mIoU", "best epoch", "single-view mIoU"),
+        ("fold", AT_LABELS, "best epoch", "single-view mIoU"),
         ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
         text=0,
     )
     if summary.leakage_content:
         folds.caption = f"leakage by content {summary.leakage_content.told()}"
     scores = ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores)
-    temperatures = table("temperatures", ("T", "OOF mIoU", "pixel accuracy"), scores, text=0)
+    temperatures = table("temperatures", ("T", AT_LABELS, "pixel accuracy"), scores, text=0)
     classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
     return [folds, temperatures, classes, seconds_table(summary.seconds)]
 
@@ -70,9 +70,9 @@ def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:
         weights = " ".join(f"{weight:.4f}" for weight in plain.weights)
         name = f"plain SLSQP, {plain.evaluations} passes"
         rows.append((name, plain.miou, "", "", weights, leakage))
-    columns = ("run", "OOF mIoU", "pixel accuracy", "T", "weight", "leakage")
+    columns = ("run", AT_STORE, "pixel accuracy", "T", "weight", "leakage")
     systems = table(
-        f"blend ({blend.method}): OOF mIoU {blend.oof.miou:.4f}, "
+        f"blend ({blend.method}): {AT_STORE} {blend.oof.miou:.4f}, "
         f"{blend.gain.difference:+.4f} on the best run; leakage {leakage}",
         (*columns, "on the best run, 95 % interval"),
         rows,
@@ -95,7 +95,7 @@ def test_table(test: SubmissionScores) -> Table:
 def atlas_tables(atlas: Atlas) -> list[Table]:
     """Classes, parts, confusions and worst frames."""
     reach = f"(within {atlas.boundary_reach_px} px of another class)"
-    title = f"boundary mIoU {shown(atlas.boundary_miou)} {reach}"
+    title = f"{AT_STORE} {shown(atlas.miou)}, boundary mIoU {shown(atlas.boundary_miou)} {reach}"
     figures = ((name, c.boundary_iou, c.recall, c.precision) for name, c in atlas.classes.items())
     by_class = table(title, ("class", "boundary IoU", "recall", "precision"), figures)
     without = "" if atlas.depth else "; no depth maps, so nothing by depth"
