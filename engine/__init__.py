@@ -3,7 +3,10 @@
 Nothing is imported here; this page is the map. `docs/walk.md` follows one image through the files.
 
     train  predict  blend  compare  prepare     verbs: one command each; parse, call, show
+    verbs                                       their list, and how a name becomes a command
     cli  config  settings  labels  nyuv2        files and flags become typed fields
+    named  choice  suggest                      configs by name; one for a dataset without; what a
+                                                wrong word was meant to be
     rundir  sums                                a run folder: its files, hashes and checksums
     experiment rehearsal                        a config opened for work, judged, and its stages
     command  mistakes  damage  full_disk        errors and exit codes

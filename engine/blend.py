@@ -1,6 +1,5 @@
 """python -m engine.blend: several runs -> weights -> blended submission."""
 
-import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from engine.command import run_main
 from engine.lease import hold, look
 from engine.mistakes import ConfigError, validate
 from engine.rundir import RunDir
+from engine.suggest import Parser
+from engine.verbs import program
 from kernels.compiling import work_s
 
 if TYPE_CHECKING:
@@ -55,11 +56,10 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and blend; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.blend",
+    parser = Parser(
+        prog=program("blend"),
         description="Find the weights with which several finished runs, trained on the same folds, "
         "have the best out-of-fold mIoU together, and write the blended submission.",
-        allow_abbrev=False,
     )
     add, on = parser.add_argument, "store_true"
     add("runs", type=Path, nargs="+", metavar="RUN", help="run folders of engine.train")

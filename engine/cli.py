@@ -8,6 +8,7 @@ import argparse
 import functools
 import json
 import logging
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,11 +26,11 @@ from engine.formats import FORMAT, MOVED, Sections, Source, rename
 from engine.mistakes import (
     no_table,
     refuse_flag,
-    unknown_argument,
     unknown_format,
     unreadable,
     validate,
 )
+from engine.suggest import Parser, no_key, plain_flags, unknown_argument
 
 _log = logging.getLogger(__name__)
 
@@ -41,23 +42,33 @@ class _Settings(  # type: ignore[misc] # their settings are merged
 
 
 def parse_command_line(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+    parser: Parser, arguments: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, Sections]:
     """Add one flag per config field to a command's parser and parse `arguments`, or `sys.argv`.
+
+    `section.field=value` is `--section.field value`. Where the parser has `words`, a list, what is
+    no flag and no flag's value is in them, in order, wherever it stood.
 
     Returns the command's own options, and the config fields that flags set; raises ConfigError for
     a flag that is unknown, lacks its value or has one that does not fit.
     """
-    parser.error = refuse_flag  # type: ignore[method-assign]
+    given = sys.argv[1:] if arguments is None else arguments
     for name in MOVED:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     source: CliSettingsSource[Any] = CliSettingsSource(_Settings, root_parser=parser)
-    parsed, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        refuse_flag(unknown_argument(unknown[0], parser))
-    for name, words in vars(parsed).items():
-        if "." in name and isinstance(words, list):
-            setattr(parsed, name, [_json_table(word, name) for word in words])
+    parsed, unknown = parser.parse_known_args(plain_flags(given))
+    # argparse takes words in one place only: what stands behind a later flag is left over.
+    words = [*getattr(parsed, "words", ()), *unknown]
+    if any(word.startswith("-") for word in unknown) or (unknown and not hasattr(parsed, "words")):
+        refuse_flag(unknown_argument(unknown, given, parser))
+    for key, equals, value in (word.partition("=") for word in words):
+        if equals and key.replace(".", "_").isidentifier():
+            raise no_key(key, value)
+    if hasattr(parsed, "words"):
+        parsed.words = words
+    for name, values in vars(parsed).items():
+        if "." in name and isinstance(values, list):
+            setattr(parsed, name, [_json_table(value, name) for value in values])
     try:
         source(parsed_args=parsed)
     except SettingsError as error:

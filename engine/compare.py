@@ -1,21 +1,21 @@
 """python -m engine.compare: two finished runs on the same frames -> difference, interval, p."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.command import run_main
 from engine.rundir import RunDir
+from engine.suggest import Parser
+from engine.verbs import program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print how two runs differ; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.compare",
+    parser = Parser(
+        prog=program("compare"),
         description="Compare the out-of-fold predictions of two finished runs frame by frame: the "
         "difference in mIoU and in each class's IoU (first minus second), with 95 % interval and "
         "p-value of a paired bootstrap over scenes, or blocks of neighbouring frames.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("first", type=Path, metavar="RUN", help="run folder of engine.train")

@@ -12,8 +12,9 @@ from pathlib import Path
 from engine.config import ROOMS, Config, RuntimeConfig, data_root
 from engine.data.folds import make_folds
 from engine.frames.decode import Sample
+from engine.frames.glance import foreign_labels
 from engine.frames.index import DatasetError, list_dataset, list_frames
-from engine.mistakes import ConfigError
+from engine.mistakes import ConfigError, to_install
 from engine.model.names import check_seen
 from engine.model.sources import check_source
 from engine.resume import check_same_experiment, stopped
@@ -51,7 +52,7 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
     check_seen(config.model.encoder)
     _check_packages(config.runtime)
     if config.int8 and not _is_installed("nncf"):
-        needed = "pip install 'roomsmith[int8]', or use --runtime.inference openvino"
+        needed = f"{to_install('nncf')}, or use --runtime.inference openvino"
         raise RuntimeError(f"runtime.inference = 'openvino-int8' quantises by NNCF: {needed}")
     if (tune := config.runtime.tune) not in ("off", "auto") and not Path(tune).is_file():
         raise FileNotFoundError(f"runtime.tune = {tune!r} is no file; name one, or use auto or off")
@@ -129,9 +130,15 @@ def check_out(folder: Path, *, is_read: bool = False) -> None:
 
 def _check_dataset(config: Config) -> None:
     data, root = config.data, data_root(config)
+    if not root.is_dir():
+        there = "a file" if root.exists() else "no such folder"
+        needed = "name a folder with train/image and train/label: --data.root FOLDER"
+        raise ConfigError(f"data.root = {str(root)!r}: {there}; {needed}")
     train, _, scenes, faults = list_dataset(root, need_depth=config.model.needs_depth)
     if faults:
         raise DatasetError(root, faults)
+    if not (data.label_map or data.ignore) and (told := foreign_labels(root, train, data.classes)):
+        raise ConfigError(told)
     samples = [
         Sample(files.stem, files.image, None, None, (0, 0), scenes.get(files.stem))
         for files in train
@@ -150,12 +157,14 @@ def _check_packages(runtime: RuntimeConfig) -> None:
                 "use --runtime.inference torch or --runtime.device cpu"
             )
         if not _is_installed("openvino"):
-            extra = runtime.inference.removeprefix("openvino-")
-            needed = f"pip install 'roomsmith[{extra}]', or use --runtime.inference torch"
+            packages = (
+                ("openvino", "nncf") if runtime.inference == "openvino-int8" else ("openvino",)
+            )
+            needed = f"{to_install(*packages)}, or use --runtime.inference torch"
             raise RuntimeError(f"{asked}, but OpenVINO is not installed: {needed}")
     if runtime.source == "dali" and not _is_installed("nvidia.dali"):
         raise RuntimeError(
-            "runtime.source = 'dali', which is not installed: pip install nvidia-dali-cuda130 "
+            f"runtime.source = 'dali', which is not installed: {to_install('nvidia-dali-cuda130')} "
             "(Linux x86-64 only), or use --runtime.source torch"
         )
 

@@ -1,6 +1,5 @@
 """What the user is told of a mistake in a config file, a flag or a file of a run."""
 
-import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +22,9 @@ def refuse_flag(message: str) -> NoReturn:
     raise ConfigError(f"command line: {message}")
 
 
-def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
-    """What to do about a word of the command line that `parser` does not know."""
-    if not word.startswith("-"):
-        return f"unexpected {word!r}; a list is one word: --data.crop_hw [96,128]"
-    flag = word.partition("=")[0]
-    known = [option for action in parser._actions for option in action.option_strings]
-    near = difflib.get_close_matches(flag, known, n=1)
-    return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
+def to_install(*packages: str) -> str:
+    """What to type for what an extra of ours would bring: ours is on no index, these are."""
+    return f"pip install {' '.join(packages)}"
 
 
 def no_table(told: str) -> str:

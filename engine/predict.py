@@ -1,6 +1,5 @@
 """python -m engine.predict: a trained run and a folder of images -> 8-bit grey PNG masks."""
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from engine.config import Config
 from engine.lease import Place, hold, look
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, changed_config, load_run, refuse_unfinished
+from engine.suggest import Parser
+from engine.verbs import program
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
@@ -17,11 +18,10 @@ _log = logging.getLogger("engine.predict")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.predict",
+    parser = Parser(
+        prog=program("predict"),
         description="Predict a mask for every image of a folder with all folds of a trained run: "
         "8-bit grey PNG of the image's size, pixel value = class index.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder of engine.train")

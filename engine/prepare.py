@@ -15,15 +15,17 @@ from pathlib import Path
 from engine.cli import load_config
 from engine.command import run_main
 from engine.config import RuntimeConfig
+from engine.named import config_file
+from engine.suggest import Parser
+from engine.verbs import program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.prepare",
+    parser = Parser(
+        prog=program("prepare"),
         description="Check or encode a dataset folder, verify a run, render the embedded dataset, "
         "or tidy the cache.",
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = check.add_argument
     add("root", type=Path, metavar="ROOT", help="dataset folder")
     used = "experiment whose classes and folds apply (default: the 13 of NYUv2, 5 folds)"
-    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=used)
+    add("--config", nargs="+", action="extend", default=[], metavar="CONFIG", help=used)
     add("--depth", action="store_true", help="a frame without depth is a fault")
     encode = commands.add_parser(
         "encode",
@@ -104,7 +106,7 @@ def _check(options: argparse.Namespace) -> None:
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
-    config, root = load_config(options.config), options.root
+    config, root = load_config([*map(config_file, options.config)]), options.root
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
     spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))

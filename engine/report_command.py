@@ -1,6 +1,5 @@
 """python -m engine.report: run folders -> report.html; of several runs a leaderboard."""
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 from engine.command import run_main
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
+from engine.suggest import Parser
+from engine.verbs import program
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.report")
@@ -18,12 +19,11 @@ LEADERBOARD = Path("leaderboard.html")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write the pages; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.report",
+    parser = Parser(
+        prog=program("report"),
         description="Write the report.html of a finished run or blend again, from the files of its "
-        "folder. Of several runs: one page that ranks them, with links to their own, which are made "
-        "where they are missing.",
-        allow_abbrev=False,
+        "folder. Of several runs: one page that ranks them, with links to their own, which are "
+        "made where they are missing.",
     )
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="folders of engine.train, engine.blend")

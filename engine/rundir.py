@@ -166,7 +166,8 @@ def refuse_unfinished(run: RunDir, *needed: Path) -> None:
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:
     """The config that a run folder was made with, and `flags` over it; raises as `load_config`."""
     if not run.config.is_file():
-        raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
+        told = f"{run.root} is not a run folder: it has no {run.config.name}"
+        raise ConfigError(f"{told}; name one that engine.train made, such as runs/demo")
     return load_config([run.config], flags, stood())
 
 

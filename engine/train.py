@@ -1,65 +1,49 @@
 """python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission, atlas."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
-from engine.cli import load_config, parse_command_line
+from engine.cli import load_config, parse_command_line, to_toml
 from engine.command import run_main
-from engine.config import Config
+from engine.config import ROOMS, Config
+from engine.formats import Sections
 from engine.lease import clear, look
 from engine.mistakes import ConfigError
+from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
 from engine.rundir import RunDir, load_run, unnamed_fields
+from engine.suggest import Parser
 from engine.sums import check
+from engine.verbs import VERBS, program
 
-DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
-"""The embedded default: what runs when no --config is given."""
+DEMO = CONFIGS / "demo.toml"
+"""The embedded default: what runs where neither a config nor a dataset is named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.train",
-        description="Train the folds of an experiment, predict out-of-fold, choose the "
-        "temperature and write a submission. Without --config: a small demo on rendered rooms.",
-        allow_abbrev=False,
-    )
-    add, on = parser.add_argument, "store_true"
-    merged = "TOML files, merged left to right (default: the run's in --out, or the demo's)"
-    add("--config", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=merged)
-    add("--out", type=Path, help="run folder (default: runs/ + config names)")
-    add("--folds", type=int, nargs="+", metavar="K", help="train only these")
-    add("--resume", action=on, help="continue a fold that was stopped half-way")
-    add(
-        "--profile",
-        action=on,
-        help="train nothing: show where an epoch of the first of the folds spends its time, "
-        "and write profile/phases.json and profile/trace.json.gz into --out",
-    )
-    short = "short for --runtime.kernels: reference runs plain PyTorch for the fused operations"
-    add("--kernels", choices=("fused", "reference"), help=short)
-    options, flags = parse_command_line(parser, arguments)
-    if options.kernels:
-        flags.setdefault("runtime", {})["kernels"] = options.kernels
-    files = options.config or [DEMO]
-    run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
-    # A run that is named, and no config: its own, as it was begun.
-    begun, own = options.out and not options.config and run.config.is_file(), run.config
-    if begun or (own.exists() and any(f.exists() and own.samefile(f) for f in files)):
-        # It is no proof of itself: damaged, it would continue the run as another experiment.
-        check(own)
-    config = load_run(run, flags) if begun else load_config(files, flags, unnamed_fields(run))
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    options, flags = _parse(typed)
+    if options.print_config:
+        with redirect_stdout(sys.stderr):  # what is told on the way
+            config, _ = _resolve(options, flags, typed)
+        sys.stdout.write(to_toml(config))
+        return 0
+    config, run = _resolve(options, flags, typed)
     folds = range(config.data.folds)
     chosen = folds if options.folds is None else options.folds
     for fold in (k for k in chosen if k not in folds):
         raise ConfigError(f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist")
+    chosen = sorted(set(chosen))
     if options.profile:
         from engine.profile import profile
 
         profile(config, run, chosen[0])
     else:
-        train(config, run, sorted(set(chosen)), resume=options.resume)
+        train(config, run, chosen, resume=options.resume)
     return 0
 
 
@@ -83,5 +67,73 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
     show(run_dir)
 
 
+def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
+    """The command's own options, and the config fields that flags set."""
+    parser = Parser(
+        prog=program("train"),
+        description="Train the folds of an experiment, predict out-of-fold, choose the "
+        "temperature and write a submission. Without config and folder: a small demo on rendered "
+        "rooms. Any field below is set by --section.field VALUE or section.field=VALUE.",
+    )
+    add, on = parser.add_argument, "store_true"
+    words = "configs by name (exp093_5 lite) or path, merged left to right; a folder is the dataset"
+    add("words", nargs="*", metavar="CONFIG|DATA", help=words)
+    merged = "the same, by flag (default: the run's in --out, one that suits the dataset, or demo)"
+    add("--config", nargs="+", action="extend", default=[], metavar="CONFIG", help=merged)
+    add("--out", type=Path, help="run folder (default: runs/ + config names)")
+    add("--folds", type=int, nargs="+", metavar="K", help="train only these")
+    add("--resume", action=on, help="continue a fold that was stopped half-way")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
+        "--print-config",
+        action=on,
+        help="print the config that all of this comes to, as TOML, and nothing else",
+    )
+    only.add_argument(
+        "--profile",
+        action=on,
+        help="train nothing: show where an epoch of the first of the folds spends its time, "
+        "and write profile/phases.json and profile/trace.json.gz into --out",
+    )
+    short = "short for --runtime.kernels: reference runs plain PyTorch for the fused operations"
+    add("--kernels", choices=("fused", "reference"), help=short)
+    options, flags = parse_command_line(parser, typed)
+    if options.kernels:
+        flags.setdefault("runtime", {})["kernels"] = options.kernels
+    return options, flags
+
+
+def _resolve(
+    options: argparse.Namespace, flags: Sections, typed: Sequence[str]
+) -> tuple[Config, RunDir]:
+    """What is to be run, and the folder for it."""
+    words = sort_words(options.words, typed)
+    files = [*map(config_file, options.config), *words.files]
+    if words.root is not None:
+        data = flags.setdefault("data", {})
+        if Path(str(data.get("root", words.root))) != words.root:
+            told = f"--data.root {data['root']} and {words.root} are two datasets; name one"
+            raise ConfigError(told)
+        data["root"] = str(words.root)
+    # A run that is named, and no config: its own, as it was begun.
+    begun = bool(options.out and not files and RunDir(options.out).config.is_file())
+    if not files and not begun:
+        root = flags.get("data", {}).get("root", ROOMS)
+        files = [DEMO] if root == ROOMS else _suited(Path(str(root)), flags)
+    run = RunDir(options.out or Path("runs") / "-".join(file.stem for file in files))
+    own = run.config
+    if begun or (own.exists() and any(f.exists() and own.samefile(f) for f in files)):
+        # It is no proof of itself: damaged, it would continue the run as another experiment.
+        check(own)
+    config = load_run(run, flags) if begun else load_config(files, flags, unnamed_fields(run))
+    return config, run
+
+
+def _suited(root: Path, flags: Sections) -> list[Path]:
+    from engine.choice import choose_config
+
+    return choose_config(root, flags)
+
+
 if __name__ == "__main__":
-    run_main(main, "run the same command again, with --resume")
+    run_main(main, VERBS["train"].go_on)

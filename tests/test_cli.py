@@ -16,6 +16,7 @@ from engine.cli import load_config, parse_command_line, to_toml
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.resume import differences
+from engine.suggest import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +27,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def parse(*arguments: str) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = Parser()
     parser.add_argument("--config", type=Path, nargs="+", default=[])
     parser.add_argument("--folds", type=int, nargs="+")
     return parse_command_line(parser, arguments)

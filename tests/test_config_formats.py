@@ -23,6 +23,7 @@ from engine.resume import check_same_experiment, recorded_runtime
 from engine.rundir import RunDir, load_run, run_format, unnamed_fields
 from engine.runtime.recorded import Environment, RecordedRuntime
 from engine.selection.members import open_members
+from engine.suggest import Parser
 from engine.sums import remove
 from tests.fixtures.make import processor
 
@@ -240,9 +241,7 @@ def test_a_new_name_wins_over_the_old_one_beside_it_and_a_later_old_one_over_bot
 
 
 def test_old_flags_are_read() -> None:
-    import argparse
-
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = Parser()
     arguments = ["--training.threads", "3", "--data.source=torch", "--training.epochs", "7"]
     options, flags = parse_command_line(parser, [*arguments, "--inference.runtime", "openvino"])
     assert vars(options).keys().isdisjoint(formats.MOVED)

@@ -83,12 +83,12 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "no openvino": (
         "train",
         "TINY --out @/new --runtime.inference openvino",
-        "roomsmith[openvino]",
+        "pip install openvino, or use --runtime.inference torch",
     ),
     "no openvino for int8": (
         "train",
         "TINY --out @/new --runtime.inference openvino-int8",
-        "roomsmith[int8]",
+        "pip install openvino nncf, or use --runtime.inference torch",
     ),
     "int8 on a GPU": (
         "train",

