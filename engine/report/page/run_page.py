@@ -145,7 +145,7 @@ def memory_told(counted: Counted) -> str:
 
 def curve_plots(curves: Mapping[int, list[EpochLine]], prefix: str) -> dict[str, Any]:
     """Losses, mIoU and learning rate over the epochs, each None where no line has it."""
-    validation = ("validation", lambda one: getattr(one, "validation_loss", None))
+    validation = ("validation", lambda one: one.validation_loss)
     losses = ("training", lambda one: one.segmentation_loss), validation
     one_curve = dict(list(curves.items())[:1])  # of all folds it is the same
     same_rate = len({tuple(one.lr for one in lines) for lines in curves.values()}) == 1
@@ -166,7 +166,7 @@ def curve_plots(curves: Mapping[int, list[EpochLine]], prefix: str) -> dict[str,
 def losses_told(curves: Mapping[int, list[EpochLine]]) -> str:
     """What the lines of losses are."""
     lines = (one for fold in curves.values() for one in fold)
-    if any(getattr(one, "validation_loss", None) is not None for one in lines):
+    if any(one.validation_loss is not None for one in lines):
         return (
             "Losses: cross-entropy of the training crops, weighted as configured (drawn out), and "
             "of the validation frames, unweighted (dashed)."
