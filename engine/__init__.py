@@ -10,6 +10,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     rundir  sums                                a run folder: its files, hashes and checksums
     experiment rehearsal                        a config opened for work, judged, and its stages
     command  mistakes  damage  full_disk        errors and exit codes
+    run_log                                     what a command says, kept in the run folder
     early                                       faults that are told before PyTorch is loaded
     formats  resume                             what older runs hold to
     profile                                     where the time of an epoch goes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.command import run_main
 from engine.lease import hold, look
 from engine.mistakes import ConfigError, validate
+from engine.run_log import logged
 from engine.rundir import RunDir
 from engine.suggest import Parser
 from engine.verbs import program
@@ -104,6 +105,11 @@ def blend(options: Options) -> None:
         FileNotFoundError: a run has no finished store.
         HeldError: another process makes a blend there.
     """
+    with logged(RunDir(options.out)):
+        _blend(options)
+
+
+def _blend(options: Options) -> None:
     look(RunDir(options.out).results)
     _check(options)
     from engine.report.mend import mend

@@ -35,20 +35,29 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     try:
         with heeded():
             code = main()
-    except (ValueError, FileNotFoundError, RuntimeError, DiskFullError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
-    except OSError as error:
-        # Of a file, with its name: gone, forbidden, something else in its place.
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        code = 2
     except Stopped as stopped:
         with suppress(OSError):  # a terminal that is gone
-            print(f"stopped by {stopped.signal.name}; to go on, {go_on}", file=sys.stderr)
+            print(error_line(stopped, go_on), file=sys.stderr)
         code = 128 + stopped.signal
+    except (ValueError, OSError, RuntimeError) as error:
+        told = error_line(error, go_on)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
     raise SystemExit(code)
+
+
+def error_line(error: BaseException, go_on: str = AGAIN) -> str | None:
+    """The message that a command ends with; None for an error nobody foresaw."""
+    if isinstance(error, Stopped):
+        return f"stopped by {error.signal.name}; to go on, {go_on}"
+    if isinstance(error, ValueError | FileNotFoundError | RuntimeError | DiskFullError):
+        return f"error: {error}"
+    if isinstance(error, OSError) and error.filename is not None:
+        # Of a file, with its name: gone, forbidden, something else in its place.
+        return f"error: {error.filename}: {error.strerror}"
+    return None
 
 
 def start_logging() -> None:

@@ -23,6 +23,7 @@ from engine.settings import (
     DataFields,
     InferenceFields,
     ModelFields,
+    ReportConfig,
     RuntimeConfig,
     Section,
     SelectionConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "DataConfig",
     "InferenceConfig",
     "ModelConfig",
+    "ReportConfig",
     "RuntimeConfig",
     "SelectionConfig",
     "TrainingConfig",
@@ -154,6 +156,7 @@ class Config(Section):
     inference: InferenceConfig = InferenceConfig()
     selection: SelectionConfig = SelectionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,7 +21,7 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
             store holds frames predicted in INT8 and more should be otherwise, or the reverse.
     """
     # What is read in another way has another fingerprint, which is asked for later.
-    apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.")
+    apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.", "report.")
     before = load_run(run)
     lines = differences(before, config)
     changed = [line for line in lines if not line.startswith(apart)]

@@ -11,10 +11,12 @@ runs/NAME/
   atlas.json frames.npy worst.png            where the errors are; counts (N, C, C) of each frame
   submission.npy submission.zip              uint8 (N, H, W) in stem order; zip alone: a PNG each
   submission.csv                             row, stem
+  log.txt metrics.csv report.html            each call's messages, all folds' epochs, a page
+  tensorboard/ wandb/ mlflow/                the epochs once more, if `report` asks for it
   seal.json                                  finished, and on which files, by size and time
 
 The folder of a blend has blend.json (weights, curve, gain), summary.json and the submission.
-Beside each NAME stands .NAME.sum, its checksums (`engine.sums`).
+Beside each NAME stands .NAME.sum, its checksums (`engine.sums`), but for `FOR_PEOPLE`.
 While a process works on a fold or on what comes after the folds, or where it was stopped at that,
 `.fold0.lease` and `.results.lease` hold what is not finished (`engine.lease`).
 What a JSON file holds is a `Record`, defined beside the stage that writes it.
@@ -41,6 +43,10 @@ from engine.formats import (
 from engine.lease import Place
 from engine.mistakes import ConfigError, damaged
 from engine.whole import write_summed
+
+FOR_PEOPLE = frozenset(("log.txt", "metrics.csv", "report.html", "tensorboard", "wandb", "mlflow"))
+"""Files and folders of a run that no stage reads: the log, and what is made of other files. They
+have no checksums, and are in no hash or seal."""
 
 
 class _Name:
@@ -76,6 +82,9 @@ class RunDir:
     submission_zip = _Name("submission.zip")
     submission_csv = _Name("submission.csv")
     seal = _Name("seal.json")
+    log = _Name("log.txt")
+    curves = _Name("metrics.csv")
+    report = _Name("report.html")
 
     def fold(self, fold: int) -> Path:
         """The folder of a fold."""

@@ -209,3 +209,22 @@ class RuntimeConfig(Section):
     inference: Literal["torch", "openvino", "openvino-int8"] = "torch"
     """what runs the trained networks; openvino: faster on a CPU; openvino-int8: faster still, in
     INT8, for a loss in mIoU that is measured and told"""
+
+
+class ReportConfig(Section):
+    """What a run shows of itself while it runs and when it ends; no result depends on it.
+
+    It is in no hash and may differ from call to call. All of it is made from the run folder.
+    """
+
+    page: bool = True
+    """write report.html when a run is finished"""
+    tensorboard: bool = False
+    """write the figures of each epoch for TensorBoard, into the run folder"""
+    wandb: bool = False
+    """the same for Weights & Biases, one run a fold"""
+    mlflow: bool = False
+    """the same for MLflow, one run a fold"""
+    online: bool = False
+    """let W&B and MLflow send to the server that they are set up for; else they write into the run
+    folder only"""

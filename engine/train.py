@@ -14,6 +14,7 @@ from engine.lease import clear, look
 from engine.mistakes import ConfigError
 from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
+from engine.run_log import logged
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.suggest import Parser
 from engine.sums import check
@@ -49,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> None:
     """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
+    with logged(run_dir, go_on=VERBS["train"].go_on):
+        _train(config, run_dir, chosen, resume=resume)
+
+
+def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> None:
     from engine.report.show import show
 
     if is_sealed(config, run_dir):

@@ -24,7 +24,7 @@ from PIL import Image
 from engine import train
 from engine.cli import load_config, to_toml
 from engine.config import Config
-from engine.rundir import RunDir
+from engine.rundir import FOR_PEOPLE, RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -278,12 +278,13 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
 def run_content(folder: Path) -> dict[str, Any]:
     """What every file below `folder` holds, but for clock times, peak memory, seal and checksums.
 
+    What is for people only is left out: it tells of times.
     Files that hold none are told by their bytes; a checkpoint by the bytes, type and layout of
     each of its tensors.
     """
     content: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if path.suffix == ".sum":
+        if path.suffix == ".sum" or FOR_PEOPLE.intersection(path.relative_to(folder).parts):
             continue
         value: Any = path.read_bytes()
         if path.suffix == ".pt":

@@ -51,10 +51,9 @@ def read(path: Path) -> dict[str, Any]:
 def test_the_folder_of_a_blend_holds_its_files_and_no_others(finished_blend: RunDir) -> None:
     names = ["atlas.json", "blend.json", "frames.npy", "submission.csv", "submission.npy"]
     names += ["submission.zip", "summary.json", "worst.png"]
-    assert sorted(path.name for path in finished_blend.root.iterdir()) == [
-        *(f".{name}.sum" for name in names),
-        *names,
-    ]
+    assert sorted(path.name for path in finished_blend.root.iterdir()) == sorted(
+        [*(f".{name}.sum" for name in names), *names, "log.txt"]
+    )
 
 
 def test_it_says_what_the_blend_gains_and_what_that_is_worth(finished_blend: RunDir) -> None:

@@ -119,6 +119,7 @@ def test_a_finished_run_of_each_format_is_complete(
     assert "is complete; nothing to do" in caplog.text
     assert (run / "seal.json").exists()
     remove(run / "seal.json")
+    (run / "log.txt").unlink()
     assert content(run) == before
 
 

@@ -89,6 +89,15 @@ def test_another_experiment_breaks_the_seal_and_another_runtime_does_not(
     assert not is_sealed(config.model_copy(update={"training": training}), run)
     runtime = config.runtime.model_copy(update={"workers": 7})
     assert is_sealed(config.model_copy(update={"runtime": runtime}), run)
+    report = config.report.model_copy(update={"tensorboard": True, "page": False})
+    assert is_sealed(config.model_copy(update={"report": report}), run)
+
+
+def test_what_is_for_people_only_is_under_no_seal(sealed: tuple[Config, RunDir, Path]) -> None:
+    config, run, _ = sealed
+    for path in (run.log, run.curves, run.report):
+        path.write_text("other\n", encoding="utf-8")
+    assert is_sealed(config, run)
 
 
 def test_the_same_dataset_elsewhere_is_the_same_experiment(
@@ -101,7 +110,7 @@ def test_the_same_dataset_elsewhere_is_the_same_experiment(
     assert train.main([*arguments, "--data.root", str(tmp_path / "elsewhere")]) == 0
     after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*")}
     changed = {path for path in after if after[path] != before.get(path)}
-    assert changed <= {run.root, run.seal, sum_file(run.seal)}
+    assert changed <= {run.root, run.seal, sum_file(run.seal), run.log}
 
 
 def files_of(config: Config, run: RunDir) -> list[str]:

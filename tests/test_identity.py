@@ -9,9 +9,10 @@ from pydantic_core import to_json
 
 from engine import formats
 from engine.cli import load_config, to_toml
-from engine.config import Config, RuntimeConfig
+from engine.config import Config, ReportConfig, RuntimeConfig
 from engine.formats import HASHED_1, INTRODUCED, RUNTIME_1, stood
 from engine.identity import file_hash, identity, stage_identity, weights_identity
+from engine.resume import check_same_experiment
 from engine.rundir import RunDir, load_run, write_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,6 +97,17 @@ def test_every_field_of_the_experiment_is_hashed() -> None:
             )
             plain = identity(Config(), sections=(section,))
             assert plain != identity(changed, sections=(section,)), f"{section}.{name}"
+
+
+def test_what_a_run_shows_of_itself_is_no_part_of_it(tmp_path: Path) -> None:
+    shown = {name: not default for name, default in ReportConfig().model_dump().items()}
+    plain, other = config_of(), config_of(report=shown)
+    assert hashes(plain, tmp_path) == hashes(other, tmp_path)
+    run = RunDir(tmp_path)
+    write_config(plain, run)
+    check_same_experiment(other, run)
+    run.config.write_text("format = 3\n", encoding="utf-8")  # of a release that had no [report]
+    assert load_run(run).report == ReportConfig()
 
 
 def test_a_field_that_was_added_counts_only_where_it_is_not_at_its_first_default(

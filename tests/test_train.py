@@ -24,7 +24,7 @@ from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.report.show import show
 from engine.report.verify import verify
-from engine.rundir import RunDir
+from engine.rundir import FOR_PEOPLE, RunDir
 from engine.sums import sum_file
 from engine.views.store import open_store
 
@@ -56,6 +56,9 @@ FOLD_FILES = ("best.safetensors", "last.pt", "metrics.jsonl", "runtime.json")
 def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:
     root = finished_run.dir.root
     found = {path for path in root.rglob("*") if path.is_file()}
+    for_people = {path for path in found if path.name in FOR_PEOPLE}
+    assert sorted(path.name for path in for_people) == ["log.txt", "metrics.csv"]
+    found -= for_people
     files = sorted(str(path.relative_to(root)) for path in found if path.suffix != ".sum")
     assert {sum_file(root / name) for name in files} == found - {root / name for name in files}
     assert files == [

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from engine.config import ROOMS, Config, data_root
-from engine.rundir import RunDir
+from engine.rundir import FOR_PEOPLE, RunDir
 from engine.sums import sum_file
 from engine.whole import write_summed
 
@@ -49,7 +49,7 @@ def dataset_files(config: Config) -> str:
 
 
 def _seal(config: Config, run: RunDir, dataset: str) -> str:
-    fields = config.model_dump_json(exclude={"runtime": True, "data": {"root"}})
+    fields = config.model_dump_json(exclude={"runtime": True, "report": True, "data": {"root"}})
     if config.int8:
         fields += config.runtime.inference
     # Not its masks and profiles, which are made later.
@@ -59,10 +59,14 @@ def _seal(config: Config, run: RunDir, dataset: str) -> str:
 
 
 def _told(folder: Path, *patterns: str) -> str:
-    """A line for each file of a folder that fits a pattern, but for a seal: it tells of itself."""
+    """A line for each file of a folder that fits a pattern.
+
+    But for a seal, which tells of itself, and for what is for people only.
+    """
     lines, seal = [], RunDir(folder).seal
+    apart = {seal.name, sum_file(seal).name, *FOR_PEOPLE}
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        if path.is_file() and path not in (seal, sum_file(seal)):
+        if path.is_file() and path.name not in apart:
             told, name = path.stat(), path.relative_to(folder).as_posix()
             times = told.st_mtime_ns, told.st_ctime_ns
             lines.append(f"{name} {told.st_size} {times} {told.st_ino}\n")

@@ -50,10 +50,24 @@ def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Tab
     )
     if summary.leakage_content:
         folds.caption = f"leakage by content {summary.leakage_content.told()}"
-    scores = ((f"{s.temperature:g}", s.miou, s.pixel_acc) for s in temperature.scores)
-    temperatures = table("temperatures", ("T", AT_LABELS, "pixel accuracy"), scores, text=0)
     classes = table("IoU by class", ("class", "IoU"), oof.iou.items())
-    return [folds, temperatures, classes, seconds_table(summary.seconds)]
+    return [folds, temperature_table(temperature), classes, seconds_table(summary.seconds)]
+
+
+def temperature_table(choice: TemperatureChoice) -> Table:
+    """What each temperature reaches: scores, and calibration if it was measured."""
+    found = choice.calibration
+    rows = [
+        (f"{s.temperature:g}", s.miou, s.pixel_acc, one and one.nll, one and one.ece)
+        for s in choice.scores
+        for one in [found and found.at(s.temperature)]
+    ]
+    columns = ("T", AT_LABELS, "pixel accuracy", "NLL", "ECE")
+    drawn = table("temperatures", columns, rows, text=0)
+    drawn.caption = "NLL and ECE are not measured"
+    if found:
+        drawn.caption = f"NLL, ECE: of {found.pixels} pixels; lowest NLL at T = {found.best_nll:g}"
+    return drawn
 
 
 def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:

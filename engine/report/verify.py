@@ -8,6 +8,7 @@ from rich.table import Table
 
 from engine.damage import DamageError
 from engine.report.tables import table
+from engine.rundir import FOR_PEOPLE
 from engine.sums import check, sum_file
 
 _MIB = 1 << 20
@@ -41,7 +42,11 @@ def verify(root: Path, progress: Callable[[int, int], None] | None = None) -> li
     found = {path for path in root.rglob("*") if path.is_file()}
     beside = {path for path in found if path.suffix == ".sum" and path.name[0] == "."}
     named = {path.with_name(path.name[1 : -len(".sum")]) for path in beside}
-    files, verdicts = sorted((found - beside) | named), []
+    # What is for people only has none.
+    told = (
+        path for path in found - beside if not FOR_PEOPLE.intersection(path.relative_to(root).parts)
+    )
+    files, verdicts = sorted(named.union(told)), []
     for number, path in enumerate(files):
         verdicts.append(_verdict(path, path.relative_to(root).as_posix()))
         if progress is not None:

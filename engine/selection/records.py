@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from engine.rundir import Record
+from engine.selection.calibration import Calibration
 
 AT_LABELS = "OOF mIoU at label resolution"
 """What the out-of-fold pass counts at the size of each label, before anything is stored: of a run,
@@ -99,6 +100,8 @@ class TemperatureChoice(Record):
     """Its place in `inference.temperatures`."""
     chosen_by: Literal["oof miou", "config"]
     scores: list[TemperatureScore]
+    calibration: Calibration | None = None
+    """At each of the temperatures; left out where it was not measured, as by older releases."""
 
 
 class Groups(Record):

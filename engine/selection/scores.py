@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.selection.calibration import Calibration
 from engine.selection.records import Groups, OofScores, Scores, TemperatureChoice, TemperatureScore
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
@@ -44,11 +45,15 @@ def score_folds(
 
 
 def choose_temperature(
-    temperatures: Sequence[float], count_FTCC: Counts, fixed: float | None
+    temperatures: Sequence[float],
+    count_FTCC: Counts,
+    fixed: float | None,
+    calibration: Calibration | None = None,
 ) -> TemperatureChoice:
     """Score T softmax temperatures by the (F, T, C, C) out-of-fold counts of each fold; choose one.
 
-    It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals).
+    It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals). Their
+    `calibration`, if it was measured, is noted and chooses nothing.
     """
     scores = [
         TemperatureScore(temperature=temperature, **dict(score(count_CC)))
@@ -60,6 +65,7 @@ def choose_temperature(
         index=list(temperatures).index(best),
         chosen_by="oof miou" if fixed is None else "config",
         scores=scores,
+        **({} if calibration is None else {"calibration": calibration}),
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from engine.rundir import RunDir
 from engine.training import checkpoint
 from engine.training.records import BestNote, Checkpoint, EpochLine
 
@@ -30,6 +31,10 @@ class Files(Protocol):
     @property
     def write_metrics(self) -> Callable[[Path, Sequence[EpochLine]], None]:
         """Write a line an epoch."""
+
+    @property
+    def write_curves(self) -> Callable[[RunDir], None]:
+        """Write the table of all folds' lines."""
 
     @property
     def save_last(self) -> Callable[[Path, Checkpoint], None]:
@@ -67,6 +72,10 @@ class BackgroundFiles:
         """Have these lines written before the next checkpoint."""
         written = tuple(lines)
         self._before.append(lambda _: checkpoint.write_metrics(path, written))
+
+    def write_curves(self, run: RunDir) -> None:
+        """Have the table of all folds' lines written after them."""
+        self._before.append(lambda _: checkpoint.write_curves(run))
 
     def save_last(self, path: Path, saved: Checkpoint) -> None:
         """Have all that waits, and then what `saved` holds now, written; see `finish`."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from engine import sums
+from engine.rundir import RunDir
+from engine.training import curves
 from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
@@ -77,6 +79,11 @@ def write_metrics(path: Path, lines: Sequence[EpochLine]) -> None:
     write_summed(path, "".join(f"{line}\n" for line in text))
 
 
+def write_curves(run: RunDir) -> None:
+    """Write `metrics.csv`, see `engine.training.curves`."""
+    curves.write_curves(run)
+
+
 def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
     """The first `epochs` lines; damage to them is a ValueError that names file and line.
 
@@ -91,14 +98,17 @@ def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
     return found
 
 
-EPOCH_HEADER = "fold  epoch     lr        loss    seg   depth   mIoU    acc   train     val  left"
+EPOCH_HEADER = (
+    "fold  epoch     lr        loss    seg   depth  valid   mIoU    acc   train     val  left"
+)
 
 
 def epoch_row(fold: int, line: EpochLine, epochs: int, left: str) -> str:
     """One row of the epoch table, under `EPOCH_HEADER`, of an epoch that was trained."""
     scores = "     -      -" if line.miou is None else f"{line.miou:.4f} {line.pixel_acc:.4f}"
+    valid = "     -" if line.validation_loss is None else f"{line.validation_loss:6.4f}"
     return (
         f"{fold:4d} {line.epoch:3d}/{epochs:<3d} {line.lr:.2e} {line.loss:7.4f} "
-        f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {scores} "
+        f"{line.segmentation_loss:6.4f} {line.depth_loss:6.4f} {valid} {scores} "
         f"{line.train_s:6.1f}s {line.validation_s:6.1f}s  {left}"
     )

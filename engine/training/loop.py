@@ -147,9 +147,12 @@ class FoldTraining:
             yield draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """The average's `miou` and `pixel_acc`, by one view at the labels' size; keeps the best."""
+        """The average's `miou`, `pixel_acc` and `validation_loss`, by one view; keeps the best.
+
+        Both scores at the labels' size; the loss is left out where no sampled pixel has a label.
+        """
         task, samples = self.task, self.task.dataset.train.samples
-        count_CC = self.predictor.confusion([samples[i] for i in task.validation])
+        count_CC, loss = self.predictor.validate([samples[i] for i in task.validation])
         miou = mean_iou(count_CC)
         # Kept before the line that says so: killed in between, the epoch is validated again and the
         # same weights are written again.
@@ -157,7 +160,8 @@ class FoldTraining:
             note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
             weights = self.learner.ema.network.state_dict()
             self.files.save_best(task.run.best(task.fold), weights, note)
-        return {"miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
+        losses = {} if loss is None else {"validation_loss": loss}
+        return {**losses, "miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
 
     def save(self) -> None:
         """Write `last.pt`."""
@@ -170,6 +174,7 @@ class FoldTraining:
         # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
         self.metrics.append(line)
         self.files.write_metrics(self.task.run.metrics(self.task.fold), self.metrics)
+        self.files.write_curves(self.task.run)
         self.position = Position(line.epoch)
         self.learner.sums = step.EpochSums(self.policy.device)
         self.save()

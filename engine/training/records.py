@@ -34,6 +34,10 @@ class EpochLine(Record):
     loss: float | None = None
     segmentation_loss: float | None = None
     depth_loss: float | None = None
+    validation_loss: float | None = None
+    """Mean -log p of the validation labels by the weight average's single view at T = 1, over the
+    sample of `engine.views.sampled`; no weights of class or boundary, so unlike
+    `segmentation_loss`. Left out before, and where the sample has no labelled pixel."""
     miou: float | None = None
     pixel_acc: float | None = None
     train_s: float

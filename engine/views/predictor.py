@@ -33,6 +33,7 @@ from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
 from engine.views import int8_network
 from engine.views.openvino_pass import OpenVinoPass, convert
+from engine.views.sampled import loss_sum
 from engine.views.view_sum import ViewSum
 from engine.views.zoom import base_hw, view_hw
 from kernels.tta_accumulate import View, zero_total
@@ -139,13 +140,22 @@ class Predictor:
 
     def confusion(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
         """(C, C) sum of the `counts` of labelled frames at the first of the T temperatures."""
+        return self.validate(samples)[0]
+
+    def validate(self, samples: Sequence[Sample]) -> tuple[NDArray[np.int64], float | None]:
+        """`confusion`, and the mean of -log p over the `sampled` labels; None if there are none."""
         counts: list[Tensor] = []
+        losses: list[Tensor] = []
         with track("validation", len(samples)) as advance:
             for frames, prob_BTCHW in self.predict(samples, label=True):
                 counts.append(self.counts(frames, prob_BTCHW[:, :1])[0])
+                assert frames.label_BHW is not None, "asked for"
+                losses.append(loss_sum(prob_BTCHW[:, 0], frames.label_BHW))
                 advance(len(frames.index))
                 interrupts.checkpoint()
-        return torch.stack(counts).sum(dim=0).cpu().numpy()
+        loss, pixels = torch.stack(losses).sum(dim=0).tolist()
+        count_CC: NDArray[np.int64] = torch.stack(counts).sum(dim=0).cpu().numpy()
+        return count_CC, loss / pixels if pixels else None
 
     def single_view(self) -> "Predictor":
         """The same networks looking once at each frame, at base size and temperature 1."""

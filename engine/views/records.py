@@ -16,6 +16,21 @@ SUBMISSION_NOTE = ".submission.json"
 """The file of `SubmissionProgress` in a run folder; there until a summary tells of its seconds."""
 
 
+class CalibrationCounts(Record):
+    """What was counted of the sampled pixels (`engine.views.sampled`) at each temperature."""
+
+    pixels: int
+    """those that have a label"""
+    loss: list[float]
+    """(T,) sum of -log p of their labels"""
+    count: list[list[int]]
+    """(T, bins) pixels by confidence, the probability of the class of the largest"""
+    right: list[list[int]]
+    """(T, bins) those whose label's class has no smaller one"""
+    confidence: list[list[float]]
+    """(T, bins) sum of their confidences"""
+
+
 class FoldState(Record):
     """How many of a fold's frames the weights of a hash predicted, and what was counted."""
 
@@ -25,6 +40,8 @@ class FoldState(Record):
     elapsed_s: float
     confusion: list[list[list[int]]]
     """(T, C, C) at the labels' own resolution"""
+    calibration: CalibrationCounts | None = None
+    """of the same frames; left out before, and where some of them were predicted before"""
 
 
 class Note(Record):

@@ -27,6 +27,7 @@ from engine.rundir import RunDir, changed_config, to_complete
 from engine.runtime.progress import track
 from engine.views import records
 from engine.views.resumable import ResumableArray, noted
+from engine.views.sampled import CalibrationSum, sample_pixels
 from engine.views.zoom import base_hw
 from engine.whole import announce, sync_folder
 from kernels.compiling import work_s
@@ -67,6 +68,9 @@ def predict_fold(
     if state.done == len(validation):
         return state
     predictor, count_TCC = load(), np.array(state.confusion, np.int64)
+    # What an older release began has frames that nobody sampled.
+    sampled = state.done == 0 or state.calibration is not None
+    sample = CalibrationSum(len(layout.temperatures), state.calibration) if sampled else None
     (network,) = predictor.networks
     start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
@@ -74,12 +78,15 @@ def predict_fold(
         interrupts.at_checkpoints(),
         track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
     ):
-        for (batch_TCC, prob_BTChw), is_due in predictor.fetch(predicted):
+        for (batch_TCC, prob_BTChw, *pixels), is_due in predictor.fetch(predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)
             done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
+            if sample is not None:
+                sample.add(pixels)
+                counted["calibration"] = sample.counts()
             state = state.model_copy(update=counted)
             if is_due or interrupts.is_asked():
                 writer.commit(fold, state)
@@ -90,12 +97,14 @@ def predict_fold(
 
 def _counts_and_halves(
     predictor: "Predictor", samples: Sequence[Sample], start: int, hw: tuple[int, int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of each batch, on its device: (T, C, C) counts, (B, T, C, *hw) float16 probabilities."""
+) -> Iterator[tuple[Tensor, ...]]:
+    """Of each batch, on its device: (T, C, C) counts, (B, T, C, *hw) float16, its sample."""
     for frames, prob_BTCHW in predictor.predict(samples, start, label=True):
         # Frame by frame, as the bytes of a CPU have always been made.
         resized = [F.interpolate(prob_TCHW, hw, mode="bilinear").half() for prob_TCHW in prob_BTCHW]
-        yield predictor.counts(frames, prob_BTCHW), torch.stack(resized)
+        assert frames.label_BHW is not None, "asked for"
+        sample = sample_pixels(prob_BTCHW, frames.label_BHW)
+        yield predictor.counts(frames, prob_BTCHW), torch.stack(resized), *sample
 
 
 class ProbStoreWriter:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from torch import Tensor
 
 from engine.data.file_source import network_input
 from engine.frames.decode import read_image, read_label
@@ -31,7 +32,8 @@ def test_epochs_between_validations_are_not_scored_but_the_last_one_is(
     FoldTraining(task, POLICY).run()
     lines = read_metrics(task.run.metrics(1), 3)
     assert [line.epoch for line in lines if line.miou is not None] == [2, 3]
-    assert "-      -" in epoch_row(1, lines[0], 3, "7.0 s")
+    assert [line.epoch for line in lines if line.validation_loss is not None] == [2, 3]
+    assert "-      -      -" in epoch_row(1, lines[0], 3, "7.0 s")
 
 
 def test_the_first_of_equal_epochs_is_the_best(make_task: MakeTask) -> None:
@@ -51,6 +53,7 @@ def test_validation_scores_one_view_at_the_labels_own_size(make_task: MakeTask) 
     task = make_task()
     fold = FoldTraining(task, POLICY)
     count_CC = torch.zeros(13, 13, dtype=torch.int64)
+    losses: list[Tensor] = []
     for number in task.validation:
         sample = task.dataset.train.samples[number]
         image = read_image(sample)
@@ -64,9 +67,14 @@ def test_validation_scores_one_view_at_the_labels_own_size(make_task: MakeTask) 
         prob = F.interpolate(wide.softmax(1), (48, 64), mode="bilinear")
         label = torch.from_numpy(read_label(sample))[None]
         count_CC += probability_confusion(prob, label)
+        # Every fourth row and column, from the third on.
+        log_p, sampled = prob.double().log()[..., 2::4, 2::4], label[:, 2::4, 2::4].long()
+        of_truth = log_p.gather(1, sampled.clamp(max=12)[:, None])[:, 0]
+        losses.append(-of_truth[sampled != 255])
     found = fold.validate(1)
     assert found["miou"] == pytest.approx(mean_iou(count_CC.numpy()), abs=2e-3)
     assert found["pixel_acc"] == pytest.approx(pixel_accuracy(count_CC.numpy()), abs=2e-3)
+    assert found["validation_loss"] == pytest.approx(torch.cat(losses).mean().item(), abs=1e-4)
 
 
 def test_validation_takes_the_frames_that_training_holds(

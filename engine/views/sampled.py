@@ -1,0 +1,132 @@
+"""What probabilities say of a fixed sample of labelled pixels: of the truth, and at most.
+
+Of each frame every `STEP`-th row and column of the label grid, from row and column `STEP` // 2 on:
+one pixel in sixteen. Probabilities are resized to the labels' size as they are for a prediction
+(bilinear, half-pixel centres), there only.
+
+Axes: B batch, T temperature, C class, H W pixels of the labels, h w of the probabilities, R S rows
+and columns of the sample, K bins of confidence, N sampled pixels that have a label.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.views.records import CalibrationCounts
+
+STEP = 4
+"""Rows and columns from one sampled pixel to the next. Neighbouring pixels say much the same: 19200
+of a frame of 480 x 640 are left, millions of a dataset."""
+
+LEAST = float(np.finfo(np.float32).tiny)
+"""What a smaller probability counts as, 1.2e-38, the smallest normal float32: a softmax at a low
+temperature may round to 0, whose logarithm is infinite. A pixel costs 87.3 at most."""
+
+BINS = 15
+"""Equal bins of confidence, 0 .. 1/15 to 14/15 .. 1, each with its upper end, as in Guo et al., "On
+Calibration of Modern Neural Networks" (ICML 2017)."""
+
+
+class SampledPixels(NamedTuple):
+    """Probabilities at the sampled pixels, on their device; the host does not wait for it."""
+
+    truth_BTRS: Tensor
+    """float32, of the pixel's class; 1 where it has none"""
+    largest_BTRS: Tensor
+    """float32, of the class of the largest: the confidence of the prediction"""
+    labelled_BRS: Tensor
+    """bool"""
+
+
+def sample_pixels(prob_BTChw: Tensor, label_BHW: Tensor) -> SampledPixels:
+    """Read the sample of each frame.
+
+    Args:
+        prob_BTChw: (B, T, C, h, w) float32, of any layout; over C they sum to 1.
+        label_BHW: (B, H, W) uint8 on the same device, 255 = unlabelled.
+    """
+    prob_BTCRS = _resized(prob_BTChw, label_BHW.shape[1:])
+    rows, columns = (_taken(size, label_BHW.device) for size in label_BHW.shape[1:])
+    label_BRS = label_BHW[:, rows[:, None], columns].long()
+    labelled_BRS = label_BRS < prob_BTCRS.shape[2]
+    index_BTRS = torch.where(labelled_BRS, label_BRS, 0)[:, None].expand(
+        -1, prob_BTCRS.shape[1], -1, -1
+    )
+    truth_BTRS = prob_BTCRS.gather(2, index_BTRS[:, :, None]).squeeze(2)
+    truth_BTRS = torch.where(labelled_BRS[:, None], truth_BTRS, 1.0)
+    return SampledPixels(truth_BTRS, prob_BTCRS.amax(2), labelled_BRS)
+
+
+def loss_sum(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
+    """(2,) float64 on the device: the sum of -log p of the sample's labels, and their number.
+
+    The arguments are those of `sample_pixels`, at one temperature.
+    """
+    pixels = sample_pixels(prob_BChw[:, None], label_BHW)
+    loss = -pixels.truth_BTRS.double().clamp(min=LEAST).log().sum()
+    return torch.stack((loss, pixels.labelled_BRS.sum().double()))
+
+
+class CalibrationSum:
+    """Adds up samples, batch by batch on the CPU: the same batches give the same bytes."""
+
+    def __init__(self, temperatures: int, before: CalibrationCounts | None = None) -> None:
+        """Go on from `before`, which is of as many temperatures."""
+        shape = temperatures, BINS
+        self._pixels = before.pixels if before else 0
+        self._loss_T = np.array(before.loss if before else np.zeros(temperatures))
+        self._count_TK = np.array(before.count if before else np.zeros(shape), np.int64)
+        self._right_TK = np.array(before.right if before else np.zeros(shape), np.int64)
+        self._confidence_TK = np.array(before.confidence if before else np.zeros(shape))
+
+    def add(self, pixels: Sequence[Tensor]) -> None:
+        """Add a batch: the parts of `SampledPixels`, on the CPU."""
+        truth_BTRS, largest_BTRS, labelled_BRS = (part.numpy() for part in pixels)
+        self._pixels += int(np.count_nonzero(labelled_BRS))
+        for t in range(len(self._loss_T)):
+            truth_N, largest_N = truth_BTRS[:, t][labelled_BRS], largest_BTRS[:, t][labelled_BRS]
+            self._loss_T[t] -= np.log(np.maximum(truth_N, LEAST, dtype=np.float64)).sum()
+            # A sum of rounded probabilities may be a little beyond 1.
+            bin_N = np.clip(np.ceil(largest_N * BINS).astype(np.int64) - 1, 0, BINS - 1)
+            self._count_TK[t] += _by_bin(bin_N)
+            self._right_TK[t] += _by_bin(bin_N[truth_N >= largest_N])
+            self._confidence_TK[t] += np.bincount(bin_N, largest_N, BINS)
+
+    def counts(self) -> CalibrationCounts:
+        """What has been added so far."""
+        return CalibrationCounts(
+            pixels=self._pixels,
+            loss=self._loss_T.tolist(),
+            count=self._count_TK.tolist(),
+            right=self._right_TK.tolist(),
+            confidence=self._confidence_TK.tolist(),
+        )
+
+
+def _by_bin(bin_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.bincount(bin_N, minlength=BINS)
+
+
+def _taken(size: int, device: torch.device) -> Tensor:
+    """Which rows or columns of `size` are sampled; at least one."""
+    return torch.arange(min(STEP // 2, size - 1), size, STEP, device=device)
+
+
+def _resized(prob_BTChw: Tensor, hw: tuple[int, ...]) -> Tensor:
+    """(B, T, C, R, S), what `F.interpolate` to `hw` gives at the sampled pixels, up to rounding."""
+    if tuple(prob_BTChw.shape[3:]) == tuple(hw):
+        (top, left) = (min(STEP // 2, size - 1) for size in hw)
+        return prob_BTChw[..., top::STEP, left::STEP]
+    for axis, size in zip((3, 4), hw, strict=True):
+        wanted, there = _taken(size, prob_BTChw.device), prob_BTChw.shape[axis]
+        at = ((wanted + 0.5) * (there / size) - 0.5).clamp(min=0)
+        low = at.long()
+        high = (low + 1).clamp(max=there - 1)
+        share = (at - low).reshape(-1, *(1,) * (4 - axis))
+        low_side, high_side = (prob_BTChw.index_select(axis, side) for side in (low, high))
+        prob_BTChw = torch.lerp(low_side, high_side, share)
+    return prob_BTChw
