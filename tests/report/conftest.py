@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine import report_command
 from engine.rundir import RunDir
 
 FinishedRun = Any  # defined in ../conftest.py, which cannot be imported
@@ -14,6 +15,14 @@ FinishedRun = Any  # defined in ../conftest.py, which cannot be imported
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "<script>alert(2)</script>\"'&"
 MATHS = r"$\frac{1}{x}$ {{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="session")
+def page(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the finished run; nobody may change it."""
+    out = tmp_path_factory.mktemp("page") / "page.html"
+    assert report_command.main([str(finished_run.dir.root), "--out", str(out)]) == 0
+    return out
 
 
 @pytest.fixture(scope="session")

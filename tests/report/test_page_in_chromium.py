@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine import report_command
+from engine.report.page.leaderboard import leaderboard
 from engine.rundir import RunDir
 from tests.browser import CHROMIUM, Browser, Page, chromium
 
@@ -44,32 +45,30 @@ def is_sound(page: Page) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_it_renders_without_a_complaint_or_a_request(
-    finished_run: FinishedRun, browser: Browser, dark: bool
+    page: Path, browser: Browser, dark: bool
 ) -> None:
-    page = browser.open(finished_run.dir.report, dark=dark)
-    is_sound(page)
-    assert page.ask("document.querySelectorAll('section').length") == 10
+    shown = browser.open(page, dark=dark)
+    is_sound(shown)
+    assert shown.ask("document.querySelectorAll('section').length") == 10
     broken = "[...document.images].filter(img => !img.naturalWidth).length"
-    assert page.ask(broken) == 0
+    assert shown.ask(broken) == 0
     red, green, blue = map(
-        int, re.findall(r"\d+", page.ask("getComputedStyle(document.body).backgroundColor"))
+        int, re.findall(r"\d+", shown.ask("getComputedStyle(document.body).backgroundColor"))
     )
     assert (max(red, green, blue) < 60) == dark
     # Drawings follow: their text has the colour of the page's.
     ink = "getComputedStyle(document.querySelector('svg text')).fill"
-    assert page.ask(ink) == page.ask(
+    assert shown.ask(ink) == shown.ask(
         "(e => {e.style.color = 'var(--muted)'; document.body.append(e); "
         "return getComputedStyle(e).color})(document.createElement('i'))"
     )
 
 
 @pytest.mark.parametrize("width", [400, 1200])
-def test_nothing_makes_it_scroll_sideways(
-    finished_run: FinishedRun, browser: Browser, width: int
-) -> None:
-    page = browser.open(finished_run.dir.report, width)
-    assert page.ask("document.documentElement.scrollWidth") <= width
-    assert page.ask(OVERFLOW) == []
+def test_nothing_makes_it_scroll_sideways(page: Path, browser: Browser, width: int) -> None:
+    shown = browser.open(page, width)
+    assert shown.ask("document.documentElement.scrollWidth") <= width
+    assert shown.ask(OVERFLOW) == []
 
 
 def test_names_like_html_do_nothing(hostile_run: RunDir, browser: Browser, tmp_path: Path) -> None:
@@ -84,15 +83,13 @@ def test_names_like_html_do_nothing(hostile_run: RunDir, browser: Browser, tmp_p
         assert page.ask("document.body.innerText.includes('<img src=x onerror=alert(1)>')")
 
 
-def test_on_paper_it_has_pages_and_nothing_is_clipped(
-    finished_run: FinishedRun, browser: Browser
-) -> None:
+def test_on_paper_it_has_pages_and_nothing_is_clipped(page: Path, browser: Browser) -> None:
     # What an A4 sheet of 96 pixels an inch leaves between its margins.
-    page = browser.open(finished_run.dir.report, 696, dark=True, media="print")
-    assert page.ask(CLIPPED) == []
-    assert page.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
-    assert page.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    printed = page.pdf()
+    shown = browser.open(page, 696, dark=True, media="print")
+    assert shown.ask(CLIPPED) == []
+    assert shown.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert shown.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    printed = shown.pdf()
     assert printed.startswith(b"%PDF-")
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 3
 
@@ -101,8 +98,7 @@ def test_a_leaderboard_is_put_in_another_order_without_scripts(
     finished_run: FinishedRun, rgbd_run: RunDir, browser: Browser, tmp_path: Path
 ) -> None:
     out = tmp_path / "board.html"
-    roots = [str(finished_run.dir.root), str(rgbd_run.root)]
-    assert report_command.main([*roots, "--out", str(out)]) == 0
+    out.write_text(leaderboard([finished_run.dir, rgbd_run], out), "utf-8")
     page = browser.open(out, 400)
     is_sound(page)
     assert page.ask("document.documentElement.scrollWidth") <= 400

@@ -104,8 +104,10 @@ def interval_told(intervals: Intervals) -> str:
         groups.groups_of, f"{groups.groups_of}s"
     )
     if groups.low is None:
-        return f"There are {groups.groups} {kind}, too few to draw from: no interval is given. "
-    return f"Intervals: 95 %, by drawing the {groups.groups} {kind} again, never single pixels."
+        return f"There are {groups.groups} {kind}, too few to draw from: no interval is given."
+    return (
+        f"Intervals: 95\u00a0%, by drawing the {groups.groups} {kind} again, never single pixels."
+    )
 
 
 def parts(atlas: Atlas) -> list[tuple[str, list[PartErrors]]]:

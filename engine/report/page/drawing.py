@@ -10,11 +10,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 _NAMES = ("ink", "muted", "line", "paper", "accent", "bad", "s0", "s1", "s2", "s3", "s4", "s5")
@@ -33,7 +33,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)))
 LONGEST_LABEL = 22
 """Letters of a name that a drawing shows: a class may be called anything."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "roomsmith",
     "text.parse_math": False,
@@ -100,7 +100,7 @@ def svg(figure: Figure, name: str, told: str) -> Markup:
         told: what it shows, for who cannot see it.
     """
     stream = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
@@ -124,7 +124,7 @@ def short(name: str) -> str:
     return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"
 
 
-def series(number: int) -> dict[str, object]:
+def series(number: int) -> dict[str, Any]:
     """Colour and dashes of a series by its number."""
     turn, place = divmod(number, len(SERIES))
     return {"color": SERIES[place], "linestyle": DASHES[turn % len(DASHES)]}

@@ -5,7 +5,7 @@ Axes: N frames, C class (truth by prediction).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -71,7 +71,9 @@ def fold_curves(
         for fold, style, points in drawn:
             epochs, found = zip(*points, strict=True)
             look = drawing.series(fold)
-            marked = {"marker": "o", "markersize": 3.5} if len(points) <= _MARKED else {}
+            marked: dict[str, Any] = (
+                {"marker": "o", "markersize": 3.5} if len(points) <= _MARKED else {}
+            )
             if style != "-":
                 look["linestyle"] = style
             axes.plot(epochs, found, label=f"fold {fold}" * (style == "-"), **look, **marked)
@@ -152,7 +154,7 @@ def confusion(count_CC: NDArray[np.integer], classes: Sequence[str], name: str) 
                 if (share := share_CC[truth, predicted]) >= 0.005:
                     colour = "white" if share > 0.5 else INK
                     told, size = f"{100 * share:.0f}", 8.0
-                    place = {"ha": "center", "va": "center"}
+                    place: dict[str, Any] = {"ha": "center", "va": "center"}
                     axes.text(predicted, truth, told, color=colour, fontsize=size, **place)
         step = -(-many // 60)
         labels = [drawing.short(each) for each in classes][::step]
@@ -163,7 +165,6 @@ def confusion(count_CC: NDArray[np.integer], classes: Sequence[str], name: str) 
         axes.spines[:].set_visible(True)
         axes.set_xlabel("prediction")
         axes.set_ylabel("truth")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
         told = "Confusion matrix, each row the share of a true class's pixels by prediction"
         return drawing.svg(figure, name, told)
 
@@ -177,8 +178,8 @@ def histogram(
         count, edges = np.histogram(score_N[np.isfinite(score_N)], bins=40, range=(0, 1))
         axes.bar(edges[:-1], count, width=0.0215, align="edge", color=ACCENT, alpha=0.45)
         for (label, found), colour in zip(marks.items(), (BAD, INK, ACCENT), strict=False):
-            below = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            look = {"color": colour, "markersize": 5, "linestyle": "none"}
+            below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            look: dict[str, Any] = {"color": colour, "markersize": 5, "linestyle": "none"}
             axes.plot(found, [-0.02] * len(found), "^", label=label, **below, **look)
         axes.set_xlim(0, 1)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -274,5 +275,10 @@ def _note(
     axes: Axes, told: str, at: tuple[float, float], side: str = "center", up: float = 9
 ) -> None:
     shift = {"left": 6, "right": -6, "center": 0}[side]
-    place = {"textcoords": "offset points", "ha": side, "color": INK, "fontsize": 8.5}
+    place: dict[str, Any] = {
+        "textcoords": "offset points",
+        "ha": side,
+        "color": INK,
+        "fontsize": 8.5,
+    }
     axes.annotate(told, at, (shift, up), **place)

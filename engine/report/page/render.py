@@ -18,7 +18,9 @@ NOTHING = "\u2013"
 
 def render(template: str, **values: Any) -> str:
     """The HTML of a template; the page holds all that it shows, and runs no scripts."""
-    return _environment().get_template(template).render(**values).strip() + "\n"
+    text = _environment().get_template(template).render(**values).strip() + "\n"
+    # Names of files may hold bytes that are no text.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @cache
@@ -41,7 +43,7 @@ def _score(value: float | None, digits: int = 4) -> str:
 
 
 def _share(value: float | None, digits: int = 1) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+    return NOTHING if value is None or math.isnan(value) else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def _change(value: float | None) -> str:

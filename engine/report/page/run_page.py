@@ -78,6 +78,7 @@ def run_page(run: RunDir, data: Path | None = None) -> str:
         sections=_SECTIONS,
         figures=key_figures(counted, told),
         data_told=_data_told(told),
+        zoom_told=summary.zoom_gap.told() if summary.zoom_gap else "",
         changed=changed_fields(config),
         toml=to_toml(config),
         environment=_environment(told),
