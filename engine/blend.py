@@ -91,7 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("torch", "openvino", "openvino-int8"),
         help="what runs the networks on the test frames (default: each run's)",
     )
-    blend(Options(**vars(parser.parse_args(arguments))))
+    options = Options(**vars(parser.parse_args(arguments)))
+    blend(options)
+    from engine.report.show import show
+
+    show(RunDir(options.out))
     return 0
 
 
@@ -114,7 +118,6 @@ def _blend(options: Options) -> None:
     _check(options)
     from engine.report.mend import mend
     from engine.report.page.write import report_at_the_end
-    from engine.report.show import show
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
     from engine.views.store import adopt_progress
@@ -147,7 +150,6 @@ def _blend(options: Options) -> None:
             discard(out.report)
         if members[0].config.report.page and not out.report.exists():
             report_at_the_end(out, options.data)
-    show(out)
 
 
 def _check(options: Options) -> None:

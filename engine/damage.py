@@ -23,7 +23,8 @@ def remedy(path: Path) -> str:
         return f"{copy}, or, if you changed it yourself, delete {folder / f'.{name}.sum'}"
     if name == "last.pt":
         spent = _spent(_trained_s(folder))
-        return f"{copy}, or delete it: the fold is then trained again from its first step{spent}"
+        again = f"a fold without its last epoch is then trained again from its first step{spent}"
+        return f"{copy}, or delete it: {again}"
     if name in ("best.safetensors", "metrics.jsonl"):
         spent = _spent(_trained_s(folder))
         return f"{copy}, or delete {folder}: the same command then trains the fold again{spent}"

@@ -37,11 +37,12 @@ def check_train(config: Config, run: RunDir, chosen: Sequence[int], *, resume: b
     check_out(run.root, is_read=run.summary.exists())
     if run.config.is_file():
         check_same_experiment(config, run)
-    check_inputs(config, [fold for fold in chosen if not run.last(fold).exists()])
+    epochs = config.training.epochs
+    check_inputs(config, [fold for fold in chosen if not _is_begun(run, fold, epochs)])
     for fold in chosen if not resume else ():
         done = _epochs(run, fold)
-        if run.last(fold).exists() and done < config.training.epochs:
-            raise stopped(run, fold, done, config.training.epochs)
+        if run.last(fold).exists() and done < epochs:
+            raise stopped(run, fold, done, epochs)
 
 
 def check_inputs(config: Config, folds: Sequence[int]) -> None:
@@ -80,7 +81,7 @@ def check_weights(config: Config, run: RunDir) -> None:
     for fold in range(config.data.folds):
         if not (path := run.best(fold)).exists():
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
-            lost = lost if run.last(fold).exists() else ""
+            lost = lost if _is_begun(run, fold, config.training.epochs) else ""
             raise FileNotFoundError(f"{path} is missing; {lost}{to_complete(run.root)}")
     if config.int8:
         check_int8(config, run)
@@ -173,6 +174,11 @@ def _is_installed(package: str) -> bool:
     with suppress(ModuleNotFoundError):  # what it is a part of
         return find_spec(package) is not None
     return False
+
+
+def _is_begun(run: RunDir, fold: int, epochs: int) -> bool:
+    """Whether a fold needs no starting weights: it can go on, or was trained to its last epoch."""
+    return run.last(fold).exists() or _epochs(run, fold) >= max(epochs, 1)
 
 
 def _epochs(run: RunDir, fold: int) -> int:

@@ -94,8 +94,8 @@ class Experiment:
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
-        saved = checkpoint.load_last(self.dir.last(fold), self.weights_hash)
-        return None if saved is None else saved.position
+        epochs = self.config.training.epochs
+        return checkpoint.position_of(self.dir, fold, epochs, self.weights_hash)
 
     def is_trained(self, fold: int) -> bool:
         """Whether the fold has been trained to its last epoch; its weights have to be there."""
@@ -259,12 +259,21 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
             _compare_step(run)
             finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
-        for fold in range(config.data.folds):
-            clear(run_dir.training(fold))  # of who died between a fold's last file and its end
+        _forget_training(run)
         seal(config, run_dir, files)
         if config.report.page and not (finished and run_dir.report.exists()):
             report_at_the_end(run_dir)
     return True
+
+
+def _forget_training(run: Experiment) -> None:
+    """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
+    folds = range(run.config.data.folds)
+    if not run.config.runtime.keep_last and (size := checkpoint.discard_last(run.dir, folds)):
+        told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
+        _log.info(told, size / (1 << 20))
+    for fold in folds:
+        clear(run.dir.training(fold))  # of who died between a fold's last file and its end
 
 
 def _is_finished(run: Experiment, key: str) -> bool:

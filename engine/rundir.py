@@ -2,7 +2,8 @@
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
-  fold0/ runtime.json metrics.jsonl last.pt best.safetensors
+  fold0/ runtime.json metrics.jsonl best.safetensors
+         last.pt                             until the run is finished, or for `runtime.keep_last`
          step.json                           the form of its steps, if `runtime.tune` chose one
          int8.json int8.xml int8.bin         its network in INT8, if `runtime.inference` asks for it
   parity.json                                how far the step that ran is from eager float32
@@ -103,7 +104,7 @@ class RunDir:
         return self.fold(fold) / "step.json"
 
     def last(self, fold: int) -> Path:
-        """What training goes on from."""
+        """What training goes on from; gone when the run is finished, unless `runtime.keep_last`."""
         return self.fold(fold) / "last.pt"
 
     def best(self, fold: int) -> Path:

@@ -144,6 +144,7 @@ class InferenceFields(Section):
     """Views and what the probability store keeps."""
 
     scales: tuple[float, ...] = Field((0.5, 0.75, 1.0, 1.25, 1.5), min_length=1)
+    """sizes of the views, as shares of base_hw"""
     flip: bool = True
     """add the mirrored view of every scale"""
     temperatures: tuple[float, ...] = Field((0.7, 0.8, 0.9, 1.0), min_length=1)
@@ -159,7 +160,8 @@ class SelectionConfig(Section):
     """What is chosen on out-of-fold predictions."""
 
     temperature: float | None = None
-    """use this one of inference.temperatures; none = the best on OOF mIoU"""
+    """use this one of inference.temperatures; none = the one of the best OOF mIoU at label
+    resolution"""
 
 
 class RuntimeConfig(Section):
@@ -182,6 +184,8 @@ class RuntimeConfig(Section):
     """steps between progress lines"""
     save_every: int = Field(200, ge=1)
     """steps between checkpoints"""
+    keep_last: bool = False
+    """keep the folds' last.pt, from which training goes on, when the run is finished"""
     memory_gib: float = Field(0.0, ge=0)
     """GiB that decoded frames, or a pass of views, may take, 0 = by what there is"""
     device: str = "auto"

@@ -34,29 +34,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(to_toml(config))
         return 0
     config, run = _resolve(options, flags, typed)
-    folds = range(config.data.folds)
-    chosen = folds if options.folds is None else options.folds
-    for fold in (k for k in chosen if k not in folds):
-        raise ConfigError(f"--folds {fold}: data.folds = {len(folds)}, so 0 .. {folds[-1]} exist")
-    chosen = sorted(set(chosen))
+    chosen = chosen_folds(config, options.folds)
     if options.profile:
         from engine.profile import profile
 
         profile(config, run, chosen[0])
-    else:
-        train(config, run, chosen, resume=options.resume)
+    elif train(config, run, chosen, resume=options.resume):
+        from engine.report.show import show
+
+        show(run)
     return 0
 
 
-def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> None:
-    """Run every stage that is not done yet and show a finished run; see `experiment.complete`."""
+def chosen_folds(config: Config, asked: Sequence[int] | None) -> Sequence[int]:
+    """The folds that are `asked` for, None = all; a ConfigError names one that there is not."""
+    folds = range(config.data.folds)
+    for fold in asked or ():
+        if fold not in folds:
+            exist = f"data.folds = {len(folds)}, so 0 .. {folds[-1]} exist"
+            raise ConfigError(f"--folds {fold}: {exist}")
+    return folds if asked is None else sorted(set(asked))
+
+
+def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> bool:
+    """Run every stage that is not done yet; whether the run is finished. See `experiment.complete`.
+
+    Where it is, and all is as it was, PyTorch is not loaded.
+    """
     with logged(run_dir, go_on=VERBS["train"].go_on):
-        _train(config, run_dir, chosen, resume=resume)
+        return _train(config, run_dir, chosen, resume=resume)
 
 
-def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> None:
-    from engine.report.show import show
-
+def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
     if is_sealed(config, run_dir):
         clear(run_dir.results)
     else:
@@ -68,9 +77,8 @@ def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bo
         # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
         from engine.experiment import complete
 
-        if not complete(config, run_dir, chosen, resume=resume):
-            return
-    show(run_dir)
+        return complete(config, run_dir, chosen, resume=resume)
+    return True
 
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:

@@ -1,4 +1,4 @@
-"""Fused operations on arrays; each folder stands alone and nothing here imports the engine.
+"""Roomsmith's fused operations; each folder stands alone, nothing here imports the engine.
 
     boundary_ce/      stride-4 logits -> boundary-aware cross entropy at label resolution
     tta_accumulate/   views' logits -> their share of the probabilities, at every temperature

@@ -196,6 +196,7 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
         cache_days=2,
         log_every=3,
         save_every=5,
+        keep_last=True,
         memory_gib=3,
         device="cuda:1",
         source="dali",

@@ -6,17 +6,20 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from engine import sums
+from engine.damage import DamageError
+from engine.lease import hold
 from engine.rundir import RunDir
 from engine.training import curves
 from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
-from engine.whole import whole_file, write_summed
+from engine.whole import discard, whole_file, write_summed
 
 
 def checkpoint_of(config_hash: str, position: Position, learner: Learner) -> Checkpoint:
@@ -45,16 +48,51 @@ def load_last(path: Path, config_hash: str) -> Checkpoint | None:
 
     A damaged file is a DamageError, one that another config wrote a RuntimeError.
     """
-    if not path.exists():
-        return None
-    sums.check(path)  # torch checks nothing: 299 of 300 flipped bits were loaded without a word
     try:
+        sums.check(path)  # torch checks nothing: 299 of 300 flipped bits were loaded without a word
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:  # never there, or another process has finished the run just now
+        return None
     except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
         raise unreadable(path, error) from error
     if state["config_hash"] != config_hash:
         raise of_another_config(path)
     return Checkpoint(Position(state["epoch"], state["step"], state["elapsed_s"]), state)
+
+
+def position_of(run: RunDir, fold: int, epochs: int, config_hash: str) -> Position | None:
+    """Where an earlier call left a fold that is trained for `epochs`; None if it never saved.
+
+    Where `last.pt` is gone, as of a finished run, a line of each epoch tells that it was trained to
+    its last one: the best weights were written before that line. Raises as `load_last` and
+    `read_metrics`.
+    """
+    saved = load_last(run.last(fold), config_hash)
+    if saved is not None:
+        return saved.position
+    path, best = run.metrics(fold), run.best(fold)
+    if not path.is_file():
+        if best.exists() and run.manifest.exists():  # all folds were trained, this one too
+            raise DamageError(path, "it is gone")
+        return None
+    lines = max(epochs, 1)  # weights that are taken as they are have one
+    if len(sums.read(path, longer=True).splitlines()) < lines:
+        return None
+    read_metrics(path, lines)
+    if best.exists() and _written_by(best) not in (None, config_hash):
+        raise of_another_config(best)
+    return Position(epochs)
+
+
+def discard_last(run: RunDir, folds: Sequence[int]) -> int:
+    """Delete what trained folds went on from; the bytes that it took."""
+    size = 0
+    for fold in folds:
+        if (path := run.last(fold)).exists():
+            size += path.stat().st_size
+            with hold(run.training(fold), wait=True):
+                discard(path)
+    return size
 
 
 def save_best(path: Path, weights: Mapping[str, Tensor], note: BestNote) -> None:
@@ -96,6 +134,16 @@ def read_metrics(path: Path, epochs: int) -> list[EpochLine]:
     if epochs:
         sums.read(path, longer=True)
     return found
+
+
+def _written_by(best: Path) -> str | None:
+    """The config hash in a file of `save_best`; None if it is none, or not whole."""
+    try:
+        with safe_open(best, framework="np") as file:
+            said = json.loads((file.metadata() or {}).get("roomsmith", "{}"))
+    except (OSError, SafetensorError):
+        return None
+    return str(said["config_hash"]) if "config_hash" in said else None
 
 
 EPOCH_HEADER = (

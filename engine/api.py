@@ -1,0 +1,281 @@
+"""Roomsmith from Python: what `import roomsmith` gives.
+
+    import roomsmith
+    run = roomsmith.train("demo", {"training.epochs": 2}, out="runs/short")
+    run = roomsmith.Run.open("runs/short")
+    prediction = run.predictor().predict(image_HW3)
+
+Errors are the commands', as exceptions: ValueError (ConfigError, DatasetError) and
+FileNotFoundError for a caller's mistakes, RuntimeError for trouble outside the program. What the
+commands print is logged under the names `engine` and `kernels`; `start_logging` prints it.
+PyTorch is loaded by the first call that computes.
+
+Axes: C classes, H W pixels of an image, h w cells of the coarser grid that networks predict on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import JsonValue
+
+from engine.cli import load_config
+from engine.command import start_logging
+from engine.config import Config
+from engine.mistakes import ConfigError
+from engine.named import config_file
+from engine.rundir import RunDir, load_run, refuse_unfinished, unnamed_fields
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Prediction",
+    "Predictor",
+    "Run",
+    "blend",
+    "start_logging",
+    "train",
+]
+
+if TYPE_CHECKING:
+    # Not to import roomsmith: each loads PyTorch, SciPy or what else takes a second.
+    import torch
+    from numpy.typing import NDArray
+
+    from engine.report.summary import Summary
+    from engine.selection.blend_search import Blend
+    from engine.views.predictor import Predictor as _Networks
+
+Names = str | Path | Sequence[str | Path]
+"""Configs by name ("exp093_5", "lite") or path, merged left to right."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, finished or not; `Run.open` and `train` make one."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The run in a folder that `train` or `roomsmith train` made.
+
+        Raises:
+            ConfigError: it is no run folder, or its config cannot be read.
+        """
+        run = cls(Path(path))
+        load_run(RunDir(run.path))
+        return run
+
+    @property
+    def config(self) -> Config:
+        """What it was made with; raises as `open`."""
+        return load_run(RunDir(self.path))
+
+    @property
+    def summary(self) -> "Summary":
+        """Its figures: `summary.oof.miou` is its OOF mIoU at label resolution.
+
+        Raises:
+            ConfigError: the run is not finished; the message says how to complete it.
+            DamageError: `summary.json` is not as it was written.
+        """
+        from engine.report.summary import Summary
+
+        run = RunDir(self.path)
+        refuse_unfinished(run, run.summary)
+        return Summary.read(run.summary)
+
+    def predictor(self, fold: int | None = None, device: str | None = None) -> "Predictor":
+        """Open its trained networks.
+
+        Args:
+            fold: of this fold alone; None = of all folds, as `roomsmith predict` does.
+            device: auto, cpu, cuda or cuda:N; None = the run's.
+
+        Raises:
+            ConfigError: the run is not finished, or has no such fold.
+            FileNotFoundError: weights are missing.
+            DamageError: a file is not as it was written.
+            ValueError: the device is not there.
+        """
+        run = RunDir(self.path)
+        config = load_run(run, {"runtime": {"device": device}} if device else None)
+        refuse_unfinished(run, run.temperature)
+        folds = range(config.data.folds)
+        if fold is not None and fold not in folds:
+            raise ConfigError(f"{run.root} has no fold {fold!r}: 0 .. {len(folds) - 1} exist")
+        from engine.early import check_weights
+        from engine.selection.members import refuse_other_config
+        from engine.selection.records import TemperatureChoice
+
+        check_weights(config, run)
+        refuse_other_config(config, run)
+        from engine.runtime.device import set_up_device
+        from engine.views.predictor import open_predictor
+
+        chosen = folds if fold is None else [fold]
+        networks = open_predictor(config, run, chosen, set_up_device(config.runtime))
+        return Predictor(config, networks.at(TemperatureChoice.read(run.temperature).best))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Trained networks of a run: arrays in, the masks out that `roomsmith predict` gives."""
+
+    config: Config
+    networks: "_Networks"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their C names, by index."""
+        return self.config.data.classes
+
+    def predict(
+        self, image_HW3: "NDArray[Any]", depth_HW: "NDArray[Any] | None" = None
+    ) -> "Prediction":
+        """Predict one image, by all networks and views of the run.
+
+        Args:
+            image_HW3: (H, W, 3) uint8 RGB, upright.
+            depth_HW: (H, W) uint16 in the run's unit (`data.depth_scale`), or floats, metres;
+                needed where the networks see depth (`model.input = "rgbd"`), elsewhere not looked
+                at.
+
+        Raises:
+            ValueError: a shape or type is another, or depth is missing; the message says what came
+                and what is needed.
+        """
+        from engine.data.arrays import array_frame, frame_batch
+        from engine.frames.reading import Reading
+
+        reading, depth = Reading.of(self.config.data), self.config.model.needs_depth
+        frame = array_frame(image_HW3, depth_HW, reading, need_depth=depth)
+        policy = self.networks.policy
+        prob_1Chw = self.networks.probabilities(frame_batch([frame], policy.device))[:, 0]
+        height, width = frame.image_HW3.shape[:2]
+        mask_1HW = policy.operations.resized_argmax(prob_1Chw, (height, width))
+        return Prediction(mask_1HW[0].cpu().numpy(), self.classes, prob_1Chw.cpu())
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What an image shows."""
+
+    mask: "NDArray[Any]"
+    """(H, W) uint8, the index of the most probable class of each pixel."""
+    classes: tuple[str, ...]
+    """The C names, by index."""
+    _prob_1Chw: "torch.Tensor"
+
+    @cached_property
+    def probabilities(self) -> "NDArray[Any]":
+        """(C, H, W) float32 softmax probabilities at the run's temperature, of each pixel.
+
+        They are computed when they are asked for: of a large image they take C times 4 bytes a
+        pixel.
+        """
+        import torch.nn.functional as F
+
+        sized = F.interpolate(self._prob_1Chw, self.mask.shape, mode="bilinear")
+        return sized[0].numpy()  # type: ignore[no-any-return]
+
+
+def train(
+    config: Names | Config = "demo",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    folds: Sequence[int] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train the folds of an experiment, to its temperature and submission, as `roomsmith train`.
+
+    What is done already in the run folder is not done again; a finished run answers at once.
+
+    Args:
+        config: names or paths of configs, or a `Config`.
+        overrides: fields over them, by full name or by section: `{"training.epochs": 3}` or
+            `{"training": {"epochs": 3}}`.
+        out: the run folder; None = `runs/` and the names of the configs, which a `Config` lacks.
+        folds: train only these; None = all. The run is finished when all are trained.
+        resume: go on with a fold that was stopped half-way.
+
+    Raises:
+        ConfigError: a field is unknown or does not fit, or `out` holds another experiment.
+        DatasetError: files of the dataset are missing or faulty; it names each.
+        ValueError, FileNotFoundError, RuntimeError: as of the command.
+    """
+    flags = _sections(overrides or {})
+    if isinstance(config, Config):
+        if out is None:
+            raise ConfigError("a Config has no name to make a run folder of; give out=FOLDER")
+        run = RunDir(Path(out))
+        settings = _over(config, flags)
+    else:
+        several = [config] if isinstance(config, str | Path) else config
+        files = [config_file(str(one)) for one in several]
+        run = RunDir(Path(out) if out else Path("runs") / "-".join(file.stem for file in files))
+        settings = load_config(files, flags, unnamed_fields(run))
+    from engine.train import chosen_folds
+    from engine.train import train as complete
+
+    complete(settings, run, chosen_folds(settings, folds), resume=resume)
+    return Run(run.root)
+
+
+def blend(
+    runs: Sequence[Run | str | Path],
+    out: str | Path,
+    *,
+    method: Literal["exact", "slsqp", "equal"] = "exact",
+    per_class: bool = False,
+    submission: bool = True,
+) -> "Blend":
+    """Find the weights with which finished runs are best together, as `roomsmith blend`.
+
+    Args:
+        runs: two or more, trained on the same folds.
+        out: folder of the blend.
+        method: exact; slsqp: the exact searches start at the maximum of the soft mIoU; equal.
+        per_class: then weight each class of each run.
+        submission: predict the test frames, too.
+
+    Returns:
+        What `blend.json` holds: weights, OOF mIoU at store resolution, gain and its interval.
+
+    Raises:
+        ConfigError: `out` holds something else, or a run is not finished.
+        ValueError: the runs do not fit together.
+    """
+    from engine.blend import Options
+    from engine.blend import blend as complete
+
+    paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
+    options = Options(paths, Path(out), method, per_class, submission=submission)
+    complete(options)
+    from engine.selection.blend_search import Blend
+
+    return Blend.read(RunDir(options.out).blend)
+
+
+def _sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, JsonValue]]:
+    """Overrides by section and key, whichever way they are named."""
+    sections: dict[str, dict[str, JsonValue]] = {}
+    for name, value in overrides.items():
+        section, dot, key = name.partition(".")
+        if dot:
+            sections.setdefault(section, {})[key] = value
+        elif isinstance(value, Mapping):
+            sections.setdefault(section, {}).update(value)
+        else:
+            needed = "name a field in full: {'training.epochs': 3}"
+            raise ConfigError(f"overrides: {name!r} = {value!r} is no section; {needed}")
+    return sections
+
+
+def _over(config: Config, flags: Mapping[str, dict[str, JsonValue]]) -> Config:
+    given = config.model_dump()
+    return load_config([], {name: {**given[name], **flags.get(name, {})} for name in given})
