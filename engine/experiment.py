@@ -46,9 +46,8 @@ from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
-from engine.selection.calibration import calibration_of, why_not
 from engine.selection.records import TemperatureChoice
-from engine.selection.scores import choose_temperature
+from engine.selection.scores import calibrated, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
@@ -381,12 +380,9 @@ def _predict_out_of_fold(
 def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> TemperatureChoice:
     """Write and return the choice, which follows from the counts alone."""
     count_FTCC = np.array([state.confusion for state in predicted.values()])
-    fixed, temperatures = run.config.selection.temperature, run.config.inference.temperatures
-    counts = {fold: state.calibration for fold, state in predicted.items()}
-    calibration = calibration_of(temperatures, list(counts.values()))
-    if calibration is None:
-        _log.info("NLL and ECE are not measured: %s", why_not(counts))
-    choice = choose_temperature(temperatures, count_FTCC, fixed, calibration)
+    fixed = run.config.selection.temperature
+    choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
+    choice = calibrated(choice, {fold: state.calibration for fold, state in predicted.items()})
     choice.write(run.dir.temperature)
     return choice
 

@@ -59,16 +59,12 @@ def chosen_folds(config: Config, asked: Sequence[int] | None) -> Sequence[int]:
 def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> bool:
     """Run every stage that is not done yet; whether the run is finished. See `experiment.complete`.
 
-    Where it is, and all is as it was, PyTorch is not loaded.
+    Where it is, and all is as it was, PyTorch is not loaded. What is said stands in the run's log.
     """
     with logged(run_dir, go_on=VERBS["train"].go_on):
-        return _train(config, run_dir, chosen, resume=resume)
-
-
-def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
-    if is_sealed(config, run_dir):
-        clear(run_dir.results)
-    else:
+        if is_sealed(config, run_dir):
+            clear(run_dir.results)
+            return True
         for fold in chosen:
             look(run_dir.training(fold))
         from engine.early import check_train
@@ -78,7 +74,6 @@ def _train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bo
         from engine.experiment import complete
 
         return complete(config, run_dir, chosen, resume=resume)
-    return True
 
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:

@@ -3,18 +3,22 @@
 Axes: C class (truth by prediction), F folds, T temperatures, N frames.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.selection.calibration import Calibration
+from engine.selection.calibration import calibration_of, why_not
 from engine.selection.records import Groups, OofScores, Scores, TemperatureChoice, TemperatureScore
+from engine.views.records import CalibrationCounts
 from kernels.metrics import class_iou, mean_iou, pixel_accuracy
 
 if TYPE_CHECKING:
     from engine.frames.decode import Sample
+
+_log = logging.getLogger(__name__)
 
 FRAMES_PER_BLOCK = 20
 """Frames of a group where no scenes are known: blocks of neighbours stand for frames that depend on
@@ -45,15 +49,11 @@ def score_folds(
 
 
 def choose_temperature(
-    temperatures: Sequence[float],
-    count_FTCC: Counts,
-    fixed: float | None,
-    calibration: Calibration | None = None,
+    temperatures: Sequence[float], count_FTCC: Counts, fixed: float | None
 ) -> TemperatureChoice:
     """Score T softmax temperatures by the (F, T, C, C) out-of-fold counts of each fold; choose one.
 
-    It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals). Their
-    `calibration`, if it was measured, is noted and chooses nothing.
+    It is `fixed` whatever its score; None = that of the highest mIoU (the first of equals).
     """
     scores = [
         TemperatureScore(temperature=temperature, **dict(score(count_CC)))
@@ -65,8 +65,22 @@ def choose_temperature(
         index=list(temperatures).index(best),
         chosen_by="oof miou" if fixed is None else "config",
         scores=scores,
-        **({} if calibration is None else {"calibration": calibration}),
     )
+
+
+def calibrated(
+    choice: TemperatureChoice, counts: Mapping[int, CalibrationCounts | None]
+) -> TemperatureChoice:
+    """The choice with the calibration at its temperatures; what it lacks of a fold is logged.
+
+    `counts` are those of each fold; None of one that an older release predicted.
+    """
+    parts = [part for _, part in sorted(counts.items())]
+    found = calibration_of([one.temperature for one in choice.scores], parts)
+    if found is None:
+        _log.info("NLL and ECE are not measured: %s", why_not(counts))
+        return choice
+    return choice.model_copy(update={"calibration": found})
 
 
 def by_class(classes: Sequence[str], value_C: NDArray[np.float64]) -> dict[str, float]:
