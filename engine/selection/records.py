@@ -16,14 +16,6 @@ AT_STORE = "OOF mIoU at store resolution"
 """What is counted later, on the probabilities that the store keeps at half scale, resized to each
 label: of the error atlas, a comparison and a blend. A run has both, a little apart."""
 
-AT_LABELS = "OOF mIoU at label resolution"
-"""What the out-of-fold pass counts at the size of each label, before anything is stored: of a run,
-its folds and temperatures."""
-
-AT_STORE = "OOF mIoU at store resolution"
-"""What is counted later, on the probabilities that the store keeps at half scale, resized to each
-label: of the error atlas, a comparison and a blend. A run has both, a little apart."""
-
 Figure = Annotated[
     float | None, AfterValidator(lambda x: None if x is None or math.isnan(x) else x)
 ]
