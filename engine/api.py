@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from engine.cli import load_config
-from engine.command import start_logging
+from engine.command import start_logging, wait_asleep_where_busy
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.named import config_file
@@ -38,6 +38,7 @@ __all__ = [
     "Run",
     "Sight",
     "blend",
+    "evaluate",
     "open_predictor",
     "start_logging",
     "train",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     # Not to import roomsmith: each loads PyTorch, SciPy or what else takes a second.
     from numpy.typing import NDArray
 
+    from engine.report.evaluation import Evaluation
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
     from engine.views.masks import Rows, System
@@ -186,11 +188,11 @@ def open_predictor(
         DamageError: a file is not as it was written.
         ValueError: the device is not there.
     """
-    several = [runs] if isinstance(runs, Run | str | Path) else runs
+    wait_asleep_where_busy()
     seen = sight or Sight()
     if device is not None:
         seen = replace(seen, device=device)
-    chosen = choose_runs(_paths(several), seen, fold)
+    chosen = choose_runs(_paths(_several(runs)), seen, fold)
     from engine.runtime.device import set_up_device
 
     first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
@@ -233,11 +235,47 @@ def train(
         files = [config_file(str(one)) for one in several]
         run = RunDir(Path(out) if out else Path("runs") / "-".join(file.stem for file in files))
         settings = load_config(files, flags, unnamed_fields(run))
+    wait_asleep_where_busy()
     from engine.train import chosen_folds
     from engine.train import train as complete
 
     complete(settings, run, chosen_folds(settings, folds), resume=resume)
     return Run(run.root)
+
+
+def evaluate(
+    runs: "Run | str | Path | Sequence[Run | str | Path]",
+    data: str | Path,
+    *,
+    fold: int | None = None,
+    sight: Sight | None = None,
+    depth: str | Path | None = None,
+    out: str | Path | None = None,
+) -> "Evaluation":
+    """Score what `open_predictor` would open on labelled frames, as `roomsmith evaluate`.
+
+    Args:
+        runs: see `open_predictor`.
+        data: a folder with `image` and `label`, or a dataset: its test, if that has labels, else
+            its train.
+        fold: see `open_predictor`.
+        sight: likewise.
+        depth: folder of depth maps; None = `depth` beside the labels.
+        out: the folder that is written into; None = `evaluations/NAME` in the first run's.
+
+    Returns:
+        What `evaluation.json` says.
+
+    Raises:
+        ConfigError: there are no labelled frames or no depth maps; else as `open_predictor`.
+        DatasetError: naming every file that cannot be used.
+    """
+    wait_asleep_where_busy()
+    from engine.evaluate import evaluate as score
+
+    seen, roots = sight or Sight(), _paths(_several(runs))
+    places = (None if place is None else Path(place) for place in (depth, out))
+    return score(choose_runs(roots, seen, fold), seen, Path(data), *places, roots)[0]
 
 
 def blend(
@@ -272,6 +310,10 @@ def blend(
     from engine.selection.blend_search import Blend
 
     return Blend.read(RunDir(options.out).blend)
+
+
+def _several(runs: "Run | str | Path | Sequence[Run | str | Path]") -> Sequence[Run | str | Path]:
+    return [runs] if isinstance(runs, Run | str | Path) else runs
 
 
 def _paths(runs: Sequence[Run | str | Path]) -> list[Path]:

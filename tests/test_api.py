@@ -1,5 +1,6 @@
 """`import roomsmith`: the commands from Python, on arrays, with their messages as exceptions."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,17 @@ def test_mistakes_are_the_commands_messages(finished_run: FinishedRun, tmp_path:
     with pytest.raises(roomsmith.ConfigError, match=r"--fold 2: .* has folds 0 to 1"):
         roomsmith.Run.open(finished_run.dir.root).predictor(2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_evaluated_on_a_labelled_folder(
+    finished_run: FinishedRun, tiny_root: Path, tmp_path: Path
+) -> None:
+    run = roomsmith.Run.open(finished_run.dir.root)
+    found = roomsmith.evaluate(run, tiny_root / "train", out=tmp_path / "evaluation")
+    written = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    assert written == found.to_json()
+    with pytest.raises(ValueError, match=str(tiny_root / "test")):
+        roomsmith.evaluate(run, tiny_root / "test", out=tmp_path / "none")
 
 
 def test_runs_are_blended(untrained_run: Callable[..., RunDir], tmp_path: Path) -> None:
