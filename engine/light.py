@@ -1,10 +1,12 @@
 """PyTorch's compiler stays out of a process that compiles nothing: loading it takes 2 to 3 s.
 
-Two places load `torch._dynamo`, and with it SymPy, where nothing is compiled:
+Three places load `torch._dynamo`, and with it SymPy, where nothing is compiled:
 
 -   `torch._compile`, to have the compiler pass over functions such as the implementation of every
     operation of ours, at their first call (PyTorch 2.11 to 2.14). Where there is no compiler there
     is nothing to pass over: until it is loaded they are called as they are.
+-   `torch.compiler.disable`, which says the same of a function; timm calls it when it is imported
+    (1.0.2x). What it returns asks the compiler when it is called, if that is loaded by then.
 -   torchvision's `roi_align`, which timm needs, for one function that it calls, though it means to
     load it "lazily" (torchvision 0.26 to 0.29, https://github.com/pytorch/vision/pull/8436).
 
@@ -14,13 +16,15 @@ Where a later release does it in another way, the compiler is loaded as ever, an
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FrameType, ModuleType
 from typing import Any
 
 _COMPILER = "torch._dynamo"
-_PASSES_OVER = "torch._compile"
+_PASSES_OVER = "torch._compile.inner"
+_DISABLES = "torch.compiler.disable"
 _KEPT = "__dynamo_disable"
 """Where `torch._compile` keeps, on a function, what is called in its place."""
 _ROI_ALIGN = "torchvision.ops.roi_align"
@@ -51,8 +55,9 @@ class _Finder(MetaPathFinder):
             return spec
         if fullname != _COMPILER:
             return None
-        if _importer() == _PASSES_OVER:
-            return ModuleSpec(fullname, _StandIn(self), is_package=True)
+        importer = _importer()
+        if importer in (_PASSES_OVER, _DISABLES):
+            return ModuleSpec(fullname, _StandIn(self, importer), is_package=True)
         # It is loaded in earnest, and passes over these functions as it always does.
         self.is_active = False
         for function in self.called_as_they_are:
@@ -63,20 +68,42 @@ class _Finder(MetaPathFinder):
 class _StandIn(Loader):
     """The compiler, for as long as it takes to ask it to pass over a function."""
 
-    def __init__(self, finder: _Finder) -> None:
-        self._finder = finder
+    def __init__(self, finder: _Finder, importer: str) -> None:
+        self._finder, self._importer = finder, importer
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return ModuleType(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        def disable(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
+        def disable(function: Any, *given: Any, **named: Any) -> Any:
             sys.modules.pop(_COMPILER)
             vars(sys.modules["torch"]).pop("_dynamo")
+            if function is None:  # a decorator is asked for
+                return importlib.import_module(_COMPILER).disable(function, *given, **named)
+            if self._importer == _DISABLES:
+                return _disabled_later(function, given, named)
             self._finder.called_as_they_are.append(function)
             return function
 
         module.disable = disable  # type: ignore[attr-defined]
+
+
+def _disabled_later(
+    function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]
+) -> Callable[..., Any]:
+    """What disables a function, by these arguments, once there is a compiler to do so."""
+    disabled: list[Callable[..., Any]] = []
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        compiler = sys.modules.get(_COMPILER)
+        if compiler is None:
+            return function(*args, **kwargs)
+        if not disabled:
+            disabled.append(compiler.disable(function, *given, **named))
+        return disabled[0](*args, **kwargs)
+
+    return call
 
 
 class _RoiAlign(Loader):
@@ -105,8 +132,8 @@ def _is_compile_supported(device: Any) -> Any:
 
 
 def _importer() -> str:
-    """The name of the module whose import is being answered."""
+    """The function, by its module and name, whose import is being answered."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and "importlib" in str(frame.f_globals.get("__name__")):
         frame = frame.f_back
-    return "" if frame is None else str(frame.f_globals.get("__name__"))
+    return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}" if frame else ""
