@@ -11,6 +11,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_SVG = "http://www.w3.org/2000/svg"
+
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>\.\./[^)#]+)(?P<anchor>#[^)]*)?\)")
 
 
@@ -56,8 +58,10 @@ def _shown(output: dict[str, Any]) -> str:
     if "image/png" in data:
         return _picture("image/png", "".join(data["image/png"]).replace("\n", ""))
     if "image/svg+xml" in data:
-        drawing = "".join(data["image/svg+xml"]).encode()
-        return _picture("image/svg+xml", base64.b64encode(drawing).decode())
+        drawing = "".join(data["image/svg+xml"])
+        if f'xmlns="{_SVG}"' not in drawing:  # a page's own need not say so, a picture has to
+            drawing = drawing.replace("<svg ", f'<svg xmlns="{_SVG}" ', 1)
+        return _picture("image/svg+xml", base64.b64encode(drawing.encode()).decode())
     return f"```text\n{''.join(data['text/plain']).rstrip()}\n```"
 
 
