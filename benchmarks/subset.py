@@ -115,7 +115,7 @@ def open_subset(config: Config, frames: int, folder: Path) -> Subset:
         ValueError: the frames are too few for the folds.
     """
     # Not above: every side imports this module, and what a side needs is to be counted as its own.
-    from engine.experiment import read_dataset
+    from engine.data.checked import read_dataset
 
     root = Path(config.data.root)
     if config.data.root != ROOMS and not root.is_dir():

@@ -14,7 +14,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     run_log                                     what a command says, kept in the run folder
     early                                       faults that are told before PyTorch is loaded
     formats  resume                             what older runs hold to
-    profile                                     where the time of an epoch goes
+    profile  dry_run                            where the time of an epoch goes; what a run takes
 
     frames/      files on disk: listed, decoded, judged, remembered, kept decoded
     data/        folds, augmentation, sources: frames and draws become batches

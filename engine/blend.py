@@ -184,7 +184,7 @@ def _merged(configs: Sequence["Config"], options: Options) -> "Config":
 
 def _open_data(members: Sequence["Member"], options: Options) -> tuple["Dataset", "DevicePolicy"]:
     """The checked dataset and the device, by the first run's config."""
-    from engine.experiment import read_dataset
+    from engine.data.checked import read_dataset
     from engine.rehearsal import check_views
     from engine.runtime.device import set_up_device
     from engine.selection.members import check_dataset

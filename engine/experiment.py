@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.config import ROOMS, Config, data_root
+from engine.config import Config
 from engine.damage import DamageError, remedy
 from engine.data.alike import alike_frames
+from engine.data.checked import read_dataset
 from engine.data.folds import Folds, make_folds
 from engine.data.leakage import leakage_told
-from engine.data.sources import ResidentFrames, choose_source, resident_limit
-from engine.frames.cache import cache_folder
-from engine.frames.index import CheckMemory, Dataset, DatasetSpec, load_dataset
-from engine.frames.reading import Reading
+from engine.data.sources import ResidentFrames, choose_source
+from engine.frames.index import Dataset
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import clear, hold
 from engine.model.network import input_normalisation
@@ -39,12 +38,10 @@ from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
 from engine.resume import check_same_experiment, kept_setup, recorded_runtime, stopped
-from engine.rooms.dataset import render_rooms
 from engine.rundir import RunDir, load_run, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
-from engine.runtime.progress import track_total
 from engine.runtime.recorded import RecordedRuntime
 from engine.selection.records import TemperatureChoice
 from engine.selection.scores import calibrated, choose_temperature
@@ -149,24 +146,6 @@ class Experiment:
             deterministic=runtime.deterministic,
             layers="fused" if policy.own_layers else "torch",
         )
-
-
-def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
-    """Check the dataset that a config names; the embedded rooms are rendered if they are not there.
-
-    Frames that the source of a `device` to train on would keep are kept decoded as they are
-    checked. Raises DatasetError for the faults of a dataset.
-    """
-    data, runtime, root = config.data, config.runtime, data_root(config)
-    limit = 0 if device is None else resident_limit(runtime, device)
-    memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    needs_depth, reading = config.model.needs_depth, Reading.of(data)
-    spec = DatasetSpec(data.classes, data.small_classes, needs_depth, reading)
-    if data.root == ROOMS:
-        with track_total("rendering rooms") as progress:
-            render_rooms(root, progress=progress)
-    with track_total("checking files") as progress:
-        return load_dataset(root, spec, workers=runtime.workers, progress=progress, memory=memory)
 
 
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
@@ -280,8 +259,11 @@ def _is_finished(run: Experiment, key: str) -> bool:
     return submitted and is_finished(run.dir, key)
 
 
-def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
-    """Train the folds that are not trained yet; returns what `_train_folds` does."""
+def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list[int]:
+    """The `chosen` folds that are not trained yet, once all is judged that they begin with.
+
+    Writes nothing. Raises as `complete`; whatever it does not refuse cannot be known before.
+    """
     dataset, epochs = run.dataset, run.config.training.epochs
     check_views(run.config, dataset.train.samples + dataset.test.samples, run.policy.device)
     for fold in chosen:
@@ -289,12 +271,18 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
         if position and position.epoch < epochs and not resume:
             raise stopped(run.dir, fold, position.epoch, epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
+    if untrained:
+        judge_data(run.config, run.dataset, run.folds, untrained)
+        begin = [fold for fold in untrained if run.position(fold) is None]
+        check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
+    return untrained
+
+
+def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
+    """Train the folds that are not trained yet; returns what `_train_folds` does."""
+    untrained = check_folds(run, chosen, resume=resume)
     if not untrained:
         return None
-    judge_data(run.config, run.dataset, run.folds, untrained)
-    begin = [fold for fold in untrained if run.position(fold) is None]
-    check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
-    # Whatever is refused from here on could not be known before.
     with ExitStack() as folds:
         for fold in untrained:
             folds.enter_context(hold(run.dir.training(fold)))

@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from engine.profile import profile
 
         profile(config, run, chosen[0])
+    elif options.dry_run:
+        from engine.dry_run import dry_run
+
+        dry_run(config, run, chosen, resume=options.resume)
     elif train(config, run, chosen, resume=options.resume):
         from engine.report.show import show
 
@@ -78,8 +82,10 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
     """The command's own options, and the config fields that flags set."""
+    called = program("train")
     parser = Parser(
-        prog=program("train"),
+        prog=called,
+        usage=f"{called} [CONFIG ...] [DATA] [--out RUN] [flags] [section.field=VALUE ...]",
         description="Train the folds of an experiment, predict out-of-fold, choose the "
         "temperature and write a submission. Without config and folder: a small demo on rendered "
         "rooms. Any field below is set by --section.field VALUE or section.field=VALUE.",
@@ -97,6 +103,12 @@ def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
         "--print-config",
         action=on,
         help="print the config that all of this comes to, as TOML, and nothing else",
+    )
+    only.add_argument(
+        "--dry-run",
+        action=on,
+        help="train nothing and write no run: check all that training checks, then tell sizes, "
+        "memory, disk, and the time that some steps and views take here",
     )
     only.add_argument(
         "--profile",

@@ -139,6 +139,7 @@ def told(
     RunDir(folder / "lost").best(1).unlink()
     stopped = RunDir(folder / "stopped")
     stopped.summary.unlink()
+    stopped.last(1).touch()
     stopped.metrics(1).write_bytes(stopped.metrics(1).read_bytes().splitlines()[0])
     (folder / "file").write_text("no TOML", encoding="utf-8")
     (folder / "key.toml").write_text("[training]\nepoch = 3\n", encoding="utf-8")

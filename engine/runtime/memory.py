@@ -89,6 +89,22 @@ def pass_bytes(network: nn.Module, in_channels: int) -> int:
     return living.peak
 
 
+def step_bytes(network: nn.Module, in_channels: int, hw: tuple[int, int], images: int) -> int:
+    """Most bytes that tensors of a float32 pass of so many images, forth and back, hold at a time.
+
+    Counted as in `pass_bytes`; gradients of the weights are counted, weights are not, nor what an
+    optimizer keeps, or a loss needs beside the network's outputs.
+    """
+    with torch.device("meta"):
+        image_BCHW = torch.empty(images, in_channels, *hw)
+    twin = copy.deepcopy(network).to("meta").train()
+    living = _Living(image_BCHW.untyped_storage())
+    with living, torch.enable_grad():
+        outputs = [part for part in tree_leaves(twin(image_BCHW)) if isinstance(part, Tensor)]
+        torch.autograd.backward(outputs, [torch.ones_like(part) for part in outputs])
+    return living.peak
+
+
 def _fields(path: Path) -> dict[str, int]:
     """Lines of a name and a number."""
     lines = [line.split() for line in path.read_text("ascii").splitlines()]

@@ -20,29 +20,42 @@ def time_left(metrics: Sequence[EpochLine], task: "FoldTask") -> str:
     frames that are then predicted, which take a validation's time by their size. Not known is how
     long a validation takes before there was one, and so the views. Nothing is said of the atlas.
     """
-    config, done = task.config, len(metrics)
-    training, views, epochs = config.training, config.inference, config.training.epochs
     recent, scored = (
         metrics[-RECENT:],
         [line for line in metrics if line.miou is not None][-RECENT:],
     )
     train_s = sum(line.train_s for line in recent) / len(recent)
+    if not scored:
+        epochs = task.config.training.epochs
+        return f"> {duration(train_s * (epochs * (1 + task.later) - len(metrics)))}"
+    validation_s, views = (
+        sum(line.validation_s for line in scored) / len(scored),
+        task.config.inference,
+    )
+    pixels = sum(scale**2 for scale in views.scales) * (1 + views.flip)
+    views_s = validation_s * pixels / max(1, len(task.validation))
+    return duration(seconds_left(task, len(metrics), train_s, validation_s, views_s))
+
+
+def seconds_left(
+    task: "FoldTask", done: int, train_s: float, validation_s: float, views_s: float
+) -> float:
+    """What a call still takes after `done` epochs of a fold.
+
+    By seconds of an epoch, of a validation, and of all views of a frame by one network.
+    """
+    training, epochs = task.config.training, task.config.training.epochs
     due = [
         epoch
         for epoch in range(1, epochs + 1)
         if epoch % training.validate_every == 0 or epoch == epochs
     ]
     left_s = train_s * (epochs - done + task.later * epochs)
-    if not scored:
-        return f"> {duration(left_s)}"
-    validation_s = sum(line.validation_s for line in scored) / len(scored)
     left_s += validation_s * (sum(epoch > done for epoch in due) + task.later * len(due))
-    frames, folds = len(task.dataset.train.samples), config.data.folds
+    frames, folds = len(task.dataset.train.samples), task.config.data.folds
     if task.fold + task.later + 1 < folds:
         # Other folds remain for another call: it predicts the test frames, with all of them.
         predicted = frames * (task.later + 1) / folds
     else:
         predicted = frames + len(task.dataset.test.samples) * folds
-    pixels = sum(scale**2 for scale in views.scales) * (1 + views.flip)
-    left_s += validation_s * pixels * predicted / max(1, len(task.validation))
-    return duration(left_s)
+    return left_s + views_s * predicted
