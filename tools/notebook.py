@@ -45,10 +45,10 @@ print(f"pixel accuracy {run.summary.oof.pixel_acc:.3f}, T = {run.summary.oof.tem
     """\
 page = (run.path / "report.html").read_text(encoding="utf-8")
 figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-colours = dict(reversed(re.findall(r"(--\w+): ([^;]+);", page)))  # by name; the light page's
+colours = dict(reversed(re.findall(r"(--\\w+): ([^;]+);", page)))  # by name; the light page's
 print(len(figures), "figures")
 for figure in figures[:2]:
-    display(SVG(re.sub(r"var\((--\w+)\)", lambda name: colours[name[1]], figure)))""",
+    display(SVG(re.sub(r"var\\((--\\w+)\\)", lambda name: colours[name[1]], figure)))""",
     "## Predict an array\n\n"
     "Depth is asked for where the networks see it, as uint16 in millimetres or as metres.",
     """\

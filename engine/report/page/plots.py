@@ -5,7 +5,7 @@ Axes: N frames, C class (truth by prediction).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from engine.report.page import drawing
 from engine.report.page.drawing import ACCENT, BAD, INK, MUTED
-from engine.selection.blend_search import BlendCurve
-from engine.selection.records import Interval
-from engine.training.records import EpochLine
+
+if TYPE_CHECKING:
+    # Not to draw: they load PyTorch and SciPy.
+    from engine.selection.blend_search import BlendCurve
+    from engine.selection.records import Interval
+    from engine.training.records import EpochLine
 
 _WIDE, _HALF = 5.6, 4.4
 """Inches, at 96 pixels each: of a drawing that stands alone, and of two side by side, which is what
@@ -30,7 +33,7 @@ _MARKED = 12
 _ACCENT_RGB = (37, 99, 235)
 """Of cells of the confusion, which are a picture: on white and on black as the shares fade."""
 
-Value = Callable[[EpochLine], float | None]
+Value = Callable[["EpochLine"], float | None]
 
 
 class Band(NamedTuple):
@@ -42,13 +45,13 @@ class Band(NamedTuple):
     high: float | None
 
     @classmethod
-    def of(cls, name: str, interval: Interval) -> "Band":
+    def of(cls, name: str, interval: "Interval") -> "Band":
         """Of a score."""
         return cls(name, interval.value, interval.low, interval.high)
 
 
 def fold_curves(
-    curves: Mapping[int, Sequence[EpochLine]], name: str, told: str, *values: tuple[str, Value]
+    curves: Mapping[int, Sequence["EpochLine"]], name: str, told: str, *values: tuple[str, Value]
 ) -> Markup | None:
     """One line a fold over the epochs, of up to two values: drawn out and dashed. None without any.
 
@@ -251,7 +254,7 @@ def reliability(found: Sequence[Bins], name: str) -> Markup:
         return drawing.svg(figure, name, "Reliability: accuracy by confidence")
 
 
-def blend_curve(curve: BlendCurve, ends: tuple[str, str], name: str) -> Markup:
+def blend_curve(curve: "BlendCurve", ends: tuple[str, str], name: str) -> Markup:
     """The mIoU along the second run's share, with its peak."""
     peak = curve.peak
     with drawing.styled():
