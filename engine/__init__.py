@@ -4,7 +4,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
 
     api                                         what `import roomsmith` gives
     train  predict  blend  compare              verbs: one command each; parse, call, show
-    evaluate  prepare
+    evaluate  prepare  report_command
     verbs                                       their list, and how a name becomes a command
     cli  config  settings  labels  nyuv2        files and flags become typed fields
     named  choice  suggest                      configs by name; one for a dataset without; what a
@@ -24,7 +24,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     training/    logits become a loss, the loss moves the weights; checkpoints
     views/       `Predictor`: trained weights and frames become probabilities; store, submission
     selection/   probabilities become a temperature, blend weights, intervals
-    report/      summary, error atlas, tables: what people look at
+    report/      summary, error atlas, tables, page/: what people look at
     runtime/     device, memory, machine, progress: what it runs on
     rooms/       the embedded dataset, rendered
 

@@ -117,10 +117,12 @@ def _blend(options: Options) -> None:
     look(RunDir(options.out).results)
     _check(options)
     from engine.report.mend import mend
+    from engine.report.page.write import report_at_the_end
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
     from engine.views.store import adopt_progress
     from engine.views.submission import is_submission_begun, is_submitted
+    from engine.whole import discard
 
     start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
@@ -145,6 +147,9 @@ def _blend(options: Options) -> None:
                 prepare_s = round(work_s() - start_s, 3)
                 search_blend(members, dataset, search, prepare_s).write(out.blend)
             _finish(members, dataset, policy, options)
+            discard(out.report)
+        if members[0].config.report.page and not out.report.exists():
+            report_at_the_end(out, options.data)
 
 
 def _check(options: Options) -> None:

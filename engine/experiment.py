@@ -32,6 +32,7 @@ from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
+from engine.report.page.write import report_at_the_end
 from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
@@ -210,7 +211,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         weights = fold_hashes(config, run_dir)
         networks = _networks(run, range(config.data.folds) if whole else trained, weights)
         key = stage_identity(config, run.weights_hash, *weights)
-        if _is_finished(run, key):
+        if finished := _is_finished(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
             _map_errors(run, key)
             if compared:  # it was damaged, perhaps; a run of an older release has none
@@ -239,6 +240,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
         _forget_training(run)
         seal(config, run_dir, files)
+        if config.report.page and not (finished and run_dir.report.exists()):
+            report_at_the_end(run_dir)
     return True
 
 

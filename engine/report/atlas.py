@@ -18,10 +18,10 @@ from engine.frames.decode import Sample, read_depth, read_image, read_label
 from engine.nyuv2 import IGNORE_INDEX
 from engine.report.atlas_report import Atlas, AtlasFrames, atlas_of
 from engine.report.frame_errors import FrameErrors, count_frame
+from engine.report.tiles import class_picture
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
-from engine.views.pictures import class_colours
 from engine.whole import whole_file
 from kernels.compiling import work_s
 
@@ -144,14 +144,13 @@ def contact_sheet(samples: Sequence[Sample], shown: Sequence[int], mask_of: Mask
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * width, max(rows * height, 1)))
     draw = ImageDraw.Draw(sheet)
-    colours = class_colours()
-    colours[IGNORE_INDEX] = 0
     for place, position in enumerate(shown):
         sample = samples[position]
         top, left = place // COLUMNS * height, place % COLUMNS * width
         draw.text((left + 2, top + 1), sample.stem)
         truth_HW, mask_HW = read_label(sample), mask_of(position, sample.hw)
-        for number, pixels in enumerate((read_image(sample), colours[truth_HW], colours[mask_HW])):
+        classes = class_picture(truth_HW), class_picture(mask_HW)
+        for number, pixels in enumerate((read_image(sample), *classes)):
             # Nearest, as colours of classes do not mix.
             tile = Image.fromarray(pixels)
             fitted = ImageOps.contain(tile, TILE_HW[::-1], Image.Resampling.NEAREST)
