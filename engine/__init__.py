@@ -3,7 +3,8 @@
 Nothing is imported here; this page is the map. `docs/walk.md` follows one image through the files.
 
     api                                         what `import roomsmith` gives
-    train predict blend compare prepare report_command      verbs: parse, call, show
+    train  predict  blend  compare              verbs: one command each; parse, call, show
+    evaluate  prepare  report_command
     verbs                                       their list, and how a name becomes a command
     cli  config  settings  labels  nyuv2        files and flags become typed fields
     named  choice  suggest                      configs by name; one for a dataset without; what a
