@@ -47,7 +47,9 @@ def exit_code(*arguments: object) -> int:
 
 
 def mtimes(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    """Of everything but the log, in which each call says something."""
+    paths = (path for path in folder.rglob("*") if path != RunDir(folder).log)
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 FOLD_FILES = ("best.safetensors", "metrics.jsonl", "runtime.json")
