@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog=program("blend"),
         description="Find the weights with which several finished runs, trained on the same folds, "
-        "have the best out-of-fold mIoU together, and write the blended submission.",
+        "have the best OOF mIoU at store resolution together, and write the blended submission.",
     )
     add, on = parser.add_argument, "store_true"
     add("runs", type=Path, nargs="+", metavar="RUN", help="run folders of engine.train")
@@ -117,10 +117,12 @@ def _blend(options: Options) -> None:
     look(RunDir(options.out).results)
     _check(options)
     from engine.report.mend import mend
+    from engine.report.page.write import report_at_the_end
     from engine.selection.blend_search import Blend, BlendSearch, search_blend
     from engine.selection.members import open_members
     from engine.views.store import adopt_progress
     from engine.views.submission import is_submission_begun, is_submitted
+    from engine.whole import discard
 
     start_s, out = work_s(), RunDir(options.out)
     members = open_members(options.runs)
@@ -145,6 +147,9 @@ def _blend(options: Options) -> None:
                 prepare_s = round(work_s() - start_s, 3)
                 search_blend(members, dataset, search, prepare_s).write(out.blend)
             _finish(members, dataset, policy, options)
+            discard(out.report)
+        if members[0].config.report.page and not out.report.exists():
+            report_at_the_end(out, options.data)
 
 
 def _check(options: Options) -> None:
@@ -207,7 +212,8 @@ def _finish(
     from engine.report.submission_scores import score_submission
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
-    from engine.views.masks import blend_masks
+    from engine.views.masks import masks
+    from engine.views.mixture import Mixture
     from engine.views.predictor import open_predictor
     from engine.views.submission import write_submission
 
@@ -221,7 +227,7 @@ def _finish(
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
             predictors.append(predictor.at(member.manifest.temperature))
-        return blend_masks(predictors, weight_MC, test, start)
+        return masks(Mixture(predictors, weight_MC), test, start)
 
     def open_masks() -> MaskOf:
         return stored_masks([member.prob_NChw for member in members], weight_MC, policy)

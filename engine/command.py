@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from engine.full_disk import DiskFullError
 from engine.interrupts import Stopped, heeded
+from engine.light import load_lightly
 
 AGAIN = "run the same command again"
 """How any command goes on that was stopped, but for one that says more."""
@@ -25,13 +26,8 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`).
     """
     start_logging()
-    if _is_busy():
-        # Before an OpenMP library is loaded, for it looks once. By its own default threads that
-        # wait for each other spin, and take the time of those that they wait for where something
-        # else runs too: on two cores, one of them taken, a step took more than 1.3 s, and 0.16 s
-        # where they sleep. Alone, waking them costs more: 0.18 s for 0.09 s. No result depends on
-        # it.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    load_lightly()
+    wait_asleep_where_busy()
     try:
         with heeded():
             code = main()
@@ -58,6 +54,18 @@ def error_line(error: BaseException, go_on: str = AGAIN) -> str | None:
         # Of a file, with its name: gone, forbidden, something else in its place.
         return f"error: {error.filename}: {error.strerror}"
     return None
+
+
+def wait_asleep_where_busy() -> None:
+    """Let threads that wait for each other sleep, where something else runs on this machine too.
+
+    To be called before an OpenMP library is loaded, with PyTorch, for it looks once. By its own
+    default such threads spin, and take the time of those that they wait for: on two cores, one of
+    them taken, a step took more than 1.3 s, and 0.16 s where they sleep. Alone, waking them costs
+    more: 0.18 s for 0.09 s. No result depends on it.
+    """
+    if _is_busy():
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def start_logging() -> None:

@@ -22,14 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("second", type=Path, metavar="RUN", help="the run it is compared with")
     add("--resamples", type=int, default=10_000, help="default: %(default)s")
     add("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    add("--report", type=Path, metavar="FILE", help="write a page that shows both side by side")
+    dataset = "dataset folder, for its pictures of frames (default: the first run's)"
+    add("--data", type=Path, metavar="FOLDER", help=dataset)
     options = parser.parse_args(arguments)
     from rich.console import Console
 
-    from engine.report.comparison import comparison_table, open_pair
+    from engine.report.comparison import comparison_table, difference, open_pair
 
     # Loads neither SciPy nor PyTorch.
     pair = open_pair(RunDir(options.first), RunDir(options.second))
-    Console().print(comparison_table(*pair, options.resamples, options.seed))
+    found = difference(*pair, options.resamples, options.seed)
+    Console().print(comparison_table(*pair, found))
+    if options.report is not None:
+        from engine.report.page.write import write_comparison
+
+        write_comparison(pair[0].run, pair[1].run, found, options.report, options.data)
+        Console().print(f"written to {options.report}", highlight=False)
     return 0
 
 

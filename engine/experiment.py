@@ -32,6 +32,7 @@ from engine.report.census import judge_data
 from engine.report.environment import describe_environment
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
+from engine.report.page.write import report_at_the_end
 from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
@@ -48,6 +49,7 @@ from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
 from engine.views import int8_network, store, submission
+from engine.views.masks import masks
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
@@ -209,7 +211,7 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         weights = fold_hashes(config, run_dir)
         networks = _networks(run, range(config.data.folds) if whole else trained, weights)
         key = stage_identity(config, run.weights_hash, *weights)
-        if _is_finished(run, key):
+        if finished := _is_finished(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
             _map_errors(run, key)
             if compared:  # it was damaged, perhaps; a run of an older release has none
@@ -238,6 +240,8 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
         _forget_training(run)
         seal(config, run_dir, files)
+        if config.report.page and not (finished and run_dir.report.exists()):
+            report_at_the_end(run_dir)
     return True
 
 
@@ -373,11 +377,11 @@ def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> 
 
 
 def _predict_test(run: Experiment, key: str) -> float | None:
-    def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
         folds = range(run.config.data.folds)
         predictor = open_predictor(run.config, run.dir, folds, run.policy)
-        return predictor.at(temperature).masks(test, start)
+        return masks(predictor.at(temperature), test, start)
 
     test = run.dataset.test.samples
-    return submission.write_submission(masks, test, run.dir, key)
+    return submission.write_submission(predict, test, run.dir, key)

@@ -78,6 +78,8 @@ TINY: dict[str, dict[str, Any]] = {
         "base_hw": [48, 64],
         "batch_size": 2,
     },
+    # Those of tests/report make theirs.
+    "report": {"page": False},
 }
 """Twelve frames and a few thousand weights: a run of seconds that goes through every stage."""
 

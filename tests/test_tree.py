@@ -20,7 +20,7 @@ LONGEST_FILE = 400
 MACHINE_PATH = re.compile(r"(?<![\w.)}*/-])/(?:home|root|Users|work|workspace|opt|mnt|data)/\w")
 
 # Any of these costs a command a second or more before it answers.
-HEAVY = ("torch", "timm", "numba", "scipy", "nvidia.dali")
+HEAVY = ("torch", "timm", "numba", "scipy", "nvidia.dali", "matplotlib", "jinja2")
 
 HELP_WITHOUT_HEAVY_MODULES = """
 import runpy, sys

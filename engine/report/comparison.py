@@ -13,15 +13,15 @@ from engine.data.folds import FoldsFile
 from engine.data.leakage import leakage_told
 from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
+from engine.report.counts import read_counts
 from engine.report.tables import Cell, Row, table
 from engine.rundir import RunDir, refuse_unfinished
 from engine.selection.records import AT_STORE
-from engine.sums import check
 from kernels.metrics import class_iou, mean_iou
 
 if TYPE_CHECKING:
     # Not to refuse two runs: it loads SciPy.
-    from engine.selection.statistics import Difference
+    from engine.selection.statistics import Difference, Differences
 
 
 class CountedRun(NamedTuple):
@@ -34,17 +34,22 @@ class CountedRun(NamedTuple):
     """(N, C, C) pixels, memory-mapped."""
 
 
-def comparison_table(a: CountedRun, b: CountedRun, resamples: int, seed: int) -> Table:
-    """The differences of two runs that `open_pair` let pass, with 95 % interval and p-value.
+def difference(a: CountedRun, b: CountedRun, resamples: int, seed: int) -> "Differences":
+    """How two runs differ that `open_pair` let pass, a less b.
 
     Raises:
         ValueError: the runs were scored on other labels.
     """
     from engine.selection.statistics import paired_bootstrap
 
+    group_N = np.array(a.atlas.groups.of)
+    return paired_bootstrap(a.count_NCC, b.count_NCC, group_N, resamples=resamples, seed=seed)
+
+
+def comparison_table(a: CountedRun, b: CountedRun, found: "Differences") -> Table:
+    """The differences that `difference` found, with 95 % interval and p-value."""
     leakage = leakage_told(a.folds.leakage, a.folds.leakage_measured, a.folds.leakage_content)
     groups, counts = a.atlas.groups, (a.count_NCC, b.count_NCC)
-    found = paired_bootstrap(*counts, np.array(groups.of), resamples=resamples, seed=seed)
     totals = [count_NCC.sum(axis=0, dtype=np.int64) for count_NCC in counts]
     ious = (class_iou(count_CC).tolist() for count_CC in totals)
     rows: list[Row] = [(AT_STORE, *map(mean_iou, totals), *_cells(found.miou)), ()]
@@ -92,15 +97,5 @@ def _open(run: RunDir) -> CountedRun:
     if not run.config.is_file():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
     refuse_unfinished(run, run.folds, run.atlas, run.frame_counts)
-    atlas, again = Atlas.read(run.atlas), "delete it and run engine.train again"
-    check(run.frame_counts)
-    try:
-        count_NCC = np.load(run.frame_counts, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ConfigError(f"{run.frame_counts} is damaged ({error}); {again}") from error
-    expected = (len(atlas.groups.of), len(atlas.classes), len(atlas.classes))
-    if count_NCC.shape != expected:
-        raise ConfigError(
-            f"{run.frame_counts} holds {count_NCC.shape}, {run.atlas.name} says {expected}; {again}"
-        )
-    return CountedRun(run, atlas, FoldsFile.read(run.folds), count_NCC)
+    atlas = Atlas.read(run.atlas)
+    return CountedRun(run, atlas, FoldsFile.read(run.folds), read_counts(run, atlas))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.data.batch import Batch
 from engine.model.network import load_best
-from engine.rundir import Record
+from engine.report.parity_report import Parity, WorstTensor
 from engine.runtime.device import DevicePolicy, operations_of
 from engine.runtime.forms import PLAIN
 from engine.runtime.gpu import true_float32
@@ -24,31 +24,6 @@ from engine.training.tuning.check import Weights, errors, passed
 from engine.training.tuning.tuner import Tuned
 from engine.training.tuning.workshop import fixed_batches, float32, own_randomness, undisturbed
 from kernels.metrics import mean_iou
-
-
-class WorstTensor(Record):
-    """The parameter whose gradient is furthest from float32's."""
-
-    name: str
-    error: float
-
-
-class Parity(Record):
-    """The step of fold 0 against eager float32: distances are relative, L2 over all batches."""
-
-    step: str
-    """Device, precision and form of the step that ran."""
-    compared: bool
-    why_not: str | None = None
-    batches: int | None = None
-    loss: float | None = None
-    """Root mean square over the batches."""
-    gradient: float | None = None
-    worst_tensor: WorstTensor | None = None
-    logits: float | None = None
-    miou: float | None = None
-    """Of the fold's validation frames by one view, as the run validates."""
-    miou_float32: float | None = None
 
 
 def compare_with_float32(task: FoldTask, policy: DevicePolicy, began: RecordedRuntime) -> Parity:

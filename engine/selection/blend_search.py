@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.frames.index import Dataset
 from engine.rundir import Record
 from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
-from engine.selection.members import Member, open_pixels
+from engine.selection.members import Member, Told, open_pixels
 from engine.selection.pixels import frame_confusions
 from engine.selection.records import Figure, FoldScore, OofScores, Scores
 from engine.selection.scores import by_class, group_of, score, score_folds
@@ -116,7 +116,7 @@ class BlendSearch(NamedTuple):
     per_class: bool
     compare: bool
 
-    def key(self, members: Sequence[Member]) -> str:
+    def key(self, members: Sequence[Member | Told]) -> str:
         """Hash of everything that a blend of these runs is made from."""
         settings = [self.method, str(self.per_class), str(self.compare)]
         parts = "\n".join([*(member.manifest.key for member in members), *settings])

@@ -13,7 +13,8 @@ from engine import train
 from engine.config import Config
 from engine.experiment import open_experiment
 from engine.report import parity
-from engine.report.parity import Parity, compare_with_float32
+from engine.report.parity import compare_with_float32
+from engine.report.parity_report import Parity
 from engine.report.verify import verify
 from engine.resume import recorded_runtime
 from engine.rundir import RunDir
