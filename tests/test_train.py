@@ -47,9 +47,9 @@ def exit_code(*arguments: object) -> int:
 
 
 def mtimes(folder: Path) -> dict[Path, int]:
-    """Of everything but the log, in which each call says something."""
-    paths = (path for path in folder.rglob("*") if path != RunDir(folder).log)
-    return {path: path.stat().st_mtime_ns for path in paths}
+    """But for the log, to which every call appends."""
+    files = (path for path in folder.rglob("*") if path.name != "log.txt")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 FOLD_FILES = ("best.safetensors", "metrics.jsonl", "runtime.json")
