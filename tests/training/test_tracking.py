@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,15 +213,21 @@ def test_wandb_keeps_a_run_of_every_epoch_offline(make_task: MakeTask) -> None:
         with tracked(task.config, task.run, 1, lines[:1]) as show:
             show(lines[1])
     (path,) = (task.run.root / "wandb" / "fold1").glob("wandb/offline-run-*/run-*.wandb")
-    rows = []
-    for content in journal(path.read_bytes()):
-        record = Record()
-        record.ParseFromString(content)
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            row = {".".join([*item.nested_key]) or item.key: item.value_json for item in items}
-            rows.append({name: json.loads(value) for name, value in row.items()})
-    assert [{key: row[key] for key in ("_step", "loss/training")} for row in rows] == [
+
+    def rows() -> list[dict[str, Any]]:
+        found = []
+        for content in journal(path.read_bytes()):
+            record = Record()
+            record.ParseFromString(content)
+            if record.WhichOneof("record_type") == "history":
+                items = record.history.item
+                found.append({item.nested_key[0]: json.loads(item.value_json) for item in items})
+        return found
+
+    deadline_s = time.monotonic() + 20
+    while len(rows()) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.05)  # W&B's own process writes until a moment after the run has ended
+    assert [{key: row[key] for key in ("_step", "loss/training")} for row in rows()] == [
         {"_step": 1, "loss/training": 1.0},
         {"_step": 2, "loss/training": 0.5},
     ]
