@@ -3,13 +3,15 @@
 Nothing is imported here; this page is the map. `docs/walk.md` follows one image through the files.
 
     api                                         what `import roomsmith` gives
-    train predict blend compare prepare report_command      verbs: parse, call, show
+    train  predict  blend  compare              verbs: one command each; parse, call, show
+    evaluate  prepare  report_command
     verbs                                       their list, and how a name becomes a command
     cli  config  settings  labels  nyuv2        files and flags become typed fields
     named  choice  suggest                      configs by name; one for a dataset without; what a
                                                 wrong word was meant to be
     rundir  sums                                a run folder: its files, hashes and checksums
     experiment rehearsal                        a config opened for work, judged, and its stages
+    trained                                     runs, opened to look at frames with
     command  mistakes  damage  full_disk        errors and exit codes
     run_log                                     what a command says, kept in the run folder
     early                                       faults that are told before PyTorch is loaded

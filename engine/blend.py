@@ -212,7 +212,8 @@ def _finish(
     from engine.report.submission_scores import score_submission
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
-    from engine.views.masks import blend_masks
+    from engine.views.masks import masks
+    from engine.views.mixture import Mixture
     from engine.views.predictor import open_predictor
     from engine.views.submission import write_submission
 
@@ -226,7 +227,7 @@ def _finish(
             config = member.predicting(options.runtime)
             predictor = open_predictor(config, member.run, range(config.data.folds), policy)
             predictors.append(predictor.at(member.manifest.temperature))
-        return blend_masks(predictors, weight_MC, test, start)
+        return masks(Mixture(predictors, weight_MC), test, start)
 
     def open_masks() -> MaskOf:
         return stored_masks([member.prob_NChw for member in members], weight_MC, policy)

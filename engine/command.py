@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from engine.full_disk import DiskFullError
 from engine.interrupts import Stopped, heeded
+from engine.light import load_lightly
 
 AGAIN = "run the same command again"
 """How any command goes on that was stopped, but for one that says more."""
@@ -25,6 +26,7 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`).
     """
     start_logging()
+    load_lightly()
     if _is_busy():
         # Before an OpenMP library is loaded, for it looks once. By its own default threads that
         # wait for each other spin, and take the time of those that they wait for where something

@@ -13,7 +13,7 @@ from engine.config import ROOMS, Config, RuntimeConfig, data_root
 from engine.data.folds import make_folds
 from engine.frames.decode import Sample
 from engine.frames.glance import foreign_labels
-from engine.frames.index import DatasetError, list_dataset, list_frames
+from engine.frames.index import DatasetError, list_dataset
 from engine.mistakes import ConfigError, to_install
 from engine.model.names import check_seen
 from engine.model.sources import check_source
@@ -51,7 +51,7 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
     Errors as of `check_train`.
     """
     check_seen(config.model.encoder)
-    _check_packages(config.runtime)
+    check_packages(config.runtime)
     if config.int8 and not _is_installed("nncf"):
         needed = f"{to_install('nncf')}, or use --runtime.inference openvino"
         raise RuntimeError(f"runtime.inference = 'openvino-int8' quantises by NNCF: {needed}")
@@ -66,30 +66,23 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
             check_source(model)
 
 
-def check_predict(config: Config, run: RunDir, images: Path, depth: Path | None, out: Path) -> None:
-    """Refuse what `engine.predict` cannot do with these folders; errors as of `check_train`."""
-    check_out(out)
-    _check_packages(config.runtime)
-    check_weights(config, run)
-    root, frames, faults = list_frames(images, depth, quiet=True)
-    if faults or not frames:
-        raise DatasetError(root, faults)
+def check_weights(config: Config, run: RunDir, folds: Sequence[int] | None = None) -> None:
+    """Refuse, by a FileNotFoundError, a run that has lost the weights of one of some folds, or all.
 
-
-def check_weights(config: Config, run: RunDir) -> None:
-    """Refuse, by a FileNotFoundError, a run that has lost the weights of a fold, as asked for."""
-    for fold in range(config.data.folds):
+    In INT8, if that is asked for.
+    """
+    for fold in range(config.data.folds) if folds is None else folds:
         if not (path := run.best(fold)).exists():
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
             lost = lost if _is_begun(run, fold, config.training.epochs) else ""
             raise FileNotFoundError(f"{path} is missing; {lost}{to_complete(run.root)}")
     if config.int8:
-        check_int8(config, run)
+        check_int8(config, run, folds)
 
 
-def check_int8(config: Config, run: RunDir) -> None:
+def check_int8(config: Config, run: RunDir, folds: Sequence[int] | None = None) -> None:
     """Refuse, by a FileNotFoundError, a run whose folds have no networks in INT8."""
-    for fold in range(config.data.folds):
+    for fold in range(config.data.folds) if folds is None else folds:
         if not (path := run.int8(fold)).exists():
             raise FileNotFoundError(
                 f"{path} is missing: networks are quantised on their training frames, before they "
@@ -110,7 +103,7 @@ def check_blend(config: Config, inferences: Sequence[str], out: RunDir) -> None:
     if out.config.is_file():
         raise ConfigError(f"{out.root} is a run of engine.train; choose another --out")
     for inference in inferences:
-        _check_packages(config.runtime.model_copy(update={"inference": inference}))
+        check_packages(config.runtime.model_copy(update={"inference": inference}))
     if config.data.root != ROOMS:
         root = data_root(config)
         listing = list_dataset(root, need_depth=config.model.needs_depth)
@@ -149,7 +142,8 @@ def _check_dataset(config: Config) -> None:
         make_folds(samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
 
 
-def _check_packages(runtime: RuntimeConfig) -> None:
+def check_packages(runtime: RuntimeConfig) -> None:
+    """Refuse, by a RuntimeError, what runs by a package that is not installed."""
     if runtime.inference != "torch":
         asked = f"runtime.inference = {runtime.inference!r}"
         if runtime.device.startswith("cuda"):

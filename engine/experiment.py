@@ -49,6 +49,7 @@ from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
 from engine.views import int8_network, store, submission
+from engine.views.masks import masks
 from engine.views.openvino_pass import check_openvino
 from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
@@ -376,11 +377,11 @@ def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> 
 
 
 def _predict_test(run: Experiment, key: str) -> float | None:
-    def masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
         folds = range(run.config.data.folds)
         predictor = open_predictor(run.config, run.dir, folds, run.policy)
-        return predictor.at(temperature).masks(test, start)
+        return masks(predictor.at(temperature), test, start)
 
     test = run.dataset.test.samples
-    return submission.write_submission(masks, test, run.dir, key)
+    return submission.write_submission(predict, test, run.dir, key)

@@ -1,104 +1,140 @@
-"""python -m engine.predict: a trained run and a folder of images -> 8-bit grey PNG masks."""
+"""python -m engine.predict: trained runs and images -> masks, pictures, probabilities."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.command import run_main
-from engine.config import Config
 from engine.lease import Place, hold, look
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, changed_config, load_run, refuse_unfinished
 from engine.suggest import Parser
+from engine.trained import Sight, TrainedRun, add_sight, choose_runs, read_sight
 from engine.verbs import program
 
 # As a command the module is `__main__`, whose messages nobody shows.
 _log = logging.getLogger("engine.predict")
+
+KINDS = ("masks", "colour", "overlay", "probabilities", "confidence")
+"""What can be written; see `engine.views.outputs`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
     parser = Parser(
         prog=program("predict"),
-        description="Predict a mask for every image of a folder with all folds of a trained run: "
-        "8-bit grey PNG of the image's size, pixel value = class index.",
+        description="Predict a mask for images with all folds of a trained run, with several runs "
+        "that count alike, or with a blend by its weights: 8-bit grey PNG of the image's size, "
+        "pixel value = class index.",
     )
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="run folder of engine.train")
-    add("images", type=Path, metavar="FOLDER", help="folder of JPEG, PNG, TIFF, BMP or WebP images")
-    maps = "folder of 16-bit PNG or TIFF depth maps in the run's unit, joined by stem "
-    add("--depth", type=Path, help=f"{maps}(default, where the run needs it: FOLDER/../depth)")
-    add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + FOLDER's name)")
-    both = "write the masks in the colours of their classes too, into the folder colours of --out"
-    add("--colours", action="store_true", help=both)
-    add("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
-    networks = "what runs the networks (default: the run's)"
-    add("--runtime", choices=("torch", "openvino", "openvino-int8"), help=networks)
+    runs = "run folders of engine.train, or one of engine.blend"
+    add("runs", type=Path, nargs="+", metavar="RUN", help=runs)
+    what = "a folder of JPEG, PNG, TIFF, BMP or WebP images, one image, or a list: .txt, a path a "
+    add("images", type=Path, metavar="IMAGES", help=f"{what}line, relative to its folder")
+    maps = "folder of 16-bit PNG or TIFF depth maps in the run's unit, joined by stem, or the map "
+    maps += "of one image (default, where the run needs them: depth, beside the image's folder)"
+    add("--depth", type=Path, help=maps)
+    add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + IMAGES' name)")
+    kinds = f"what to write, of {', '.join(KINDS)} (default: masks)"
+    add("--save", default="", metavar="KIND,...", help=kinds)
+    add("--colours", action="store_true", help="the same as --save masks,colour")
+    add_sight(parser)
     options = parser.parse_args(arguments)
-    run = RunDir(options.run)
-    asked = {"device": options.device, "inference": options.runtime}
-    config = load_run(run, {"runtime": {name: value for name, value in asked.items() if value}})
-    refuse_unfinished(run, run.temperature)
-    if changed_config(run.root) is not None:
-        from engine.selection.members import refuse_other_config
-
-        refuse_other_config(config, run)
-    out = options.out or options.run / "masks" / options.images.resolve().name
-    for given, folder in (("FOLDER", options.images), ("--depth", options.depth)):
-        if folder is not None and out.resolve() == folder.resolve():
-            told = "masks would replace its files; choose another folder"
-            raise ConfigError(f"--out {out} is {given}: {told}")
+    roots, images = options.runs, options.images
+    kinds = _kinds(options.save, colours=options.colours)
+    sight = read_sight(options)
+    chosen = choose_runs(roots, sight, options.fold)
+    name = images.resolve().name if images.is_dir() else images.stem
+    out = options.out or roots[0] / "masks" / name
     look(_masks(out))
-    predict(config, run, options.images, options.depth, out, colours=options.colours)
+    predict(chosen, sight, images, options.depth, out, kinds)
     return 0
 
 
 def predict(
-    config: Config, run: RunDir, images: Path, depth: Path | None, out: Path, *, colours: bool
+    chosen: Sequence[TrainedRun],
+    sight: Sight,
+    images: Path,
+    depth: Path | None,
+    out: Path,
+    kinds: frozenset[str],
 ) -> None:
-    """Write one mask a frame of the folder `images` into `out`, under the same stems.
+    """Write what is wanted of each frame into `out`, under the frames' stems.
 
-    A network that takes depth finds it in the folder `depth`, None being the one beside `images`.
-    With `colours` each is also written as an indexed-colour PNG. Raises DatasetError, which names
-    every file that cannot be used, and FileNotFoundError for a fold's weights.
+    Args:
+        chosen: what looks at them, of `choose_runs`.
+        sight: how.
+        images: a folder, an image or a list of images.
+        depth: where depth maps are, if the networks need them; None = beside the images' folders.
+        out: the folder; made if need be.
+        kinds: of `KINDS`.
+
+    Raises:
+        ConfigError: there are no images or no depth maps, or memory holds no such view.
+        DatasetError: naming every file that cannot be used.
     """
-    from engine.early import check_predict
+    from engine.early import check_out
+    from engine.frames.asked import list_asked
+    from engine.frames.faults import DatasetError
 
-    if config.model.needs_depth:
-        depth = depth or images.resolve().parent / "depth"
-    elif depth is not None:
-        _log.info("%s sees RGB only; --depth is not needed", run.root)
-        depth = None
-    check_predict(config, run, images, depth, out)
+    need_depth = any(one.config.model.needs_depth for one in chosen)
+    if depth is not None and not need_depth:
+        _log.info("%s sees RGB only; --depth is not needed", _named(chosen))
+    check_out(out)
+    asked = list_asked(images, depth, need_depth=need_depth)
+    if asked.faults or not asked.frames:
+        raise DatasetError(asked.root, asked.faults)
+    for kind, path in ((kind, p) for files in asked.frames for kind, p in files.present.items()):
+        if path.parent.resolve() == out.resolve():
+            told = "masks would replace its files; choose another folder"
+            raise ConfigError(f"--out {out} is the folder of {kind} {path.name}: {told}")
     from engine.frames.index import load_frames
     from engine.frames.reading import Reading
     from engine.rehearsal import check_views
     from engine.runtime.device import set_up_device
-    from engine.runtime.progress import track, track_total
-    from engine.selection.records import TemperatureChoice
-    from engine.views.pictures import write_coloured, write_mask
-    from engine.views.predictor import open_predictor
+    from engine.runtime.progress import duration, track, track_total
+    from engine.trained import open_system, seen_config
+    from engine.views.outputs import Outputs
+    from kernels.compiling import work_s
 
+    # Whoever sees depth says what its values stand for.
+    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    reading = Reading.of(first.data)
     with track_total("checking files") as progress:
         samples = load_frames(
-            images,
-            depth,
-            reading=Reading.of(config.data),
-            workers=config.runtime.workers,
-            progress=progress,
+            asked, reading=reading, workers=first.runtime.workers, progress=progress
         )
-    policy = set_up_device(config.runtime)
-    check_views(config, samples, policy.device)
-    temperature = TemperatureChoice.read(run.temperature).best
-    predictor = open_predictor(config, run, range(config.data.folds), policy).at(temperature)
-    with hold(_masks(out)), track("masks", len(samples)) as advance:
-        for first, mask_BHW in predictor.masks(samples):
-            for sample, mask_HW in zip(samples[first:], mask_BHW, strict=False):
-                write_mask(out / f"{sample.stem}.png", mask_HW)
-                if colours:
-                    write_coloured(out / "colours" / f"{sample.stem}.png", mask_HW)
-            advance(len(mask_BHW))
-    _log.info("%d masks in %s (T = %g)", len(samples), out, temperature)
+    policy = set_up_device(first.runtime)
+    for one in chosen:
+        check_views(seen_config(one, sight), samples, policy.device)
+    system = open_system(chosen, sight, policy)
+    done, start_s = 0, work_s()
+    with hold(_masks(out)), track("images", len(samples)) as advance:
+        for count in Outputs(out, kinds).write(system, samples):
+            done += count
+            advance(count, f"{done / max(work_s() - start_s, 1e-9):.3g} images/s")
+    took_s = work_s() - start_s
+    temperatures = " ".join(dict.fromkeys(f"{one.temperature:g}" for one in chosen))
+    told = "%d images in %s, %.3g images/s; %s in %s (%s, T = %s)"
+    rate, written = len(samples) / max(took_s, 1e-9), ", ".join(k for k in KINDS if k in kinds)
+    _log.info(
+        told, len(samples), duration(took_s), rate, written, out, _named(chosen), temperatures
+    )
+
+
+def _kinds(save: str, *, colours: bool) -> frozenset[str]:
+    named = [word.strip() for word in save.split(",") if word.strip()]
+    if unknown := [word for word in named if word not in KINDS]:
+        raise ConfigError(f"--save {unknown[0]}: there are {', '.join(KINDS)}")
+    return frozenset(named or ["masks"]) | ({"colour"} if colours else frozenset())
+
+
+def _named(chosen: Sequence[TrainedRun]) -> str:
+    """What looks at the frames, in words."""
+    networks = sum(len(one.folds) for one in chosen)
+    if len(chosen) == 1:
+        return f"{chosen[0].run.root}, {networks} {'network' if networks == 1 else 'networks'}"
+    return f"{len(chosen)} runs, {networks} networks"
 
 
 def _masks(out: Path) -> Place:

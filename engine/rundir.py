@@ -79,6 +79,7 @@ class RunDir:
     frame_counts = _Name("frames.npy")
     worst_frames = _Name("worst.png")
     blend = _Name("blend.json")
+    evaluation = _Name("evaluation.json")
     submission = _Name("submission.npy")
     submission_zip = _Name("submission.zip")
     submission_csv = _Name("submission.csv")

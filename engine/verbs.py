@@ -38,9 +38,10 @@ VERBS = {
         "train the folds of an experiment, to a temperature and a submission",
         "run the same command again, with --resume",
     ),
-    "predict": Verb("engine.predict", "masks for a folder of images"),
+    "predict": Verb("engine.predict", "masks of images, by runs or a blend"),
     "blend": Verb("engine.blend", "the best weights of several runs, and their submission"),
     "compare": Verb("engine.compare", "two runs: difference in IoU, interval and p"),
+    "evaluate": Verb("engine.evaluate", "scores, intervals and errors on a labelled folder"),
     "report": Verb("engine.report_command", "a run's report.html again; of several, a leaderboard"),
     "prepare": Verb("engine.prepare", "check or encode a dataset, verify a run, tidy the cache"),
 }

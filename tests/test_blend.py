@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from engine import blend
+from engine import blend, predict
 from engine.command import run_main
 from engine.config import Config
 from engine.mistakes import ConfigError
@@ -135,6 +136,41 @@ def test_the_submission_blends_what_the_runs_predict(
     assert (np.concatenate(masks) != array).mean() < 1e-3
     with zipfile.ZipFile(finished_blend.submission_zip) as archive:
         assert archive.namelist() == ["submission.npy"]
+
+
+def test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights(
+    finished_blend: RunDir, pair: list[Path], tiny_config: Config, tmp_path: Path
+) -> None:
+    folder, test = tmp_path / "photos", Path(tiny_config.data.root) / "test" / "image"
+    shutil.copytree(test, folder)
+    rng = np.random.default_rng(0)
+    for name, hw in (("wide.png", (40, 90)), ("high.jpg", (101, 33))):
+        Image.fromarray(rng.integers(0, 256, (*hw, 3), dtype=np.uint8)).save(folder / name)
+
+    def masks(out: str, *arguments: object) -> dict[str, Any]:
+        assert predict.main([*map(str, arguments), "--out", str(tmp_path / out)]) == 0
+        paths = sorted((tmp_path / out).iterdir())
+        return {path.stem: np.array(Image.open(path)) for path in paths}
+
+    found = masks("blend", finished_blend.root, folder)
+    submitted = np.load(finished_blend.submission)
+    assert all(np.array_equal(found[f"{n:03d}"], submitted[n]) for n in range(5))
+    assert (found["wide"].shape, found["high"].shape) == ((40, 90), (101, 33))
+    alike = masks("alike", *pair, folder)
+    assert any((alike[stem] != found[stem]).any() for stem in found)
+    with pytest.raises(ConfigError, match="is a blend, which cannot be mixed again"):
+        masks("none", finished_blend.root, pair[0], folder)
+
+
+def test_a_blend_whose_run_is_gone_names_it(finished_blend: RunDir, tmp_path: Path) -> None:
+    moved = tmp_path / "blend"
+    shutil.copytree(finished_blend.root, moved)
+    text = (moved / "blend.json").read_text("utf-8")
+    remove(moved / "blend.json")
+    named = read(finished_blend.blend)["members"][0]["run"]
+    (moved / "blend.json").write_text(text.replace(named, "gone/one"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="blends the run gone/one, which is neither there nor be"):
+        predict.main([str(moved), str(tmp_path)])
 
 
 def test_the_table_shows_members_blend_and_honest_estimate(

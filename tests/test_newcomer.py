@@ -72,7 +72,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a misspelt verb": ("tarin demo", "unknown verb 'tarin'; did you mean train?"),
     "a config as verb": ("demo", "type train demo"),
     "a part of prepare": ("prepare chek @/data", "did you mean check?"),
-    "nothing to predict": ("predict @/run", "FOLDER is missing; type "),
+    "nothing to predict": ("predict @/run", "IMAGES is missing; type "),
     "no run": ("predict @/data @/images", "it has no config.toml; name one that engine.train made"),
     "no blend": ("blend @/run @/run", "--out is missing; type "),
 }

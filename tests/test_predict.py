@@ -1,6 +1,8 @@
 """Masks of a folder of images by a finished run."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from engine.nyuv2 import PALETTE
 from engine.rundir import RunDir
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def mask_of(path: Path) -> NDArray[np.uint8]:
@@ -109,7 +112,9 @@ def test_masks_never_replace_the_images(
     folder = tmp_path / "image"
     shutil.copytree(test_frames, folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ConfigError, match="is FOLDER: masks would replace its files"):
+    with pytest.raises(
+        ConfigError, match=r"is the folder of image 0\d\d.png: masks would replace its files"
+    ):
         run(finished_run.dir.root, folder, "--out", folder / ".." / "image")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -157,7 +162,8 @@ def test_a_run_on_depth_needs_it_and_uses_it(
         run(rgbd_run.root, test_frames, "--depth", missing, "--out", tmp_path / "none")
     alone = tmp_path / "alone" / "image"
     shutil.copytree(test_frames, alone)
-    with pytest.raises(DatasetError, match="depth"):
+    needed = "sees depth, and there are no depth maps at .*; name their folder: --depth FOLDER"
+    with pytest.raises(ConfigError, match=needed):
         run(rgbd_run.root, alone, "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -195,6 +201,56 @@ def test_a_folder_that_is_no_finished_run_is_refused(
         run(tmp_path, test_frames)
 
 
+def test_one_image_is_predicted_with_the_depth_map_beside_its_folder(
+    rgbd_run: RunDir, test_frames: Path, tmp_path: Path
+) -> None:
+    run(rgbd_run.root, test_frames, "--out", tmp_path / "all")
+    one = test_frames / "003.png"
+    run(rgbd_run.root, one, "--out", tmp_path / "one")
+    named = test_frames.parent / "depth" / "003.png"
+    run(rgbd_run.root, one, "--depth", named, "--out", tmp_path / "named")
+    expected = (tmp_path / "all" / "003.png").read_bytes()
+    for folder in ("one", "named"):
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["003.png"]
+        assert (tmp_path / folder / "003.png").read_bytes() == expected
+    shutil.copy(one, tmp_path / "alone.png")
+    with pytest.raises(ConfigError, match="no depth maps at .*--depth FOLDER"):
+        run(rgbd_run.root, tmp_path / "alone.png", "--out", tmp_path / "none")
+
+
+def test_a_list_names_images_anywhere_and_equal_stems_get_their_folders_names(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    for folder, name in (("a", "x.png"), ("b", "x.png"), ("b", "y.png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(test_frames / "001.png", tmp_path / folder / name)
+    listed = tmp_path / "some.txt"
+    listed.write_text("a/x.png\nb/../b/x.png\n\n", encoding="utf-8")
+    run(finished_run.dir.root, listed, "--out", tmp_path / "masks")
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a_x.png", "b_x.png"]
+    listed.write_text(f"{tmp_path / 'b' / 'y.png'}\na/x.png\n", encoding="utf-8")
+    run(finished_run.dir.root, listed, "--out", tmp_path / "more")
+    assert sorted(path.name for path in (tmp_path / "more").iterdir()) == ["x.png", "y.png"]
+    listed.write_text("a/x.png\na/gone.png\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"gone\.png: found no such file"):
+        run(finished_run.dir.root, listed, "--out", tmp_path / "none")
+
+
+def test_what_is_no_image_folder_or_list_is_refused(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    root, notes = finished_run.dir.root, tmp_path / "notes.md"
+    notes.write_text("x", encoding="utf-8")
+    needed = "a folder of images, an image, or a list of them"
+    with pytest.raises(ConfigError, match=f"is none of these; give {needed}"):
+        run(root, notes)
+    with pytest.raises(ConfigError, match=f"gone: no such folder or file; give {needed}"):
+        run(root, tmp_path / "gone")
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="lists no image; give a path a line"):
+        run(root, tmp_path / "empty.txt")
+
+
 @pytest.mark.parametrize(
     "arguments", [("{run}", "{absent}"), ("{absent}", "{run}"), ("{run}",), ("{run}", "--devise")]
 )
@@ -211,3 +267,23 @@ def test_a_mistake_ends_with_exit_code_2_and_says_why(
         run_main(lambda: predict.main(filled))
     assert caught.value.code == 2
     assert capsys.readouterr().err.strip() != ""
+
+
+def test_a_mask_is_predicted_without_loading_what_takes_seconds(
+    finished_run: FinishedRun, test_frames: Path, tmp_path: Path
+) -> None:
+    """The compiler of PyTorch alone takes 2 s."""
+    arguments = [finished_run.dir.root, test_frames / "000.png", "--out", tmp_path / "masks"]
+    program = (
+        "import sys\nfrom engine import predict\nfrom engine.command import run_main\n"
+        "try:\n    run_main(lambda: predict.main(sys.argv[1:]))\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = ('torch._dynamo', 'nvidia.dali', 'scipy.optimize', 'matplotlib')\n"
+        "loaded = [name for name in heavy if name in sys.modules]\n"
+        "assert not loaded, f'a prediction loaded {loaded}'\n"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = np.load(finished_run.dir.submission)[0]
+    assert np.array_equal(mask_of(tmp_path / "masks" / "000.png"), expected)

@@ -50,18 +50,20 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class FrameBatch:
-    """Whole frames of one size, as decoded."""
+    """Whole frames of one size, as decoded, or windows of one size in such frames."""
 
     first: int
     """Position of the first frame in the sequence that was asked for."""
     hw: tuple[int, int]
-    """Height and width of the frames, pixels."""
+    """Height and width of the frames, or of what windows are looked at as, pixels."""
     frames: Frames
     """They, and perhaps others."""
     index: NDArray[np.int64]
     """(B,) which of them."""
     label_BHW: Tensor | None
     """(B, H, W) uint8, 255 = ignore; None without labels."""
+    box_B4: NDArray[np.float64] | None = None
+    """(B, 4) top, left, height and width of each window, in pixels of the frame; None = frames."""
 
 
 class Source(Protocol):

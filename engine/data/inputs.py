@@ -181,7 +181,11 @@ def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
     Their boxes are off the grid: where a position falls between two pixels, sources may choose
     either for depth and label.
     """
-    box_B4 = np.hstack([np.zeros((len(index), 2)), hw[index]])
+    return plain_draws(index, np.hstack([np.zeros((len(index), 2)), hw[index]]))
+
+
+def plain_draws(index: NDArray[np.int64], box_B4: NDArray[np.float64]) -> Draws:
+    """Draws that show a box (B, 4) of each sample of `index` as it is; see `Draws.box`."""
     light_B2 = np.tile(np.array([1, 0], np.float32), (len(index), 1))
     return Draws(index, box_B4, np.zeros(len(index), np.bool_), light_B2)
 

@@ -156,6 +156,8 @@ class FrameReader:
     resident: ResidentFrames | None = None
     """All frames that will be asked for, on `device`; without them files are decoded, ahead
     by as much as `engine.frames.decode.in_order` says."""
+    ahead: int | None = None
+    """Frames that may be decoded before they are needed, None = as many as it says."""
 
     def batches(
         self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
@@ -171,7 +173,7 @@ class FrameReader:
             replace(one, depth=one.depth if depth else None, label=one.label if label else None)
             for one in samples
         ]
-        work = in_order(read_frame, asked[start:], self.workers)
+        work = in_order(read_frame, asked[start:], self.workers, self.ahead)
         with closing(work) as decoded:  # nothing is, before the first frame is taken
             for first, end in equal_size_groups(samples, self.batch_size, start):
                 held = self.resident

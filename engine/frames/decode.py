@@ -187,20 +187,24 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
 
 
 def in_order(
-    work: Callable[[_Files], _Result], frames: Iterable[_Files], workers: int
+    work: Callable[[_Files], _Result],
+    frames: Iterable[_Files],
+    workers: int,
+    ahead: int | None = None,
 ) -> Generator[_Result]:
     """What `work` makes of each frame, in order, by threads, which end when this is closed.
 
-    At most 16 frames, or two a worker if these are more, are asked for beyond the one that is
-    taken: so many decoded ones may wait in memory.
+    At most `ahead` frames are asked for beyond the one that is taken, by default 16, or two a
+    worker if these are more: so many decoded ones may wait in memory.
     """
     waiting: deque[Future[_Result]] = deque()
+    most = max(_AHEAD, 2 * workers) if ahead is None else ahead
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for files in frames:
             read_ahead(files)
             waiting.append(pool.submit(work, files))
-            if len(waiting) > max(_AHEAD, 2 * workers):
+            if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -26,7 +26,7 @@ from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
 __all__ = ["CheckMemory", "Dataset", "DatasetError", "DatasetSpec", "Fault", "Sample"]
-__all__ += ["Listing", "list_dataset", "list_frames", "load_dataset", "load_frames"]
+__all__ += ["Asked", "Listing", "list_dataset", "list_frames", "load_dataset", "load_frames"]
 
 
 _log = logging.getLogger(__name__)
@@ -114,40 +114,51 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
     return Listing(listed["train"], listed["test"], scenes, faults)
 
 
+class Asked(NamedTuple):
+    """Frames that a command is asked to look at, none of which was read."""
+
+    shown: Path
+    """What was asked for."""
+    root: Path
+    """What names in faults are relative to."""
+    frames: list[FrameFiles]
+    faults: list[Fault]
+    scenes: Mapping[str, str] = {}
+    """By stem."""
+
+
 def load_frames(
-    images: Path,
-    depth: Path | None = None,
+    asked: Asked,
     *,
+    classes: Sequence[str] = (),
     reading: Reading = AS_STORED,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> tuple[Sample, ...]:
-    """List and check frames to predict, each with a map if `depth` is; raises as `load_dataset`.
-
-    Other files in the folders are named and skipped.
-    """
-    root, frames, faults = list_frames(images, depth)
-    check = partial(check_frame, root, classes=0, small=(), reading=reading)
+    """Check frames to look at, their labels by `classes` if they have any; as `load_dataset`."""
+    check = partial(check_frame, asked.root, classes=len(classes), small=(), reading=reading)
     reports: Reports = {}
-    faults += _read(frames, check, reports, FrameKeeper(), workers, progress)
+    faults = asked.faults + _read(asked.frames, check, reports, FrameKeeper(), workers, progress)
     if faults:
-        raise DatasetError(root, faults)
-    _tell(images, reports)
-    return _split(frames, reports, {}, reading).samples
+        plain = classes and not reading.labels
+        raise DatasetError(
+            asked.root, faults, label_hint(reports.values(), classes) if plain else ""
+        )
+    _tell(asked.shown, reports)
+    return _split(asked.frames, reports, asked.scenes, reading).samples
 
 
-def list_frames(
-    images: Path, depth: Path | None, *, quiet: bool = False
-) -> tuple[Path, list[FrameFiles], list[Fault]]:
-    """List frames to predict: what names are relative to, the frames, and what keeps them from it.
+def list_frames(images: Path, depth: Path | None = None, *, quiet: bool = False) -> Asked:
+    """List a folder of frames to look at, each with a map if `depth` is a folder.
 
-    Files that are skipped or share a stem are told, unless `quiet`. Loads nothing that takes long.
+    Other files are passed over. They, and images that share a stem, are told, unless `quiet`. Loads
+    nothing that takes long.
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     tell = None if quiet else _log.info
-    return root, _list_frames(root, folders, faults, strays=True, tell=tell), faults
+    return Asked(images, root, _list_frames(root, folders, faults, strays=True, tell=tell), faults)
 
 
 def _list_frames(

@@ -12,10 +12,13 @@ from engine.frames.told import skipped
 _log = logging.getLogger(__name__)
 
 
-def with_labels(folder: Path, frames: Sequence[FrameFiles]) -> list[FrameFiles]:
-    """The test frames, those with a label file of their stem in `folder` with it.
+def with_labels(
+    folder: Path, frames: Sequence[FrameFiles], use: str = "the submission will be scored on them"
+) -> list[FrameFiles]:
+    """The frames, those with a label file of their stem in `folder` with it.
 
-    What else lies there is named in one line; an OSError says that the folder cannot be read.
+    What else lies there is named in one line; another says what is the `use` of the labels. An
+    OSError says that the folder cannot be read.
     """
     suffixes = KINDS["label"].suffixes
     paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
@@ -26,6 +29,6 @@ def with_labels(folder: Path, frames: Sequence[FrameFiles]) -> list[FrameFiles]:
     if len(used) < len(paths):
         _log.info("%s", skipped(folder, paths, used))
     if count := len(used):
-        told = "%s: labels of %d of %d test frames; the submission will be scored on them"
-        _log.info(told, folder, count, len(frames))
+        kind = "test frames" if folder.parent.name == "test" else "frames"
+        _log.info("%s: labels of %d of %d %s; %s", folder, count, len(frames), kind, use)
     return labelled

@@ -56,8 +56,20 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
         found = Atlas.read(run.atlas)
         if found.key == key:
             return found
-    mask_of, start_s = open_masks(), work_s()
-    count_NCC, total = count_frames(frames, mask_of)
+    atlas, _ = map_errors(run, key, frames, open_masks())
+    atlas.write(run.atlas)
+    return atlas
+
+
+def map_errors(
+    run: RunDir, key: str, frames: AtlasFrames, mask_of: MaskOf, told: str = "error atlas"
+) -> tuple[Atlas, NDArray[np.uint32]]:
+    """The atlas of masks, and the (N, C, C) confusion of each frame; writes all but `atlas.json`.
+
+    `mask_of` is asked for the frames in order, then for the worst again. `told` names the progress.
+    """
+    start_s = work_s()
+    count_NCC, total = count_frames(frames, mask_of, told)
     with whole_file(run.frame_counts, summed=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, count_NCC, allow_pickle=False)
     atlas = atlas_of(frames, count_NCC, total, key)
@@ -66,9 +78,8 @@ def complete_atlas(run: RunDir, key: str, frames: AtlasFrames, open_masks: OpenM
     sheet = contact_sheet(frames.samples, worst, mask_of)
     with whole_file(run.worst_frames, summed=True) as temporary:
         sheet.save(temporary, format="PNG")
-    atlas = atlas.model_copy(update={"elapsed_s": round(work_s() - start_s, 3)})
-    atlas.write(run.atlas)
-    return atlas
+    elapsed_s = round(work_s() - start_s, 3)
+    return atlas.model_copy(update={"elapsed_s": elapsed_s}), count_NCC
 
 
 def stored_masks(
@@ -97,14 +108,16 @@ def stored_masks(
     return masks
 
 
-def count_frames(frames: AtlasFrames, mask_of: MaskOf) -> tuple[NDArray[np.uint32], FrameErrors]:
+def count_frames(
+    frames: AtlasFrames, mask_of: MaskOf, told: str = "error atlas"
+) -> tuple[NDArray[np.uint32], FrameErrors]:
     """The confusion matrix of each frame, (N, C, C), and the errors of all frames together."""
     samples, classes = frames.samples, len(frames.classes)
     count_NCC = np.zeros((len(samples), classes, classes), np.uint32)
     # A frame without labels counts nothing.
     nothing_HW = np.full((1, 1), IGNORE_INDEX, np.uint8)
     total = count_frame(nothing_HW, nothing_HW, None, classes)
-    with track("error atlas", len(samples)) as advance:
+    with track(told, len(samples)) as advance:
         for n, sample in enumerate(samples):
             mask_HW = mask_of(n, sample.hw)
             label_HW, scale_m = read_label(sample), sample.reading.depth_scale

@@ -70,7 +70,8 @@ class WorstFrame(Record):
     """A frame of low mIoU, over the classes in the frame's truth or prediction."""
 
     stem: str
-    fold: int
+    fold: int | None
+    """The one that validates it; None of a frame that none does."""
     miou: float
     pixel_acc: float
 
@@ -101,10 +102,10 @@ class Atlas(Scores):
 
 
 class AtlasFrames(NamedTuple):
-    """The N labelled frames that an atlas is of, the fold of each, and the C class names."""
+    """The N labelled frames that an atlas is of, the fold of each if any, and the C classes."""
 
     samples: Sequence["Sample"]
-    fold_of: Sequence[int]
+    fold_of: Sequence[int | None]
     classes: Sequence[str]
 
 

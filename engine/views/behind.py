@@ -11,10 +11,22 @@ COMMIT_S = 2.0
 way to the disk, and the GPU would wait for that."""
 
 
+def fetch(
+    device: torch.device, results: Iterable[tuple[Tensor, ...]]
+) -> Iterator[tuple[tuple[Tensor, ...], bool]]:
+    """Each batch's tensors on the CPU, and whether what was fetched is due to be made durable.
+
+    On a CPU it always is. A GPU does not wait for that: it has been asked for the next batch.
+    """
+    if device.type != "cuda":
+        return ((tensors, True) for tensors in results)
+    return fetch_behind(results)
+
+
 def fetch_behind(
     results: Iterable[tuple[Tensor, ...]], clock_s: Callable[[], float] = time.monotonic
 ) -> Iterator[tuple[tuple[Tensor, ...], bool]]:
-    """Copy tensors of a GPU to the CPU; see `engine.views.predictor.Predictor.fetch`.
+    """Copy tensors of a GPU to the CPU; see `fetch`.
 
     Each batch is yielded, and waited for, when the next has been asked of the GPU. It is time to
     commit at the end, and every `COMMIT_S` seconds before.

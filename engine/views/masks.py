@@ -1,10 +1,10 @@
-"""Masks of new frames by a blend of runs; those of one run are `Predictor.masks`.
+"""Class masks of frames by whatever has probabilities of them: a run, several, tiles of either.
 
-Axes: M run, B batch, T temperature, C class, H W pixels of a frame.
+Axes: B batch, C class, h w probabilities, H W pixels of a frame.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,45 +12,56 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.data.batch import FrameBatch
+from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
-from engine.views.predictor import Predictor
+from engine.runtime.device import DevicePolicy
+from engine.views.behind import fetch
 
 
-@torch.inference_mode()
-def blend_masks(
-    predictors: Sequence[Predictor],
-    weight_MC: NDArray[np.float64],
-    samples: Sequence[Sample],
-    start: int = 0,
+class Rows(NamedTuple):
+    """The probabilities of some rows of frames: of all, unless frames are looked at in tiles."""
+
+    prob_BChw: Tensor
+    """(B, C, h, w) float32, on the device, of a size of its own."""
+    hw: tuple[int, int]
+    """Number of rows, and of columns, that they are brought to, bilinear: pixels of the frame."""
+
+    def at_size(self) -> Tensor:
+        """(B, C, *hw) float32."""
+        if self.prob_BChw.shape[2:] == self.hw:
+            return self.prob_BChw
+        return F.interpolate(self.prob_BChw, self.hw, mode="bilinear", align_corners=False)
+
+
+class System(Protocol):
+    """What has class probabilities of frames: `Predictor`, `Mixture` or `Tiled`."""
+
+    @property
+    def policy(self) -> DevicePolicy:
+        """Where they are computed."""
+        ...
+
+    @property
+    def reader(self) -> FrameReader:
+        """How frames are read for it."""
+        ...
+
+    def rows(self, frames: FrameBatch) -> Iterator[Rows]:
+        """The rows of the frames from the top to the last; what was yielded may be overwritten."""
+        ...
+
+
+def masks(
+    system: System, samples: Sequence[Sample], start: int = 0
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """As `Predictor.masks`, for the weighted sum of several runs' probabilities.
+    """Yield a batch's first position and (B, H, W) classes at frame size, of `samples[start:]`."""
+    argmax = system.policy.operations.resized_argmax
 
-    Args:
-        predictors: M runs, each with its own views at its own temperature; its mean over views and
-            folds is resized to the frame before it is weighted.
-        weight_MC: (M, C) weight of each run and class.
-        samples: frames to look at.
-        start: frames to pass over.
-    """
-    readers = [predictor.reader for predictor in predictors]
-    reader = replace(
-        readers[0],
-        batch_size=min(reader.batch_size for reader in readers),
-        depth=any(reader.depth for reader in readers),
-    )
-    weight_MC11 = torch.from_numpy(weight_MC).to(reader.device, torch.float32)[..., None, None]
+    def found() -> Iterator[tuple[Tensor]]:
+        for frames in system.reader.batches(samples, start):
+            yield (torch.cat([argmax(*rows) for rows in system.rows(frames)], dim=1),)
 
-    def masks() -> Iterator[tuple[Tensor]]:
-        for frames in reader.batches(samples, start):
-            blend_BCHW = torch.zeros((), device=reader.device)
-            for predictor, weight_C11 in zip(predictors, weight_MC11, strict=True):
-                prob_BTCHW = predictor.probabilities(frames)
-                wide_BCHW = F.interpolate(
-                    prob_BTCHW[:, 0], size=frames.hw, mode="bilinear", align_corners=False
-                )
-                blend_BCHW = blend_BCHW + weight_C11 * wide_BCHW
-            yield (blend_BCHW.argmax(dim=1).to(torch.uint8),)
-
-    for (mask_BHW,), _ in predictors[0].fetch(masks()):
+    for (mask_BHW,), _ in fetch(system.policy.device, found()):
         yield start, mask_BHW.numpy()
         start += len(mask_BHW)

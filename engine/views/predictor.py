@@ -32,6 +32,7 @@ from engine.runtime.device import DevicePolicy
 from engine.runtime.memory import frames_a_pass, pass_pixels
 from engine.runtime.progress import track
 from engine.views import int8_network
+from engine.views.masks import Rows
 from engine.views.openvino_pass import OpenVinoPass, convert
 from engine.views.sampled import loss_sum
 from engine.views.view_sum import ViewSum
@@ -108,29 +109,9 @@ class Predictor:
         # A mean over views and networks of softmax(logits / T), each resized to the base size.
         return total_BTCHW.div_(len(views.scales) * (1 + views.flip) * len(networks))
 
-    def masks(
-        self, samples: Sequence[Sample], start: int = 0
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield a batch's first position and (B, H, W) classes at frame size, at the first T."""
-        argmax = self.policy.operations.resized_argmax
-        predicted = self.predict(samples, start)
-        masks = ((argmax(prob_BTCHW[:, 0], frames.hw),) for frames, prob_BTCHW in predicted)
-        for (mask_BHW,), _ in self.fetch(masks):
-            yield start, mask_BHW.numpy()
-            start += len(mask_BHW)
-
-    def fetch(
-        self, results: Iterator[tuple[Tensor, ...]]
-    ) -> Iterator[tuple[tuple[Tensor, ...], bool]]:
-        """Each batch's tensors on the CPU, and whether what was fetched is due to be made durable.
-
-        On a CPU it always is. A GPU does not wait for that: it has been asked for the next batch.
-        """
-        if self.policy.device.type != "cuda":
-            return ((tensors, True) for tensors in results)
-        from engine.views.behind import fetch_behind
-
-        return fetch_behind(results)
+    def rows(self, frames: FrameBatch) -> Iterator[Rows]:
+        """All rows of the frames, at the first of the T temperatures; see `System`."""
+        yield Rows(self.probabilities(frames)[:, 0], frames.hw)
 
     def counts(self, frames: FrameBatch, prob_BTCHW: Tensor) -> Tensor:
         """(T, C, C) int64 counts at the labels' own resolution, truth by prediction."""
@@ -224,6 +205,8 @@ def view_input(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """(B, C, hw) normalised, channels-last: image bilinear, depth nearest; see `crop_frames`."""
-    hw_N2 = np.tile(np.array(frames.hw, np.int64), (len(frames.frames.offset_N), 1))
-    draws = inputs.whole_frame_draws(frames.index, hw_N2)
+    box_B4 = frames.box_B4
+    if box_B4 is None:
+        box_B4 = np.tile(np.array([0.0, 0.0, *frames.hw]), (len(frames.index), 1))
+    draws = inputs.plain_draws(frames.index, box_B4)
     return inputs.crop_frames(frames.frames, draws, hw, spec, crop, dtype).image_BChw

@@ -49,9 +49,20 @@ def sample_pixels(prob_BTChw: Tensor, label_BHW: Tensor) -> SampledPixels:
         prob_BTChw: (B, T, C, h, w) float32, of any layout; over C they sum to 1.
         label_BHW: (B, H, W) uint8 on the same device, 255 = unlabelled.
     """
-    prob_BTCRS = _resized(prob_BTChw, label_BHW.shape[1:])
+    row_R, column_S = sample_grid(label_BHW)
+    label_BRS = label_BHW[:, row_R[:, None], column_S]
+    return read_sample(_resized(prob_BTChw, label_BHW.shape[1:]), label_BRS)
+
+
+def sample_grid(label_BHW: Tensor) -> tuple[Tensor, Tensor]:
+    """(R,) rows and (S,) columns of the sample, on the labels' device."""
     rows, columns = (_taken(size, label_BHW.device) for size in label_BHW.shape[1:])
-    label_BRS = label_BHW[:, rows[:, None], columns].long()
+    return rows, columns
+
+
+def read_sample(prob_BTCRS: Tensor, label_BRS: Tensor) -> SampledPixels:
+    """What `sample_pixels` reads, of probabilities and labels at the sampled pixels alone."""
+    label_BRS = label_BRS.long()
     labelled_BRS = label_BRS < prob_BTCRS.shape[2]
     index_BTRS = torch.where(labelled_BRS, label_BRS, 0)[:, None].expand(
         -1, prob_BTCRS.shape[1], -1, -1

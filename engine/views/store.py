@@ -26,6 +26,7 @@ from engine.lease import attempt_folder
 from engine.rundir import RunDir, changed_config, to_complete
 from engine.runtime.progress import track
 from engine.views import records
+from engine.views.behind import fetch
 from engine.views.resumable import ResumableArray, noted
 from engine.views.sampled import CalibrationSum, sample_pixels
 from engine.views.zoom import base_hw
@@ -78,7 +79,7 @@ def predict_fold(
         interrupts.at_checkpoints(),
         track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
     ):
-        for (batch_TCC, prob_BTChw, *pixels), is_due in predictor.fetch(predicted):
+        for (batch_TCC, prob_BTChw, *pixels), is_due in fetch(predictor.policy.device, predicted):
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)

@@ -17,7 +17,8 @@ from engine.frames.decode import Sample
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.views.behind import fetch_behind
-from engine.views.masks import blend_masks
+from engine.views.masks import System, masks
+from engine.views.mixture import Mixture
 from engine.views.predictor import FoldNetwork, Predictor
 from tests.pretend_gpu import GPU, PretendGpu
 
@@ -88,18 +89,17 @@ def predictor_of(policy: DevicePolicy) -> Predictor:
 
 @pytest.mark.parametrize("blend", [False, True])
 def test_masks_stop_nobody_and_are_those_of_a_cpu(blend: bool, png: list[Sample]) -> None:
-    def masks(policy: DevicePolicy) -> list[tuple[int, list[Any]]]:
-        predictor = predictor_of(policy)
-        found = predictor.masks(samples, 1)
+    def predict(policy: DevicePolicy) -> list[tuple[int, list[Any]]]:
+        system: System = predictor_of(policy)
         if blend:
             weight_MC = np.array([[0.5, 0.25, 0.125], [0.5, 0.75, 0.875]])
-            found = blend_masks([predictor, predictor], weight_MC, samples, 1)
-        return [(first, mask_BHW.tolist()) for first, mask_BHW in found]
+            system = Mixture([predictor_of(policy), predictor_of(policy)], weight_MC)
+        return [(first, mask_BHW.tolist()) for first, mask_BHW in masks(system, samples, 1)]
 
     samples = [*png[:3], png[2], png[2]]
-    expected = masks(replace(POLICY, device=torch.device("cpu")))
+    expected = predict(replace(POLICY, device=torch.device("cpu")))
     with PretendGpu() as gpu:
-        assert masks(POLICY) == expected
+        assert predict(POLICY) == expected
     assert [first for first, _ in expected] == [1, 2, 4]
     # The weights of a blend, once.
     assert gpu.waits == ["to, of (2, 3)"] * blend
@@ -121,10 +121,10 @@ def test_copies_are_pinned_and_whole_however_late_the_gpu_is() -> None:
 @pytest.mark.gpu
 def test_a_real_gpu_is_waited_for_by_events_only(png: list[Sample]) -> None:
     predictor = predictor_of(POLICY)
-    first = [mask_BHW.tolist() for _, mask_BHW in predictor.masks(png)]  # kernels are compiled
+    first = [mask_BHW.tolist() for _, mask_BHW in masks(predictor, png)]  # kernels are compiled
     torch.cuda.set_sync_debug_mode("error")
     try:
-        again = [mask_BHW.tolist() for _, mask_BHW in predictor.masks(png)]
+        again = [mask_BHW.tolist() for _, mask_BHW in masks(predictor, png)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert again == first

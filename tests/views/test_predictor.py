@@ -20,6 +20,7 @@ from engine.data.sources import FrameReader
 from engine.frames.decode import Sample
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
+from engine.views.masks import masks
 from engine.views.predictor import FoldNetwork, Predictor, view_input
 from engine.views.zoom import view_hw
 from kernels.crop_resize import Frames
@@ -259,9 +260,8 @@ def test_masks_are_the_likeliest_classes_at_the_frames_own_size(png: list[Sample
     predictor = predictor_of([network_of(by_colour)], config_of(base_hw=(32, 64))).at(0.5)
     samples = [*png[:2], png[1], *png[2:]]
     position = 0
-    masks = predictor.masks(samples)
     for (frames, prob_BTCHW), (first, mask_BHW) in zip(
-        predictor.predict(samples), masks, strict=True
+        predictor.predict(samples), masks(predictor, samples), strict=True
     ):
         assert frames.first == first == position
         assert prob_BTCHW.shape == (len(frames.index), 1, CLASSES, 32, 64)
@@ -271,7 +271,7 @@ def test_masks_are_the_likeliest_classes_at_the_frames_own_size(png: list[Sample
         assert np.mean(mask_BHW == wide_BCHW.argmax(1).numpy()) > 0.999
         position += len(frames.index)
     assert position == len(samples)
-    later = list(predictor.masks(samples, 3))
+    later = list(masks(predictor, samples, 3))
     assert [first for first, _ in later] == [3, 4, 5, 6, 7]
 
 

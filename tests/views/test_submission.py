@@ -24,6 +24,7 @@ from engine.frames.index import Dataset, DatasetSpec, load_dataset
 from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
+from engine.views.masks import masks
 from engine.views.predictor import FoldNetwork, Predictor
 from engine.views.resumable import ResumableArray
 from engine.views.store import forget_progress
@@ -78,7 +79,7 @@ def no_masks(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 
 def masks_of(config: Config, dataset: Dataset, shift: int = 0) -> NDArray[np.uint8]:
-    found = predictor_of(config, shift).masks(dataset.test.samples)
+    found = masks(predictor_of(config, shift), dataset.test.samples)
     return np.concatenate([mask for _, mask in found])
 
 
@@ -87,7 +88,7 @@ def write(
 ) -> float:
     samples = dataset.test.samples
     predictor = predictor_of(config, shift)
-    seconds = write_submission(lambda start: predictor.masks(samples, start), samples, run, key)
+    seconds = write_submission(lambda start: masks(predictor, samples, start), samples, run, key)
     assert seconds is not None
     return seconds
 
@@ -265,7 +266,7 @@ def test_masks_of_several_sizes_are_pictures_in_the_zip(
     run = RunDir(tmp_path)
     write(run, tiny_config, mixed)
     samples = mixed.test.samples
-    found = [mask for _, masks in predictor_of(tiny_config).masks(samples) for mask in masks]
+    found = [mask for _, many in masks(predictor_of(tiny_config), samples) for mask in many]
     with zipfile.ZipFile(run.submission_zip) as archive:
         assert archive.namelist() == [f"{sample.stem}.png" for sample in samples]
         for sample, mask in zip(samples, found, strict=True):

@@ -1,0 +1,59 @@
+"""Several runs that look at a frame together.
+
+Axes: M run, B batch, T temperature, C class, H W pixels of a frame.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.data.batch import FrameBatch
+from engine.data.sources import FrameReader
+from engine.runtime.device import DevicePolicy
+from engine.views.masks import Rows
+from engine.views.predictor import Predictor
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The weighted sum of several runs' probabilities; a `System`."""
+
+    predictors: Sequence[Predictor]
+    """M runs, each with its own views at its own temperature; its mean over views and folds is
+    resized to the frame before it is weighted"""
+    weight_MC: NDArray[np.float64]
+    """(M, C) weight of each run and class"""
+
+    @property
+    def policy(self) -> DevicePolicy:
+        """Of all of them."""
+        return self.predictors[0].policy
+
+    @property
+    def reader(self) -> FrameReader:
+        """What each of them can take."""
+        readers = [predictor.reader for predictor in self.predictors]
+        return replace(
+            readers[0],
+            batch_size=min(reader.batch_size for reader in readers),
+            depth=any(reader.depth for reader in readers),
+        )
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        weight_MC = torch.from_numpy(self.weight_MC)
+        return weight_MC.to(self.policy.device, torch.float32)[..., None, None]
+
+    @torch.inference_mode()
+    def rows(self, frames: FrameBatch) -> Iterator[Rows]:
+        """All rows of the frames, at their size; see `System`."""
+        blend_BCHW = torch.zeros((), device=self.policy.device)
+        for predictor, weight_C11 in zip(self.predictors, self._weights, strict=True):
+            (rows,) = predictor.rows(frames)
+            blend_BCHW = blend_BCHW + weight_C11 * rows.at_size()
+        yield Rows(blend_BCHW, frames.hw)
