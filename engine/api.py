@@ -14,19 +14,21 @@ Axes: C classes, H W pixels of an image, h w cells of the coarser grid that netw
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 from pydantic import JsonValue
 
 from engine.cli import load_config
-from engine.command import start_logging
+from engine.command import start_logging, wait_asleep_where_busy
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.named import config_file
 from engine.rundir import RunDir, load_run, refuse_unfinished, unnamed_fields
+from engine.trained import Sight, choose_runs, open_system
 
 __all__ = [
     "Config",
@@ -34,19 +36,22 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Run",
+    "Sight",
     "blend",
+    "evaluate",
+    "open_predictor",
     "start_logging",
     "train",
 ]
 
 if TYPE_CHECKING:
     # Not to import roomsmith: each loads PyTorch, SciPy or what else takes a second.
-    import torch
     from numpy.typing import NDArray
 
+    from engine.report.evaluation import Evaluation
     from engine.report.summary import Summary
     from engine.selection.blend_search import Blend
-    from engine.views.predictor import Predictor as _Networks
+    from engine.views.masks import Rows, System
 
 Names = str | Path | Sequence[str | Path]
 """Configs by name ("exp093_5", "lite") or path, merged left to right."""
@@ -88,45 +93,20 @@ class Run:
         refuse_unfinished(run, run.summary)
         return Summary.read(run.summary)
 
-    def predictor(self, fold: int | None = None, device: str | None = None) -> "Predictor":
-        """Open its trained networks.
-
-        Args:
-            fold: of this fold alone; None = of all folds, as `roomsmith predict` does.
-            device: auto, cpu, cuda or cuda:N; None = the run's.
-
-        Raises:
-            ConfigError: the run is not finished, or has no such fold.
-            FileNotFoundError: weights are missing.
-            DamageError: a file is not as it was written.
-            ValueError: the device is not there.
-        """
-        run = RunDir(self.path)
-        config = load_run(run, {"runtime": {"device": device}} if device else None)
-        refuse_unfinished(run, run.temperature)
-        folds = range(config.data.folds)
-        if fold is not None and fold not in folds:
-            raise ConfigError(f"{run.root} has no fold {fold!r}: 0 .. {len(folds) - 1} exist")
-        from engine.early import check_weights
-        from engine.selection.members import refuse_other_config
-        from engine.selection.records import TemperatureChoice
-
-        check_weights(config, run)
-        refuse_other_config(config, run)
-        from engine.runtime.device import set_up_device
-        from engine.views.predictor import open_predictor
-
-        chosen = folds if fold is None else [fold]
-        networks = open_predictor(config, run, chosen, set_up_device(config.runtime))
-        return Predictor(config, networks.at(TemperatureChoice.read(run.temperature).best))
+    def predictor(
+        self, fold: int | None = None, device: str | None = None, sight: Sight | None = None
+    ) -> "Predictor":
+        """Open its trained networks, see `open_predictor`."""
+        return open_predictor(self, fold=fold, device=device, sight=sight)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Trained networks of a run: arrays in, the masks out that `roomsmith predict` gives."""
+    """Trained networks, opened: arrays in, the masks out that `roomsmith predict` writes."""
 
     config: Config
-    networks: "_Networks"
+    """Of the run that says how frames are read: the first that sees depth, or else the first."""
+    system: "System"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,7 +116,7 @@ class Predictor:
     def predict(
         self, image_HW3: "NDArray[Any]", depth_HW: "NDArray[Any] | None" = None
     ) -> "Prediction":
-        """Predict one image, by all networks and views of the run.
+        """Predict one image.
 
         Args:
             image_HW3: (H, W, 3) uint8 RGB, upright.
@@ -148,16 +128,22 @@ class Predictor:
             ValueError: a shape or type is another, or depth is missing; the message says what came
                 and what is needed.
         """
+        import torch
+
         from engine.data.arrays import array_frame, frame_batch
         from engine.frames.reading import Reading
 
         reading, depth = Reading.of(self.config.data), self.config.model.needs_depth
         frame = array_frame(image_HW3, depth_HW, reading, need_depth=depth)
-        policy = self.networks.policy
-        prob_1Chw = self.networks.probabilities(frame_batch([frame], policy.device))[:, 0]
-        height, width = frame.image_HW3.shape[:2]
-        mask_1HW = policy.operations.resized_argmax(prob_1Chw, (height, width))
-        return Prediction(mask_1HW[0].cpu().numpy(), self.classes, prob_1Chw.cpu())
+        policy = self.system.policy
+        with torch.inference_mode():
+            found = [
+                rows._replace(prob_BChw=rows.prob_BChw.clone())  # the next may overwrite it
+                for rows in self.system.rows(frame_batch([frame], policy.device))
+            ]
+            argmax = policy.operations.resized_argmax
+            mask_1HW = torch.cat([argmax(*rows) for rows in found], dim=1)
+        return Prediction(mask_1HW[0].cpu().numpy(), self.classes, tuple(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +154,7 @@ class Prediction:
     """(H, W) uint8, the index of the most probable class of each pixel."""
     classes: tuple[str, ...]
     """The C names, by index."""
-    _prob_1Chw: "torch.Tensor"
+    _rows: "tuple[Rows, ...]"
 
     @cached_property
     def probabilities(self) -> "NDArray[Any]":
@@ -177,10 +163,40 @@ class Prediction:
         They are computed when they are asked for: of a large image they take C times 4 bytes a
         pixel.
         """
-        import torch.nn.functional as F
+        sized = [rows.at_size()[0].cpu().numpy() for rows in self._rows]
+        return np.concatenate(sized, axis=1)
 
-        sized = F.interpolate(self._prob_1Chw, self.mask.shape, mode="bilinear")
-        return sized[0].numpy()  # type: ignore[no-any-return]
+
+def open_predictor(
+    runs: "Run | str | Path | Sequence[Run | str | Path]",
+    *,
+    fold: int | None = None,
+    device: str | None = None,
+    sight: Sight | None = None,
+) -> Predictor:
+    """Open what looks at new images, as `roomsmith predict` does.
+
+    Args:
+        runs: a finished run, several, which count alike, or the folder of a blend.
+        fold: the network of this fold alone; None = of all folds.
+        device: auto, cpu, cuda or cuda:N; None = the run's.
+        sight: size, scales, flip and tiles of the views; None = the run's.
+
+    Raises:
+        ConfigError: a run is not finished or has no such fold, or runs do not fit together.
+        FileNotFoundError: weights are missing.
+        DamageError: a file is not as it was written.
+        ValueError: the device is not there.
+    """
+    wait_asleep_where_busy()
+    seen = sight or Sight()
+    if device is not None:
+        seen = replace(seen, device=device)
+    chosen = choose_runs(_paths(_several(runs)), seen, fold)
+    from engine.runtime.device import set_up_device
+
+    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    return Predictor(first, open_system(chosen, seen, set_up_device(first.runtime)))
 
 
 def train(
@@ -219,11 +235,47 @@ def train(
         files = [config_file(str(one)) for one in several]
         run = RunDir(Path(out) if out else Path("runs") / "-".join(file.stem for file in files))
         settings = load_config(files, flags, unnamed_fields(run))
+    wait_asleep_where_busy()
     from engine.train import chosen_folds
     from engine.train import train as complete
 
     complete(settings, run, chosen_folds(settings, folds), resume=resume)
     return Run(run.root)
+
+
+def evaluate(
+    runs: "Run | str | Path | Sequence[Run | str | Path]",
+    data: str | Path,
+    *,
+    fold: int | None = None,
+    sight: Sight | None = None,
+    depth: str | Path | None = None,
+    out: str | Path | None = None,
+) -> "Evaluation":
+    """Score what `open_predictor` would open on labelled frames, as `roomsmith evaluate`.
+
+    Args:
+        runs: see `open_predictor`.
+        data: a folder with `image` and `label`, or a dataset: its test, if that has labels, else
+            its train.
+        fold: see `open_predictor`.
+        sight: likewise.
+        depth: folder of depth maps; None = `depth` beside the labels.
+        out: the folder that is written into; None = `evaluations/NAME` in the first run's.
+
+    Returns:
+        What `evaluation.json` says.
+
+    Raises:
+        ConfigError: there are no labelled frames or no depth maps; else as `open_predictor`.
+        DatasetError: naming every file that cannot be used.
+    """
+    wait_asleep_where_busy()
+    from engine.evaluate import evaluate as score
+
+    seen, roots = sight or Sight(), _paths(_several(runs))
+    places = (None if place is None else Path(place) for place in (depth, out))
+    return score(choose_runs(roots, seen, fold), seen, Path(data), *places, roots)[0]
 
 
 def blend(
@@ -253,12 +305,19 @@ def blend(
     from engine.blend import Options
     from engine.blend import blend as complete
 
-    paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
-    options = Options(paths, Path(out), method, per_class, submission=submission)
+    options = Options(_paths(runs), Path(out), method, per_class, submission=submission)
     complete(options)
     from engine.selection.blend_search import Blend
 
     return Blend.read(RunDir(options.out).blend)
+
+
+def _several(runs: "Run | str | Path | Sequence[Run | str | Path]") -> Sequence[Run | str | Path]:
+    return [runs] if isinstance(runs, Run | str | Path) else runs
+
+
+def _paths(runs: Sequence[Run | str | Path]) -> list[Path]:
+    return [run.path if isinstance(run, Run) else Path(run) for run in runs]
 
 
 def _sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, JsonValue]]:

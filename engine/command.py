@@ -27,13 +27,7 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     """
     start_logging()
     load_lightly()
-    if _is_busy():
-        # Before an OpenMP library is loaded, for it looks once. By its own default threads that
-        # wait for each other spin, and take the time of those that they wait for where something
-        # else runs too: on two cores, one of them taken, a step took more than 1.3 s, and 0.16 s
-        # where they sleep. Alone, waking them costs more: 0.18 s for 0.09 s. No result depends on
-        # it.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    wait_asleep_where_busy()
     try:
         with heeded():
             code = main()
@@ -60,6 +54,18 @@ def error_line(error: BaseException, go_on: str = AGAIN) -> str | None:
         # Of a file, with its name: gone, forbidden, something else in its place.
         return f"error: {error.filename}: {error.strerror}"
     return None
+
+
+def wait_asleep_where_busy() -> None:
+    """Let threads that wait for each other sleep, where something else runs on this machine too.
+
+    To be called before an OpenMP library is loaded, with PyTorch, for it looks once. By its own
+    default such threads spin, and take the time of those that they wait for: on two cores, one of
+    them taken, a step took more than 1.3 s, and 0.16 s where they sleep. Alone, waking them costs
+    more: 0.18 s for 0.09 s. No result depends on it.
+    """
+    if _is_busy():
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def start_logging() -> None:

@@ -10,7 +10,19 @@ Everything stands in `engine.api`; each docstring there says shapes, types and e
 """
 
 import roomsmith.installation
-from engine.api import Config, ConfigError, Prediction, Predictor, Run, blend, start_logging, train
+from engine.api import (
+    Config,
+    ConfigError,
+    Prediction,
+    Predictor,
+    Run,
+    Sight,
+    blend,
+    evaluate,
+    open_predictor,
+    start_logging,
+    train,
+)
 
 __version__ = roomsmith.installation.version()
 
@@ -20,7 +32,10 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Run",
+    "Sight",
     "blend",
+    "evaluate",
+    "open_predictor",
     "start_logging",
     "train",
 ]

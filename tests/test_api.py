@@ -1,5 +1,6 @@
 """`import roomsmith`: the commands from Python, on arrays, with their messages as exceptions."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,25 @@ def test_an_image_of_another_size_has_a_mask_of_its_size(finished_run: FinishedR
     np.testing.assert_array_equal(found.probabilities.argmax(axis=0), found.mask)
 
 
+def test_several_runs_look_together_and_a_large_image_in_tiles(
+    finished_run: FinishedRun, rgbd_run: RunDir
+) -> None:
+    rng = np.random.default_rng(0)
+    image_HW3 = rng.integers(0, 256, (150, 170, 3), dtype=np.uint8)
+    depth_HW = rng.integers(500, 4000, (150, 170), dtype=np.uint16)
+    alone = [
+        roomsmith.open_predictor(run.root, fold=0).predict(image_HW3, depth_HW).probabilities
+        for run in (finished_run.dir, rgbd_run)
+    ]
+    runs = [finished_run.dir.root, roomsmith.Run.open(rgbd_run.root)]
+    both = roomsmith.open_predictor(runs, fold=0).predict(image_HW3, depth_HW)
+    np.testing.assert_allclose(both.probabilities, (alone[0] + alone[1]) / 2, atol=1e-5)
+    sight = roomsmith.Sight(tile=(64, 96), scales=(1.0,))
+    tiled = roomsmith.open_predictor(finished_run.dir.root, sight=sight).predict(image_HW3)
+    assert tiled.probabilities.shape == (13, 150, 170)
+    np.testing.assert_array_equal(tiled.probabilities.argmax(axis=0), tiled.mask)
+
+
 def test_depth_is_asked_for_where_it_is_seen_and_may_be_metres(
     rgbd_run: RunDir, tiny_root: Path
 ) -> None:
@@ -129,9 +149,20 @@ def test_mistakes_are_the_commands_messages(finished_run: FinishedRun, tmp_path:
         roomsmith.train(Config())
     with pytest.raises(roomsmith.ConfigError, match=r"is not a run folder: it has no config.toml"):
         roomsmith.Run.open(tmp_path)
-    with pytest.raises(roomsmith.ConfigError, match=r"has no fold 2: 0 .. 1 exist"):
+    with pytest.raises(roomsmith.ConfigError, match=r"--fold 2: .* has folds 0 to 1"):
         roomsmith.Run.open(finished_run.dir.root).predictor(2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_evaluated_on_a_labelled_folder(
+    finished_run: FinishedRun, tiny_root: Path, tmp_path: Path
+) -> None:
+    run = roomsmith.Run.open(finished_run.dir.root)
+    found = roomsmith.evaluate(run, tiny_root / "train", out=tmp_path / "evaluation")
+    written = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    assert written == found.to_json()
+    with pytest.raises(ValueError, match=str(tiny_root / "test")):
+        roomsmith.evaluate(run, tiny_root / "test", out=tmp_path / "none")
 
 
 def test_runs_are_blended(untrained_run: Callable[..., RunDir], tmp_path: Path) -> None:

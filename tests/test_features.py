@@ -1,0 +1,45 @@
+"""What users of other engines look for in this one: each feature has a test that shows it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+
+SHOWN_BY = {
+    "console command": "test_verbs.py::test_the_console_script_is_installed_and_runs_a_verb",
+    "namespaced API": "test_api.py::"
+    "test_a_run_is_trained_with_fields_over_its_config_and_opened_again",
+    "array in, mask out": "test_api.py::test_an_array_gives_the_mask_that_the_command_writes",
+    "docs site": "test_docs_site.py::test_every_page_is_there",
+    "notebook": "tools/test_notebook.py::test_every_cell_ran_in_its_order_and_none_failed",
+    "log file": "test_run_log.py::"
+    "test_a_run_leaves_what_was_shown_with_times_command_line_and_versions",
+    "curves, CSV": "training/test_curves.py::test_a_run_leaves_every_epoch_of_every_fold",
+    "confusion picture": "report/test_page.py::test_a_page_has_all_parts",
+    "overlays of predictions": "test_predict_options.py::"
+    "test_what_is_asked_for_is_written_and_agrees",
+    "HTML report": "report/test_page.py::test_a_page_holds_all_that_it_shows_and_runs_nothing",
+    "evaluate a labelled folder": "test_evaluate.py::"
+    "test_figures_are_those_of_the_masks_and_labels",
+    "save probabilities": "test_predict_options.py::test_what_is_asked_for_is_written_and_agrees",
+    "sliding window / tiles": "views/test_tiles.py::"
+    "test_tiles_disagree_with_the_whole_in_few_pixels_and_no_more_at_seams",
+    "calibration (NLL, ECE)": "selection/test_calibration.py::"
+    "test_figures_are_those_of_their_definition",
+    "dry run": "test_dry_run.py::test_sizes_and_measured_times_are_told_and_nothing_is_written",
+    "printed config": "test_named_configs.py::"
+    "test_names_paths_and_fields_say_the_same_in_any_place",
+    "ensemble on new images": "test_blend.py::"
+    "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
+}
+"""By the name that a comparison of engines has for it: file and function."""
+
+
+@pytest.mark.parametrize("feature", SHOWN_BY)
+def test_the_feature_has_a_test(feature: str) -> None:
+    file, _, name = SHOWN_BY[feature].partition("::")
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert name in found, f"tests/{file} has no {name}"
