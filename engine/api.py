@@ -274,8 +274,8 @@ def evaluate(
     from engine.evaluate import evaluate as score
 
     seen, roots = sight or Sight(), _paths(_several(runs))
-    places = (None if place is None else Path(place) for place in (depth, out))
-    return score(choose_runs(roots, seen, fold), seen, Path(data), *places, roots)[0]
+    maps, folder = (None if place is None else Path(place) for place in (depth, out))
+    return score(choose_runs(roots, seen, fold), seen, Path(data), maps, folder, roots)[0]
 
 
 def blend(

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog=program("blend"),
         description="Find the weights with which several finished runs, trained on the same folds, "
-        "have the best out-of-fold mIoU together, and write the blended submission.",
+        "have the best OOF mIoU at store resolution together, and write the blended submission.",
     )
     add, on = parser.add_argument, "store_true"
     add("runs", type=Path, nargs="+", metavar="RUN", help="run folders of engine.train")

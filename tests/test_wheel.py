@@ -69,7 +69,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree."""
     pytest.importorskip("hatchling", reason="needs hatchling, which the extra test installs")
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", out]
+    command: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    command += ["--directory", out]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("roomsmith-*.whl")
@@ -84,7 +85,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     paths = sysconfig.get_paths(vars={"base": str(root / "env"), "platbase": str(root / "env")})
     scripts, site = Path(paths["scripts"]), Path(paths["purelib"])
     install = ("install", "--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
-    command = [sys.executable, "-m", "pip", "--python", scripts / "python", *install, wheel]
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", scripts / "python"]
+    command += [*install, wheel]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     # Its packages are seen, and not what its own .pth files name: the checkout.

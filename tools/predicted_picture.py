@@ -66,7 +66,8 @@ def picture(root: Path) -> Image.Image:
 def _coloured(mask_HW: NDArray[Any]) -> NDArray[np.uint8]:
     colours_C3 = class_colours()
     colours_C3[255] = _UNLABELLED
-    return colours_C3[mask_HW]
+    coloured_HW3: NDArray[np.uint8] = colours_C3[mask_HW]
+    return coloured_HW3
 
 
 def _sheet(columns: list[list[NDArray[np.uint8]]], classes: tuple[str, ...]) -> Image.Image:
