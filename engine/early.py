@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine.config import ROOMS, Config, RuntimeConfig, data_root
+from engine.config import ROOMS, Config, ReportConfig, RuntimeConfig, data_root
 from engine.data.folds import make_folds
 from engine.frames.decode import Sample
 from engine.frames.glance import foreign_labels
@@ -39,6 +39,8 @@ def check_train(config: Config, run: RunDir, chosen: Sequence[int], *, resume: b
         check_same_experiment(config, run)
     epochs = config.training.epochs
     check_inputs(config, [fold for fold in chosen if not _is_begun(run, fold, epochs)])
+    if any(_epochs(run, fold) < max(epochs, 1) for fold in chosen):
+        _check_trackers(config.report)
     for fold in chosen if not resume else ():
         done = _epochs(run, fold)
         if run.last(fold).exists() and done < epochs:
@@ -162,6 +164,20 @@ def check_packages(runtime: RuntimeConfig) -> None:
             f"runtime.source = 'dali', which is not installed: {to_install('nvidia-dali-cuda130')} "
             "(Linux x86-64 only), or use --runtime.source torch"
         )
+
+
+def _check_trackers(report: ReportConfig) -> None:
+    """Refuse to train for trackers that are not installed: nobody could show the epochs later."""
+    needed = {"tensorboard": ["tensorboard"], "wandb": ["wandb"], "mlflow": ["mlflow"]}
+    if not report.online:
+        needed["mlflow"].append("sqlalchemy")  # mlflow-skinny has no database
+    for name, packages in needed.items():
+        if getattr(report, name) and not all(map(_is_installed, packages)):
+            raise RuntimeError(
+                f"report.{name} = true, but {' and '.join(packages)} "
+                f"{'are' if packages[1:] else 'is'} not installed: {to_install(name)}, or use "
+                f"--report.{name} false"
+            )
 
 
 def _is_installed(package: str) -> bool:

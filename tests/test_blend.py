@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from engine import blend, predict
@@ -102,6 +104,7 @@ def test_the_summary_has_the_shape_of_a_runs(
         "prepare",
         "search",
         "count",
+        "calibration",
         "atlas",
         "compiling",
         "plain_slsqp",
@@ -277,6 +280,31 @@ def test_a_stopped_submission_goes_on_to_the_same_bytes(
     assert {path.name for path in parts.root.iterdir()} == {
         path.name for path in completed.root.iterdir()
     }
+
+
+def test_its_calibration_is_that_of_the_weighted_stores(
+    finished_blend: RunDir, pair: list[Path], tiny_root: Path
+) -> None:
+    found = Blend.read(finished_blend.blend)
+    assert found.calibration is not None
+    (one,) = found.calibration.temperatures
+    losses, right = list[float](), list[float]()
+    for n, path in enumerate(sorted((tiny_root / "train" / "label").iterdir())):
+        label_HW = torch.from_numpy(np.array(Image.open(path)))[4::8, 4::8].long()
+        prob_CHW = torch.zeros(13, *label_HW.shape, dtype=torch.float64)
+        for run, member in zip(pair, found.members, strict=True):
+            half = torch.from_numpy(np.load(run / "oof" / "prob.npy")[n])[None].double()
+            wide = F.interpolate(half, (48, 64), mode="bilinear")[0, :, 4::8, 4::8]
+            prob_CHW += wide * float(member.weight)  # type: ignore[arg-type]
+        prob_CN = (prob_CHW / prob_CHW.sum(0))[:, label_HW != 255]
+        label_N = label_HW[label_HW != 255]
+        losses += (-prob_CN[label_N, torch.arange(len(label_N))].log()).tolist()
+        right += (prob_CN.argmax(0) == label_N).double().tolist()
+    assert found.calibration.pixels == len(losses)
+    assert one.nll == pytest.approx(np.mean(losses), rel=1e-5)
+    counts, accuracy = [b.count for b in one.bins], [b.accuracy or 0.0 for b in one.bins]
+    assert np.dot(counts, accuracy) == pytest.approx(sum(right))
+    assert (one.temperature, found.calibration.best_nll) == (1.0, 1.0)
 
 
 def test_weights_by_class_are_written_and_read_by_name(

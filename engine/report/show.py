@@ -93,8 +93,13 @@ def blend_tables(blend: "Blend", summary: Summary) -> list[Table]:
     )
     systems.caption = (
         "blend: weights found on the frames that it is scored on; honest: each fold scored "
-        "with the weights found without it"
+        "with the weights found without it; the blend's "
     )
+    if found := blend.calibration:
+        (one,) = found.temperatures
+        systems.caption += f"NLL {one.nll:.4f}, ECE {one.ece:.4f}, of {found.pixels} pixels"
+    else:
+        systems.caption += "NLL and ECE are not measured"
     ious = ((name, *iou.members, iou.blend) for name, iou in blend.iou.items())
     classes = table("IoU by class", ("class", *runs, "blend"), ious)
     return [systems, classes, seconds_table(summary.seconds)]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from engine.frames.index import Dataset
 from engine.rundir import Record
 from engine.selection.blend import Method, PlainSearch, fit_weights, maximise_plainly
+from engine.selection.blend_calibration import blend_calibration
+from engine.selection.calibration import Calibration
 from engine.selection.members import Member, Told, open_pixels
 from engine.selection.pixels import frame_confusions
 from engine.selection.records import Figure, FoldScore, OofScores, Scores
@@ -95,6 +97,8 @@ class Blend(Record):
     seconds: dict[str, float]
     """By stage."""
     summary: BlendReach
+    calibration: Calibration | None = None
+    """Of the blend, on the stores; left out where it was not measured, as by older releases."""
 
     def weights_of(self, classes: Sequence[str]) -> NDArray[np.float64]:
         """(M, C) float64 weights of the classes of those names."""
@@ -147,6 +151,8 @@ def search_blend(
     # By frame, so that the bootstrap can draw frames again; their sums are the scores.
     count_KNCC = frame_confusions(pixels, fit.systems)
     note("count")
+    measured = blend_calibration(pixels, fit.weight_MC, _temperature(members))
+    note("calibration")
     plain = maximise_plainly(pixels) if search.compare else None
     if plain:
         note("plain_slsqp")
@@ -195,6 +201,7 @@ def search_blend(
         plain_slsqp=plain,
         seconds=seconds,
         summary=_reach(members, count_KNCC[-2]),
+        **({} if measured is None else {"calibration": measured}),
     )
 
 
@@ -207,9 +214,12 @@ def _curve(found: Sweep) -> BlendCurve:
 def _reach(members: Sequence[Member], blend_NCC: NDArray[np.int64]) -> BlendReach:
     fold_of_N = np.array(members[0].manifest.folds)
     counts = {int(fold): blend_NCC[fold_of_N == fold].sum(axis=0) for fold in np.unique(fold_of_N)}
-    temperatures = {member.manifest.temperature for member in members}
-    # Runs of different temperatures have no common one.
-    temperature = temperatures.pop() if len(temperatures) == 1 else None
     folds = [FoldScore(fold=fold, miou=mean_iou(count)) for fold, count in counts.items()]
-    oof = score_folds(counts, members[0].manifest.classes, temperature)
+    oof = score_folds(counts, members[0].manifest.classes, _temperature(members))
     return BlendReach(oof=oof, folds=folds)
+
+
+def _temperature(members: Sequence[Member]) -> float | None:
+    """The one that all runs share; runs of different ones have none."""
+    temperatures = {member.manifest.temperature for member in members}
+    return temperatures.pop() if len(temperatures) == 1 else None

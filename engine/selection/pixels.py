@@ -76,7 +76,7 @@ class OofPixels:
             # A copy, so that the other rows need not stay in memory.
             return label_HW[first::step].copy(), (first, step, len(label_HW))
 
-        return self if step == 1 else replace(self, kept=dict(self._each(rows, "labels")))
+        return self if step == 1 else replace(self, kept=dict(self.each(rows, "labels")))
 
     def probabilities(self, frame: int) -> list[NDArray[np.float32]]:
         """M arrays (C, h, w) of one frame."""
@@ -91,7 +91,7 @@ class OofPixels:
             prob_MChw = [np.asarray(store[frame]) for store in self.prob_MNChw]
             return frame_crossings(prob_MChw, end_2MC, *self._rows(frame))
 
-        for frame, found in self._each(crossings, name):
+        for frame, found in self.each(crossings, name):
             yield int(self.fold_of_N[frame]), found
 
     def soft_counts(self) -> tuple[Array, NDArray[np.int64]]:
@@ -104,7 +104,7 @@ class OofPixels:
 
         total_2MC = np.zeros((2, self.models, self.classes))
         total_C = np.zeros(self.classes, np.int64)
-        for _, (frame_2MC, truth_C) in self._each(count, "soft counts"):
+        for _, (frame_2MC, truth_C) in self.each(count, "soft counts"):
             total_2MC += frame_2MC
             total_C += truth_C
         return total_2MC, total_C
@@ -115,7 +115,7 @@ class OofPixels:
         label_HW = self.read_label(frame)
         return label_HW, (0, 1, len(label_HW))
 
-    def _each(self, work: Callable[[int], T], name: str) -> Iterator[tuple[int, T]]:
+    def each(self, work: Callable[[int], T], name: str) -> Iterator[tuple[int, T]]:
         """Yield (frame, work(frame)) in order, on torch's number of threads, showing progress.
 
         Only a few results wait to be taken, so memory does not grow with the number of frames.

@@ -1,7 +1,7 @@
 """Training of one fold, from its first step or from wherever it was stopped."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.records import BestNote, EpochLine, Position
 from engine.training.time_left import time_left
+from engine.training.tracking.tracker import tracked
 from engine.views.predictor import FoldNetwork, Predictor
 from kernels.compiling import work_s
 from kernels.metrics import mean_iou, pixel_accuracy
@@ -103,6 +104,7 @@ class FoldTraining:
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
         self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint
+        self._show: Callable[[EpochLine], None] = lambda _: None
 
     def run(self) -> ResidentFrames | None:
         """Train to the last epoch; what it writes does not depend on where it was stopped.
@@ -110,19 +112,21 @@ class FoldTraining:
         Returns the split's decoded frames, if they were kept on the device. A loss or gradient that
         is not finite, or a file that cannot be read, is a RuntimeError.
         """
+        task = self.task
         try:
-            if not self.config.training.epochs:
-                from engine.training.starts import adopt
+            with tracked(self.config, task.run, task.fold, self.metrics) as self._show:
+                if not self.config.training.epochs:
+                    from engine.training.starts import adopt
 
-                adopt(self)
-                return None
-            source = self.open_source()
-            with interrupts.at_checkpoints():
-                while self.position.epoch < self.config.training.epochs:
-                    if self.position.step < self.task.steps_per_epoch:
-                        self._train_epoch(source)
-                    self._finish_epoch()
-            return self.predictor.reader.resident
+                    adopt(self)
+                    return None
+                source = self.open_source()
+                with interrupts.at_checkpoints():
+                    while self.position.epoch < self.config.training.epochs:
+                        if self.position.step < task.steps_per_epoch:
+                            self._train_epoch(source)
+                        self._finish_epoch()
+                return self.predictor.reader.resident
         finally:
             self.files.finish()
 
@@ -169,7 +173,7 @@ class FoldTraining:
         self.files.save_last(self.task.run.last(self.task.fold), saved)
 
     def close_epoch(self, line: EpochLine) -> None:
-        """Write its line to `metrics.jsonl`, and go on to the next."""
+        """Write its line to `metrics.jsonl`, show it to trackers, and go on to the next."""
         # The line before the checkpoint: killed between the two, the epoch's last steps are
         # repeated from the older checkpoint, and the line, which is ahead of it, is not read.
         self.metrics.append(line)
@@ -178,6 +182,7 @@ class FoldTraining:
         self.position = Position(line.epoch)
         self.learner.sums = step.EpochSums(self.policy.device)
         self.save()
+        self._show(line)
 
     def _train_epoch(self, source: Source) -> None:
         task, position, runtime = self.task, self.position, self.config.runtime

@@ -1,11 +1,11 @@
 """What probabilities say of a fixed sample of labelled pixels: of the truth, and at most.
 
 Of each frame every `STEP`-th row and column of the label grid, from row and column `STEP` // 2 on:
-one pixel in sixteen. Probabilities are resized to the labels' size as they are for a prediction
+one pixel in 64. Probabilities are resized to the labels' size as they are for a prediction
 (bilinear, half-pixel centres), there only.
 
 Axes: B batch, T temperature, C class, H W pixels of the labels, h w of the probabilities, R S rows
-and columns of the sample, K bins of confidence, N sampled pixels that have a label.
+and columns of the sample, N its labelled pixels, K bins of confidence.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,16 @@ from torch import Tensor
 
 from engine.views.records import CalibrationCounts
 
-STEP = 4
-"""Rows and columns from one sampled pixel to the next. Neighbouring pixels say much the same: 19200
+STEP = 8
+"""Rows and columns from one sampled pixel to the next. Neighbouring pixels say much the same: 4800
 of a frame of 480 x 640 are left, millions of a dataset."""
 
 LEAST = float(np.finfo(np.float32).tiny)
 """What a smaller probability counts as, 1.2e-38, the smallest normal float32: a softmax at a low
 temperature may round to 0, whose logarithm is infinite. A pixel costs 87.3 at most."""
+
+LEAST_STORED = 2.0**-25
+"""The same for what a store holds: what is smaller becomes 0 in float16. At most 17.3."""
 
 BINS = 15
 """Equal bins of confidence, 0 .. 1/15 to 14/15 .. 1, each with its upper end, as in Guo et al., "On
@@ -51,13 +54,37 @@ def sample_pixels(prob_BTChw: Tensor, label_BHW: Tensor) -> SampledPixels:
     """
     row_R, column_S = sample_grid(label_BHW)
     label_BRS = label_BHW[:, row_R[:, None], column_S]
-    return read_sample(_resized(prob_BTChw, label_BHW.shape[1:]), label_BRS)
+    return read_sample(resized_sample(prob_BTChw, label_BHW), label_BRS)
 
 
 def sample_grid(label_BHW: Tensor) -> tuple[Tensor, Tensor]:
-    """(R,) rows and (S,) columns of the sample, on the labels' device."""
-    rows, columns = (_taken(size, label_BHW.device) for size in label_BHW.shape[1:])
+    """(R,) rows and (S,) columns of the sample, at least one of each, on the labels' device."""
+    rows, columns = (
+        torch.arange(min(STEP // 2, size - 1), size, STEP, device=label_BHW.device)
+        for size in label_BHW.shape[1:]
+    )
     return rows, columns
+
+
+def resized_sample(prob_BTChw: Tensor, label_BHW: Tensor) -> Tensor:
+    """(B, T, C, R, S), what `F.interpolate` to the labels' size gives there, up to rounding."""
+    (height, width), (tall, wide) = prob_BTChw.shape[3:], label_BHW.shape[1:]
+    row_R, column_S = sample_grid(label_BHW)
+    # Classes last: on a CPU they lie side by side, and a pixel is read at once.
+    prob_BTNC = prob_BTChw.movedim(2, -1).flatten(2, 3)
+
+    def at(row_R: Tensor, column_S: Tensor) -> Tensor:
+        index_RS = row_R[:, None] * width + column_S
+        return prob_BTNC.index_select(2, index_RS.flatten()).unflatten(2, index_RS.shape)
+
+    if (height, width) == (tall, wide):
+        return at(row_R, column_S).movedim(-1, 2)
+    top_R, bottom_R, down_R = _between(row_R, tall, height)
+    left_S, right_S, across_S = _between(column_S, wide, width)
+    across_S1, down_R11 = across_S[:, None], down_R[:, None, None]
+    upper = torch.lerp(at(top_R, left_S), at(top_R, right_S), across_S1)
+    lower = torch.lerp(at(bottom_R, left_S), at(bottom_R, right_S), across_S1)
+    return torch.lerp(upper, lower, down_R11).movedim(-1, 2)
 
 
 def read_sample(prob_BTCRS: Tensor, label_BRS: Tensor) -> SampledPixels:
@@ -82,13 +109,22 @@ def loss_sum(prob_BChw: Tensor, label_BHW: Tensor) -> Tensor:
     return torch.stack((loss, pixels.labelled_BRS.sum().double()))
 
 
+def _between(wanted: Tensor, size: int, there: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Between which of the `there` rows or columns the wanted ones of `size` lie, and how far."""
+    at = ((wanted + 0.5) * (there / size) - 0.5).clamp(min=0)
+    low = at.long()
+    return low, (low + 1).clamp(max=there - 1), at - low
+
+
 class CalibrationSum:
     """Adds up samples, batch by batch on the CPU: the same batches give the same bytes."""
 
-    def __init__(self, temperatures: int, before: CalibrationCounts | None = None) -> None:
-        """Go on from `before`, which is of as many temperatures."""
+    def __init__(
+        self, temperatures: int, before: CalibrationCounts | None = None, least: float = LEAST
+    ) -> None:
+        """Go on from `before`, which is of as many temperatures; `least` as `LEAST`."""
         shape = temperatures, BINS
-        self._pixels = before.pixels if before else 0
+        self._least, self._pixels = least, before.pixels if before else 0
         self._loss_T = np.array(before.loss if before else np.zeros(temperatures))
         self._count_TK = np.array(before.count if before else np.zeros(shape), np.int64)
         self._right_TK = np.array(before.right if before else np.zeros(shape), np.int64)
@@ -100,7 +136,7 @@ class CalibrationSum:
         self._pixels += int(np.count_nonzero(labelled_BRS))
         for t in range(len(self._loss_T)):
             truth_N, largest_N = truth_BTRS[:, t][labelled_BRS], largest_BTRS[:, t][labelled_BRS]
-            self._loss_T[t] -= np.log(np.maximum(truth_N, LEAST, dtype=np.float64)).sum()
+            self._loss_T[t] -= np.log(np.maximum(truth_N, self._least, dtype=np.float64)).sum()
             # A sum of rounded probabilities may be a little beyond 1.
             bin_N = np.clip(np.ceil(largest_N * BINS).astype(np.int64) - 1, 0, BINS - 1)
             self._count_TK[t] += _by_bin(bin_N)
@@ -120,24 +156,3 @@ class CalibrationSum:
 
 def _by_bin(bin_N: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.bincount(bin_N, minlength=BINS)
-
-
-def _taken(size: int, device: torch.device) -> Tensor:
-    """Which rows or columns of `size` are sampled; at least one."""
-    return torch.arange(min(STEP // 2, size - 1), size, STEP, device=device)
-
-
-def _resized(prob_BTChw: Tensor, hw: tuple[int, ...]) -> Tensor:
-    """(B, T, C, R, S), what `F.interpolate` to `hw` gives at the sampled pixels, up to rounding."""
-    if tuple(prob_BTChw.shape[3:]) == tuple(hw):
-        (top, left) = (min(STEP // 2, size - 1) for size in hw)
-        return prob_BTChw[..., top::STEP, left::STEP]
-    for axis, size in zip((3, 4), hw, strict=True):
-        wanted, there = _taken(size, prob_BTChw.device), prob_BTChw.shape[axis]
-        at = ((wanted + 0.5) * (there / size) - 0.5).clamp(min=0)
-        low = at.long()
-        high = (low + 1).clamp(max=there - 1)
-        share = (at - low).reshape(-1, *(1,) * (4 - axis))
-        low_side, high_side = (prob_BTChw.index_select(axis, side) for side in (low, high))
-        prob_BTChw = torch.lerp(low_side, high_side, share)
-    return prob_BTChw

@@ -28,11 +28,7 @@ def counted(truth: list[float], largest: list[float], batches: int = 1) -> Calib
     for part in np.array_split(np.arange(len(truth)), batches):
         truth_N, largest_N = (torch.tensor(values)[part] for values in (truth, largest))
         labelled_N = torch.ones(len(part), dtype=torch.bool)
-        found.add(
-            SampledPixels(
-                truth_N[None, None, None], largest_N[None, None, None], labelled_N[None, None]
-            )
-        )
+        found.add(SampledPixels(truth_N[None, None], largest_N[None, None], labelled_N[None]))
     return found.counts()
 
 
@@ -75,15 +71,15 @@ def test_it_goes_on_to_the_same_bytes() -> None:
     begun = counted(truth[:50], largest[:50], batches=2)
     resumed = CalibrationSum(1, CalibrationCounts.model_validate_json(begun.model_dump_json()))
     for part in (slice(50, 75), slice(75, 100)):
-        rows = (torch.tensor(values[part])[None, None, None] for values in (truth, largest))
-        resumed.add([*rows, torch.ones(1, 1, 25, dtype=torch.bool)])
+        rows = (torch.tensor(values[part])[None, None] for values in (truth, largest))
+        resumed.add([*rows, torch.ones(1, 25, dtype=torch.bool)])
     assert resumed.counts() == whole
 
 
 def test_the_lowest_nll_has_its_temperature_and_folds_count_by_their_pixels() -> None:
     sums = CalibrationSum(2)
-    truth = torch.tensor([[0.5, 0.9], [0.8, 0.9]])[None, :, None]  # one row of two pixels
-    sums.add(SampledPixels(truth, truth, torch.ones(1, 1, 2, dtype=torch.bool)))
+    truth = torch.tensor([[0.5, 0.9], [0.8, 0.9]])[None]  # two pixels
+    sums.add(SampledPixels(truth, truth, torch.ones(1, 2, dtype=torch.bool)))
     one = sums.counts()
     found = calibration_of([0.7, 1.0], [one, one, one])
     assert found is not None
@@ -117,8 +113,8 @@ def test_a_run_measures_what_its_predictor_says_at_every_temperature(
             for sample, prob_TCHW in zip(
                 samples[frames.first : frames.first + len(prob_BTCHW)], prob_BTCHW, strict=True
             ):
-                label_RS = read_label(sample)[2::4, 2::4]  # as large as the base
-                prob_TCN = prob_TCHW[:, :, 2::4, 2::4][:, :, torch.from_numpy(label_RS != 255)]
+                label_RS = read_label(sample)[4::8, 4::8]  # as large as the base
+                prob_TCN = prob_TCHW[:, :, 4::8, 4::8][:, :, torch.from_numpy(label_RS != 255)]
                 label_N = torch.from_numpy(label_RS[label_RS != 255]).long()
                 loss_T -= (
                     prob_TCN[:, label_N, torch.arange(len(label_N))].double().log().sum(1).numpy()

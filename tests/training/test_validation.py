@@ -67,8 +67,8 @@ def test_validation_scores_one_view_at_the_labels_own_size(make_task: MakeTask) 
         prob = F.interpolate(wide.softmax(1), (48, 64), mode="bilinear")
         label = torch.from_numpy(read_label(sample))[None]
         count_CC += probability_confusion(prob, label)
-        # Every fourth row and column, from the third on.
-        log_p, sampled = prob.double().log()[..., 2::4, 2::4], label[:, 2::4, 2::4].long()
+        # Every eighth row and column, from the fifth on.
+        log_p, sampled = prob.double().log()[..., 4::8, 4::8], label[:, 4::8, 4::8].long()
         of_truth = log_p.gather(1, sampled.clamp(max=12)[:, None])[:, 0]
         losses.append(-of_truth[sampled != 255])
     found = fold.validate(1)

@@ -159,6 +159,29 @@ def test_stopped_and_reopened_it_goes_on_to_the_same_bytes(
     assert (whole / "prob.npy").read_bytes() == (parts / "prob.npy").read_bytes()
 
 
+def test_what_an_older_release_began_goes_on_without_calibration(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = case.predict(0, case.writer(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        # As an older release: it stops after two frames, and its note has no calibration.
+        commit = ProbStoreWriter.commit
+
+        def stop(self: ProbStoreWriter, fold: int, state: FoldState) -> None:
+            older = FoldState.model_validate(state.model_dump(exclude={"calibration"}))
+            commit(self, fold, older)
+            raise StoppedError
+
+        patch.setattr(ProbStoreWriter, "commit", stop)
+        with pytest.raises(StoppedError):
+            case.predict(0, case.writer(tmp_path / "parts"))
+    assert "calibration" not in (tmp_path / "parts/progress.json").read_text("utf-8")
+    end = case.predict(0, case.writer(tmp_path / "parts"))
+    assert whole.calibration is not None
+    assert end.calibration is None
+    assert (end.done, end.confusion) == (whole.done, whole.confusion)
+
+
 def test_a_predicted_fold_loads_no_network(case: Case, tmp_path: Path) -> None:
     writer = case.writer(tmp_path)
     state = case.predict(0, writer)
@@ -246,7 +269,8 @@ def test_a_gpu_waits_for_nothing_commits_by_time_and_gives_the_bytes_of_a_cpu(
     assert committed == 2 * [4, 6]
     committed.clear()
     for fold, end in enumerate(ends):
-        assert case.predict(fold, on_cpu, batch_size=1).confusion == end.confusion
+        found = case.predict(fold, on_cpu, batch_size=1)
+        assert (found.confusion, found.calibration) == (end.confusion, end.calibration)
     assert committed == 2 * [1, 2, 3, 4, 5, 6]
     for writer in (on_cpu, on_gpu):
         writer.finish(0.7, "whole")
@@ -286,8 +310,8 @@ def test_killed_between_two_commits_it_predicts_again_what_was_not_noted(
             predict(case.writer(parts))
     noted = written - 1 if device == "cpu" else 4 * (written > 4)
     assert case.writer(parts).state(0, "weights").done == (committed or [0])[-1] == noted
-    again = case.writer(parts)
-    assert predict(again).confusion == state.confusion
+    end = predict(case.writer(parts))
+    assert (end.confusion, end.calibration) == (state.confusion, state.calibration)
     for name in (".prob_t0.7.npy", ".prob_t1.npy"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 

@@ -1,0 +1,1 @@
+"""The epochs of a fold shown by TensorBoard, Weights & Biases or MLflow."""
