@@ -114,7 +114,8 @@ def evaluate(
     system = open_system(chosen, sight, policy)
     with hold(place):
         frames = Labelled(str(asked.shown), samples, classes, seen)
-        return evaluate_frames(system, _subject(chosen, sight, roots), frames, RunDir(out)), out
+        subject, page = _subject(chosen, sight, roots), first.report.page
+        return evaluate_frames(system, subject, frames, RunDir(out), page=page), out
 
 
 def _seen(chosen: Sequence[TrainedRun], samples: Sequence["Sample"]) -> "Seen":

@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     maps += "of one image (default, where the run needs them: depth, beside the image's folder)"
     add("--depth", type=Path, help=maps)
     add("--out", type=Path, help="folder for the masks (default: RUN/masks/ + IMAGES' name)")
-    kinds = f"what to write, of {', '.join(KINDS)} (default: masks)"
-    add("--save", default="", metavar="KIND,...", help=kinds)
+    written = f"what to write, of {', '.join(KINDS)} (default: masks)"
+    add("--save", default="", metavar="KIND,...", help=written)
     add("--colours", action="store_true", help="the same as --save masks,colour")
     add_sight(parser)
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Sight:
     def flags(self) -> dict[str, JsonValue]:
         """What it sets of a config, by section."""
         size = "own" if self.size is None and self.tile is not None else self.size
-        views = {"base_hw": size, "scales": self.scales, "flip": self.flip}
+        views: dict[str, Any] = {"base_hw": size, "scales": self.scales, "flip": self.flip}
         views["batch_size"] = self.batch
         runs = {"device": self.device, "inference": self.runtime}
         return {

@@ -20,6 +20,9 @@ SHOWN_BY = {
     "confusion picture": "report/test_page.py::test_a_page_has_all_parts",
     "overlays of predictions": "test_predict_options.py::"
     "test_what_is_asked_for_is_written_and_agrees",
+    "TensorBoard": "training/test_tracking.py::test_tensorboard_reads_what_the_metrics_say",
+    "W&B": "training/test_tracking.py::test_wandb_keeps_a_run_of_every_epoch_offline",
+    "MLflow": "training/test_tracking.py::test_mlflow_keeps_a_run_of_every_epoch_offline",
     "HTML report": "report/test_page.py::test_a_page_holds_all_that_it_shows_and_runs_nothing",
     "evaluate a labelled folder": "test_evaluate.py::"
     "test_figures_are_those_of_the_masks_and_labels",

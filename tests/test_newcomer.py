@@ -1,6 +1,7 @@
 """Wrong commands as somebody types them who comes from elsewhere: one line says what to type."""
 
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from engine import verbs
 from engine.early import check_inputs
+from engine.rundir import RunDir
 from engine.train import _parse, _resolve
 
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
@@ -74,18 +76,27 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "a part of prepare": ("prepare chek @/data", "did you mean check?"),
     "nothing to predict": ("predict @/run", "IMAGES is missing; type "),
     "no run": ("predict @/data @/images", "it has no config.toml; name one that engine.train made"),
+    "RGB-D without --depth": (
+        "predict @/rgbd @/pictures",
+        "there are no depth maps at @/depth; name their folder: --depth FOLDER",
+    ),
     "no blend": ("blend @/run @/run", "--out is missing; type "),
 }
 
 
 @pytest.fixture(scope="module")
 def there(
-    finished_run: FinishedRun, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
+    finished_run: FinishedRun,
+    rgbd_run: RunDir,
+    tiny_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What a newcomer has: a dataset, a run, images; and two datasets of other labels."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "run").symlink_to(finished_run.dir.root)
+    (folder / "rgbd").symlink_to(rgbd_run.root)
     (folder / "data").symlink_to(tiny_root)
+    shutil.copytree(tiny_root / "test" / "image", folder / "pictures")
     (folder / "images").symlink_to(tiny_root / "test" / "image")
     for name, values in (("foreign", range(20)), ("ignored", [*range(13), 254])):
         root = folder / name / "train"

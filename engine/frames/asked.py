@@ -105,7 +105,8 @@ def list_labelled(data: Path, depth: Path | None, *, need_depth: bool) -> Asked:
     labelled = [files for files in frames if files.label is not None]
     if not labelled:
         raise ConfigError(f"{place / 'label'} holds no label of an image in {place / 'image'}")
-    root, faults, scenes = Path(os.path.commonpath([asked.root, folder.parent])), asked.faults, {}
+    root, faults = Path(os.path.commonpath([asked.root, folder.parent])), asked.faults
+    scenes = dict[str, str]()
     # That of a dataset stands above its parts.
     is_part = place.resolve().name in ("train", "test")
     for above in (place, place.resolve().parent)[: 1 + is_part]:

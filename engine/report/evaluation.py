@@ -3,6 +3,7 @@
     OUT/ evaluation.json    the figures
          frames.npy         (N, C, C) uint32, truth by prediction, of each frame
          worst.png          the worst frames: image, truth, prediction
+         report.html        all of it to look at, if the run's report.page says so
 
 Axes: N frames, C class (truth by prediction), B batch, H W pixels of a frame, R S the sampled ones.
 """
@@ -23,6 +24,7 @@ from engine import interrupts
 from engine.frames.decode import Sample
 from engine.report.atlas import map_errors
 from engine.report.atlas_report import Atlas, AtlasFrames
+from engine.report.page.write import write_evaluation
 from engine.rundir import Record, RunDir
 from engine.selection.calibration import Calibration, calibration_of
 from engine.selection.records import Interval
@@ -97,8 +99,13 @@ class Labelled(NamedTuple):
     seen: Seen
 
 
-def evaluate_frames(system: System, subject: Subject, frames: Labelled, out: RunDir) -> Evaluation:
-    """Predict and score frames by a system, which is the `subject`; writes the files into `out`."""
+def evaluate_frames(
+    system: System, subject: Subject, frames: Labelled, out: RunDir, *, page: bool
+) -> Evaluation:
+    """Predict and score frames by a system, which is the `subject`; writes the files into `out`.
+
+    With a `page`, `report.html` is one of them.
+    """
     data, samples, classes, seen = frames
     calibration = CalibrationSum(1)
     masks = _InOrder(_predicted(system, samples, calibration))
@@ -123,6 +130,8 @@ def evaluate_frames(system: System, subject: Subject, frames: Labelled, out: Run
         atlas=atlas,
     )
     evaluation.write(out.evaluation)
+    if page:
+        write_evaluation(out, samples, masks)
     return evaluation
 
 

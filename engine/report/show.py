@@ -58,9 +58,15 @@ def temperature_table(choice: TemperatureChoice) -> Table:
     """What each temperature reaches: scores, and calibration if it was measured."""
     found = choice.calibration
     rows = [
-        (f"{s.temperature:g}", s.miou, s.pixel_acc, one and one.nll, one and one.ece)
+        (
+            f"{s.temperature:g}",
+            s.miou,
+            s.pixel_acc,
+            one.nll if one else None,
+            one.ece if one else None,
+        )
         for s in choice.scores
-        for one in [found and found.at(s.temperature)]
+        for one in [found.at(s.temperature) if found else None]
     ]
     columns = ("T", AT_LABELS, "pixel accuracy", "NLL", "ECE")
     drawn = table("temperatures", columns, rows, text=0)

@@ -140,7 +140,7 @@ class _ProbabilityFile:
         part = prob_CnW.half().cpu().numpy()
         if not self.start:
             header = {"descr": "<f2", "fortran_order": False, "shape": (len(part), *self.hw)}
-            np.lib.format.write_array_header_1_0(self.stream, header)  # type: ignore[no-untyped-call]
+            np.lib.format.write_array_header_1_0(self.stream, header)
             self.start = self.stream.tell()
         for number, rows_nW in enumerate(part):
             row = number * self.hw[0] + self.done

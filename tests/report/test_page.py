@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import blend, compare, report_command, train
+from engine import blend, compare, evaluate, report_command, train
 from engine.command import start_logging
 from engine.config import Config, ReportConfig
 from engine.mistakes import ConfigError
+from engine.report.evaluation import Evaluation
 from engine.report.page import write
 from engine.report.page.frames import ShownFrames, frame_scores
 from engine.report.seal import is_sealed
@@ -198,6 +199,26 @@ def test_a_blend_ends_with_a_page_of_its_weights(
     found = read(out.report)
     assert not found.all("img")
     assert "the runs of the blend are not where they were" in found.text
+
+
+def test_an_evaluation_ends_with_a_page(
+    copied_run: RunDir, tiny_root: Path, tmp_path: Path
+) -> None:
+    text = copied_run.config.read_text("utf-8").replace("page = false", "page = true")
+    copied_run.config.write_text(text, "utf-8")
+    out = RunDir(tmp_path / "out")
+    assert evaluate.main([str(copied_run.root), str(tiny_root), "--out", str(out.root)]) == 0
+    found = read(out.report)
+    ids = [attributes.get("id") for attributes in found.all("section")]
+    assert ids == ["what", "classes", "calibration", "errors", "frames", "commands"]
+    assert f"{Evaluation.read(out.evaluation).miou.value:.4f}" in found.text
+    assert "12 of the 12 frames are among those that the networks were trained on" in found.text
+    assert len(found.all("img")) == 4 * 12
+    # Predictions are not kept.
+    assert report_command.main([str(out.root)]) == 0
+    found = read(out.report)
+    assert not found.all("img")
+    assert "No pictures of frames: predictions are not kept." in found.text
 
 
 def test_two_runs_stand_side_by_side(

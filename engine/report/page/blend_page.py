@@ -53,6 +53,7 @@ def blend_page(run: RunDir, data: Path | None = None) -> str:
         figures=key_figures(counted, None),
         weights_told=_weights_told(told),
         members=blend.members,
+        names=names,
         systems=systems,
         gains=[("The blend gains", blend.gain), ("Honestly it gains", blend.honest.gain)],
         curve=curve,

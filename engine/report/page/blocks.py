@@ -104,7 +104,7 @@ def interval_told(intervals: Intervals) -> str:
         groups.groups_of, f"{groups.groups_of}s"
     )
     if groups.low is None:
-        return f"There are {groups.groups} {kind}, too few to draw from: no interval is given."
+        return f"No interval is given: {groups.groups} of {kind} are too few to draw from."
     return (
         f"Intervals: 95\u00a0%, by drawing the {groups.groups} {kind} again, never single pixels."
     )

@@ -16,7 +16,7 @@ from engine.report.page.sources import run_source
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
 from engine.selection.records import AT_LABELS, AT_STORE
-from engine.selection.statistics import Difference, Differences
+from engine.selection.statistics import FEWEST_GROUPS, Difference, Differences
 from kernels.metrics import class_iou
 
 _SECTIONS = (
@@ -60,7 +60,9 @@ def comparison_page(
     ]
     source = run_source({"A": first, "B": second}, a.config, a.folds, data)
     told = found.miou
-    ends = f"[{told.low:+.4f}, {told.high:+.4f}]" if told.low is not None else "no interval"
+    ends = "no interval"
+    if told.low is not None:
+        ends = f"95\u00a0%: {told.low:+.4f} .. {told.high:+.4f}"
     p = "" if told.p is None else f", p = {told.p:.3f}"
     leakage = leakage_told(a.folds.leakage, a.folds.leakage_measured, a.folds.leakage_content)
     groups = a.counted.atlas.groups
@@ -71,7 +73,7 @@ def comparison_page(
         lead=f"A is {first.root}, B is {second.root}.",
         sections=_SECTIONS,
         figures=[
-            KeyFigure("A - B in mIoU", f"{told.difference:+.4f}", f"95 %: {ends}{p}"),
+            KeyFigure("A - B in mIoU", f"{told.difference:+.4f}", f"{ends}{p}"),
             KeyFigure("A", f"{rows[0].a:.4f}", AT_STORE),
             KeyFigure("B", f"{rows[0].b:.4f}", AT_STORE),
         ],
@@ -81,9 +83,7 @@ def comparison_page(
         b=b.counted,
         sides=_sides(a, b),
         changed=changed_fields(a.config, b.config),
-        differences_told=f"Paired by frame; 95 % intervals by drawing the {groups.count} "
-        f"{groups.kind}s again, the same for both. Each interval stands for itself: of 20 classes "
-        "without any difference, one is expected to have an interval beside 0.",
+        differences_told=_drawn(groups.count, groups.kind),
         differences=plots.differences(bands, "differences", "Differences with intervals"),
         rows=rows,
         curves=[
@@ -108,6 +108,18 @@ def comparison_page(
             )
         ],
         colours=colours_of(a.counted.classes),
+    )
+
+
+def _drawn(count: int, kind: str) -> str:
+    if count < FEWEST_GROUPS:
+        return (
+            f"Paired by frame. No interval is given: {count} of {kind}s are too few to draw from."
+        )
+    return (
+        f"Paired by frame; 95\u00a0% intervals by drawing the {count} {kind}s again, the same for "
+        "both. Each interval stands for itself: of 20 classes without any difference, one is "
+        "expected to have an interval beside 0."
     )
 
 

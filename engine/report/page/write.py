@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ from engine.rundir import RunDir
 from engine.whole import write_text
 
 if TYPE_CHECKING:
+    from engine.frames.decode import Sample
+    from engine.report.atlas import MaskOf
     from engine.selection.statistics import Differences
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,10 @@ def write_report(run: RunDir, data: Path | None = None, out: Path | None = None)
 def page_of(run: RunDir, data: Path | None = None) -> str:
     """The HTML that `write_report` writes."""
     # Not to answer for a run whose page is there: they load PyTorch and matplotlib.
+    if run.evaluation.exists():
+        from engine.report.page.evaluation_page import evaluation_page
+
+        return evaluation_page(run)
     if run.blend.exists():
         from engine.report.page.blend_page import blend_page
 
@@ -71,6 +77,23 @@ def write_comparison(
     from engine.report.page.comparison_page import comparison_page
 
     write_text(out, comparison_page(first, second, found, data))
+
+
+def write_evaluation(out: RunDir, samples: Sequence["Sample"], mask_of: "MaskOf") -> None:
+    """Write the page of an evaluation that was made just now, which makes nothing fail.
+
+    Args:
+        out: its folder.
+        samples: the frames, in the order of `frames.npy`.
+        mask_of: what was predicted of them, which no file keeps.
+    """
+
+    def page() -> str:
+        from engine.report.page.evaluation_page import evaluation_page
+
+        return evaluation_page(out, samples, mask_of)
+
+    _or_warn(out, page)
 
 
 def report_at_the_end(run: RunDir, data: Path | None = None) -> None:
