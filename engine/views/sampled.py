@@ -75,7 +75,8 @@ def resized_sample(prob_BTChw: Tensor, label_BHW: Tensor) -> Tensor:
 
     def at(row_R: Tensor, column_S: Tensor) -> Tensor:
         index_RS = row_R[:, None] * width + column_S
-        return prob_BTNC.index_select(2, index_RS.flatten()).unflatten(2, index_RS.shape)
+        prob_BTnC = prob_BTNC.index_select(2, index_RS.flatten())
+        return prob_BTnC.view(*prob_BTnC.shape[:2], *index_RS.shape, -1)
 
     if (height, width) == (tall, wide):
         return at(row_R, column_S).movedim(-1, 2)

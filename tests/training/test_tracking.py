@@ -100,11 +100,11 @@ def test_a_resumed_fold_shows_nothing_that_was_ahead_of_its_checkpoint(
     assert len(list((task.run.root / "tensorboard" / "fold1").iterdir())) == 1
 
 
-class Recorded(TorchDispatchMode):
+class Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation with the shapes and types of its tensors."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[str] = []
 
     def __torch_dispatch__(

@@ -34,7 +34,9 @@ def test_it_is_what_resizing_all_pixels_gives_at_every_eighth(
 ) -> None:
     prob_BTChw, label_BHW = probabilities(hw), labels(label_hw)
     found = sample_pixels(prob_BTChw, label_BHW)
-    wide = F.interpolate(prob_BTChw.flatten(0, 1), label_hw, mode="bilinear").unflatten(0, (B, T))
+    wide = F.interpolate(prob_BTChw.flatten(0, 1), label_hw, mode="bilinear").view(
+        B, T, C, *label_hw
+    )
     every = slice(STEP // 2, None, STEP)
     wide, label_BRS = wide[..., every, every], label_BHW[:, every, every].long()
     assert torch.equal(found.labelled_BRS, label_BRS != 255)

@@ -83,9 +83,10 @@ def tracked(
     for name, (module, kind) in _WRITERS.items():
         if getattr(config.report, name):
             writer = getattr(import_module(module), kind)
+            errors: tuple[type[Exception], ...] = (OSError, *writer.errors)
             try:
                 opened[name] = writer(config, run, fold)
-            except (OSError, *writer.errors) as error:
+            except errors as error:
                 _log.warning("fold %d goes on without %s: %s", fold, name, error)
     for line in lines:
         show(line)
