@@ -98,8 +98,8 @@ def test_calibration_is_that_of_the_probabilities_at_the_sampled_pixels(
     assert predict.main(list(map(str, arguments))) == 0
     losses = []
     for n in range(3):
-        label_HW = np.array(Image.open(labelled / "label" / f"{n:03d}.png"))[2::4, 2::4]
-        prob_CHW = np.load(tmp_path / "prob" / "probabilities" / f"{n:03d}.npy")[:, 2::4, 2::4]
+        label_HW = np.array(Image.open(labelled / "label" / f"{n:03d}.png"))[4::8, 4::8]
+        prob_CHW = np.load(tmp_path / "prob" / "probabilities" / f"{n:03d}.npy")[:, 4::8, 4::8]
         rows, columns = np.nonzero(label_HW != 255)
         losses.append(-np.log(prob_CHW[label_HW[rows, columns], rows, columns].astype(float)))
     loss = np.concatenate(losses)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -70,22 +71,27 @@ def resized_sample(prob_BTChw: Tensor, label_BHW: Tensor) -> Tensor:
     """(B, T, C, R, S), what `F.interpolate` to the labels' size gives there, up to rounding."""
     (height, width), (tall, wide) = prob_BTChw.shape[3:], label_BHW.shape[1:]
     row_R, column_S = sample_grid(label_BHW)
-    # Classes last: on a CPU they lie side by side, and a pixel is read at once.
-    prob_BTNC = prob_BTChw.movedim(2, -1).flatten(2, 3)
+    # Classes last, as a CPU's sum lies: there a pixel is read at once, as a row of a table, a third
+    # of the time of `index_select`. Of a GPU's, whose classes lie apart, a table would be a copy.
+    prob_TBhwC = prob_BTChw.permute(1, 0, 3, 4, 2)
+    first_TB11 = torch.arange(prob_TBhwC.shape[:2].numel(), device=prob_BTChw.device)
+    first_TB11 = first_TB11.view(*prob_TBhwC.shape[:2], 1, 1) * (height * width)
 
     def at(row_R: Tensor, column_S: Tensor) -> Tensor:
         index_RS = row_R[:, None] * width + column_S
-        prob_BTnC = prob_BTNC.index_select(2, index_RS.flatten())
-        return prob_BTnC.view(*prob_BTnC.shape[:2], *index_RS.shape, -1)
+        if prob_BTChw.is_cuda:
+            pixels = prob_TBhwC.flatten(2, 3).index_select(2, index_RS.flatten())
+            return pixels.view(*first_TB11.shape[:2], *index_RS.shape, -1)
+        return F.embedding(first_TB11 + index_RS, prob_TBhwC.reshape(-1, prob_TBhwC.shape[4]))
 
     if (height, width) == (tall, wide):
-        return at(row_R, column_S).movedim(-1, 2)
+        return at(row_R, column_S).permute(1, 0, 4, 2, 3)
     top_R, bottom_R, down_R = _between(row_R, tall, height)
     left_S, right_S, across_S = _between(column_S, wide, width)
     across_S1, down_R11 = across_S[:, None], down_R[:, None, None]
     upper = torch.lerp(at(top_R, left_S), at(top_R, right_S), across_S1)
     lower = torch.lerp(at(bottom_R, left_S), at(bottom_R, right_S), across_S1)
-    return torch.lerp(upper, lower, down_R11).movedim(-1, 2)
+    return torch.lerp(upper, lower, down_R11).permute(1, 0, 4, 2, 3)
 
 
 def read_sample(prob_BTCRS: Tensor, label_BRS: Tensor) -> SampledPixels:
