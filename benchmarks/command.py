@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.cli import load_config
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.suggest import Parser
 
 if TYPE_CHECKING:  # NumPy, which --help does without
     from benchmarks.figures import Figures
@@ -40,11 +41,9 @@ _VERSIONS_OF = (
 _SIZES = {"lite": ("exp093_2.toml", "lite.toml"), "full": ("exp093_2.toml",)}
 
 
-def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+def parser(name: str, description: str | None) -> Parser:
     """The parser of a command of this name, which can leave its figures in a file."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}", description=description, allow_abbrev=False
-    )
+    made = Parser(prog=f"python -m benchmarks.{name}", description=description)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     return made
 
