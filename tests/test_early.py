@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a profile": ("train", "TINY --out @/new --profile --data.root @/absent", "no such folder"),
     "no run": ("predict", "@/absent @/images", "is not a run folder: it has no config.toml"),
     "an unfinished run": ("predict", "@/unfinished @/images", "is not finished"),
-    "no images": ("predict", "@/run @/absent", "absent: found no such folder"),
+    "no images": ("predict", "@/run @/absent", "absent: no such folder or file; give a folder of"),
     "no image": ("predict", "@/run @/empty", "empty: found no such file in it"),
     "masks in a file": ("predict", "@/run @/images --out @/file", "file is no folder"),
     "lost weights": ("predict", "@/lost @/images", "fold1/best.safetensors is missing"),
