@@ -69,11 +69,12 @@ def tracked(
 
     def attempt(name: str, act: Callable[[Tracker], None]) -> None:
         tracker = opened[name]
+        errors: tuple[type[Exception], ...] = (OSError, *tracker.errors)
         try:
             act(tracker)
-        except (OSError, *tracker.errors) as error:
+        except errors as error:
             _log.warning("fold %d goes on without %s: %s", fold, name, error)
-            with suppress(OSError, *tracker.errors):
+            with suppress(*errors):
                 opened.pop(name).close()
 
     def show(line: EpochLine) -> None:
