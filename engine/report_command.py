@@ -1,6 +1,7 @@
 """python -m engine.report: run folders -> report.html; of several runs a leaderboard."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,10 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write(roots: Sequence[Path], out: Path | None, data: Path | None) -> None:
-    """Write the page of one run, or the leaderboard of several, to `out`; raises as `main`."""
+    """Write the page of one run, or the leaderboard of several, to `out`; raises as `main`.
+
+    The `metrics.csv` of each run is written anew, where its folder can be.
+    """
     from engine.report.page.write import write_report
+    from engine.training.curves import write_curves
 
     runs = [RunDir(root) for root in roots]
+    for run in runs:
+        if run.config.is_file() and os.access(run.root, os.W_OK):
+            write_curves(run)
     if len(runs) == 1:
         _log.info("%s is written", write_report(runs[0], data, out))
         return
