@@ -102,6 +102,8 @@ def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
         shutil.rmtree(left, ignore_errors=True)
     heart = start_heart(entry)
     covered = {folder.absolute(): entry / token for folder in place.covers}
+    # Within another lease that covers a folder too, that one goes on with it afterwards.
+    outer = {folder: _attempts[folder] for folder in covered if folder in _attempts}
     _attempts.update(covered)
     try:
         yield
@@ -117,6 +119,7 @@ def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
         heart.set()
         for folder in covered:
             _attempts.pop(folder, None)
+        _attempts.update(outer)
         _release(place, token)
         os.close(lock)
         if is_new:

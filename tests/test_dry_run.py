@@ -60,6 +60,14 @@ def test_sizes_and_measured_times_are_told_and_nothing_is_written(
     assert re.match(r"[\d.]+ s, by 10 steps and 6 frames", rows["time, estimated"])
 
 
+@pytest.mark.gpu
+def test_a_gpus_step_and_memory_are_measured(
+    tiny_toml: Path, tmp_path: Path, wide: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = dry(capsys, str(tiny_toml), "--out", str(tmp_path), "--runtime.device", "cuda")
+    assert re.fullmatch(r"[\d.]+ ms, median of 10 measured", rows["a step"])
+
+
 def test_the_number_of_parameters_is_the_networks(
     tiny_toml: Path,
     tiny_config: Config,

@@ -301,3 +301,12 @@ def test_a_fold_or_a_blend_that_is_held_is_refused_before_anything_heavy_is_impo
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fold 1 of runs/demo\nruns/demo\n"
     assert not (tmp_path / "runs" / "demo").exists()
+
+
+def test_within_a_lease_another_of_the_same_folder_leaves_the_first_its_own(tmp_path: Path) -> None:
+    with hold(part(tmp_path)):
+        first = attempt_folder(tmp_path)
+        with hold(Place(tmp_path, "within", "what is within", (tmp_path,))):
+            assert attempt_folder(tmp_path) != first
+        assert attempt_folder(tmp_path) == first
+    assert attempt_folder(tmp_path) == tmp_path

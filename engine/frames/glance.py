@@ -23,13 +23,16 @@ def foreign_labels(root: Path, train: Sequence[FrameFiles], classes: Sequence[st
 
     A guess by some of the files, read as they are; a check reads all.
     """
-    found, seen = label_values(train, FEW)
-    if found <= _sound(classes):
+    sound = _sound(classes)
+    if set().union(*label_values(train, FEW).values()) <= sound:
         return ""
-    found, seen = label_values(train, MORE)
+    seen = label_values(train, MORE)
+    found = set[int]().union(*seen.values())
     shown = ", ".join(map(str, sorted(found)[:12])) + (", ..." if len(found) > 12 else "")
-    told = f"{root}: {seen} of {len(train)} labels hold {shown} for {len(classes)} classes"
+    told = f"{root}: {len(seen)} of {len(train)} labels hold {shown} for {len(classes)} classes"
     told += " (NYU Depth v2's)" if tuple(classes) == CLASSES else ""
+    strange = next(path for path, values in seen.items() if not values <= sound)
+    told += f", {min(seen[strange] - sound)} in {strange.name}"
     # As a flag, which can be pasted into a shell.
     typed = re.sub(
         r"(data\.\w+) = (\{.*?\}|\[.*?\])", r"--\1 '\2'", likely_table(found, classes), count=1
@@ -37,14 +40,14 @@ def foreign_labels(root: Path, train: Sequence[FrameFiles], classes: Sequence[st
     return f"{told}; if they are sound, type {typed}"
 
 
-def label_values(train: Sequence[FrameFiles], most: int) -> tuple[set[int], int]:
-    """Values in at most so many labels, spread evenly over the frames, and in how many files.
+def label_values(train: Sequence[FrameFiles], most: int) -> dict[Path, set[int]]:
+    """Values in each of at most so many labels, spread evenly over the frames.
 
     Only PNGs of 8 or 16 bits, grey or indexed, are looked at: what others hold, a check tells.
     """
     labels = [files.label for files in train if files.label is not None]
     chosen = [labels[n * len(labels) // most] for n in range(most)] if labels[most:] else labels
-    found, seen = set[int](), 0
+    seen: dict[Path, set[int]] = {}
     for path in chosen:
         try:
             content = path.read_bytes()
@@ -52,11 +55,10 @@ def label_values(train: Sequence[FrameFiles], most: int) -> tuple[set[int], int]
             if header is None or header.bits < 8 or header.colour not in (0, 3):
                 continue
             with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-                found.update(np.unique(np.asarray(opened)).tolist())
+                seen[path] = set(np.unique(np.asarray(opened)).tolist())
         except BROKEN:
             continue
-        seen += 1
-    return found, seen
+    return seen
 
 
 def image_hw(train: Sequence[FrameFiles]) -> tuple[int, int] | None:

@@ -97,8 +97,8 @@ def test_files_are_renamed_in_order(task: FoldTask, monkeypatch: pytest.MonkeyPa
     assert not any(on_main for _, on_main in names)
     files = [name for name, _ in names if not name.endswith(".sum")]
     # save_every is 2: after step 2, at the end of the epoch, after step 4, and at the end.
-    epoch = ["best.safetensors", "metrics.jsonl", "last.pt"]
-    assert files[:5] == ["last.pt", *epoch, "last.pt"]
+    epoch = ["best.safetensors", "metrics.jsonl", "metrics.csv", "last.pt"]
+    assert files[:6] == ["last.pt", *epoch, "last.pt"]
     assert files[-2:] == epoch[1:]
 
 

@@ -75,7 +75,7 @@ def test_a_fold_leaves_its_three_files_and_a_line_an_epoch(undisturbed: RunDir) 
     for line in lines:
         assert set(line) == {
             *("epoch", "lr", "loss", "segmentation_loss", "depth_loss"),
-            *("miou", "pixel_acc", "train_s", "validation_s"),
+            *("validation_loss", "miou", "pixel_acc", "train_s", "validation_s"),
         }
         assert line["loss"] > 0
         assert 0 <= line["miou"] <= line["pixel_acc"] <= 1
