@@ -35,6 +35,7 @@ from engine.views.records import Int8, Manifest
 FinishedRun = Any  # defined in conftest.py, which cannot be imported
 ROOT = Path(__file__).resolve().parent.parent.parent
 INT8 = ("--runtime.inference", "openvino-int8")
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
 
 
 def inferring(config: Config, inference: str) -> Config:
@@ -87,9 +88,10 @@ def test_its_weights_and_maps_are_near_those_of_float32(
     for fold in range(2):
         assert file_hash(int8_run.best(fold)) == file_hash(finished_run.dir.best(fold))
     found, plain = (np.load(run.store).astype(float) for run in (int8_run, finished_run.dir))
-    # 0.0104 on a processor with AVX2 alone, whose products of bytes are summed in 16 bits.
-    assert 0 < np.abs(found - plain).mean() < 0.0125
-    assert np.abs(found - plain).max() < 0.2
+    # With AVX2 alone products of bytes are summed in 16 bits, which saturate: .0104 and .33 there.
+    mean, most = (0.01, 0.2) if CAPABILITY == "AVX512" else (0.0125, 0.4)
+    assert 0 < np.abs(found - plain).mean() < mean
+    assert np.abs(found - plain).max() < most
 
 
 def test_no_validation_frame_has_a_say(int8_run: RunDir) -> None:
