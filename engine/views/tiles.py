@@ -69,7 +69,7 @@ class Tiled:
             yield Rows(strip_CnW[None], (strip_CnW.shape[1], frames.hw[1]))
 
     def _strips(self, frames: FrameBatch, base_hw: Size) -> Iterator[Tensor]:
-        """(C, n, W) of the base size, from the top."""
+        """(C, n, W) of the base size, from the top; the next overwrites it."""
         hw = min(base_hw[0], self.tile_hw[0]), min(base_hw[1], self.tile_hw[1])
         tops, lefts = (starts(*sides, self.overlap) for sides in zip(base_hw, hw, strict=True))
         window_Rh = weights(tops, hw[0], base_hw[0], self.overlap)
@@ -80,8 +80,9 @@ class Tiled:
             if held_ChW is not None:
                 # No tile to come reaches above this one's top.
                 yield held_ChW[:, : top - first]
-                kept_CnW = held_ChW[:, top - first :]
-                held_ChW = torch.zeros_like(held_ChW)
+                # In place: of a large frame a second strip would be a tenth of all memory.
+                kept_CnW = held_ChW[:, top - first :].clone()
+                held_ChW.zero_()
                 held_ChW[:, : kept_CnW.shape[1]] = kept_CnW
             first = top
             window_h1 = torch.from_numpy(window_h).to(device)[:, None]
@@ -143,6 +144,7 @@ def resized(strips: Iterator[Tensor], base_hw: Size, hw: Size) -> Iterator[Tenso
         end += strip_CnW.shape[1]
         ready = int(np.searchsorted(below, end))
         if ready == done:
+            held_CnW = held_CnW.clone()
             continue
         taken = slice(done, ready)
         upper, lower = (held_CnW[:, index[taken] - first] for index in (above, below))
