@@ -56,8 +56,9 @@ def ends(run: RunDir) -> list[str]:
 def test_a_run_leaves_what_was_shown_with_times_command_line_and_versions(
     finished_run: FinishedRun,
 ) -> None:
-    # Tests that share the run have called commands there since.
-    found = list(takewhile(lambda line: " START python -u" not in line, lines(finished_run.dir)))
+    # Tests that share the run have called commands there since, in other processes.
+    every = lines(finished_run.dir)
+    found = list(takewhile(lambda line: line.split()[1] == every[0].split()[1], every))
     assert all(LINE.fullmatch(line) for line in found)
     assert " START python" in found[0]
     assert " -m engine.train --config " in found[0]
