@@ -44,15 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write(roots: Sequence[Path], out: Path | None, data: Path | None) -> None:
     """Write the page of one run, or the leaderboard of several, to `out`; raises as `main`.
 
-    The `metrics.csv` of each run is written anew, where its folder can be.
+    With a page that goes into its run, `metrics.csv` is written anew, where the folder can be.
     """
     from engine.report.page.write import write_report
     from engine.training.curves import write_curves
 
-    runs = [RunDir(root) for root in roots]
-    for run in runs:
+    def renew(run: RunDir) -> None:
         if run.config.is_file() and os.access(run.root, os.W_OK):
             write_curves(run)
+        _log.info("%s is written", write_report(run, data))
+
+    runs = [RunDir(root) for root in roots]
+    if len(runs) == 1 and out is None:
+        renew(runs[0])
+        return
     if len(runs) == 1:
         _log.info("%s is written", write_report(runs[0], data, out))
         return
@@ -61,7 +66,7 @@ def write(roots: Sequence[Path], out: Path | None, data: Path | None) -> None:
 
     for run in runs:
         if not run.report.exists():
-            _log.info("%s is written", write_report(run, data))
+            renew(run)
     file = out or LEADERBOARD
     write_text(file, leaderboard(runs, file))
     _log.info("%s ranks %d runs", file, len(runs))

@@ -104,7 +104,10 @@ def test_a_run_ends_with_its_page_of_always_the_same_bytes(
     assert train.main([*out, "--report.page", "true"]) == 0
     assert f"{copied_run.report} shows it" in capsys.readouterr().out
     first = copied_run.report.read_bytes()
+    curves = copied_run.curves.read_bytes()
+    copied_run.curves.unlink()
     assert report_command.main([str(copied_run.root)]) == 0
+    assert copied_run.curves.read_bytes() == curves
     assert copied_run.report.read_bytes() == first
     # It is no part of the results: the seal holds.
     assert is_sealed(load_run(copied_run), copied_run)
