@@ -46,10 +46,10 @@ def plan_of(sweep: SweepFile, runs: Sequence[Run], root: Path, threads: int | No
         commands.append(Command(name, argv, None, after, leaves=page))
     if sweep.leaderboard is not False and len(made) > 1:
         page = root / LEADERBOARD
-        argv = "report", *map(str, made), "--out", str(page)
+        ranked = ("report", *map(str, made), "--out", str(page))
         before = [f"{run.name}/finish" for run in whole]
         before += [f"blend/{blend.name}" for blend in sweep.blends]
-        commands.append(Command("leaderboard", argv, None, tuple(before), leaves=page))
+        commands.append(Command("leaderboard", ranked, None, tuple(before), leaves=page))
     return Plan(commands)
 
 
