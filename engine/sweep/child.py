@@ -23,12 +23,17 @@ def words(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", program, str(os.getpid()), *argv]
 
 
+def bind(parent: int) -> None:
+    """Let the kernel kill this process when its `parent` ends; ends it now if that is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        raise SystemExit(128 + signal.SIGKILL)
+
+
 def main() -> NoReturn:
     """Bind this process to its parent, then be the command."""
     parent, *argv = sys.argv[1:]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it ended before the kernel was told
-        raise SystemExit(128 + signal.SIGKILL)
+    bind(int(parent))
     # What a run's log shows as typed.
     sys.orig_argv[:] = [sys.executable, "-m", "engine", *argv]
     sys.argv[1:] = argv

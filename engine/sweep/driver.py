@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 MISTAKE = 2
 """The exit code of a user's mistake, which no further try mends."""
 
+HELD = 75
+"""That of a command at whose work another process is: it is tried again until that one is done."""
+
 Handle = Hashable
 """What `Workers` calls a command that it runs."""
 
@@ -112,6 +115,8 @@ class Tries:
     started: int = 0
     failures: int = 0
     """In a row, without getting further."""
+    held: int = 0
+    """Times in a row that another process was at it."""
     mark: int = 0
 
 
@@ -249,11 +254,13 @@ class Driver:
             ended = ended._replace(told=ended.told or "it left nothing")
         if state.mark > tries.mark:
             tries.failures = 0
-        tries.failures += 1
+        is_held = ended.code == HELD
+        tries.failures += not is_held
+        tries.held = tries.held + 1 if is_held else 0
         if ended.code == MISTAKE or tries.failures > self._patience.limit:
             self._give_up(command, ended)
             return
-        wait_s = self._patience.wait_s(tries.failures)
+        wait_s = self._patience.wait_s(tries.held or tries.failures)
         self.outcome.retried += 1
         _log.warning("%s %s; again in %.0f s", command.name, _how(ended), wait_s)
         heapq.heappush(self._later, (self.clock.now() + wait_s, self._place[command.name]))
@@ -275,6 +282,8 @@ class Driver:
 
     def _stop(self) -> None:
         """Let what runs end at a checkpoint, and wait for it."""
+        if self.running:
+            _log.info("waiting for %d commands to save and end", len(self.running))
         for handle in self.running:
             self.workers.stop(handle)
         while self.running:
