@@ -70,6 +70,7 @@ def _train(run: Experiment, world: World, order: Order) -> ResidentFrames | None
         config = config.model_copy(update={"training": training})
     policy = run.policy if runtime == run.config.runtime else set_up_device(runtime)
     task = replace(run, config=config, policy=policy).task(order.fold)
+    task = replace(task, stop_after=order.stop_after)
     resident = FoldTraining(task, policy, world=world).run()
     if policy.device.type == "cuda":
         free_recordings()

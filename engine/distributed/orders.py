@@ -23,6 +23,8 @@ class Order(BaseModel):
     """to train: the epoch and step that it goes on from"""
     recorded: RecordedRuntime | None = None
     """to train: what the fold runs with"""
+    stop_after: int | None = None
+    """to train: the epochs of it that are wanted"""
     start: int = 0
     """to predict and test: frames that were predicted before"""
     temperature: float = 1.0
