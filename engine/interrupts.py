@@ -33,6 +33,9 @@ class _State:
 
 _state = _State()
 
+_lost: set[str] = set()
+"""Leases of this process that another one has taken over."""
+
 
 @contextmanager
 def heeded() -> Iterator[None]:
@@ -65,13 +68,28 @@ def at_checkpoints() -> Iterator[None]:
 
 def is_asked() -> bool:
     """Whether the next `checkpoint` stops: what is to last is written before it."""
-    return bool(_state.asked)
+    return bool(_state.asked or _lost)
 
 
 def checkpoint() -> None:
-    """Stop here if a signal came: all that is to last is written."""
+    """Stop here if a signal came: all that is to last is written.
+
+    A RuntimeError if the lease is lost, which `engine.lease.hold` puts in its own words.
+    """
+    if _lost:
+        raise RuntimeError("another process has taken over what this one was making")
     if _state.asked:
         raise Stopped(_state.asked)
+
+
+def lose(lease: str) -> None:
+    """Note, from any thread, that the next `checkpoint` ends work that nobody will read."""
+    _lost.add(lease)
+
+
+def forget_loss(lease: str) -> None:
+    """Note that the work on what a lease covered has ended."""
+    _lost.discard(lease)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
