@@ -7,9 +7,10 @@ call goes on where an earlier one ended.
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from engine.model.network import input_normalisation
 from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.census import judge_data
-from engine.report.environment import describe_environment
+from engine.report.environment import describe_environment, note_computer, warn_apart
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
 from engine.report.page.write import report_at_the_end
@@ -77,10 +78,9 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run, begun = self, self.position(fold) is not None
-        if begun:
-            config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
-            run = replace(self, config=config, policy=policy)
+        begun = self.position(fold) is not None
+        note_computer(self.dir.fold_environment(fold), fold, begun=begun)
+        run = self.as_begun(fold) if begun else self
         run._recorded().write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
         if run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
@@ -88,6 +88,11 @@ class Experiment:
 
             policy = choose_form(task, policy, begun=begun)
         return task, policy
+
+    def as_begun(self, fold: int) -> Self:
+        """The same with the settings that a fold began with, see `kept_setup`; sets its threads."""
+        config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
+        return replace(self, config=config, policy=policy)
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
@@ -128,10 +133,15 @@ class Experiment:
         return found.network
 
     def write_description(self) -> None:
-        """Write what the run is made from: config, environment and folds."""
-        write_config(self.config, self.dir)
-        describe_environment(self.dataset.fingerprint).write(self.dir.environment)
-        self.folds.file(self.dataset.train.samples).write(self.dir.folds)
+        """Write what the run is made from: config, environment and folds.
+
+        One process at a time: two machines, at two folds of the run, describe themselves otherwise,
+        and the checksums of one would be found beside the file of the other.
+        """
+        with hold(self.dir.description, wait=True):
+            write_config(self.config, self.dir)
+            describe_environment(self.dataset.fingerprint).write(self.dir.environment)
+            self.folds.file(self.dataset.train.samples).write(self.dir.folds)
 
     def _recorded(self) -> RecordedRuntime:
         """What a fold that begins now runs with, all `auto` resolved."""
@@ -345,8 +355,9 @@ def _predict_out_of_fold(
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
     def load(fold: int) -> Predictor:
-        opened = open_predictor(config, run.dir, [fold], run.policy)
-        return replace(opened, reader=replace(opened.reader, resident=resident))
+        opened = _open_as_begun(run, [fold])
+        here = resident if opened.policy.device == run.policy.device else None
+        return replace(opened, reader=replace(opened.reader, resident=here))
 
     config, samples = run.config, run.dataset.train.samples
     if run.dir.manifest.exists() and run.dir.store.exists():
@@ -360,8 +371,10 @@ def _predict_out_of_fold(
     predicted = {}
     for fold in trained:
         opening = partial(load, fold)
-        predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer)
+        with _own_threads():
+            predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer)
     if len(predicted) == config.data.folds:
+        warn_apart(run.dir, config.data.folds)
         writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted
 
@@ -379,9 +392,25 @@ def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> 
 def _predict_test(run: Experiment, key: str) -> float | None:
     def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        folds = range(run.config.data.folds)
-        predictor = open_predictor(run.config, run.dir, folds, run.policy)
+        predictor = _open_as_begun(run, range(run.config.data.folds))
         return masks(predictor.at(temperature), test, start)
 
     test = run.dataset.test.samples
-    return submission.write_submission(predict, test, run.dir, key)
+    with _own_threads():
+        return submission.write_submission(predict, test, run.dir, key)
+
+
+def _open_as_begun(run: Experiment, folds: Sequence[int]) -> Predictor:
+    """A predictor on what the first of some folds began with: threads round, as all of it does."""
+    begun = run.as_begun(folds[0])
+    return open_predictor(begun.config, run.dir, folds, begun.policy)
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Set back the threads that a fold sets for its own work."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -2,16 +2,22 @@
 
 Work that should not be lost runs within `at_checkpoints`: it goes on until it has written its state
 and calls `checkpoint`. Everything else is stopped where it is, which no stage minds. A second
-signal ends the process at once, which none minds either.
+signal ends the process at once, which none minds either; but a SIGTERM that follows another one
+within `TWICE_S` is the same: schedulers send it to a process and to its group, and launchers pass
+it on to what they started.
 """
 
 import errno
 import os
 import signal
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+
+TWICE_S = 5.0
+"""Seconds in which whoever ends a job is done with telling all its processes."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,6 +33,8 @@ class Stopped(KeyboardInterrupt):
 class _State:
     asked: int = 0
     """The signal that came."""
+    asked_at_s: float = 0
+    """When, by the monotonic clock."""
     waiting: bool = False
     """Whether it waits for a checkpoint."""
 
@@ -97,10 +105,13 @@ def _stop(number: int, _: FrameType | None) -> None:
         _leave_terminal()
         if _state.asked:  # shell and system may both send it: never the second one
             return
+    now_s = time.monotonic()
+    if _state.asked == number == signal.SIGTERM and now_s - _state.asked_at_s < TWICE_S:
+        return
     if _state.asked:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    _state.asked = number
+    _state.asked, _state.asked_at_s = number, now_s
     if not _state.waiting:
         raise Stopped(number)
     name = signal.Signals(number).name

@@ -1,5 +1,7 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
+import logging
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from engine.config import Config
@@ -11,6 +13,11 @@ from engine.runtime.recorded import RecordedRuntime, resume_runtime
 if TYPE_CHECKING:
     # Not to refuse another experiment: it loads PyTorch.
     from engine.runtime.device import DevicePolicy
+
+_log = logging.getLogger(__name__)
+
+_OF_DEVICE = ("device", "source", "compile", "cuda_graphs", "layers")
+"""Fields of a fold's record that follow from its device."""
 
 
 def check_same_experiment(config: Config, run: RunDir) -> None:
@@ -58,15 +65,44 @@ def kept_setup(
 ) -> tuple[Config, "DevicePolicy"]:
     """What a fold that was begun before goes on with, and on what, see `resume_runtime`.
 
-    `config` and `policy` are of this call, and `now` is what it would begin with.
+    `config` and `policy` are of this call, and `now` is what it would begin with. What the fold
+    began with and is not here gives way to that, which the log says.
     """
     from engine.runtime.device import set_up_device
 
-    began = recorded_runtime(run, fold)
+    began = _as_can_be(recorded_runtime(run, fold), now, fold)
     kept = config.runtime if began == now else resume_runtime(config.runtime, began, fold)
     if kept == config.runtime:
         return config, policy
     return config.model_copy(update={"runtime": kept}), set_up_device(kept)
+
+
+def _as_can_be(began: RecordedRuntime, now: RecordedRuntime, fold: int) -> RecordedRuntime:
+    """A fold's record, but for what is not here; the log says what and what for.
+
+    Fewer cores are no obstacle: a number of threads can be had on any.
+    """
+    lacking: tuple[str, ...] = ()
+    if began.device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            lacking = _OF_DEVICE
+        elif int(began.device.partition(":")[2] or 0) >= torch.cuda.device_count():
+            told = "fold %d began on %s and goes on on %s: there are fewer GPUs here"
+            _log.info(told, fold, began.device, now.device)
+            began = began.model_copy(update={"device": now.device})
+    if not lacking and began.source == "dali" and find_spec("nvidia.dali") is None:
+        lacking = ("source",)
+    if not lacking:
+        return began
+    _log.warning(
+        "fold %d began with %s = %s, which is not here; it goes on with %s, and from here on "
+        "rounding differs from an undisturbed run's",
+        *(fold, lacking[0], getattr(began, lacking[0])),
+        ", ".join(f"{name} = {getattr(now, name)}" for name in lacking),
+    )
+    return began.model_copy(update={name: getattr(now, name) for name in lacking})
 
 
 def recorded_runtime(run: RunDir, fold: int) -> RecordedRuntime:

@@ -248,7 +248,7 @@ class Storm:
         self.did[f"copies, the frozen one: {ends[code]}"] += 1
         if code == exits.LOST:
             assert "was taken over from this process" in said, said
-        assert run_content(self.root / name) == content, "the one that woke wrote something"
+            assert run_content(self.root / name) == content, "the one that woke wrote something"
         self.finish(name)
         self.compare(name)
 
