@@ -1,0 +1,1 @@
+"""Many independent trainings: what they are, in which order, who runs them, what they came to."""
