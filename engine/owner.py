@@ -71,6 +71,18 @@ def read_owner(entry: Path) -> Owner:
         return Owner()
 
 
+def beat_of(folder: Path) -> tuple[int, int] | None:
+    """What the next beat of an owner's heart changes; None if nobody holds the lease of a folder.
+
+    `folder` holds the owner's entry. Whoever sees it unchanged for `STILL_S` may take it for dead.
+    """
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            told = (entry / _NAME).stat()
+            return told.st_mtime_ns, told.st_ino
+    return None
+
+
 def sign(entry: Path) -> int:
     """Make this process the owner of an entry; returns what is to be closed when it no longer is.
 

@@ -32,7 +32,7 @@ DERIVED = (
 PRECIOUS = ("fold1/best.safetensors", "oof/prob.npy", "oof/manifest.json")
 """What takes long to make again: the user decides."""
 
-UNREAD = ("fold0/environment.json", "fold0/metrics.jsonl", "fold0/runtime.json")
+UNREAD = ("fold0/metrics.jsonl", "fold0/runtime.json", "fold0/environment.json")
 """What a finished run has no more use for."""
 
 

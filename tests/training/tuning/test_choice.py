@@ -195,8 +195,8 @@ def test_a_fold_whose_form_is_not_to_be_had_here_goes_on_untuned_and_says_that_i
     Tuned(form=PLAIN.at("cudnn", "race")).write(task.run.step_form(1))
     assert choose_form(task, POLICY, begun=True) == POLICY
     assert caplog.messages == [
-        "fold 1 began with a step that cannot be had here (cudnn = race needs a GPU); it goes on "
-        "untuned, and from here on rounding differs from an undisturbed run's"
+        "fold 1 began with a step that cannot be had here (cudnn = race needs a GPU, and this is "
+        "cpu); it goes on untuned, and from here on rounding differs from an undisturbed run's"
     ]
     task.run.step_form(1).write_text("{}", encoding="utf-8")
     with pytest.raises(DamageError):
