@@ -20,6 +20,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
 
     frames/      files on disk: listed, decoded, judged, remembered, kept decoded
     data/        folds, augmentation, sources: frames and draws become batches
+    distributed/ several processes, and several parts of a batch: one training of them all
     model/       a batch becomes logits at a quarter of its size: encoder, decoders, weights
     training/    logits become a loss, the loss moves the weights; checkpoints
     views/       `Predictor`: trained weights and frames become probabilities; store, submission

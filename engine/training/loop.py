@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +31,10 @@ from engine.training.tracking.tracker import tracked
 from engine.views.predictor import FoldNetwork, Predictor
 from kernels.compiling import work_s
 from kernels.metrics import mean_iou, pixel_accuracy
+
+if TYPE_CHECKING:
+    # Not to train in one process.
+    from engine.distributed.world import World
 
 _log = logging.getLogger(__name__)
 
@@ -63,11 +68,20 @@ class FoldTask:
 class FoldTraining:
     """A fold in training, from its first step or from where `last.pt` left it.
 
-    A `blank` one is begun for its step or its predictor, with no weights: its caller loads some.
+    A `blank` one is begun for its step or its predictor, with no weights: its caller loads some. In
+    a `world` of several processes each has one, with the same weights; the first writes and talks.
     """
 
-    def __init__(self, task: FoldTask, policy: DevicePolicy, *, blank: bool = False) -> None:
+    def __init__(
+        self,
+        task: FoldTask,
+        policy: DevicePolicy,
+        *,
+        blank: bool = False,
+        world: "World | None" = None,
+    ) -> None:
         self.task, self.policy, self.config = task, policy, task.config
+        self.world = world
         training, classes = self.config.training, self.config.data.classes
         self.position, self.metrics = Position(), list[EpochLine]()
         saved = None
@@ -94,7 +108,12 @@ class FoldTraining:
             resume(self, saved)
         weights_C = step.class_weights(training, classes, policy.device)
         loss = step.TrainingLoss(training, weights_C, policy.operations)
-        self.step = step.TrainStep(self.learner, loss, policy, task.fold)
+        exchange = None
+        if training.parts > 1:
+            from engine.distributed.exchange import open_exchange
+
+            exchange = open_exchange(network, training, task.batch_size, policy.device, world)
+        self.step = step.TrainStep(self.learner, loss, policy, task.fold, exchange)
         self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
