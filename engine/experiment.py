@@ -7,7 +7,7 @@ call goes on where an earlier one ended.
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -22,7 +22,7 @@ from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
 from engine.data.folds import Folds, make_folds
 from engine.data.leakage import leakage_told
-from engine.data.sources import ResidentFrames, choose_source
+from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import clear, hold
@@ -38,12 +38,11 @@ from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
-from engine.resume import check_same_experiment, kept_setup, recorded_runtime, stopped
+from engine.resume import check_same_experiment, kept_setup, recorded_runtime, resolved, stopped
 from engine.rundir import RunDir, load_run, write_config
-from engine.runtime.device import DevicePolicy, set_up_device
+from engine.runtime.device import DevicePolicy, own_threads, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
-from engine.runtime.recorded import RecordedRuntime
 from engine.selection.records import TemperatureChoice
 from engine.selection.scores import calibrated, choose_temperature
 from engine.training import checkpoint
@@ -78,10 +77,10 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        begun = self.position(fold) is not None
+        begun, samples = self.position(fold) is not None, self.dataset.train.samples
         note_computer(self.dir.fold_environment(fold), fold, begun=begun)
         run = self.as_begun(fold) if begun else self
-        run._recorded().write(self.dir.runtime(fold))
+        resolved(run.config, run.policy, samples).write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
         if run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
             from engine.training.tuning.choice import choose_form
@@ -91,7 +90,8 @@ class Experiment:
 
     def as_begun(self, fold: int) -> Self:
         """The same with the settings that a fold began with, see `kept_setup`; sets its threads."""
-        config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
+        now = resolved(self.config, self.policy, self.dataset.train.samples)
+        config, policy = kept_setup(self.config, self.policy, now, self.dir, fold)
         return replace(self, config=config, policy=policy)
 
     def position(self, fold: int) -> Position | None:
@@ -142,21 +142,6 @@ class Experiment:
             write_config(self.config, self.dir)
             describe_environment(self.dataset.fingerprint).write(self.dir.environment)
             self.folds.file(self.dataset.train.samples).write(self.dir.folds)
-
-    def _recorded(self) -> RecordedRuntime:
-        """What a fold that begins now runs with, all `auto` resolved."""
-        runtime, policy = self.config.runtime, self.policy
-        return RecordedRuntime(
-            device=str(policy.device),
-            source=choose_source(runtime, self.dataset.train.samples, policy.device)[0],
-            kernels=runtime.kernels,
-            compile="on" if policy.compile else "off",
-            cuda_graphs="on" if policy.replay else "off",
-            threads=torch.get_num_threads(),
-            precision="bf16" if policy.autocast_dtype is not None else "fp32",
-            deterministic=runtime.deterministic,
-            layers="fused" if policy.own_layers else "torch",
-        )
 
 
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
@@ -371,7 +356,7 @@ def _predict_out_of_fold(
     predicted = {}
     for fold in trained:
         opening = partial(load, fold)
-        with _own_threads():
+        with own_threads():
             predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer)
     if len(predicted) == config.data.folds:
         warn_apart(run.dir, config.data.folds)
@@ -396,7 +381,7 @@ def _predict_test(run: Experiment, key: str) -> float | None:
         return masks(predictor.at(temperature), test, start)
 
     test = run.dataset.test.samples
-    with _own_threads():
+    with own_threads():
         return submission.write_submission(predict, test, run.dir, key)
 
 
@@ -404,13 +389,3 @@ def _open_as_begun(run: Experiment, folds: Sequence[int]) -> Predictor:
     """A predictor on what the first of some folds began with: threads round, as all of it does."""
     begun = run.as_begun(folds[0])
     return open_predictor(begun.config, run.dir, folds, begun.policy)
-
-
-@contextmanager
-def _own_threads() -> Iterator[None]:
-    """Set back the threads that a fold sets for its own work."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from engine.runtime.recorded import RecordedRuntime, resume_runtime
 
 if TYPE_CHECKING:
     # Not to refuse another experiment: it loads PyTorch.
+    from engine.frames.decode import Sample
     from engine.runtime.device import DevicePolicy
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,28 @@ def stopped(run: RunDir, fold: int, epoch: int, epochs: int) -> ConfigError:
     return ConfigError(
         f"fold {fold} of {run.root} was stopped in epoch {epoch + 1} of {epochs}; --resume "
         "continues it exactly, another --out starts afresh"
+    )
+
+
+def resolved(
+    config: Config, policy: "DevicePolicy", samples: "Sequence[Sample]"
+) -> RecordedRuntime:
+    """What a fold that begins now runs with, all `auto` resolved."""
+    import torch
+
+    from engine.data.sources import choose_source
+
+    runtime = config.runtime
+    return RecordedRuntime(
+        device=str(policy.device),
+        source=choose_source(runtime, samples, policy.device)[0],
+        kernels=runtime.kernels,
+        compile="on" if policy.compile else "off",
+        cuda_graphs="on" if policy.replay else "off",
+        threads=torch.get_num_threads(),
+        precision="bf16" if policy.autocast_dtype is not None else "fp32",
+        deterministic=runtime.deterministic,
+        layers="fused" if policy.own_layers else "torch",
     )
 
 

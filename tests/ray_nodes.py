@@ -4,12 +4,13 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from engine.sweep.ray_cluster import ALONE, LOOPBACK
+
+os.environ.update(ALONE, RAY_USAGE_STATS_ENABLED="0")  # Ray looks once, when it is imported
 
 STORE = 80 << 20
 """Bytes of a node's object store: nothing is put there."""
@@ -19,7 +20,6 @@ class Nodes:
     """The cluster; its head has no cores."""
 
     def __init__(self) -> None:
-        os.environ.update(ALONE, RAY_USAGE_STATS_ENABLED="0")
         from ray.cluster_utils import Cluster
 
         self.own = {"node_ip_address": LOOPBACK, "object_store_memory": STORE}
@@ -41,9 +41,6 @@ class Nodes:
     def kill(self, node: Any) -> None:
         """Let a node vanish, with all that it runs, as a machine does."""
         self.nodes.remove(node)
-        for process in self.processes(node):
-            if process.name() != "raylet" and "ray::" not in " ".join(process.cmdline()[:1]):
-                continue
         self.cluster.remove_node(node, allow_graceful=False)
 
     def freeze(self, node: Any) -> list[psutil.Process]:

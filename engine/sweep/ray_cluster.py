@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from engine.mistakes import ConfigError, to_install
 _log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+
+_KNOCK_S = 10.0
+"""Seconds in which a cluster's head has to take a connection."""
 
 _QUIET = {
     # Nothing is told to anybody, and no event is exported.
@@ -48,6 +52,8 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         import ray
     except ModuleNotFoundError as error:
         raise RuntimeError(f"--on ray needs Ray: {to_install('ray')}") from error
+    if address not in (None, "auto"):
+        _knock(str(address))
     # Ray ends a driver by SIGTERM at once; ours lets what runs come to a checkpoint.
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     common = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "roomsmith"}
@@ -63,8 +69,7 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         else:
             ray.init(address=address, **common)
     except (ConnectionError, ValueError) as error:
-        needed = "name HOST:PORT of `ray start --head`, or leave --address out to start one here"
-        raise ConfigError(f"--address {address}: no Ray cluster answers there; {needed}") from error
+        raise _nobody(str(address)) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -77,3 +82,17 @@ def ray_cluster(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError) as error:
+        raise _nobody(address) from error
+
+
+def _nobody(address: str) -> ConfigError:
+    needed = "name HOST:PORT of `ray start --head`, or leave --address out to start one here"
+    return ConfigError(f"--address {address}: no Ray cluster answers there; {needed}")

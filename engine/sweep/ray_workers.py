@@ -17,7 +17,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,32 +61,41 @@ class _Running:
     """What its heart last left, and when that was seen."""
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What each command takes.
+
+    Attributes:
+        threads: of a command, and cores.
+        gpus: of a node.
+        program: what comes before its words.
+    """
+
+    threads: int = 1
+    gpus: int = 0
+    program: Sequence[str] = ENGINE
+
+
 class RayWorkers:
     """`Workers` of a Ray cluster.
 
     Args:
         ray: the module, connected; see `ray_cluster`.
         logs: folder for what commands say, a file each; shared by all nodes.
-        threads: of a command, and cores that it takes.
-        gpus: that it takes.
-        program: what comes before its words.
+        needs: of a command.
         still_s: seconds after which what stands still is given up.
-        now: seconds of a clock that never goes back.
     """
 
     def __init__(
         self,
         ray: Any,
         logs: Path,
+        needs: Needs | None = None,
         *,
-        threads: int = 1,
-        gpus: int = 0,
-        program: Sequence[str] = ENGINE,
         still_s: float = STILL_S,
-        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ray, self._logs, self._program = ray, logs.absolute(), tuple(program)
-        self._threads, self._gpus, self._still_s, self._now = threads, gpus, still_s, now
+        self._ray, self._logs, self._needs = ray, logs.absolute(), needs or Needs()
+        self._still_s, self._now = still_s, time.monotonic
         self._running: dict[int, _Running] = {}
         self._silent: dict[str, Any] = {}
         """Nodes that were given up, each with the question that it has not answered yet."""
@@ -101,7 +110,9 @@ class RayWorkers:
     def node_of(self, handle: Handle) -> str:
         """The name of the machine that a command runs on."""
         node = self._running[_number_of(handle)].node
-        return next((n["NodeManagerHostname"] for n in self._ray.nodes() if n["NodeID"] == node), "")
+        return next(
+            (n["NodeManagerHostname"] for n in self._ray.nodes() if n["NodeID"] == node), ""
+        )
 
     def start(self, command: Command) -> Handle:
         """Run a command on the node that has most room; returns at once."""
@@ -138,7 +149,9 @@ class RayWorkers:
 
     @cached_property
     def _popen(self) -> Any:
-        return self._ray.remote(subprocess.Popen)
+        # Ray asks each member for its signature, which this one has none of (Ray 2.60, Python 3.11).
+        body = {"__module__": subprocess.__name__, "__class_getitem__": None}
+        return self._ray.remote(type("Popen", (subprocess.Popen,), body))
 
     def _rooms(self) -> dict[str, int]:
         """How many commands each node has room for, by its id."""
@@ -146,9 +159,9 @@ class RayWorkers:
         for node in self._ray.nodes():
             if node["Alive"] and node["NodeID"] not in self._silent:
                 has = node["Resources"]
-                room = int(has.get("CPU", 0) // self._threads)
-                if self._gpus:
-                    room = min(room, int(has.get("GPU", 0) // self._gpus))
+                room = int(has.get("CPU", 0) // self._needs.threads)
+                if self._needs.gpus:
+                    room = min(room, int(has.get("GPU", 0) // self._needs.gpus))
                 rooms[node["NodeID"]] = room
         return rooms
 
@@ -163,15 +176,15 @@ class RayWorkers:
         # No node at all: the next look says so, and the driver tries again.
         node = max(rooms, key=lambda each: rooms[each], default="0" * 56)
         log = self._logs / f"{command.name.replace('/', '-')}.log"
-        kept = [sys.executable, "-m", "engine.sweep.kept", str(log), str(self._threads)]
+        kept = [sys.executable, "-m", "engine.sweep.kept", str(log), str(self._needs.threads)]
         actor = self._popen.options(
-            num_cpus=self._threads,
-            num_gpus=self._gpus,
+            num_cpus=self._needs.threads,
+            num_gpus=self._needs.gpus,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(
-            [*kept, *self._program, *command.argv],
+            [*kept, *self._needs.program, *command.argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -190,14 +203,9 @@ class RayWorkers:
             return self._give_up_node(handle, running)
         if running.begun and now_s - running.heard_s < min(_ASK_S, self._still_s / 4):
             return None
-        try:
-            code = self._ray.get(running.asked)
-        except self._ray.exceptions.RayError as error:
+        if (ended := self._answered(handle, running)) is not None:
             self._ray.kill(running.actor)
-            return Ended(handle, exits.TROUBLE, f"its node is lost: {_first_line(error)}")
-        if code is not None:
-            self._ray.kill(running.actor)
-            return Ended(handle, code, self._last_words(running.command))
+            return ended
         running.begun, running.heard_s = True, now_s
         running.asked = running.actor.poll.remote()
         place = place_of(running.command)
@@ -207,6 +215,14 @@ class RayWorkers:
         elif now_s - running.beat_s > 2 * self._still_s:
             return self._give_up_command(handle, running)
         return None
+
+    def _answered(self, handle: int, running: _Running) -> Ended | None:
+        """What a node says of a command, or that it is no more; None: it runs."""
+        try:
+            code = self._ray.get(running.asked)
+        except self._ray.exceptions.RayError as error:
+            return Ended(handle, exits.TROUBLE, f"its node is lost: {_first_line(error)}")
+        return None if code is None else Ended(handle, code, self._last_words(running.command))
 
     def _give_up_node(self, handle: int, running: _Running) -> Ended:
         self._silent[running.node] = running.asked
