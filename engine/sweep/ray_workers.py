@@ -14,6 +14,7 @@ Who is given up, after `still_s` of this process's own seconds:
 """
 
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -235,7 +236,7 @@ class RayWorkers:
     def _give_up_command(self, handle: int, running: _Running) -> Ended:
         told = "%s: its heart has not beaten for %.0f s, and it is killed"
         _log.warning(told, running.command.name, 2 * self._still_s)
-        self._ray.wait([running.actor.kill.remote()], timeout=_GRACE_S)
+        self._ray.wait([running.actor.send_signal.remote(signal.SIGUSR1)], timeout=_GRACE_S)
         self._ray.kill(running.actor)
         return Ended(handle, exits.LOST, "it stood still")
 

@@ -137,9 +137,10 @@ def test_a_node_that_is_frozen_is_given_up_gets_nothing_and_ends_its_command_whe
     ended = ends(workers, 1)[handle]
     assert (ended.code, ended.told) == (exits.LOST, "its node stands still")
     assert workers.slots == 1
-    again = [workers.start(Command(name, (name, "1"))) for name in ("run3", "run4")]
-    assert {end.code for end in ends(workers, 2).values()} == {3, 4}
-    assert again
+    for code in (3, 4):
+        other = workers.start(Command(f"run{code}", (f"run{code}", "1")))
+        found = ends(workers, 1)[other]
+        assert found.code == code, found
     nodes.wake(frozen)
     wait_for((tmp_path / "run0.saved").exists)
 
