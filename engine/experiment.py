@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.damage import DamageError, remedy
+from engine.damage import remedy
 from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
 from engine.data.folds import Folds, make_folds
@@ -25,7 +25,7 @@ from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import fold_hashes, stage_identity, weights_identity
-from engine.lease import clear, hold
+from engine.lease import hold
 from engine.model.network import input_normalisation
 from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import Atlas, AtlasFrames
@@ -38,8 +38,16 @@ from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
-from engine.resume import check_same_experiment, kept_setup, recorded_runtime, resolved, stopped
-from engine.rundir import RunDir, load_run, write_config
+from engine.resume import (
+    FINISHED,
+    Goal,
+    check_same_experiment,
+    kept_setup,
+    recorded_runtime,
+    resolved,
+    stopped,
+)
+from engine.rundir import RunDir, load_run, to_complete, write_config
 from engine.runtime.device import DevicePolicy, own_threads, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
@@ -99,12 +107,15 @@ class Experiment:
         epochs = self.config.training.epochs
         return checkpoint.position_of(self.dir, fold, epochs, self.weights_hash)
 
-    def is_trained(self, fold: int) -> bool:
-        """Whether the fold has been trained to its last epoch; its weights have to be there."""
-        position = self.position(fold)
-        if position is None or position.epoch < self.config.training.epochs:
+    def is_trained(self, fold: int, epochs: int | None = None) -> bool:
+        """Whether the fold has been trained to its last epoch, or for so many of its `epochs`.
+
+        After its last one, its weights have to be there.
+        """
+        position, last = self.position(fold), self.config.training.epochs
+        if position is None or position.epoch < min(last, last if epochs is None else epochs):
             return False
-        if not (best := self.dir.best(fold)).exists():
+        if position.epoch >= last and not (best := self.dir.best(fold)).exists():
             raise FileNotFoundError(f"{best} is missing; {remedy(best)}")
         return True
 
@@ -113,23 +124,15 @@ class Experiment:
 
         `weights` is the SHA-256 of the fold's weights. Raises RuntimeError without NNCF.
         """
-        try:
-            found = int8_network.find(self.dir, fold, weights)
-        except DamageError as error:
-            _log.warning("%s; it is made again", error.told)
-            found = None
+        found = int8_network.find_sound(self.dir, fold, weights)
         if found is None:
-            from engine.views.int8 import quantise
+            from engine.views.int8 import quantise_fold
 
-            runtime = self.config.runtime.model_copy(update={"inference": "openvino"})
-            config = self.config.model_copy(update={"runtime": runtime})
-            predictor = open_predictor(config, self.dir, [fold], self.policy)
-            samples, folds = self.dataset.train.samples, self.folds
+            parts = self.folds.training(fold), self.folds.validation(fold)
             training, validation = (
-                [samples[index] for index in part]
-                for part in (folds.training(fold), folds.validation(fold))
+                [self.dataset.train.samples[index] for index in part] for part in parts
             )
-            found = quantise(predictor, self.dir, training, validation)
+            found = quantise_fold(self.config, self.dir, fold, self.policy, training, validation)
         return found.network
 
     def write_description(self) -> None:
@@ -174,16 +177,18 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
 
 
-def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
+def complete(
+    config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool, goal: Goal = FINISHED
+) -> bool:
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
-    stages wait until all are, and until another process that is at them is done. `resume` continues
-    a fold that was stopped half-way. A finished run is sealed. Raises ConfigError if the folder
-    holds another experiment, or a stopped fold without `resume`; HeldError if another process
-    trains one of the folds; ValueError if a fold that is to be trained has nothing to learn from;
-    RuntimeError if training diverged, DamageError if a file is damaged that does not follow from
-    others; else as `open_experiment`.
+    stages wait until all are, and until another process that is at them is done; none goes beyond
+    the `goal`. `resume` continues a fold that was stopped half-way. A finished run is sealed.
+    Raises ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
+    HeldError if another process trains one of the folds; ValueError if a fold that is to be trained
+    has nothing to learn from; RuntimeError if training diverged, DamageError if a file is damaged
+    that does not follow from others; else as `open_experiment`.
     """
     start_s, files = work_s(), dataset_files(config)
     if run_dir.config.is_file():
@@ -195,7 +200,9 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
     if done and not os.access(run_dir.root, os.W_OK):
         _log.info("%s is complete; nothing can be written there", run_dir.root)
         return True
-    resident = None if done else _train(run, chosen, resume=resume)
+    resident = None if done else _train(run, chosen, resume, goal.epochs)
+    if not done and goal.is_training:
+        return False
     with hold(run_dir.results, wait=True):
         compared = run_dir.parity.exists()
         mend(run_dir)
@@ -222,32 +229,34 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
                 told = "folds %s remain: run the same command without --folds to complete %s"
                 _log.info(told, " ".join(missing), run_dir.root)
                 return False
-            described = run_dir.config, run_dir.environment, run_dir.folds
-            if not all(path.exists() for path in described):
-                run.write_description()
-            summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
-            summary = summary.model_copy(update=run.folds.measured())
-            if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
-                summary = summary.model_copy(update={"zoom_gap": gap})
-            submission_s = _predict_test(run, key)
-            _compare_step(run)
-            finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+            if goal.until == "predicted":
+                told = "%s is predicted out-of-fold, as asked; submission and atlas remain: %s"
+                _log.info(told, run_dir.root, to_complete(run_dir.root))
+                return False
+            _write_results(run, key, predicted, opened_s)
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
-        _forget_training(run)
+        checkpoint.forget(config, run_dir)
         seal(config, run_dir, files)
         if config.report.page and not (finished and run_dir.report.exists()):
             report_at_the_end(run_dir)
     return True
 
 
-def _forget_training(run: Experiment) -> None:
-    """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
-    folds = range(run.config.data.folds)
-    if not run.config.runtime.keep_last and (size := checkpoint.discard_last(run.dir, folds)):
-        told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
-        _log.info(told, size / (1 << 20))
-    for fold in folds:
-        clear(run.dir.training(fold))  # of who died between a fold's last file and its end
+def _write_results(
+    run: Experiment, key: str, predicted: Mapping[int, FoldState], opened_s: float
+) -> None:
+    """Submission, parity, atlas and, last, the summary."""
+    run_dir = run.dir
+    described = run_dir.config, run_dir.environment, run_dir.folds
+    if not all(path.exists() for path in described):
+        run.write_description()
+    summary = summarise(run.config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    summary = summary.model_copy(update=run.folds.measured())
+    if gap := zoom_gap(run.config, (frame.hw for frame in run.dataset.train.samples)):
+        summary = summary.model_copy(update={"zoom_gap": gap})
+    submission_s = _predict_test(run, key)
+    _compare_step(run)
+    finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
 
 
 def _is_finished(run: Experiment, key: str) -> bool:
@@ -274,9 +283,12 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
     return untrained
 
 
-def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
-    """Train the folds that are not trained yet; returns what `_train_folds` does."""
-    untrained = check_folds(run, chosen, resume=resume)
+def _train(
+    run: Experiment, chosen: Sequence[int], resume: bool, epochs: int | None
+) -> ResidentFrames | None:
+    """Train the folds that are not trained for so many epochs; returns as `_train_folds`."""
+    chosen = check_folds(run, chosen, resume=resume)
+    untrained = [fold for fold in chosen if not run.is_trained(fold, epochs)]
     if not untrained:
         return None
     with ExitStack() as folds:
@@ -284,7 +296,8 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
             folds.enter_context(hold(run.dir.training(fold)))
         run.write_description()
         # Asked again: another process may have trained one before it was leased.
-        return _train_folds(run, [fold for fold in untrained if not run.is_trained(fold)])
+        untrained = [fold for fold in untrained if not run.is_trained(fold, epochs)]
+        return _train_folds(run, untrained, epochs)
 
 
 def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -> list[str]:
@@ -298,9 +311,8 @@ def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -
 
 def _map_errors(run: Experiment, key: str) -> Atlas:
     samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
-    return run_atlas(
-        run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
-    )
+    frames = AtlasFrames(samples, fold_of, run.config.data.classes)
+    return run_atlas(run.dir, key, frames, run.policy)
 
 
 def _compare_step(run: Experiment) -> None:
@@ -312,7 +324,9 @@ def _compare_step(run: Experiment) -> None:
         compare_with_float32(run.task(0), run.policy, began).write(run.dir.parity)
 
 
-def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:
+def _train_folds(
+    run: Experiment, untrained: Sequence[int], epochs: int | None = None
+) -> ResidentFrames | None:
     """Returns the training frames, if they are on the run's device, decoded, after the last."""
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
@@ -320,7 +334,7 @@ def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | 
     for later, fold in zip(range(len(untrained))[::-1], untrained, strict=True):
         resident = None  # gone before the fold's own are there
         task, policy = run.begin(fold)
-        resident = FoldTraining(replace(task, later=later), policy).run()
+        resident = FoldTraining(replace(task, later=later, stop_after=epochs), policy).run()
         if policy.device != run.policy.device:
             resident = None
         if policy.device.type == "cuda":

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.config import Config
 from engine.formats import FORMAT, READ_BY
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir, changed_config, load_run, run_format
+from engine.rundir import RunDir, changed_config, load_run, run_format, to_complete
 from engine.runtime.recorded import RecordedRuntime, resume_runtime
 
 if TYPE_CHECKING:
@@ -20,6 +20,27 @@ _log = logging.getLogger(__name__)
 
 _OF_DEVICE = ("device", "source", "compile", "cuda_graphs", "layers")
 """Fields of a fold's record that follow from its device."""
+
+
+class Goal(NamedTuple):
+    """Where a call of training ends, which no result depends on: a later call goes on from there.
+
+    Attributes:
+        until: "trained": with the folds that are asked for; "predicted": with all out-of-fold
+            predictions and the temperature.
+        epochs: after so many of each of these folds; None = after all.
+    """
+
+    until: Literal["trained", "predicted", "finished"] = "finished"
+    epochs: int | None = None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether nothing but folds is wanted."""
+        return self.until == "trained" or self.epochs is not None
+
+
+FINISHED = Goal()
 
 
 def check_same_experiment(config: Config, run: RunDir) -> None:
@@ -82,6 +103,26 @@ def resolved(
         deterministic=runtime.deterministic,
         layers="fused" if policy.own_layers else "torch",
     )
+
+
+def told_trained(config: Config, run: RunDir, chosen: Sequence[int]) -> str:
+    """How far the `chosen` folds and the others of a run are, for a call that ends with them."""
+    epochs, folds = max(config.training.epochs, 1), range(config.data.folds)
+    done = [epochs_of(run, fold) for fold in folds]
+    stood = ", ".join(
+        f"fold {fold} "
+        + ("is trained" if done[fold] >= epochs else f"has {done[fold]} of {epochs}")
+        for fold in chosen
+    )
+    rest = [str(fold) for fold in folds if done[fold] < epochs]
+    remain = f"folds {' '.join(rest)} and all that follows remain" if rest else "the rest remains"
+    return f"{stood}; {remain}, as asked: {to_complete(run.root)}"
+
+
+def epochs_of(run: RunDir, fold: int) -> int:
+    """Epochs of a fold that have a line in `metrics.jsonl`: one may be ahead of the checkpoint."""
+    path = run.metrics(fold)
+    return len(path.read_bytes().splitlines()) if path.is_file() else 0
 
 
 def kept_setup(

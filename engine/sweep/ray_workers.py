@@ -29,6 +29,7 @@ from engine.lease import Place
 from engine.owner import STILL_S, beat_of
 from engine.rundir import RunDir
 from engine.sweep.driver import Ended, Handle
+from engine.sweep.local import last_line, log_file
 from engine.sweep.plan import Command
 
 _log = logging.getLogger(__name__)
@@ -62,28 +63,17 @@ class _Running:
     """What its heart last left, and when that was seen."""
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What each command takes.
-
-    Attributes:
-        threads: of a command, and cores.
-        gpus: of a node.
-        program: what comes before its words.
-    """
-
-    threads: int = 1
-    gpus: int = 0
-    program: Sequence[str] = ENGINE
-
-
 class RayWorkers:
     """`Workers` of a Ray cluster.
 
     Args:
         ray: the module, connected; see `ray_cluster`.
         logs: folder for what commands say, a file each; shared by all nodes.
-        needs: of a command.
+        threads: of a command, and cores that it takes.
+        gpus: that it takes.
+        program: what comes before its words.
+
+    Attributes:
         still_s: seconds after which what stands still is given up.
     """
 
@@ -91,12 +81,14 @@ class RayWorkers:
         self,
         ray: Any,
         logs: Path,
-        needs: Needs | None = None,
         *,
-        still_s: float = STILL_S,
+        threads: int = 1,
+        gpus: int = 0,
+        program: Sequence[str] = ENGINE,
     ) -> None:
-        self._ray, self._logs, self._needs = ray, logs.absolute(), needs or Needs()
-        self._still_s, self._now = still_s, time.monotonic
+        self._ray, self._logs, self._program = ray, logs.absolute(), tuple(program)
+        self._threads, self._gpus = threads, gpus
+        self.still_s, self._now = STILL_S, time.monotonic
         self._running: dict[int, _Running] = {}
         self._silent: dict[str, Any] = {}
         """Nodes that were given up, each with the question that it has not answered yet."""
@@ -143,7 +135,7 @@ class RayWorkers:
         deadline_s = self._now() + _GRACE_S
         while self._running and self._now() < deadline_s:
             self.poll()
-            time.sleep(min(_ASK_S, self._still_s) / 4)
+            time.sleep(min(_ASK_S, self.still_s) / 4)
         for running in self._running.values():
             self._ray.kill(running.actor)
         self._running.clear()
@@ -160,9 +152,9 @@ class RayWorkers:
         for node in self._ray.nodes():
             if node["Alive"] and node["NodeID"] not in self._silent:
                 has = node["Resources"]
-                room = int(has.get("CPU", 0) // self._needs.threads)
-                if self._needs.gpus:
-                    room = min(room, int(has.get("GPU", 0) // self._needs.gpus))
+                room = int(has.get("CPU", 0) // self._threads)
+                if self._gpus:
+                    room = min(room, int(has.get("GPU", 0) // self._gpus))
                 rooms[node["NodeID"]] = room
         return rooms
 
@@ -176,16 +168,16 @@ class RayWorkers:
                 rooms[running.node] -= 1
         # No node at all: the next look says so, and the driver tries again.
         node = max(rooms, key=lambda each: rooms[each], default="0" * 56)
-        log = self._logs / f"{command.name.replace('/', '-')}.log"
-        kept = [sys.executable, "-m", "engine.sweep.kept", str(log), str(self._needs.threads)]
+        log = log_file(self._logs, command)
+        kept = [sys.executable, "-m", "engine.sweep.kept", str(log), str(self._threads)]
         actor = self._popen.options(
-            num_cpus=self._needs.threads,
-            num_gpus=self._needs.gpus,
+            num_cpus=self._threads,
+            num_gpus=self._gpus,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(
-            [*kept, *self._needs.program, *command.argv],
+            [*kept, *self._program, *command.argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -199,10 +191,10 @@ class RayWorkers:
         now_s = self._now()
         ready, _ = self._ray.wait([running.asked], timeout=0)
         if not ready:
-            if now_s - running.heard_s < self._still_s:
+            if now_s - running.heard_s < self.still_s:
                 return None
             return self._give_up_node(handle, running)
-        if running.begun and now_s - running.heard_s < min(_ASK_S, self._still_s / 4):
+        if running.begun and now_s - running.heard_s < min(_ASK_S, self.still_s / 4):
             return None
         if (ended := self._answered(handle, running)) is not None:
             self._ray.kill(running.actor)
@@ -213,7 +205,7 @@ class RayWorkers:
         beat = None if place is None else beat_of(place.path)
         if beat is None or beat != running.beat:
             running.beat, running.beat_s = beat, now_s
-        elif now_s - running.beat_s > 2 * self._still_s:
+        elif now_s - running.beat_s > 2 * self.still_s:
             return self._give_up_command(handle, running)
         return None
 
@@ -223,19 +215,21 @@ class RayWorkers:
             code = self._ray.get(running.asked)
         except self._ray.exceptions.RayError as error:
             return Ended(handle, exits.TROUBLE, f"its node is lost: {_first_line(error)}")
-        return None if code is None else Ended(handle, code, self._last_words(running.command))
+        log = log_file(self._logs, running.command)
+        told = f"{last_line(log)} ({log})" if code else ""
+        return None if code is None else Ended(handle, code, told)
 
     def _give_up_node(self, handle: int, running: _Running) -> Ended:
         self._silent[running.node] = running.asked
         told = "%s: its node has not answered for %.0f s, and gets nothing to do until it does"
-        _log.warning(told, running.command.name, self._still_s)
+        _log.warning(told, running.command.name, self.still_s)
         # Nothing waits for the answer: it comes when the node wakes, if Ray has not buried it then.
         self._ray.kill(running.actor)
         return Ended(handle, exits.LOST, "its node stands still")
 
     def _give_up_command(self, handle: int, running: _Running) -> Ended:
         told = "%s: its heart has not beaten for %.0f s, and it is killed"
-        _log.warning(told, running.command.name, 2 * self._still_s)
+        _log.warning(told, running.command.name, 2 * self.still_s)
         self._ray.wait([running.actor.send_signal.remote(signal.SIGUSR1)], timeout=_GRACE_S)
         self._ray.kill(running.actor)
         return Ended(handle, exits.LOST, "it stood still")
@@ -246,14 +240,6 @@ class RayWorkers:
             ready, _ = self._ray.wait([asked], timeout=0)
             if ready:
                 del self._silent[node]
-
-    def _last_words(self, command: Command) -> str:
-        log = self._logs / f"{command.name.replace('/', '-')}.log"
-        try:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def place_of(command: Command) -> Place | None:

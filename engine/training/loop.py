@@ -53,11 +53,18 @@ class FoldTask:
     """What a checkpoint must have been made from to be continued."""
     later: int = 0
     """Folds that this call trains after it."""
+    stop_after: int | None = None
+    """Epochs after which this call leaves it as it is; its schedule is that of all."""
 
     @property
     def batch_size(self) -> int:
         """Samples a step; a fold smaller than a batch is one batch."""
         return min(self.config.training.batch_size, len(self.training))
+
+    @property
+    def epochs(self) -> int:
+        """Those after which this call is done with it."""
+        return min(self.config.training.epochs, self.stop_after or self.config.training.epochs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -126,7 +133,7 @@ class FoldTraining:
         self._show: Callable[[EpochLine], None] = lambda _: None
 
     def run(self) -> ResidentFrames | None:
-        """Train to the last epoch; what it writes does not depend on where it was stopped.
+        """Train to the task's last epoch; what it writes does not depend on where it was stopped.
 
         Returns the split's decoded frames, if they were kept on the device. A loss or gradient that
         is not finite, or a file that cannot be read, is a RuntimeError.
@@ -141,7 +148,7 @@ class FoldTraining:
                     return None
                 source = self.open_source()
                 with interrupts.at_checkpoints():
-                    while self.position.epoch < self.config.training.epochs:
+                    while self.position.epoch < task.epochs:
                         if self.position.step < task.steps_per_epoch:
                             self._train_epoch(source)
                         self._finish_epoch()

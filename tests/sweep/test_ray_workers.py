@@ -18,7 +18,7 @@ if find_spec("ray") is None:
 from engine.sweep.driver import Ended
 from engine.sweep.plan import Command
 from engine.sweep.ray_cluster import ray_cluster
-from engine.sweep.ray_workers import Needs, RayWorkers
+from engine.sweep.ray_workers import RayWorkers
 from tests.ray_nodes import Nodes, left_over, listening, ray_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,8 @@ def workers(nodes: Nodes, tmp_path: Path) -> Iterator[RayWorkers]:
     program = (sys.executable, "-c", PROGRAM, str(tmp_path))
     import ray  # not before `ray_nodes`, by which all of it stays on this machine
 
-    made = RayWorkers(ray, tmp_path / "logs", Needs(program=program), still_s=STILL_S)
+    made = RayWorkers(ray, tmp_path / "logs", program=program)
+    made.still_s = STILL_S
     yield made
     made.close()
     wait_for(lambda: not left_over(str(tmp_path)))
@@ -92,7 +93,7 @@ def test_words_are_run_with_so_many_threads_and_codes_and_last_words_come_back(
     handles = [workers.start(Command(f"a/{name}", (name, "0"))) for name in ("run0", "run2")]
     ended = ends(workers, 2)
     assert [ended[handle].code for handle in handles] == [0, 2]
-    assert ended[handles[1]].told == "the last word"
+    assert ended[handles[1]].told.startswith("the last word (")
     log = (tmp_path / "logs" / "a-run0.log").read_text(encoding="utf-8")
     assert log == "begun 1 None\nthe last word\n"
 
@@ -150,11 +151,11 @@ def test_a_driver_that_is_killed_leaves_no_command(nodes: Nodes, tmp_path: Path)
         "import sys, time; from pathlib import Path\n"
         "from engine.sweep.plan import Command\n"
         "from engine.sweep.ray_cluster import ray_cluster\n"
-        "from engine.sweep.ray_workers import Needs, RayWorkers\n"
+        "from engine.sweep.ray_workers import RayWorkers\n"
         "address, folder, program = sys.argv[1:]\n"
         "with ray_cluster(address) as ray:\n"
         "    words = (sys.executable, '-c', program, folder)\n"
-        "    workers = RayWorkers(ray, Path(folder) / 'logs', Needs(program=words))\n"
+        "    workers = RayWorkers(ray, Path(folder) / 'logs', program=words)\n"
         "    workers.start(Command('run0', ('run0', '600')))\n"
         "    time.sleep(600)\n"
     )
