@@ -136,11 +136,8 @@ class Experiment:
         return found.network
 
     def write_description(self) -> None:
-        """Write what the run is made from: config, environment and folds.
-
-        One process at a time: two machines, at two folds of the run, describe themselves otherwise,
-        and the checksums of one would be found beside the file of the other.
-        """
+        """Write what the run is made from: config, environment and folds."""
+        # One at a time: else one machine's checksums would stand beside another one's environment.
         with hold(self.dir.description, wait=True):
             write_config(self.config, self.dir)
             describe_environment(self.dataset.fingerprint).write(self.dir.environment)
@@ -354,7 +351,8 @@ def _predict_out_of_fold(
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
     def load(fold: int) -> Predictor:
-        opened = _open_as_begun(run, [fold])
+        begun = run.as_begun(fold)
+        opened = open_predictor(begun.config, run.dir, [fold], begun.policy)
         here = resident if opened.policy.device == run.policy.device else None
         return replace(opened, reader=replace(opened.reader, resident=here))
 
@@ -391,15 +389,10 @@ def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> 
 def _predict_test(run: Experiment, key: str) -> float | None:
     def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        predictor = _open_as_begun(run, range(run.config.data.folds))
+        folds, begun = range(run.config.data.folds), run.as_begun(0)
+        predictor = open_predictor(begun.config, run.dir, folds, begun.policy)
         return masks(predictor.at(temperature), test, start)
 
     test = run.dataset.test.samples
     with own_threads():
         return submission.write_submission(predict, test, run.dir, key)
-
-
-def _open_as_begun(run: Experiment, folds: Sequence[int]) -> Predictor:
-    """A predictor on what the first of some folds began with: threads round, as all of it does."""
-    begun = run.as_begun(folds[0])
-    return open_predictor(begun.config, run.dir, folds, begun.policy)

@@ -41,6 +41,7 @@ from engine import exits, owner
 from engine.cli import load_config, to_toml
 from engine.command import run_main
 from engine.frames.prune import prune
+from engine.owner import read_owner
 from tests.conftest import TINY, run_content, write_tiny
 from tests.killing import Killer, install
 
@@ -230,8 +231,9 @@ class Storm:
         """Train one fold by two processes at once; one is frozen, the other goes on when it may."""
         name, arguments = "copies", self.train("copies", "--folds", "0")
         both = [self.start(engine.train.main, arguments, hasten) for _ in range(2)]
-        frozen = self.rng.choice(both)
         time.sleep(self.rng.uniform(0, 0.6 * self.seconds))
+        owners = [read_owner(entry).pid for entry in (self.root / name).glob(".fold0.lease/*")]
+        frozen = next((child for child in both if child in owners), self.rng.choice(both))
         os.kill(frozen, signal.SIGSTOP)
         (other,) = [child for child in both if child != frozen]
         code, said = self.wait(other)

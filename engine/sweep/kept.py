@@ -1,8 +1,10 @@
-"""python -m engine.sweep.kept LOG THREADS PROGRAM ...: a command that ends with who started it.
+"""A command on another machine that ends with who started it.
+
+    python -c "from engine.sweep.kept import main; main()" LOG THREADS PROGRAM...
 
 On another machine nobody else would end it: its starter, a worker of a cluster, dies with its node,
-by SIGKILL, and may take its children with it (Ray's workers do, 2.60). So it runs below this keeper,
-and the system sends it SIGTERM when the keeper is gone, at which every command saves and ends.
+by SIGKILL, and may take its children with it (Ray's workers do, 2.60). So it runs below this
+keeper, and the system sends it SIGTERM when that is gone, at which every command saves and ends.
 
 The keeper passes SIGTERM on, and at SIGUSR1 kills the command, which a frozen one does not mind.
 """
@@ -11,16 +13,25 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from engine.exits import SIGNALLED
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl.h
 
 
-def main(arguments: list[str]) -> int:
-    """Keep a program, whose output goes to the end of a file; returns its exit code."""
-    log, threads, *program = arguments
+def words(log: Path, threads: int, program: Sequence[str]) -> list[str]:
+    """What to execute for a program of so many threads, whose output goes to the end of a file."""
+    keep = "from engine.sweep.kept import main; main()"
+    return [sys.executable, "-c", keep, str(log), str(threads), *program]
+
+
+def main() -> NoReturn:
+    """Keep the program that the command line names, and end with its exit code."""
+    log, threads, *program = sys.argv[1:]
     _end_with(os.getppid())
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
@@ -43,7 +54,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if code >= 0 else SIGNALLED - code
+    sys.exit(code if code >= 0 else SIGNALLED - code)
 
 
 def _end_with(starter: int) -> None:
@@ -53,7 +64,3 @@ def _end_with(starter: int) -> None:
         libc.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != starter or starter == 1:
         raise SystemExit("whoever started this command is gone")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -29,6 +29,7 @@ from engine.lease import Place
 from engine.owner import STILL_S, beat_of
 from engine.rundir import RunDir
 from engine.sweep.driver import Ended, Handle
+from engine.sweep.kept import words
 from engine.sweep.local import last_line, log_file
 from engine.sweep.plan import Command
 
@@ -71,7 +72,7 @@ class RayWorkers:
         logs: folder for what commands say, a file each; shared by all nodes.
         threads: of a command, and cores that it takes.
         gpus: that it takes.
-        program: what comes before its words.
+        program: what comes before its words; empty = `ENGINE`.
 
     Attributes:
         still_s: seconds after which what stands still is given up.
@@ -84,14 +85,14 @@ class RayWorkers:
         *,
         threads: int = 1,
         gpus: int = 0,
-        program: Sequence[str] = ENGINE,
+        program: Sequence[str] = (),
     ) -> None:
-        self._ray, self._logs, self._program = ray, logs.absolute(), tuple(program)
+        self._ray, self._logs, self._program = ray, logs.absolute(), tuple(program or ENGINE)
         self._threads, self._gpus = threads, gpus
         self.still_s, self._now = STILL_S, time.monotonic
         self._running: dict[int, _Running] = {}
-        self._silent: dict[str, Any] = {}
-        """Nodes that were given up, each with the question that it has not answered yet."""
+        self._silent: dict[str, list[_Running]] = {}
+        """Nodes that were given up, each with what it ran; they have not answered yet."""
         self._number = 0
         self._logs.mkdir(parents=True, exist_ok=True)
 
@@ -136,13 +137,14 @@ class RayWorkers:
         while self._running and self._now() < deadline_s:
             self.poll()
             time.sleep(min(_ASK_S, self.still_s) / 4)
-        for running in self._running.values():
+        silent = [running for given_up in self._silent.values() for running in given_up]
+        for running in (*self._running.values(), *silent):
             self._ray.kill(running.actor)
         self._running.clear()
 
     @cached_property
     def _popen(self) -> Any:
-        # Ray asks each member for its signature, which this one has none of (Ray 2.60, Python 3.11).
+        # Ray asks each member for its signature, which this one has not (Ray 2.60, Python 3.11).
         body = {"__module__": subprocess.__name__, "__class_getitem__": None}
         return self._ray.remote(type("Popen", (subprocess.Popen,), body))
 
@@ -169,7 +171,6 @@ class RayWorkers:
         # No node at all: the next look says so, and the driver tries again.
         node = max(rooms, key=lambda each: rooms[each], default="0" * 56)
         log = log_file(self._logs, command)
-        kept = [sys.executable, "-m", "engine.sweep.kept", str(log), str(self._threads)]
         actor = self._popen.options(
             num_cpus=self._threads,
             num_gpus=self._gpus,
@@ -177,7 +178,7 @@ class RayWorkers:
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(
-            [*kept, *self._program, *command.argv],
+            words(log, self._threads, [*self._program, *command.argv]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -191,7 +192,9 @@ class RayWorkers:
         now_s = self._now()
         ready, _ = self._ray.wait([running.asked], timeout=0)
         if not ready:
-            if now_s - running.heard_s < self.still_s:
+            # A worker of Ray takes seconds to begin, and one on a busy machine many.
+            still_s = self.still_s if running.begun else max(self.still_s, STILL_S)
+            if now_s - running.heard_s < still_s:
                 return None
             return self._give_up_node(handle, running)
         if running.begun and now_s - running.heard_s < min(_ASK_S, self.still_s / 4):
@@ -220,11 +223,10 @@ class RayWorkers:
         return None if code is None else Ended(handle, code, told)
 
     def _give_up_node(self, handle: int, running: _Running) -> Ended:
-        self._silent[running.node] = running.asked
+        # Not killed: Ray would at once answer in its place. It is when the node wakes.
+        self._silent.setdefault(running.node, []).append(running)
         told = "%s: its node has not answered for %.0f s, and gets nothing to do until it does"
         _log.warning(told, running.command.name, self.still_s)
-        # Nothing waits for the answer: it comes when the node wakes, if Ray has not buried it then.
-        self._ray.kill(running.actor)
         return Ended(handle, exits.LOST, "its node stands still")
 
     def _give_up_command(self, handle: int, running: _Running) -> Ended:
@@ -235,10 +237,16 @@ class RayWorkers:
         return Ended(handle, exits.LOST, "it stood still")
 
     def _hear_the_silent(self) -> None:
-        """Give nodes that answer again something to do."""
-        for node, asked in list(self._silent.items()):
-            ready, _ = self._ray.wait([asked], timeout=0)
-            if ready:
+        """Give nodes that answer again something to do, once what they ran is ended.
+
+        Of one that Ray took for dead meanwhile, Ray answers.
+        """
+        for node, given_up in list(self._silent.items()):
+            for running in list(given_up):
+                if self._ray.wait([running.asked], timeout=0)[0]:
+                    self._ray.kill(running.actor)
+                    given_up.remove(running)
+            if not given_up:
                 del self._silent[node]
 
 

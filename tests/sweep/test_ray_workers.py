@@ -143,7 +143,7 @@ def test_a_node_that_is_frozen_is_given_up_gets_nothing_and_ends_its_command_whe
         found = ends(workers, 1)[other]
         assert found.code == code, found
     nodes.wake(frozen)
-    wait_for((tmp_path / "run0.saved").exists)
+    wait_for(lambda: workers.poll() or (tmp_path / "run0.saved").exists())
 
 
 def test_a_driver_that_is_killed_leaves_no_command(nodes: Nodes, tmp_path: Path) -> None:
