@@ -27,6 +27,14 @@ import psutil
 
 from engine.cli import load_config, to_toml
 from engine.rooms.dataset import render_rooms
+from engine.sweep.build import plan_of
+from engine.sweep.done import state_of
+from engine.sweep.driver import Driver, Patience
+from engine.sweep.local import LocalWorkers
+from engine.sweep.ray_cluster import ray_cluster
+from engine.sweep.ray_workers import RayWorkers
+from engine.sweep.runs import runs_of
+from engine.sweep.sweep_file import read_sweep
 from tests.conftest import TINY, run_content
 from tests.ray_nodes import Nodes, left_over, ray_nodes
 
@@ -87,13 +95,12 @@ class Storm:
         child = f"{hasty} from engine.verbs import run; run()"
         driver = (
             f"{hasty} w.ENGINE = (sys.executable, '-c', {child!r}); "
-            "from engine.command import run_main; from engine.sweep import command; "
-            "run_main(command.main)"
+            "from engine.command import run_main; from tests.cluster_storm import drive; "
+            "run_main(drive)"
         )
         log = (folder / "driver.log").open("a", encoding="utf-8")
-        common = ["--out", "runs", "--threads", "1", "--retries", "50"]
         return subprocess.Popen(
-            [sys.executable, "-c", driver, str(self.root / "sweep.toml"), *common, *words],
+            [sys.executable, "-c", driver, str(self.root / "sweep.toml"), *words],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_also()])},
             stdout=log,
@@ -104,7 +111,7 @@ class Storm:
     def calm(self) -> None:
         """One command after another, on this machine."""
         start_s = time.monotonic()
-        code = self.sweep("calm", "--on", "local", "--workers", "1").wait(_LAST_S)
+        code = self.sweep("calm").wait(_LAST_S)
         assert code == 0, self.said("calm")
         self.seconds = time.monotonic() - start_s
         self.did["seconds of the calm sweep"] = round(self.seconds)
@@ -118,8 +125,7 @@ class Storm:
         """The same on a cluster that is not left in peace, until the sweep is done."""
         with ray_nodes(NODES) as nodes:
             start_s = time.monotonic()
-            words = ("--on", "ray", "--address", nodes.address)
-            driver = self.sweep("storm", *words)
+            driver = self.sweep("storm", nodes.address)
             to_kill = self.rng.uniform(0.2, 0.6) * self.seconds
             frozen = list[tuple[float, list[psutil.Process], Any]]()
             strike_s = time.monotonic() + self.rng.uniform(10, 15)
@@ -130,7 +136,7 @@ class Storm:
                     driver.kill()
                     driver.wait()
                     self.did["driver killed"] += 1
-                    to_kill, driver = 0, self.sweep("storm", *words)
+                    to_kill, driver = 0, self.sweep("storm", nodes.address)
                 if now_s > strike_s:
                     self.strike(nodes, frozen)
                     strike_s = now_s + self.rng.uniform(5, 15)
@@ -143,8 +149,6 @@ class Storm:
                 nodes.wake(processes)
             assert driver.returncode == 0, self.said("storm")
             self.did["seconds of the storm"] = round(time.monotonic() - start_s)
-        if to_kill:  # it was done before
-            self.did["driver killed"] += 0
 
     def strike(self, nodes: Nodes, frozen: list[tuple[float, list[psutil.Process], Any]]) -> None:
         """Do something to the cluster at random; a node at least works on."""
@@ -181,6 +185,21 @@ class Storm:
         log = (self.root / "storm" / "driver.log").read_text(encoding="utf-8", errors="replace")
         for what in ("its node is lost", "its node stands still", "it stood still", "code 75"):
             self.did[f"told: {what}"] = log.count(what)
+
+
+def drive() -> int:
+    """Run the sweep of a file on the cluster of an address, or here, one after another."""
+    file, *address = sys.argv[1:]
+    asked, root = read_sweep(Path(file)), Path("runs")
+    plan = plan_of(asked, runs_of(asked, Path(file)), root, 1)
+    patience = Patience(limit=50, longest_s=5)
+    if not address:
+        outcome = Driver(plan, LocalWorkers(1, root / "logs"), state_of, patience=patience).run()
+        return not outcome.complete
+    with ray_cluster(address[0]) as ray:
+        workers = RayWorkers(ray, root / "logs")
+        outcome = Driver(plan, workers, state_of, patience=patience).run()
+    return not outcome.complete
 
 
 def _also() -> list[str]:

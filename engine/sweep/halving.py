@@ -15,6 +15,7 @@ goes on repeats them.
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,8 @@ from engine.rundir import Record, RunDir
 from engine.sweep.done import epochs_of, state_of
 from engine.sweep.driver import State
 from engine.sweep.plan import Command
+from engine.sweep.runs import Run
+from engine.sweep.sweep_file import SweepFile
 
 _log = logging.getLogger(__name__)
 
@@ -156,6 +159,14 @@ class Halving:
             self._scheduler.on_trial_add(None, trial)
         result = {"epochs": epochs, "miou": miou}
         return self._scheduler.on_trial_result(None, trial, result) == GOES_ON
+
+
+def judge_of(sweep: SweepFile, runs: Sequence[Run], root: Path) -> Halving | None:
+    """What stops poor runs of a sweep whose folder is `root`; None if nothing does."""
+    if sweep.halving is None:
+        return None
+    epochs = max(run.config.training.epochs for run in runs)
+    return Halving(root, sweep.halving.first, sweep.halving.factor, epochs)
 
 
 def tunes(first: int, factor: int, epochs: int) -> Scheduler:

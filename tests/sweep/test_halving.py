@@ -8,8 +8,11 @@ import pytest
 
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
+from engine.sweep.build import plan_of
 from engine.sweep.halving import FILE, Halving, Trial, miou_at, rung_name, rungs, tunes
 from engine.sweep.plan import Command
+from engine.sweep.runs import runs_of
+from engine.sweep.sweep_file import read_sweep
 
 
 class Median:
@@ -102,3 +105,27 @@ def test_tunes_scheduler_judges_names_and_lets_one_in_so_many_go_on(tmp_path: Pa
         scheduler.on_trial_add(None, trial)
         said.append(scheduler.on_trial_result(None, trial, {"epochs": 1, "miou": miou}))
     assert said == ["CONTINUE", "STOP", "CONTINUE", "STOP", "CONTINUE", "CONTINUE"]
+
+
+def test_a_plan_has_rungs_of_the_first_fold_before_all_folds_of_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        "experiments = ['lite']\nseeds = [0, 1]\nfields = {training.epochs = 9, data.folds = 2}\n"
+        "halving = {first = 2, factor = 2}\n",
+        encoding="utf-8",
+    )
+    asked = read_sweep(file)
+    runs = runs_of(asked, file)
+    plan = plan_of(asked, runs, tmp_path, 1)
+    first = runs[0].name
+    assert [c.name for c in plan if c.name.startswith(first)] == [
+        f"{first}/{part}" for part in ("rung2", "rung4", "rung8", "fold0", "fold1", "finish")
+    ]
+    assert plan[f"{first}/rung4"].argv[-6:] == (
+        *("--folds", "0", "--until", "trained", "--stop-after", "4"),
+    )
+    assert plan[f"{first}/rung4"].after == (f"{first}/rung2",)
+    assert plan[f"{first}/fold1"].after == (f"{first}/rung8",)
+    file.write_text(file.read_text("utf-8") + "compare = 'all'\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="halving leaves runs unfinished; leave out folds"):
+        read_sweep(file)
