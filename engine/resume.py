@@ -9,7 +9,7 @@ from engine.config import Config
 from engine.formats import FORMAT, READ_BY
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, changed_config, load_run, run_format, to_complete
-from engine.runtime.recorded import RecordedRuntime, resume_runtime
+from engine.runtime.recorded import RecordedRuntime, resume_reduce, resume_runtime
 
 if TYPE_CHECKING:
     # Not to refuse another experiment: it loads PyTorch.
@@ -91,7 +91,11 @@ def resolved(
 
     from engine.data.sources import choose_source
 
-    runtime = config.runtime
+    runtime, training, added = config.runtime, config.training, dict[str, str]()
+    if training.parts > 1:
+        from engine.distributed.exchange import resolved_reduce
+
+        added = {"reduce": resolved_reduce(training.reduce, policy.device)}
     return RecordedRuntime(
         device=str(policy.device),
         source=choose_source(runtime, samples, policy.device)[0],
@@ -102,6 +106,7 @@ def resolved(
         precision="bf16" if policy.autocast_dtype is not None else "fp32",
         deterministic=runtime.deterministic,
         layers="fused" if policy.own_layers else "torch",
+        **added,
     )
 
 
@@ -136,6 +141,10 @@ def kept_setup(
     from engine.runtime.device import set_up_device
 
     began = _as_can_be(recorded_runtime(run, fold), now, fold)
+    if config.training.parts > 1:
+        reduce = resume_reduce(config.training.reduce, began, fold)
+        training = config.training.model_copy(update={"reduce": reduce})
+        config = config.model_copy(update={"training": training})
     kept = config.runtime if began == now else resume_runtime(config.runtime, began, fold)
     if kept == config.runtime:
         return config, policy
