@@ -60,8 +60,8 @@ class _Running:
     begun: bool = False
     """Whether its node ever answered."""
     beat: object = None
-    beat_s: float = 0.0
-    """What its heart last left, and when that was seen."""
+    beat_s: float | None = None
+    """What its heart last left, and when that was seen to change."""
 
 
 class RayWorkers:
@@ -185,7 +185,8 @@ class RayWorkers:
             cwd=str(Path.cwd()),
             start_new_session=True,
         )
-        return _Running(command, node, actor, actor.poll.remote(), self._now())
+        beat = _beat(command)
+        return _Running(command, node, actor, actor.poll.remote(), self._now(), beat=beat)
 
     def _look(self, handle: int, running: _Running) -> Ended | None:
         """How a command ended, or why it is given up; None while it runs."""
@@ -199,28 +200,40 @@ class RayWorkers:
             return self._give_up_node(handle, running)
         if running.begun and now_s - running.heard_s < min(_ASK_S, self.still_s / 4):
             return None
-        if (ended := self._answered(handle, running)) is not None:
+        ended, heard = self._answered(handle, running)
+        if ended is not None:
             self._ray.kill(running.actor)
             return ended
-        running.begun, running.heard_s = True, now_s
         running.asked = running.actor.poll.remote()
-        place = place_of(running.command)
-        beat = None if place is None else beat_of(place.path)
+        if not heard:
+            late = now_s - running.heard_s > self.still_s
+            return self._give_up_node(handle, running) if late else None
+        running.begun, running.heard_s = True, now_s
+        return self._listen(handle, running)
+
+    def _listen(self, handle: int, running: _Running) -> Ended | None:
+        """Look at the heart of a command whose node answers."""
+        now_s, beat = self._now(), _beat(running.command)
         if beat is None or beat != running.beat:
             running.beat, running.beat_s = beat, now_s
-        elif now_s - running.beat_s > 2 * self.still_s:
-            return self._give_up_command(handle, running)
-        return None
+            return None
+        # Until it changes it is what an earlier owner left, which its successor takes in time.
+        late = running.beat_s is not None and now_s - running.beat_s > 2 * self.still_s
+        return self._give_up_command(handle, running) if late else None
 
-    def _answered(self, handle: int, running: _Running) -> Ended | None:
-        """What a node says of a command, or that it is no more; None: it runs."""
+    def _answered(self, handle: int, running: _Running) -> tuple[Ended | None, bool]:
+        """What a node says of a command, or that it is no more, None: it runs; whether it spoke."""
         try:
             code = self._ray.get(running.asked)
+        except self._ray.exceptions.ActorUnavailableError:  # the network's, and may pass
+            return None, False
         except self._ray.exceptions.RayError as error:
-            return Ended(handle, exits.TROUBLE, f"its node is lost: {_first_line(error)}")
+            told = f"its node is lost: {_first_line(error)}"
+            return Ended(handle, exits.TROUBLE, told), True
+        if code is None:
+            return None, True
         log = log_file(self._logs, running.command)
-        told = f"{last_line(log)} ({log})" if code else ""
-        return None if code is None else Ended(handle, code, told)
+        return Ended(handle, code, f"{last_line(log)} ({log})" if code else ""), True
 
     def _give_up_node(self, handle: int, running: _Running) -> Ended:
         # Not killed: Ray would at once answer in its place. It is when the node wakes.
@@ -256,6 +269,11 @@ def place_of(command: Command) -> Place | None:
         return None
     run = RunDir(command.run)
     return run.results if command.fold is None else run.training(command.fold)
+
+
+def _beat(command: Command) -> object:
+    place = place_of(command)
+    return None if place is None else beat_of(place.path)
 
 
 def _number_of(handle: Handle) -> int:
