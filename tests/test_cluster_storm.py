@@ -1,4 +1,4 @@
-"""The small form of `tests/cluster_storm.py`: a sweep on a Ray cluster that is not left in peace."""
+"""The small form of `tests/cluster_storm.py`: a sweep on Ray whose nodes are not left in peace."""
 
 import subprocess
 import sys
