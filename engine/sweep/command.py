@@ -6,16 +6,17 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from engine.early import check_inputs, check_out
+from engine.exits import MISTAKE
 from engine.lease import hold, look
 from engine.mistakes import ConfigError
 from engine.suggest import Parser
 from engine.sweep.build import plan_of
 from engine.sweep.done import state_of
-from engine.sweep.driver import MISTAKE, Driver, Outcome, Patience, Workers
+from engine.sweep.driver import Driver, Outcome, Patience, Workers
+from engine.sweep.halving import judge_of
 from engine.sweep.plan import Command, Plan
 from engine.sweep.record import SweepRecord, keep, place_of, recorded
 from engine.sweep.runs import Run, runs_of
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.on != "k8s":  # pods see data that need not be seen from here
         _check(sweep)
     if options.on in ("slurm", "k8s"):
+        if sweep.asked.halving is not None:
+            told = "a driver decides which runs go on, and there is none"
+            raise ConfigError(f"[halving] with --on {options.on}: {told}; use local or ray")
         keep(sweep.root, _record(sweep), extend=options.extend)
         _write(sweep, options.on)
         return 0
@@ -105,8 +109,13 @@ def run(sweep: Sweep, options: argparse.Namespace) -> Outcome:
     with hold(place_of(sweep.root)):
         keep(sweep.root, _record(sweep), extend=options.extend)
         with _workers(sweep, options) as workers, watching() as watch:
+            judge = judge_of(sweep.asked, sweep.runs, sweep.root)
+            state = state_of if judge is None else judge.state
             patience = Patience(limit=options.retries)
-            return Driver(sweep.plan, workers, state_of, patience=patience, watch=watch).run()
+            outcome = Driver(sweep.plan, workers, state, patience=patience, watch=watch).run()
+    for line in judge.told() if judge is not None else ():
+        _log.info("%s", line)
+    return outcome
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -126,7 +135,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     unmeasured = "with --print: measure no steps, so tell no core-hours"
     add("--no-measure", dest="measure", action="store_false", help=unmeasured)
     many = (
-        "commands at once (default: a GPU each, or one); on ray: all that the cluster has room for"
+        "commands at once (default: a GPU each, or one); on ray: of a cluster that is started here"
     )
     add("--workers", type=int, metavar="N", help=many)
     each = "CPU threads of a command (default: this machine's cores shared out, or a job's)"
@@ -134,14 +143,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--extend", action=on, help="let the plan grow by runs that its folder does not know yet")
     retries = "failures in a row, without an epoch more, after which a command is given up"
     add("--retries", type=int, default=Patience().limit, metavar="N", help=f"{retries} (5)")
+    add("--gpus", type=int, default=0, metavar="N", help="on ray: GPUs that a command takes (0)")
     add("--address", metavar="HOST:PORT", help="on ray: the cluster to join (default: one here)")
     options = parser.parse_args(arguments)
-    for name, least in (("workers", 1), ("threads", 1), ("retries", 0)):
+    for name, least in (("workers", 1), ("threads", 1), ("retries", 0), ("gpus", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name} {value}: at least {least} is needed")
-    if options.address and options.on != "ray":
-        raise ConfigError(f"--address {options.address} is of Ray; type --on ray with it")
+    for name in ("address", "gpus"):
+        if getattr(options, name) and options.on != "ray":
+            told = f"--{name} {getattr(options, name)} is of Ray; type --on ray with it"
+            raise ConfigError(told)
+    if options.workers and options.on in ("slurm", "k8s"):
+        told = f"--workers {options.workers} is of this machine; type at_once = {options.workers}"
+        table = "slurm" if options.on == "slurm" else "kubernetes"
+        raise ConfigError(f"{told} in [{table}] of {options.file}")
     return options
 
 
@@ -166,9 +182,12 @@ def _slots(options: argparse.Namespace) -> int:
 
 def _check(sweep: Sweep) -> None:
     """Refuse what the first command of a run would refuse; errors as of `check_inputs`."""
-    seen = set()
+    seen, halving = set(), sweep.asked.halving
     for one in sweep.runs:
         config = one.config
+        if halving is not None and (every := config.training.validate_every) > halving.first:
+            told = f"{one.name} is validated every {every} epochs, so not at the first rung"
+            raise ConfigError(f"{told}; set training.validate_every, or halving.first = {every}")
         shape = config.model_dump_json(include={"data", "model", "runtime"})
         if shape not in seen:
             seen.add(shape)
@@ -189,10 +208,12 @@ def _workers(sweep: Sweep, options: argparse.Namespace) -> Iterator[Workers]:
         yield LocalWorkers(_slots(options), logs, visible_gpus())
         return
     # Ray is an extra, and 240 MB.
-    ray_cluster = import_module("engine.sweep.ray_cluster").ray_cluster
-    ray_workers = import_module("engine.sweep.ray_workers").RayWorkers
-    with ray_cluster(options.address, options.workers) as ray:
-        yield ray_workers(ray, logs, threads=sweep.threads)
+    from engine.sweep.ray_cluster import ray_cluster
+    from engine.sweep.ray_workers import RayWorkers
+
+    cpus = options.workers * sweep.threads if options.workers else None
+    with ray_cluster(options.address, cpus) as ray:
+        yield RayWorkers(ray, logs, threads=sweep.threads, gpus=options.gpus)
 
 
 def _write(sweep: Sweep, kind: str) -> None:

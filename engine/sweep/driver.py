@@ -12,16 +12,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from engine import interrupts
+from engine import exits, interrupts
 from engine.sweep.plan import Command, Plan
 
 _log = logging.getLogger(__name__)
-
-MISTAKE = 2
-"""The exit code of a user's mistake, which no further try mends."""
-
-HELD = 75
-"""That of a command at whose work another process is: it is tried again until that one is done."""
 
 Handle = Hashable
 """What `Workers` calls a command that it runs."""
@@ -254,10 +248,11 @@ class Driver:
             ended = ended._replace(told=ended.told or "it left nothing")
         if state.mark > tries.mark:
             tries.failures = 0
-        is_held = ended.code == HELD
+        # While another process is at it there is nothing that this one fails at.
+        is_held = ended.code in (exits.HELD, exits.LOST)
         tries.failures += not is_held
         tries.held = tries.held + 1 if is_held else 0
-        if ended.code == MISTAKE or tries.failures > self._patience.limit:
+        if ended.code == exits.MISTAKE or tries.failures > self._patience.limit:
             self._give_up(command, ended)
             return
         wait_s = self._patience.wait_s(tries.held or tries.failures)
@@ -277,7 +272,7 @@ class Driver:
         self.outcome.blocked += [
             name for name in self.plan.dependents(command.name) if name not in known
         ]
-        why = "a mistake, not tried again" if ended.code == MISTAKE else "given up"
+        why = "a mistake, not tried again" if ended.code == exits.MISTAKE else "given up"
         _log.warning("%s %s: %s", command.name, _how(ended), why)
 
     def _stop(self) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from engine.exits import MISTAKE
 from engine.mistakes import ConfigError
-from engine.sweep.driver import MISTAKE
 from engine.sweep.plan import Command, Plan
 from engine.sweep.scripts import RUN, chosen, stages_of
 from engine.sweep.sweep_file import Kubernetes

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from engine.exits import MISTAKE
 from engine.runtime.progress import duration
-from engine.sweep.driver import MISTAKE, Outcome
+from engine.sweep.driver import Outcome
 from engine.sweep.table import results
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.sweep.driver import MISTAKE
+from engine.exits import MISTAKE
 from engine.sweep.plan import Command, Plan
 from engine.sweep.scripts import RUN, chosen, stages_of
 from engine.sweep.sweep_file import Slurm

@@ -210,6 +210,8 @@ def test_a_mistake_is_one_line_that_says_where(text: str, told: str, tmp_path: P
         (["published", "--workers", "0"], "--workers 0: at least 1 is needed"),
         (["published", "--workers", "4096"], "--workers 4096: there are"),
         (["published", "--address", "a:1"], "--address a:1 is of Ray; type --on ray with it"),
+        (["published", "--gpus", "1"], "--gpus 1 is of Ray; type --on ray with it"),
+        (["published", "--on", "k8s", "--workers", "9"], "type at_once = 9 in [kubernetes] of pub"),
         (["published", "--on", "slrum"], "did you mean slurm?"),
         (["published", "--data", "nowhere"], "data.root = 'nowhere': no such folder"),
     ],
