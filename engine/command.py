@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from engine import interrupts
+from engine import exits, interrupts
 from engine.full_disk import DiskFullError
 from engine.interrupts import Stopped, heeded
 from engine.light import load_lightly
@@ -42,7 +42,7 @@ def ranks() -> Ranks:
 
 
 def run_main(main: Callable[[], int], go_on: str = AGAIN, *, several: bool = False) -> NoReturn:
-    """Run a command and exit: 2 for the user's mistakes, 1 for the world's.
+    """Run a command and exit: 2 for the user's mistakes, others for the world's (`engine.exits`).
 
     A mistake prints its message alone; an error nobody foresaw keeps its traceback. One that was
     stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`). Of
@@ -66,7 +66,7 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN, *, several: bool = Fal
         if not here.rank:
             with suppress(OSError):  # a terminal that is gone
                 print(error_line(stopped, go_on), file=sys.stderr)
-        code = 128 + stopped.signal
+        code = exits.SIGNALLED + stopped.signal
     except (ValueError, OSError, RuntimeError) as error:
         told = error_line(error, go_on)
         if here.rank:
@@ -74,7 +74,7 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN, *, several: bool = Fal
         if told is None:
             raise
         print(f"process {here.rank}: {told}" if here.rank else told, file=sys.stderr)
-        code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
+        code = exits.code_of(error)
     raise SystemExit(code)
 
 

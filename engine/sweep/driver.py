@@ -12,13 +12,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from engine import interrupts
+from engine import exits, interrupts
 from engine.sweep.plan import Command, Plan
 
 _log = logging.getLogger(__name__)
-
-MISTAKE = 2
-"""The exit code of a user's mistake, which no further try mends."""
 
 Handle = Hashable
 """What `Workers` calls a command that it runs."""
@@ -249,11 +246,12 @@ class Driver:
             ended = ended._replace(told=ended.told or "it left nothing")
         if state.mark > tries.mark:
             tries.failures = 0
-        tries.failures += 1
-        if ended.code == MISTAKE or tries.failures > self._patience.limit:
+        # While another process is at it there is nothing that this one fails at.
+        tries.failures += ended.code not in (exits.HELD, exits.LOST)
+        if ended.code == exits.MISTAKE or tries.failures > self._patience.limit:
             self._give_up(command, ended)
             return
-        wait_s = self._patience.wait_s(tries.failures)
+        wait_s = self._patience.wait_s(max(1, tries.failures))
         self.outcome.retried += 1
         _log.warning("%s %s; again in %.0f s", command.name, _how(ended), wait_s)
         heapq.heappush(self._later, (self.clock.now() + wait_s, self._place[command.name]))
@@ -270,7 +268,7 @@ class Driver:
         self.outcome.blocked += [
             name for name in self.plan.dependents(command.name) if name not in known
         ]
-        why = "a mistake, not tried again" if ended.code == MISTAKE else "given up"
+        why = "a mistake, not tried again" if ended.code == exits.MISTAKE else "given up"
         _log.warning("%s %s: %s", command.name, _how(ended), why)
 
     def _stop(self) -> None:

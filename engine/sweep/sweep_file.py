@@ -107,6 +107,15 @@ class BlendOf(Section):
     submission: bool = True
 
 
+class Halving(Section):
+    """Early stopping of poor runs, see `engine.sweep.halving`."""
+
+    first: int = Field(ge=1)
+    """epochs after which runs are compared for the first time"""
+    factor: int = Field(3, ge=2)
+    """one run in so many goes on; rungs grow by it"""
+
+
 class Slurm(Section):
     """What a job of Slurm gets; `--on slurm` writes the scripts."""
 
@@ -167,6 +176,7 @@ class SweepFile(Section):
     blends: tuple[BlendOf, ...] = ()
     compare: Literal["none", "first", "all"] = "none"
     """a page for each pair: with the first run, or all pairs"""
+    halving: Halving | None = None
     leaderboard: bool | None = None
     """a page that ranks all runs and blends; unset: where there are several"""
     slurm: Slurm = Slurm()
@@ -180,6 +190,13 @@ class SweepFile(Section):
         if self.folds is not None and (self.blends or self.compare != "none" or self.leaderboard):
             needed = "blends, compare and leaderboard need finished runs; leave out folds or these"
             raise ValueError(f"folds = {list(self.folds)} leaves runs unfinished, and {needed}")
+        if self.halving and (
+            self.folds is not None or self.blends or self.compare != "none" or self.leaderboard
+        ):
+            needed = (
+                "leave out folds, blends, compare and leaderboard, and make them of who is left"
+            )
+            raise ValueError(f"halving leaves runs unfinished; {needed}")
         names = [asked.called for asked in self.experiments]
         for name in names:
             if names.count(name) > 1:
@@ -233,6 +250,7 @@ def _nearest(word: str, path: str) -> str:
         "experiments": Asked,
         "random": Random,
         "blends": BlendOf,
+        "halving": Halving,
         "slurm": Slurm,
         "kubernetes": Kubernetes,
     }

@@ -259,7 +259,8 @@ class FoldTraining:
                     self.save()
                 if stops:
                     self._meet()
-                    interrupts.stop()
+                    interrupts.checkpoint()
+                    interrupts.stop()  # it is another process that was asked
         self._check_finite()
 
     def _meet(self) -> None:
