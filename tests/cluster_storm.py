@@ -191,7 +191,7 @@ def drive() -> int:
     """Run the sweep of a file on the cluster of an address, or here, one after another."""
     file, *address = sys.argv[1:]
     asked, root = read_sweep(Path(file)), Path("runs")
-    plan = plan_of(asked, runs_of(asked, Path(file)), root, 1)
+    plan = plan_of(asked, runs_of(asked, Path(file), root), root, 1)
     patience = Patience(limit=50, longest_s=5)
     if not address:
         outcome = Driver(plan, LocalWorkers(1, root / "logs"), state_of, patience=patience).run()

@@ -21,7 +21,8 @@ def plan_of(sweep: SweepFile, runs: Sequence[Run], root: Path, threads: int | No
     """
     commands: list[Command] = []
     for run in runs:
-        commands += run_commands(run, root / run.name, threads, sweep.halving)
+        before = [f"{one.name}/finish" for one in runs if one.experiment in run.after]
+        commands += run_commands(run, root / run.name, threads, sweep.halving, before)
     whole = [run for run in runs if run.is_whole]
     made = [root / run.name for run in whole]
     for blend in sweep.blends:
@@ -48,20 +49,25 @@ def plan_of(sweep: SweepFile, runs: Sequence[Run], root: Path, threads: int | No
     if sweep.leaderboard is not False and len(made) > 1 and sweep.halving is None:
         page = root / LEADERBOARD
         ranked = ("report", *map(str, made), "--out", str(page))
-        before = [f"{run.name}/finish" for run in whole]
-        before += [f"blend/{blend.name}" for blend in sweep.blends]
-        commands.append(Command("leaderboard", ranked, None, tuple(before), leaves=page))
+        ends = [f"{run.name}/finish" for run in whole]
+        ends += [f"blend/{blend.name}" for blend in sweep.blends]
+        commands.append(Command("leaderboard", ranked, None, tuple(ends), leaves=page))
     return Plan(commands)
 
 
 def run_commands(
-    run: Run, folder: Path, threads: int | None = None, halving: Halving | None = None
+    run: Run,
+    folder: Path,
+    threads: int | None = None,
+    halving: Halving | None = None,
+    before: Sequence[str] = (),
 ) -> list[Command]:
     """A command for each fold of a run, and one that finishes it, if all folds are trained.
 
     With `halving`, one for each rung of the first fold before them.
 
-    Each goes on where an earlier call of it ended, and is nothing to do where that was done.
+    Each goes on where an earlier call of it ended, and is nothing to do where that was done; the
+    folds depend on the commands `before`, too.
     """
     values = dict(run.values)
     if threads is not None and not run.config.runtime.threads:
@@ -69,7 +75,7 @@ def run_commands(
     fields = [f"{name}={as_word(value)}" for name, value in values.items()]
     words = ("train", *run.configs, "--out", str(folder), "--resume", *fields)
     names = [f"{run.name}/fold{fold}" for fold in run.folds]
-    commands, passed = list[Command](), tuple[str, ...]()
+    commands, passed = list[Command](), tuple(before)
     steps = rungs(halving.first, halving.factor, run.config.training.epochs) if halving else []
     for epochs in steps:
         argv = (*words, "--folds", "0", "--until", "trained", "--stop-after", str(epochs))

@@ -109,6 +109,8 @@ class Tries:
     started: int = 0
     failures: int = 0
     """In a row, without getting further."""
+    held: int = 0
+    """Times in a row that another process was at it."""
     mark: int = 0
 
 
@@ -247,11 +249,13 @@ class Driver:
         if state.mark > tries.mark:
             tries.failures = 0
         # While another process is at it there is nothing that this one fails at.
-        tries.failures += ended.code not in (exits.HELD, exits.LOST)
+        is_held = ended.code in (exits.HELD, exits.LOST)
+        tries.failures += not is_held
+        tries.held = tries.held + 1 if is_held else 0
         if ended.code == exits.MISTAKE or tries.failures > self._patience.limit:
             self._give_up(command, ended)
             return
-        wait_s = self._patience.wait_s(max(1, tries.failures))
+        wait_s = self._patience.wait_s(tries.held or tries.failures)
         self.outcome.retried += 1
         _log.warning("%s %s; again in %.0f s", command.name, _how(ended), wait_s)
         heapq.heappush(self._later, (self.clock.now() + wait_s, self._place[command.name]))
@@ -273,6 +277,8 @@ class Driver:
 
     def _stop(self) -> None:
         """Let what runs end at a checkpoint, and wait for it."""
+        if self.running:
+            _log.info("waiting for %d commands to save and end", len(self.running))
         for handle in self.running:
             self.workers.stop(handle)
         while self.running:

@@ -13,8 +13,12 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 
 from engine.config import Config
 from engine.mistakes import ConfigError, unreadable
+from engine.named import CONFIGS
 from engine.settings import Section
 from engine.suggest import no_key
+
+SWEEPS = CONFIGS / "sweeps"
+"""Sweeps that come with the engine."""
 
 
 def _flat(given: Any) -> Any:
@@ -47,6 +51,8 @@ class Asked(Section):
     """what its runs' names begin with; empty = its configs'"""
     fields: Values = Field(default_factory=dict)
     """over the configs"""
+    after: tuple[str, ...] = ()
+    """experiments whose runs have to be finished before, such as those whose weights it takes"""
 
     @model_validator(mode="before")
     @classmethod
@@ -198,23 +204,43 @@ class SweepFile(Section):
             )
             raise ValueError(f"halving leaves runs unfinished; {needed}")
         names = [asked.called for asked in self.experiments]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two experiments are called {name}; give each a name")
+        for number, asked in enumerate(self.experiments):
+            if names.count(asked.called) > 1:
+                raise ValueError(f"two experiments are called {asked.called}; give each a name")
+            for name in asked.after:
+                if name not in names[:number]:
+                    told = f"experiment {asked.called} is after {name}, which is not before it"
+                    raise ValueError(f"{told}; there are {', '.join(names[:number]) or 'none'}")
+        if self.folds is not None and any(asked.after for asked in self.experiments):
+            raise ValueError("after needs finished runs, and folds leaves them unfinished")
         return self
 
 
-def read_sweep(file: Path) -> SweepFile:
-    """The sweep that a file describes.
+def find_sweep(word: str) -> Path:
+    """The file of a sweep by path, or by the name of one that comes with the engine."""
+    path, named = Path(word), SWEEPS / f"{Path(word).stem}.toml"
+    if not path.exists() and path.name == word and named.is_file():
+        return named
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in SWEEPS.glob("*.toml")))
+        raise ConfigError(f"{word}: No such file, and no sweep of that name; there is {known}")
+    return path
+
+
+def read_sweep(file: Path, fields: Mapping[str, JsonValue] | None = None) -> SweepFile:
+    """The sweep that a file describes, with `fields` of the config over it, for every run.
 
     Raises ConfigError: it cannot be read, a key is unknown, a value does not fit.
     """
     if file.is_dir():
-        raise ConfigError(f"{file} is a folder; name a sweep file, such as configs/sweep.toml")
+        raise ConfigError(f"{file} is a folder; name a sweep file, such as sweep.toml")
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
+    if fields:
+        before = content.get("fields", {})
+        content["fields"] = {**_flat(before), **fields} if isinstance(before, dict) else before
     try:
         sweep = SweepFile.model_validate(content)
     except ValidationError as error:

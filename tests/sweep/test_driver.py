@@ -196,6 +196,13 @@ def test_failures_that_brought_something_further_do_not_count_together() -> None
     assert names(workers).count("b/fold0") == 10
 
 
+def test_what_another_process_is_at_is_tried_until_that_one_is_done() -> None:
+    workers = Pretended({"b/fold0": [75] * 9})
+    outcome = drive(workers, limit=1, first_s=1, longest_s=4)
+    assert outcome.complete
+    assert names(workers).count("b/fold0") == 10
+
+
 def test_a_command_that_ends_well_and_leaves_nothing_has_failed() -> None:
     workers = Pretended()
     workers.state = lambda command: State(done=False)  # type: ignore[method-assign]

@@ -115,7 +115,7 @@ def test_a_plan_has_rungs_of_the_first_fold_before_all_folds_of_a_run(tmp_path: 
         encoding="utf-8",
     )
     asked = read_sweep(file)
-    runs = runs_of(asked, file)
+    runs = runs_of(asked, file, tmp_path)
     plan = plan_of(asked, runs, tmp_path, 1)
     first = runs[0].name
     assert [c.name for c in plan if c.name.startswith(first)] == [
