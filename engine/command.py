@@ -41,12 +41,13 @@ def ranks() -> Ranks:
     return Ranks()
 
 
-def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
+def run_main(main: Callable[[], int], go_on: str = AGAIN, *, several: bool = False) -> NoReturn:
     """Run a command and exit: 2 for the user's mistakes, others for the world's (`engine.exits`).
 
     A mistake prints its message alone; an error nobody foresaw keeps its traceback. One that was
     stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`). Of
-    several processes of one training the first alone talks; the others warn, with their number.
+    several processes of one training the first alone talks; the others warn, with their number. A
+    command that does not do its work by `several` is refused where there are.
     """
     start_logging()
     here = ranks()
@@ -58,6 +59,8 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     wait_asleep_where_busy()
     try:
         with heeded():
+            if here.size > 1 and not several:
+                raise ValueError("torchrun starts a training; call this command without it")
             code = main()
     except Stopped as stopped:
         if not here.rank:

@@ -14,6 +14,7 @@ from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import stage_identity
 from engine.report.environment import warn_apart
+from engine.resume import resolved
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, own_threads
 from engine.selection.records import TemperatureChoice
@@ -76,10 +77,10 @@ def predict_out_of_fold(
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
     def load(fold: int, start: int) -> Predictor:
+        begun = run.as_begun(fold)
         if world is not None:
-            run.tell(do="predict", fold=fold, start=start)
-        # Of several processes each is set up alike already.
-        begun = run if world is not None else run.as_begun(fold)
+            recorded = resolved(begun.config, begun.policy, samples)
+            run.tell(do="predict", fold=fold, start=start, recorded=recorded)
         opened = open_predictor(begun.config, run.dir, [fold], begun.policy)
         here = resident if opened.policy.device == run.policy.device else None
         return replace(opened, reader=replace(opened.reader, resident=here))
@@ -122,13 +123,14 @@ def predict_test(run: Opened, key: str) -> float | None:
 
     def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        folds, begun = range(run.config.data.folds), run if run.world else run.as_begun(0)
+        folds, begun = range(run.config.data.folds), run.as_begun(0)
         predictor = open_predictor(begun.config, run.dir, folds, begun.policy).at(temperature)
         if run.world is None or run.config.openvino:
             return masks(predictor, test, start)
         from engine.views.together import masks_in_order
 
-        run.tell(do="test", start=start, temperature=temperature)
+        recorded = resolved(begun.config, begun.policy, test)
+        run.tell(do="test", start=start, temperature=temperature, recorded=recorded)
         return masks_in_order(predictor, test, start, run.world)
 
     test = run.dataset.test.samples

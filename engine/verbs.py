@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """Run what `sys.argv` asks for, and exit: the console script, and `python -m engine`."""
     word = next(iter(sys.argv[1:]), "")
-    run_main(main, VERBS[word].go_on if word in VERBS else AGAIN)
+    go_on = VERBS[word].go_on if word in VERBS else AGAIN
+    run_main(main, go_on, several=word == "train")
 
 
 def version() -> str:

@@ -2,7 +2,8 @@
 
     python -m tests.ranks DIR            all of it: some minutes on two cores
     torchrun ... -m tests.ranks --steps N        what it starts: N steps by several processes
-    torchrun ... -m tests.ranks --kill N ...     a training that is killed at its N-th step
+    torchrun ... -m tests.ranks --kill N RANK NAME -- ...
+                                         a training in which that process gets it at its N-th step
 
 1.  30 steps with clipping, dropout, drop paths, batch norms, uneven parts and labels, some parts
     without a label: an FPN and a DeepLabV3+ by 1, 2, 3 and 4 processes.
@@ -137,22 +138,20 @@ def flags(config: dict[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in config.items()]
 
 
-def killed(words: Sequence[str], at: int, processes: int) -> None:
-    """Train by several processes until the first has done `at` steps and dies of SIGKILL."""
-    command = torchrun(processes, "tests.ranks", "--kill", str(at), "--", *words)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "exitcode  : -9" not in done.stderr:
-        raise SystemExit(f"not killed at step {at}:\n{done.stdout}\n{done.stderr}")
+def signalled(words: Sequence[str], *given: object) -> subprocess.CompletedProcess[str]:
+    """Train by two processes until one gets a signal: at which step, which one, its name."""
+    command = torchrun(2, "tests.ranks", "--kill", *map(str, given), "--", *words)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def _kill_at(at: int) -> None:
+def _signal_at(at: int, rank: int, name: str) -> None:
     seen, call = [0], TrainStep.__call__
 
     def killing(self: TrainStep, *given: Any, **named: Any) -> None:
         call(self, *given, **named)
         seen[0] += 1
-        if seen[0] == at and ranks().rank == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if seen[0] == at and ranks().rank == rank:
+            os.kill(os.getpid(), signal.Signals[name])
 
     TrainStep.__call__ = killing  # type: ignore[method-assign]
 
@@ -194,7 +193,9 @@ def _runs(folder: Path, kills: int) -> None:
     for number in range(kills):
         start_s, at = time.monotonic(), chance.randrange(1, 120)
         one, four = folder / f"one{number}", folder / f"four{number}"
-        killed([*words, "--out", str(one)], at, 2)
+        done = signalled([*words, "--out", str(one)], at, number % 2, "SIGKILL")
+        if "exitcode  : -9" not in done.stderr:
+            raise SystemExit(f"not killed at step {at}:\n{done.stdout}\n{done.stderr}")
         shutil.copytree(one, four)
         for processes, out in ((1, one), (4, four)):
             more = *words, "--out", str(out), "--resume"
@@ -222,14 +223,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--kill", type=int)
+    parser.add_argument("--kill", nargs=3)
     parser.add_argument("--kills", type=int, default=3)
     own = sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
     options = parser.parse_args(own)
     if options.kill is not None:
         from engine import train
 
-        _kill_at(options.kill)
+        at, rank, name = options.kill
+        _signal_at(int(at), int(rank), name)
         return train.main(sys.argv[sys.argv.index("--") + 1 :])
     torch.set_num_threads(1)
     if options.steps is not None:
@@ -247,5 +249,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     if "--kill" in sys.argv:
-        run_main(main)
+        run_main(main, several=True)
     raise SystemExit(main())
