@@ -163,17 +163,7 @@ class Config(Section):
         if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.runtime.device):
             named = self.runtime.device
             raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
-        batch, parts = self.training.batch_size, self.training.accumulate
-        if batch % parts:
-            raise ValueError(
-                f"training.batch_size {batch} must be a multiple of training.accumulate {parts}"
-            )
-        if self.model.decoder == "deeplabv3plus" and batch // parts < 2:
-            raise ValueError(
-                "deeplabv3plus normalises each image's mean over the batch, so at least 2 samples "
-                f"must pass the network together; training.batch_size {batch} in "
-                f"training.accumulate {parts} leaves {batch // parts}"
-            )
+        self._check_batch(self.training)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -193,6 +183,32 @@ class Config(Section):
                 f"{self.inference.temperatures}"
             )
         return self
+
+    def _check_batch(self, training: TrainingConfig) -> None:
+        """Refuse a batch that cannot be cut as it is asked for."""
+        batch, parts, passes = training.batch_size, training.parts, training.accumulate
+        if batch < parts:
+            raise ValueError(
+                f"training.batch_size {batch} must be at least training.parts {parts}: the batch "
+                "is cut into so many parts"
+            )
+        if batch % passes:
+            raise ValueError(
+                f"training.batch_size {batch} must be a multiple of training.accumulate {passes}"
+            )
+        together = batch // parts // passes
+        if not together:
+            raise ValueError(
+                f"training.batch_size {batch} must be at least training.parts {parts} x "
+                f"training.accumulate {passes}: each part is cut into so many"
+            )
+        if self.model.decoder == "deeplabv3plus" and together < 2:
+            cut = f"training.parts {parts} and " if parts > 1 else ""
+            raise ValueError(
+                "deeplabv3plus normalises each image's mean over the batch, so at least 2 samples "
+                f"must pass the network together; training.batch_size {batch} in {cut}"
+                f"training.accumulate {passes} leaves {together}"
+            )
 
     @property
     def openvino(self) -> bool:

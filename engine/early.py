@@ -17,7 +17,7 @@ from engine.frames.index import DatasetError, list_dataset
 from engine.mistakes import ConfigError, to_install
 from engine.model.names import check_seen
 from engine.model.sources import check_source
-from engine.resume import check_same_experiment, stopped
+from engine.resume import check_same_experiment, epochs_of, stopped
 from engine.rundir import RunDir, to_complete
 
 _BY_NAME = ("random", "blocked", "scene")
@@ -39,10 +39,10 @@ def check_train(config: Config, run: RunDir, chosen: Sequence[int], *, resume: b
         check_same_experiment(config, run)
     epochs = config.training.epochs
     check_inputs(config, [fold for fold in chosen if not _is_begun(run, fold, epochs)])
-    if any(_epochs(run, fold) < max(epochs, 1) for fold in chosen):
+    if any(epochs_of(run, fold) < max(epochs, 1) for fold in chosen):
         _check_trackers(config.report)
     for fold in chosen if not resume else ():
-        done = _epochs(run, fold)
+        done = epochs_of(run, fold)
         if run.last(fold).exists() and done < epochs:
             raise stopped(run, fold, done, epochs)
 
@@ -188,10 +188,4 @@ def _is_installed(package: str) -> bool:
 
 def _is_begun(run: RunDir, fold: int, epochs: int) -> bool:
     """Whether a fold needs no starting weights: it can go on, or was trained to its last epoch."""
-    return run.last(fold).exists() or _epochs(run, fold) >= max(epochs, 1)
-
-
-def _epochs(run: RunDir, fold: int) -> int:
-    """Epochs of a fold that was begun, by its lines: one may be ahead of the checkpoint."""
-    path = run.metrics(fold)
-    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+    return run.last(fold).exists() or epochs_of(run, fold) >= max(epochs, 1)

@@ -6,30 +6,29 @@ call goes on where an earlier one ended.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from engine import stages
 from engine.config import Config
-from engine.damage import DamageError, remedy
+from engine.damage import remedy
 from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
 from engine.data.folds import Folds, make_folds
 from engine.data.leakage import leakage_told
-from engine.data.sources import ResidentFrames, choose_source
+from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import fold_hashes, stage_identity, weights_identity
-from engine.lease import clear, hold
+from engine.lease import hold
 from engine.model.network import input_normalisation
 from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.census import judge_data
-from engine.report.environment import describe_environment
+from engine.report.environment import describe_environment, note_computer
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
 from engine.report.page.write import report_at_the_end
@@ -37,23 +36,30 @@ from engine.report.seal import dataset_files, seal
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
-from engine.resume import check_same_experiment, kept_setup, recorded_runtime, stopped
-from engine.rundir import RunDir, load_run, write_config
+from engine.resume import (
+    FINISHED,
+    Goal,
+    check_same_experiment,
+    kept_setup,
+    recorded_runtime,
+    resolved,
+    stopped,
+)
+from engine.rundir import RunDir, load_run, to_complete, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
-from engine.runtime.recorded import RecordedRuntime
-from engine.selection.records import TemperatureChoice
-from engine.selection.scores import calibrated, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
 from engine.views import int8_network, store, submission
-from engine.views.masks import masks
 from engine.views.openvino_pass import check_openvino
-from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
 from kernels.compiling import work_s
+
+if TYPE_CHECKING:
+    # Not to train in one process.
+    from engine.distributed.world import World
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +75,8 @@ class Experiment:
     policy: DevicePolicy
     weights_hash: str
     """Of all that trained weights depend on."""
+    world: "World | None" = None
+    """The processes that this one, the first, has to help it."""
 
     def task(self, fold: int) -> FoldTask:
         """What training of a fold needs."""
@@ -77,29 +85,47 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run, begun = self, self.position(fold) is not None
-        if begun:
-            config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
-            run = replace(self, config=config, policy=policy)
-        run._recorded().write(self.dir.runtime(fold))
+        begun, samples = self.position(fold) is not None, self.dataset.train.samples
+        note_computer(self.dir.fold_environment(fold), fold, begun=begun)
+        run = self.as_begun(fold) if begun else self
+        resolved(run.config, run.policy, samples).write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
-        if run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
+        if run.config.training.parts > 1:
+            if run.config.runtime.tune != "off":
+                _log.info("runtime.tune: steps of several parts have one form, nothing is tuned")
+        elif run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
             from engine.training.tuning.choice import choose_form
 
             policy = choose_form(task, policy, begun=begun)
         return task, policy
+
+    def as_begun(self, fold: int) -> Self:
+        """The same with the settings that a fold began with, see `kept_setup`; sets its threads."""
+        now = resolved(self.config, self.policy, self.dataset.train.samples)
+        config, policy = kept_setup(self.config, self.policy, now, self.dir, fold)
+        return replace(self, config=config, policy=policy)
+
+    def tell(self, **order: Any) -> None:
+        """Have the other processes, if there are some, do a part of what comes next."""
+        if self.world is not None:
+            from engine.distributed.orders import Order
+
+            self.world.order(Order(**order).model_dump_json())
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
         epochs = self.config.training.epochs
         return checkpoint.position_of(self.dir, fold, epochs, self.weights_hash)
 
-    def is_trained(self, fold: int) -> bool:
-        """Whether the fold has been trained to its last epoch; its weights have to be there."""
-        position = self.position(fold)
-        if position is None or position.epoch < self.config.training.epochs:
+    def is_trained(self, fold: int, epochs: int | None = None) -> bool:
+        """Whether the fold has been trained to its last epoch, or for so many of its `epochs`.
+
+        After its last one, its weights have to be there.
+        """
+        position, last = self.position(fold), self.config.training.epochs
+        if position is None or position.epoch < min(last, last if epochs is None else epochs):
             return False
-        if not (best := self.dir.best(fold)).exists():
+        if position.epoch >= last and not (best := self.dir.best(fold)).exists():
             raise FileNotFoundError(f"{best} is missing; {remedy(best)}")
         return True
 
@@ -108,45 +134,24 @@ class Experiment:
 
         `weights` is the SHA-256 of the fold's weights. Raises RuntimeError without NNCF.
         """
-        try:
-            found = int8_network.find(self.dir, fold, weights)
-        except DamageError as error:
-            _log.warning("%s; it is made again", error.told)
-            found = None
+        found = int8_network.find_sound(self.dir, fold, weights)
         if found is None:
-            from engine.views.int8 import quantise
+            from engine.views.int8 import quantise_fold
 
-            runtime = self.config.runtime.model_copy(update={"inference": "openvino"})
-            config = self.config.model_copy(update={"runtime": runtime})
-            predictor = open_predictor(config, self.dir, [fold], self.policy)
-            samples, folds = self.dataset.train.samples, self.folds
+            parts = self.folds.training(fold), self.folds.validation(fold)
             training, validation = (
-                [samples[index] for index in part]
-                for part in (folds.training(fold), folds.validation(fold))
+                [self.dataset.train.samples[index] for index in part] for part in parts
             )
-            found = quantise(predictor, self.dir, training, validation)
+            found = quantise_fold(self.config, self.dir, fold, self.policy, training, validation)
         return found.network
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
-        write_config(self.config, self.dir)
-        describe_environment(self.dataset.fingerprint).write(self.dir.environment)
-        self.folds.file(self.dataset.train.samples).write(self.dir.folds)
-
-    def _recorded(self) -> RecordedRuntime:
-        """What a fold that begins now runs with, all `auto` resolved."""
-        runtime, policy = self.config.runtime, self.policy
-        return RecordedRuntime(
-            device=str(policy.device),
-            source=choose_source(runtime, self.dataset.train.samples, policy.device)[0],
-            kernels=runtime.kernels,
-            compile="on" if policy.compile else "off",
-            cuda_graphs="on" if policy.replay else "off",
-            threads=torch.get_num_threads(),
-            precision="bf16" if policy.autocast_dtype is not None else "fp32",
-            deterministic=runtime.deterministic,
-            layers="fused" if policy.own_layers else "torch",
-        )
+        # One at a time: else one machine's checksums would stand beside another one's environment.
+        with hold(self.dir.description, wait=True):
+            write_config(self.config, self.dir)
+            describe_environment(self.dataset.fingerprint).write(self.dir.environment)
+            self.folds.file(self.dataset.train.samples).write(self.dir.folds)
 
 
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
@@ -179,28 +184,46 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
 
 
-def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool) -> bool:
+def open_together(config: Config, run_dir: RunDir, world: "World | None") -> Experiment:
+    """`open_experiment`, by this process and then by those that help it."""
+    run = replace(open_experiment(config, run_dir), world=world)
+    run.tell(do="open", weights_hash=run.weights_hash, threads=torch.get_num_threads())
+    return run
+
+
+def complete(
+    config: Config,
+    run_dir: RunDir,
+    chosen: Sequence[int],
+    *,
+    resume: bool,
+    goal: Goal = FINISHED,
+    world: "World | None" = None,
+) -> bool:
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
-    stages wait until all are, and until another process that is at them is done. `resume` continues
-    a fold that was stopped half-way. A finished run is sealed. Raises ConfigError if the folder
-    holds another experiment, or a stopped fold without `resume`; HeldError if another process
-    trains one of the folds; ValueError if a fold that is to be trained has nothing to learn from;
-    RuntimeError if training diverged, DamageError if a file is damaged that does not follow from
-    others; else as `open_experiment`.
+    stages wait until all are, and until another process that is at them is done; none goes beyond
+    the `goal`. `resume` continues a fold that was stopped half-way. A finished run is sealed. This
+    process is the first of a `world` where others help it (`engine.follow`).
+    Raises ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
+    HeldError if another process trains one of the folds; ValueError if a fold that is to be trained
+    has nothing to learn from; RuntimeError if training diverged, DamageError if a file is damaged
+    that does not follow from others; else as `open_experiment`.
     """
     start_s, files = work_s(), dataset_files(config)
     if run_dir.config.is_file():
         check_same_experiment(config, run_dir)
-    run = open_experiment(config, run_dir)
+    run = open_together(config, run_dir, world)
     opened_s = round(work_s() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     done = _is_finished(run, key)
     if done and not os.access(run_dir.root, os.W_OK):
         _log.info("%s is complete; nothing can be written there", run_dir.root)
         return True
-    resident = None if done else _train(run, chosen, resume=resume)
+    resident = None if done else _train(run, chosen, resume, goal.epochs)
+    if not done and goal.is_training:
+        return False
     with hold(run_dir.results, wait=True):
         compared = run_dir.parity.exists()
         mend(run_dir)
@@ -220,39 +243,41 @@ def complete(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: 
         else:
             if run_dir.config.is_file() and load_run(run_dir).int8 != config.int8:
                 write_config(config, run_dir)  # by which a blend opens the store
-            predicted = _predict_out_of_fold(run, trained, networks, key, resident)
+            predicted = stages.predict_out_of_fold(run, trained, networks, key, resident)
             del resident
             missing = [str(k) for k in range(config.data.folds) if k not in predicted]
             if missing:
                 told = "folds %s remain: run the same command without --folds to complete %s"
                 _log.info(told, " ".join(missing), run_dir.root)
                 return False
-            described = run_dir.config, run_dir.environment, run_dir.folds
-            if not all(path.exists() for path in described):
-                run.write_description()
-            summary = summarise(config, run_dir, key, predicted, run.folds.leakage, opened_s)
-            summary = summary.model_copy(update=run.folds.measured())
-            if gap := zoom_gap(config, (frame.hw for frame in run.dataset.train.samples)):
-                summary = summary.model_copy(update={"zoom_gap": gap})
-            submission_s = _predict_test(run, key)
-            _compare_step(run)
-            finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+            if goal.until == "predicted":
+                told = "%s is predicted out-of-fold, as asked; submission and atlas remain: %s"
+                _log.info(told, run_dir.root, to_complete(run_dir.root))
+                return False
+            _write_results(run, key, predicted, opened_s)
         score_submission(run_dir, run.dataset.test.samples, config.data.classes)
-        _forget_training(run)
+        checkpoint.forget(config, run_dir)
         seal(config, run_dir, files)
         if config.report.page and not (finished and run_dir.report.exists()):
             report_at_the_end(run_dir)
     return True
 
 
-def _forget_training(run: Experiment) -> None:
-    """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
-    folds = range(run.config.data.folds)
-    if not run.config.runtime.keep_last and (size := checkpoint.discard_last(run.dir, folds)):
-        told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
-        _log.info(told, size / (1 << 20))
-    for fold in folds:
-        clear(run.dir.training(fold))  # of who died between a fold's last file and its end
+def _write_results(
+    run: Experiment, key: str, predicted: Mapping[int, FoldState], opened_s: float
+) -> None:
+    """Submission, parity, atlas and, last, the summary."""
+    run_dir = run.dir
+    described = run_dir.config, run_dir.environment, run_dir.folds
+    if not all(path.exists() for path in described):
+        run.write_description()
+    summary = summarise(run.config, run_dir, key, predicted, run.folds.leakage, opened_s)
+    summary = summary.model_copy(update=run.folds.measured())
+    if gap := zoom_gap(run.config, (frame.hw for frame in run.dataset.train.samples)):
+        summary = summary.model_copy(update={"zoom_gap": gap})
+    submission_s = stages.predict_test(run, key)
+    _compare_step(run)
+    finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
 
 
 def _is_finished(run: Experiment, key: str) -> bool:
@@ -279,9 +304,12 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
     return untrained
 
 
-def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentFrames | None:
-    """Train the folds that are not trained yet; returns what `_train_folds` does."""
-    untrained = check_folds(run, chosen, resume=resume)
+def _train(
+    run: Experiment, chosen: Sequence[int], resume: bool, epochs: int | None
+) -> ResidentFrames | None:
+    """Train the folds that are not trained for so many epochs; returns as `_train_folds`."""
+    chosen = check_folds(run, chosen, resume=resume)
+    untrained = [fold for fold in chosen if not run.is_trained(fold, epochs)]
     if not untrained:
         return None
     with ExitStack() as folds:
@@ -289,7 +317,8 @@ def _train(run: Experiment, chosen: Sequence[int], *, resume: bool) -> ResidentF
             folds.enter_context(hold(run.dir.training(fold)))
         run.write_description()
         # Asked again: another process may have trained one before it was leased.
-        return _train_folds(run, [fold for fold in untrained if not run.is_trained(fold)])
+        untrained = [fold for fold in untrained if not run.is_trained(fold, epochs)]
+        return _train_folds(run, untrained, epochs)
 
 
 def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -> list[str]:
@@ -303,9 +332,8 @@ def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -
 
 def _map_errors(run: Experiment, key: str) -> Atlas:
     samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
-    return run_atlas(
-        run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
-    )
+    frames = AtlasFrames(samples, fold_of, run.config.data.classes)
+    return run_atlas(run.dir, key, frames, run.policy)
 
 
 def _compare_step(run: Experiment) -> None:
@@ -317,7 +345,9 @@ def _compare_step(run: Experiment) -> None:
         compare_with_float32(run.task(0), run.policy, began).write(run.dir.parity)
 
 
-def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | None:
+def _train_folds(
+    run: Experiment, untrained: Sequence[int], epochs: int | None = None
+) -> ResidentFrames | None:
     """Returns the training frames, if they are on the run's device, decoded, after the last."""
     if untrained and run.config.training.epochs:
         _log.info("%s", checkpoint.EPOCH_HEADER)
@@ -325,7 +355,15 @@ def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | 
     for later, fold in zip(range(len(untrained))[::-1], untrained, strict=True):
         resident = None  # gone before the fold's own are there
         task, policy = run.begin(fold)
-        resident = FoldTraining(replace(task, later=later), policy).run()
+        world = run.world if task.config.training.epochs else None
+        if world is not None:
+            at = run.position(fold) or Position()
+            began = recorded_runtime(run.dir, fold)
+            run.tell(
+                do="train", fold=fold, at=(at.epoch, at.step), recorded=began, stop_after=epochs
+            )
+        task = replace(task, later=later, stop_after=epochs)
+        resident = FoldTraining(task, policy, world=world).run()
         if policy.device != run.policy.device:
             resident = None
         if policy.device.type == "cuda":
@@ -333,55 +371,3 @@ def _train_folds(run: Experiment, untrained: Sequence[int]) -> ResidentFrames | 
         # A resumed fold may have set those that it began with.
         torch.set_num_threads(threads)
     return resident
-
-
-def _predict_out_of_fold(
-    run: Experiment,
-    trained: Sequence[int],
-    networks: Sequence[str],
-    key: str,
-    resident: ResidentFrames | None,
-) -> dict[int, FoldState]:
-    """Predict every trained fold's validation frames; finish the store once all are trained."""
-
-    def load(fold: int) -> Predictor:
-        opened = open_predictor(config, run.dir, [fold], run.policy)
-        return replace(opened, reader=replace(opened.reader, resident=resident))
-
-    config, samples = run.config, run.dataset.train.samples
-    if run.dir.manifest.exists() and run.dir.store.exists():
-        predicted = store.open_store(run.dir.oof, key).manifest.predicted
-        if not run.dir.temperature.exists():
-            _choose_temperature(run, predicted)
-        return predicted
-    begun = stage_identity(config, run.weights_hash)
-    layout = store.oof_layout(config, samples, run.folds, begun)
-    writer = store.ProbStoreWriter(run.dir.oof, layout)
-    predicted = {}
-    for fold in trained:
-        opening = partial(load, fold)
-        predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer)
-    if len(predicted) == config.data.folds:
-        writer.finish(_choose_temperature(run, predicted).best, key)
-    return predicted
-
-
-def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> TemperatureChoice:
-    """Write and return the choice, which follows from the counts alone."""
-    count_FTCC = np.array([state.confusion for state in predicted.values()])
-    fixed = run.config.selection.temperature
-    choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
-    choice = calibrated(choice, {fold: state.calibration for fold, state in predicted.items()})
-    choice.write(run.dir.temperature)
-    return choice
-
-
-def _predict_test(run: Experiment, key: str) -> float | None:
-    def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        temperature = TemperatureChoice.read(run.dir.temperature).best
-        folds = range(run.config.data.folds)
-        predictor = open_predictor(run.config, run.dir, folds, run.policy)
-        return masks(predictor.at(temperature), test, start)
-
-    test = run.dataset.test.samples
-    return submission.write_submission(predict, test, run.dir, key)

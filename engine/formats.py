@@ -33,6 +33,7 @@ INTRODUCED: Sections = {
         "depth_invalid": [0],
         "exif": "ignore",
     },
+    "training": {"parts": 1, "reduce": "auto"},
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
@@ -42,8 +43,9 @@ ABSENT: Sections = {"inference": {"base_hw": "own"}}
 """Fields of `HASHED_1` that could be absent, each with the value that says so today. Older folders
 lack it; it is hashed as null, as its absence was."""
 
-READ_BY = ("data.exif",)
-"""Fields of `INTRODUCED` in no hash: what they change, the dataset's fingerprint tells by file."""
+READ_BY = ("data.exif", "training.reduce")
+"""Fields of `INTRODUCED` in no hash: what they change is told elsewhere, by the dataset's
+fingerprint file by file, or by what a fold began with (`engine.runtime.recorded`)."""
 
 MOVED = {
     "data.source": "source",

@@ -92,7 +92,7 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
     training, model, crop_hw = config.training, config.model, config.data.crop_hw
     least = min(training.batch_size, frames)
     if training.accumulate > 1:
-        from engine.training.accumulate import part_sizes
+        from engine.data.accumulate import part_sizes
 
         least = min(part_sizes(least, training.accumulate, network.decoder.least_images))
     if least > 1:

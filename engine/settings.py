@@ -114,6 +114,12 @@ class TrainingConfig(Section):
     """samples a step"""
     accumulate: int = Field(1, ge=1)
     """parts in which a step's batch passes the network, for less memory"""
+    parts: int = Field(1, ge=1)
+    """parts of a step's batch that several processes may share out: each passes by itself, cut
+    further by accumulate"""
+    reduce: Literal["auto", "tree", "fast"] = "auto"
+    """how parts are added up; tree: in one order, so that any number of processes gives the same
+    bytes; fast: as they come, batch norms over all parts; auto: tree on a CPU, fast on a GPU"""
     lr: float = Field(1e-4, gt=0)
     """peak learning rate"""
     weight_decay: float = Field(1e-4, ge=0)

@@ -1,24 +1,29 @@
 """python -m engine.train: folds -> training -> out-of-fold -> temperature -> submission, atlas."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from engine.cli import load_config, parse_command_line, to_toml
-from engine.command import run_main
+from engine.command import Ranks, ranks, run_main
 from engine.config import ROOMS, Config
 from engine.formats import Sections
 from engine.lease import clear, look
 from engine.mistakes import ConfigError
 from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
+from engine.resume import FINISHED, Goal, told_trained
 from engine.run_log import logged
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.suggest import Parser
 from engine.sums import check
 from engine.verbs import VERBS, program
+
+# As a command the module is `__main__`, whose messages nobody shows.
+_log = logging.getLogger("engine.train")
 
 DEMO = CONFIGS / "demo.toml"
 """The embedded default: what runs where neither a config nor a dataset is named."""
@@ -34,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(to_toml(config))
         return 0
     config, run = _resolve(options, flags, typed)
-    chosen = chosen_folds(config, options.folds)
+    chosen, goal = chosen_folds(config, options.folds), _goal(options)
+    if (options.profile or options.dry_run) and ranks().size > 1:
+        raise ConfigError("--profile and --dry-run are of one process; call them without torchrun")
     if options.profile:
         from engine.profile import profile
 
@@ -43,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from engine.dry_run import dry_run
 
         dry_run(config, run, chosen, resume=options.resume)
-    elif train(config, run, chosen, resume=options.resume):
+    elif train(config, run, chosen, resume=options.resume, goal=goal):
         from engine.report.show import show
 
         show(run)
@@ -60,11 +67,29 @@ def chosen_folds(config: Config, asked: Sequence[int] | None) -> Sequence[int]:
     return folds if asked is None else sorted(set(asked))
 
 
-def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool = False) -> bool:
+def train(
+    config: Config,
+    run_dir: RunDir,
+    chosen: Sequence[int],
+    *,
+    resume: bool = False,
+    goal: Goal = FINISHED,
+) -> bool:
     """Run every stage that is not done yet; whether the run is finished. See `experiment.complete`.
 
     Where it is, and all is as it was, PyTorch is not loaded. What is said stands in the run's log.
+    Of several processes that torchrun started the first does all that, and the others help it.
     """
+    here = ranks()
+    _check_processes(config, here)
+    if here.rank:
+        if not is_sealed(config, run_dir):
+            from engine.distributed.world import open_world
+            from engine.follow import follow
+
+            with open_world(config.runtime) as world:
+                follow(config, run_dir, world)
+        return False
     with logged(run_dir, go_on=VERBS["train"].go_on):
         if is_sealed(config, run_dir):
             clear(run_dir.results)
@@ -74,10 +99,41 @@ def train(config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: boo
         from engine.early import check_train
 
         check_train(config, run_dir, chosen, resume=resume)
-        # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
-        from engine.experiment import complete
+        finished = _complete(config, run_dir, chosen, here, resume=resume, goal=goal)
+        if not finished and goal.is_training:
+            _log.info("%s", told_trained(config, run_dir, chosen))
+        return finished
 
-        return complete(config, run_dir, chosen, resume=resume)
+
+def _complete(
+    config: Config,
+    run_dir: RunDir,
+    chosen: Sequence[int],
+    here: Ranks,
+    *,
+    resume: bool,
+    goal: Goal,
+) -> bool:
+    # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
+    from engine.experiment import complete
+
+    if here.size == 1:
+        return complete(config, run_dir, chosen, resume=resume, goal=goal)
+    from engine.distributed.world import leading
+
+    with leading(config) as world:
+        return complete(config, run_dir, chosen, resume=resume, goal=goal, world=world)
+
+
+def _check_processes(config: Config, here: Ranks) -> None:
+    """Refuse, by a ConfigError, more processes than a batch has parts."""
+    parts = config.training.parts
+    if here.size > parts:
+        raise ConfigError(
+            f"{here.size} processes, and training.parts = {parts}: each needs a part of a batch; "
+            f"type training.parts={here.size} (a run keeps the parts that it began with), or start "
+            f"fewer: --nproc-per-node {parts}"
+        )
 
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
@@ -98,6 +154,14 @@ def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
     add("--out", type=Path, help="run folder (default: runs/ + config names)")
     add("--folds", type=int, nargs="+", metavar="K", help="train only these")
     add("--resume", action=on, help="continue a fold that was stopped half-way")
+    add(
+        "--until",
+        choices=("trained", "predicted"),
+        default="finished",
+        help="stop when the folds are trained, or predicted out-of-fold, and tell what remains",
+    )
+    epochs = "stop each fold after so many of its epochs; a later call goes on as if it had not"
+    add("--stop-after", type=int, metavar="EPOCHS", help=epochs)
     only = parser.add_mutually_exclusive_group()
     only.add_argument(
         "--print-config",
@@ -150,6 +214,12 @@ def _resolve(
     return config, run
 
 
+def _goal(options: argparse.Namespace) -> Goal:
+    if options.stop_after is not None and options.stop_after < 1:
+        raise ConfigError(f"--stop-after {options.stop_after}: a number of epochs, at least 1")
+    return Goal(options.until, options.stop_after)
+
+
 def _suited(root: Path, flags: Sections) -> list[Path]:
     from engine.choice import choose_config
 
@@ -157,4 +227,4 @@ def _suited(root: Path, flags: Sections) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run_main(main, VERBS["train"].go_on)
+    run_main(main, VERBS["train"].go_on, several=True)

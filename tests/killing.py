@@ -72,11 +72,11 @@ def install(killer: Killer) -> None:
     pwrite, fsync, begin_fold = os.pwrite, os.fsync, FoldTraining.__init__
 
     def killing_fold(
-        self: FoldTraining, task: FoldTask, policy: DevicePolicy, *, blank: bool = False
+        self: FoldTraining, task: FoldTask, policy: DevicePolicy, **named: Any
     ) -> None:
         if killer.happens(f"fold {task.fold}"):
             killer.kill()
-        begin_fold(self, task, policy, blank=blank)
+        begin_fold(self, task, policy, **named)
 
     def killing_step(self: TrainStep, *arguments: Any, **named: Any) -> None:
         train_step(self, *arguments, **named)

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
@@ -49,7 +48,7 @@ class FpnDecoder(nn.Module):
     def __init__(self, widths: Sequence[int], config: ModelConfig) -> None:
         super().__init__()
         pyramid, self.out_channels = config.pyramid_channels, config.segmentation_channels
-        self.dropout = config.dropout
+        self.drop = nn.Dropout(config.dropout)
         c2, c3, c4, c5 = widths
         self.p5 = nn.Conv2d(c5, pyramid, kernel_size=1)
         self.p4, self.p3, self.p2 = (
@@ -83,9 +82,10 @@ class FpnDecoder(nn.Module):
 
     def draw_mask(self, coarse: Tensor) -> Tensor | None:
         """What dropout multiplies both parts by, (B, C, 1, 1): a channel is dropped as a whole."""
-        if not (self.training and self.dropout):
+        if not (self.training and self.drop.p):
             return None
-        return F.dropout(coarse.new_ones(*coarse.shape[:2], 1, 1), self.dropout)
+        mask: Tensor = self.drop(coarse.new_ones(*coarse.shape[:2], 1, 1))
+        return mask
 
 
 def _fused(level: nn.Module, x_BChw: Tensor, added_BCHW: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """What a fold leaves: its exact state (`last.pt`), its best average, and a line an epoch."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,14 +13,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from engine import sums
+from engine.config import Config
 from engine.damage import DamageError
-from engine.lease import hold
+from engine.lease import clear, hold
 from engine.rundir import RunDir
 from engine.training import curves
 from engine.training.faults import of_another_config, short_metrics, unreadable
 from engine.training.records import BestNote, Checkpoint, EpochLine, Position
 from engine.training.step import Learner
 from engine.whole import discard, whole_file, write_summed
+
+_log = logging.getLogger(__name__)
 
 
 def checkpoint_of(config_hash: str, position: Position, learner: Learner) -> Checkpoint:
@@ -82,6 +86,16 @@ def position_of(run: RunDir, fold: int, epochs: int, config_hash: str) -> Positi
     if best.exists() and _written_by(best) not in (None, config_hash):
         raise of_another_config(best)
     return Position(epochs)
+
+
+def forget(config: Config, run: RunDir) -> None:
+    """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
+    folds = range(config.data.folds)
+    if not config.runtime.keep_last and (size := discard_last(run, folds)):
+        told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
+        _log.info(told, size / (1 << 20))
+    for fold in folds:
+        clear(run.training(fold))  # of who died between a fold's last file and its end
 
 
 def discard_last(run: RunDir, folds: Sequence[int]) -> int:

@@ -1,8 +1,12 @@
 """Training of one fold, from its first step or from wherever it was stopped."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -31,6 +35,10 @@ from engine.views.predictor import FoldNetwork, Predictor
 from kernels.compiling import work_s
 from kernels.metrics import mean_iou, pixel_accuracy
 
+if TYPE_CHECKING:
+    # Not to train in one process.
+    from engine.distributed.world import World
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,11 +56,18 @@ class FoldTask:
     """What a checkpoint must have been made from to be continued."""
     later: int = 0
     """Folds that this call trains after it."""
+    stop_after: int | None = None
+    """Epochs after which this call leaves it as it is; its schedule is that of all."""
 
     @property
     def batch_size(self) -> int:
         """Samples a step; a fold smaller than a batch is one batch."""
         return min(self.config.training.batch_size, len(self.training))
+
+    @property
+    def epochs(self) -> int:
+        """Those after which this call is done with it."""
+        return min(self.config.training.epochs, self.stop_after or self.config.training.epochs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -63,11 +78,20 @@ class FoldTask:
 class FoldTraining:
     """A fold in training, from its first step or from where `last.pt` left it.
 
-    A `blank` one is begun for its step or its predictor, with no weights: its caller loads some.
+    A `blank` one is begun for its step or its predictor, with no weights: its caller loads some. In
+    a `world` of several processes each has one, with the same weights; the first writes and talks.
     """
 
-    def __init__(self, task: FoldTask, policy: DevicePolicy, *, blank: bool = False) -> None:
+    def __init__(
+        self,
+        task: FoldTask,
+        policy: DevicePolicy,
+        *,
+        blank: bool = False,
+        world: "World | None" = None,
+    ) -> None:
         self.task, self.policy, self.config = task, policy, task.config
+        self.world = world
         training, classes = self.config.training, self.config.data.classes
         self.position, self.metrics = Position(), list[EpochLine]()
         saved = None
@@ -94,7 +118,16 @@ class FoldTraining:
             resume(self, saved)
         weights_C = step.class_weights(training, classes, policy.device)
         loss = step.TrainingLoss(training, weights_C, policy.operations)
-        self.step = step.TrainStep(self.learner, loss, policy, task.fold)
+        exchange = None
+        if training.parts > 1:
+            from engine.distributed.exchange import open_exchange
+
+            exchange = open_exchange(network, training, task.batch_size, policy.device, world)
+        if world is not None:
+            state = [part.cpu().contiguous() for part in network.state_dict().values()]
+            digest = functools.reduce(lambda crc, part: crc32(part.numpy(), crc), state, 0)
+            world.check_same(f"fold {task.fold}: starting weights", digest)
+        self.step = step.TrainStep(self.learner, loss, policy, task.fold, exchange)
         self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
@@ -104,17 +137,29 @@ class FoldTraining:
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
         self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint
+        if not self.leads:
+            from engine.training.followers import NoFiles
+
+            self.files = NoFiles()
         self._show: Callable[[EpochLine], None] = lambda _: None
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and talks."""
+        return self.world is None or self.world.leads
+
     def run(self) -> ResidentFrames | None:
-        """Train to the last epoch; what it writes does not depend on where it was stopped.
+        """Train to the task's last epoch; what it writes does not depend on where it was stopped.
 
         Returns the split's decoded frames, if they were kept on the device. A loss or gradient that
         is not finite, or a file that cannot be read, is a RuntimeError.
         """
         task = self.task
         try:
-            with tracked(self.config, task.run, task.fold, self.metrics) as self._show:
+            with ExitStack() as shown:
+                if self.leads:
+                    trackers = tracked(self.config, task.run, task.fold, self.metrics)
+                    self._show = shown.enter_context(trackers)
                 if not self.config.training.epochs:
                     from engine.training.starts import adopt
 
@@ -122,7 +167,7 @@ class FoldTraining:
                     return None
                 source = self.open_source()
                 with interrupts.at_checkpoints():
-                    while self.position.epoch < self.config.training.epochs:
+                    while self.position.epoch < task.epochs:
                         if self.position.step < task.steps_per_epoch:
                             self._train_epoch(source)
                         self._finish_epoch()
@@ -156,7 +201,8 @@ class FoldTraining:
         Both scores at the labels' size; the loss is left out where no sampled pixel has a label.
         """
         task, samples = self.task, self.task.dataset.train.samples
-        count_CC, loss = self.predictor.validate([samples[i] for i in task.validation])
+        validation = [samples[i] for i in task.validation]
+        count_CC, loss = self.predictor.validate(validation, self.world)
         miou = mean_iou(count_CC)
         # Kept before the line that says so: killed in between, the epoch is validated again and the
         # same weights are written again.
@@ -190,7 +236,11 @@ class FoldTraining:
         before_s, start_s = position.elapsed_s, work_s()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
-        batches = source.batches(self.draws(position.epoch, position.step))
+        exchange = self.step.exchange
+        draws = self.draws(position.epoch, position.step)
+        if exchange is not None:
+            draws = (rows.at(exchange.rows) for rows in draws)
+        batches = source.batches(draws)
         with track(title, steps, position.step) as advance:
             for batch in batches:
                 number = position.epoch * steps + position.step
@@ -200,14 +250,24 @@ class FoldTraining:
                 logs = (number + 1) % runtime.log_every == 0
                 # The end of an epoch saves by itself.
                 saves = (number + 1) % runtime.save_every == 0 and position.step < steps
-                saves |= interrupts.is_asked()
+                stops = interrupts.is_asked() if exchange is None else exchange.is_asked
+                saves |= stops
                 if logs or saves:
                     self._check_finite()
                 advance(1, f"loss {self.learner.sums.means().loss:.3f}" if logs else "")
                 if saves:
                     self.save()
+                if stops:
+                    self._meet()
                     interrupts.checkpoint()
+                    interrupts.stop()  # it is another process that was asked
         self._check_finite()
+
+    def _meet(self) -> None:
+        """Where there are other processes, wait until the first one has written what it saved."""
+        if self.world is not None:
+            self.files.finish()
+            self.world.any(here=True)
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
@@ -218,6 +278,7 @@ class FoldTraining:
                 scores = self.validate(done)
             except interrupts.Stopped:
                 self.save()  # after the epoch's last step: only the validation is done again
+                self._meet()
                 raise
         line = EpochLine(
             epoch=done,

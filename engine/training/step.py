@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from engine.config import TrainingConfig
+from engine.data.accumulate import WHOLE, Shares, accumulated
 from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
@@ -22,10 +24,13 @@ from engine.runtime.device import DevicePolicy, Operations
 from engine.runtime.forms import PLAIN, StepForm
 from engine.runtime.gpu import deterministically, raced
 from engine.runtime.graphs import Replayed
-from engine.training.accumulate import WHOLE, Shares, accumulated
 from engine.training.one_pass import OnePassAdamW
 from engine.training.records import Losses, MeanLosses
 from kernels.upsample import upsample
+
+if TYPE_CHECKING:
+    # Not to train in one process, on batches of one part.
+    from engine.distributed.exchange import Exchange
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,12 +213,18 @@ class Learner:
 
 
 class TrainStep:
-    """Applies batches to a learner."""
+    """Applies batches to a learner; with an `exchange`, its rows of them."""
 
     def __init__(
-        self, learner: Learner, loss: TrainingLoss, policy: DevicePolicy, fold: int
+        self,
+        learner: Learner,
+        loss: TrainingLoss,
+        policy: DevicePolicy,
+        fold: int,
+        exchange: "Exchange | None" = None,
     ) -> None:
         self.learner, self.loss, self.policy, self.fold = learner, loss, policy, fold
+        self.exchange = exchange
         # The compiled callable stands beside the network: wrapping it would prefix its keys
         # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
         self.forward: Callable[[Tensor], Prediction] = (
@@ -222,14 +233,18 @@ class TrainStep:
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
         self.parts = loss.config.accumulate * policy.form.parts
         update: Callable[..., tuple[Tensor, Tensor]] = self._update
-        update = Replayed(update) if policy.replay else update
+        # What waits for other processes cannot be recorded.
+        update = Replayed(update) if policy.replay and exchange is None else update
         update = raced(update) if policy.form.cudnn == "race" else update
         self.update = deterministically(update) if policy.deterministic else update
 
     def __call__(self, batch: Batch, lr: float, step: int, global_step: int) -> None:
         """Train on a batch on the device; `step` of the epoch is the `global_step` of the fold."""
         # Dropout is a pure function of the step, so a resumed run draws what it would have.
-        torch.manual_seed(step_seed(self.loss.config.seed, self.fold, global_step))
+        seed = step_seed(self.loss.config.seed, self.fold, global_step)
+        torch.manual_seed(seed)
+        if self.exchange is not None:
+            self.exchange.begin(seed)
         optimizer, ema = self.learner.optimizer, self.learner.ema
         set_learning_rate(optimizer, lr)
         average = ema.update
@@ -246,13 +261,20 @@ class TrainStep:
         """Gradient and optimiser: the (3,) losses and the gradient's norm before clipping."""
         # The losses do not ask which samples they are of.
         batch = Batch(image_BCHW, depth_BHW, label_BHW, np.arange(len(image_BCHW)))
-        config, optimizer = self.loss.config, self.learner.optimizer
-        if self.parts == 1:
+        config = self.loss.config
+        if self.exchange is not None:
+            losses = self.exchange.gradient(batch, self._backward)
+        elif self.parts == 1:
             losses = self._backward(batch, WHOLE)
         else:
             least = self.learner.network.decoder.least_images
             cut = config.model_copy(update={"accumulate": self.parts})
             losses = accumulated(batch, cut, self._backward, least)
+        return losses, self._apply()
+
+    def _apply(self) -> Tensor:
+        """Move the weights by the gradients, and forget those; their norm before clipping."""
+        config, optimizer = self.loss.config, self.learner.optimizer
         # The norm is measured even if nothing is clipped: it tells of a gradient gone bad.
         if isinstance(optimizer, OnePassAdamW):
             optimizer.step()
@@ -266,7 +288,7 @@ class TrainStep:
                 )
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return losses, gradient_norm
+        return gradient_norm
 
     def _backward(self, part: Batch, shares: Shares) -> Tensor:
         """Add the gradient of a part's loss; returns its (3,) losses."""

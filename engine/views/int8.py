@@ -23,13 +23,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.config import Config
 from engine.frames.decode import Sample
 from engine.identity import file_hash
 from engine.mistakes import to_install
 from engine.rundir import RunDir
+from engine.runtime.device import DevicePolicy
 from engine.views import int8_network
 from engine.views.openvino_pass import OpenVinoPass
-from engine.views.predictor import Predictor, view_input
+from engine.views.predictor import Predictor, open_predictor, view_input
 from engine.views.records import Int8
 from engine.views.zoom import base_hw, view_hw
 from kernels.metrics import mean_iou
@@ -48,6 +50,20 @@ the networks, which is little beside the views of all frames."""
 
 _TOLERATED = 0.002
 """mIoU that a fold may lose without a warning."""
+
+
+def quantise_fold(
+    config: Config,
+    run: RunDir,
+    fold: int,
+    policy: DevicePolicy,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> Int8:
+    """Open a trained fold in float32, with the views of a config, and `quantise` it."""
+    runtime = config.runtime.model_copy(update={"inference": "openvino"})
+    plain = config.model_copy(update={"runtime": runtime})
+    return quantise(open_predictor(plain, run, [fold], policy), run, training, validation)
 
 
 def quantise(

@@ -1,6 +1,7 @@
 """A fold's network in INT8 as files: `fold0/int8.xml`, `int8.bin` and, last, `int8.json`."""
 
 import hashlib
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine import sums
+from engine.damage import DamageError
 from engine.rundir import RunDir, to_complete
 from engine.views.openvino_pass import check_openvino, core
 from engine.views.records import Int8
@@ -15,6 +17,8 @@ from engine.whole import whole_file
 
 if TYPE_CHECKING:
     import openvino
+
+_log = logging.getLogger(__name__)
 
 
 def write(model: "openvino.Model", run: RunDir, fold: int) -> str:
@@ -54,6 +58,15 @@ def find(run: RunDir, fold: int, weights: str) -> Int8 | None:
         sums.check(path)
     note = Int8.read(run.int8(fold))
     return note if (note.weights, note.network) == (weights, _hash(run, fold)) else None
+
+
+def find_sound(run: RunDir, fold: int, weights: str) -> Int8 | None:
+    """As `find`; one that is damaged counts as not there, which a warning says."""
+    try:
+        return find(run, fold, weights)
+    except DamageError as error:
+        _log.warning("%s; it is made again", error.told)
+        return None
 
 
 def read(run: RunDir, fold: int, weights: str) -> "openvino.Model":

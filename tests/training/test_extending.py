@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from engine import config, settings
 from engine.data import inputs
+from engine.data.accumulate import WHOLE, Shares
 from engine.data.batch import Batch, Draws, Source
 from engine.model import network
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.accumulate import WHOLE, Shares
 from engine.training.checkpoint import read_metrics
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Losses

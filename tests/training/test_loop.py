@@ -12,13 +12,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from engine.data.accumulate import WHOLE, Shares
 from engine.data.batch import Batch
 from engine.data.inputs import epoch_order, read_normalisation
 from engine.experiment import Experiment
 from engine.model.network import Prediction
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.accumulate import WHOLE, Shares
 from engine.training.checkpoint import load_last
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Losses, Position

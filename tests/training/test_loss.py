@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.config import DataConfig, TrainingConfig
+from engine.data.accumulate import part_sizes, parts_of, shares_of, weight_sums
 from engine.data.batch import Batch
 from engine.model.network import Network, Prediction
 from engine.runtime.device import choose_operations
-from engine.training.accumulate import part_sizes, parts_of, shares_of
 from engine.training.step import TrainingLoss, class_weights, depth_l1
 from kernels.boundary_ce import boundary_ce
 
@@ -145,9 +145,9 @@ def test_losses_of_parts_add_up_to_the_batchs(
         boundary_weight=boundary_weight, ignored_edges=ignored_edges, class_weights={"bed": 3.0}
     )
     whole = loss(prediction, batch)
-    parts = parts_of(batch, count)
+    parts = parts_of(batch, part_sizes(len(batch.index), count))
     losses = []
-    for part, shares in zip(parts, shares_of(parts, loss.config), strict=True):
+    for part, shares in zip(parts, shares_of(*weight_sums(parts, loss.config)), strict=True):
         rows = part.index
         own = Prediction(prediction.logits_BChw[rows], prediction.depth_Bhw[rows])
         losses.append(loss(own, part, shares))
@@ -177,7 +177,7 @@ def test_a_batch_without_labels_and_depth_is_worth_nothing_in_parts_either() -> 
     batch.label_BHW[:] = 255
     batch.depth_BHW[:] = 0
     loss = loss_of()
-    for shares in shares_of(parts_of(batch, 2), loss.config):
+    for shares in shares_of(*weight_sums(parts_of(batch, [1, 1]), loss.config)):
         losses = loss(prediction, batch, shares)
         assert torch.stack(losses).tolist() == [0.0, 0.0, 0.0]
 
@@ -187,7 +187,7 @@ def test_parts_of_a_batch_are_its_rows_in_order(count: int, sizes: list[int]) ->
     rows = torch.arange(5)[:, None, None].expand(5, 2, 3)
     image = torch.randn(5, 4, 2, 3).contiguous(memory_format=torch.channels_last)
     batch = Batch(image, rows.float(), rows.byte(), np.arange(5))
-    parts = parts_of(batch, count)
+    parts = parts_of(batch, part_sizes(len(batch.index), count))
     assert [len(part.index) for part in parts] == sizes
     assert torch.equal(torch.cat([part.image_BCHW for part in parts]), image)
     for part in parts:

@@ -13,10 +13,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import Config
+from engine.data.accumulate import WHOLE, Shares
 from engine.data.batch import Batch
 from engine.model.network import Prediction, build_network
 from engine.runtime.device import DevicePolicy, choose_operations
-from engine.training.accumulate import WHOLE, Shares
 from engine.training.phases import PhaseClock
 from engine.training.records import Losses, MeanLosses
 from engine.training.step import (

@@ -82,8 +82,6 @@ def _of_the_whole(task: FoldTask) -> str | None:
 
 
 def _draws(module: nn.Module) -> bool:
-    """Whether a module drops something, as torch's and timm's do, and a decoder of ours."""
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    rates = (getattr(module, name, 0.0) for name in ("drop_prob", "dropout"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+    """Whether a module drops something, as torch's and timm's do."""
+    rate = module.p if isinstance(module, _DropoutNd) else getattr(module, "drop_prob", 0.0)
+    return isinstance(rate, float) and rate > 0

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.data.accumulate import WHOLE, Shares
 from engine.data.batch import Batch
 from engine.experiment import Experiment
 from engine.model.network import Prediction
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.runtime.forms import PLAIN, StepForm
-from engine.training.accumulate import WHOLE, Shares
 from engine.training.loop import FoldTask
 from engine.training.records import Losses
 from engine.training.step import TrainStep

@@ -47,17 +47,15 @@ def accumulated(
     Returns:
         The (3,) losses of the batch.
     """
-    parts = parts_of(batch, config.accumulate, least)
-    losses = [backward(*part) for part in zip(parts, shares_of(parts, config), strict=True)]
+    parts = parts_of(batch, part_sizes(len(batch.index), config.accumulate, least))
+    shares = [WHOLE] if len(parts) == 1 else shares_of(*weight_sums(parts, config))
+    losses = [backward(*part) for part in zip(parts, shares, strict=True)]
     return torch.stack(losses).sum(dim=0)
 
 
-def parts_of(batch: Batch, count: int, least: int = 1) -> list[Batch]:
-    """At most `count` batches of (nearly) equal size, in order, that share the batch's memory.
-
-    None has fewer than `least` images, if the batch has as many.
-    """
-    ends = itertools.accumulate(part_sizes(len(batch.index), count, least), initial=0)
+def parts_of(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
+    """Batches of so many images, in order, that share the batch's memory."""
+    ends = itertools.accumulate(sizes, initial=0)
     rows = [slice(*pair) for pair in itertools.pairwise(ends)]
     return [
         Batch(batch.image_BCHW[r], batch.depth_BHW[r], batch.label_BHW[r], batch.index[r])
@@ -74,20 +72,25 @@ def part_sizes(images: int, count: int, least: int = 1) -> list[int]:
     return [end - start for start, end in itertools.pairwise([*starts, images])]
 
 
-def shares_of(parts: Sequence[Batch], config: TrainingConfig) -> list[Shares]:
-    """How much each part of a batch counts, so that their losses add up to the batch's.
+def weight_sums(parts: Sequence[Batch], config: TrainingConfig) -> tuple[Tensor, Tensor]:
+    """(P,) float64: what each part's losses divide by, weights of labels and pixels of depth.
 
-    Both losses are means over what is counted, labelled pixels by weight and pixels of known depth;
-    a part's mean counts by its own sum of weights. No host synchronisation.
+    In float64 the sums of millions of weights are exact. No host synchronisation.
     """
-    if len(parts) == 1:
-        return [WHOLE]
     edges = config.boundary_weight, config.ignored_edges
-    # In float64 the sums of millions of weights are exact.
     labelled_P = torch.stack(
         [pixel_weights(part.label_BHW, *edges, torch.float64).sum() for part in parts]
     )
     known_P = torch.stack([(part.depth_BHW > 0).sum(dtype=torch.float64) for part in parts])
+    return labelled_P, known_P
+
+
+def shares_of(labelled_P: Tensor, known_P: Tensor) -> list[Shares]:
+    """How much each part of a batch counts, so that their losses add up to the batch's.
+
+    Both losses are means over what is counted, labelled pixels by weight and pixels of known depth;
+    a part's mean counts by its own sum of weights (`weight_sums`). No host synchronisation.
+    """
     # What each mean divides by: as `boundary_ce` and `depth_l1` do, so nothing counted is 0.
     segmentation_P = (labelled_P + EPSILON) / (labelled_P.sum() + EPSILON)
     depth_P = known_P.clamp(min=1.0) / known_P.sum().clamp(min=1.0)
