@@ -6,7 +6,8 @@ upsampling with aligned corners places what it makes by where a cell lies betwee
 last. In a tile they would see another frame. So a view passes twice: first its tiles tell what they
 are made of, cell by cell as many as each has; then every such layer takes the statistics of all.
 Statistics of layers behind such a layer are those of tiles that normed themselves, which differ
-little: of 960 x 1280 pixels in tiles of 512, a second round changed no mask by more than .02 %.
+little: in tiles of 512 a second round moved the share of 960 x 1280 pixels that differ from the
+whole from 1.44 to 1.45 %.
 
 Axes: B is 1, C channels, G groups, h w cells of a tile, H W of the view.
 """
