@@ -7,8 +7,8 @@
 
 1.  30 steps with clipping, dropout, drop paths, batch norms, uneven parts and labels, some parts
     without a label: an FPN and a DeepLabV3+ by 1, 2, 3 and 4 processes.
-2.  Two folds of rendered rooms by one process; by two, killed at random steps, and gone on with by
-    one and by four.
+2.  Two folds of tiny frames by one process; by two, one of which is killed at a random step, and
+    gone on with by one and by four.
 3.  The demo by two processes, from the command line.
 """
 
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.cli import load_config, to_toml
 from engine.command import ranks, run_main
 from engine.config import Config, RuntimeConfig
 from engine.data.batch import Batch
@@ -45,6 +46,7 @@ from engine.training.step import (
     class_weights,
     make_optimizer,
 )
+from tests.conftest import TINY, write_tiny
 
 CPU = torch.device("cpu")
 CASES: dict[str, dict[str, dict[str, Any]]] = {
@@ -60,20 +62,13 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 SMALL = {
-    "data.folds": 2,
-    "training.epochs": 2,
-    "training.batch_size": 8,
-    "training.parts": 4,
-    "training.clip_norm": 1,
-    "model.encoder": "test_efficientnet",
-    "model.weights": "none",
-    "model.drop_path": 0.1,
-    "runtime.threads": 1,
-    "runtime.save_every": 5,
-    "runtime.keep_last": "true",
-    "report.page": "false",
+    "training.epochs": "8",
+    "training.batch_size": "4",
+    "training.parts": "4",
+    "training.validate_every": "4",
+    "data.class_aware_p": "0",
 }
-"""Rooms, and a network of a few thousand weights."""
+"""Of a config of twelve tiny frames: two folds of eight steps."""
 
 KEPT = ("submission.npy", "oof/prob.npy", "temperature.json")
 KEPT_OF_A_FOLD = ("best.safetensors", "runtime.json")
@@ -133,11 +128,6 @@ def torchrun(processes: int, *words: str) -> list[str]:
     return [*python, "--standalone", "--nproc-per-node", str(processes), "-m", *words]
 
 
-def flags(config: dict[str, Any]) -> list[str]:
-    """Fields of a config as words."""
-    return [f"{name}={value}" for name, value in config.items()]
-
-
 def signalled(words: Sequence[str], *given: object) -> subprocess.CompletedProcess[str]:
     """Train by two processes until one gets a signal: at which step, which one, its name."""
     command = torchrun(2, "tests.ranks", "--kill", *map(str, given), "--", *words)
@@ -186,26 +176,26 @@ def _steps(count: int) -> None:
 
 
 def _runs(folder: Path, kills: int) -> None:
-    words = ["demo", *flags(SMALL)]
+    data, file = folder / "data", folder / "tiny.toml"
+    write_tiny(data)
+    config = load_config([], {**TINY, "data": {**TINY["data"], "root": str(data)}})
+    file.write_text(to_toml(config), encoding="utf-8")
+    words = [str(file), *(f"{name}={value}" for name, value in SMALL.items())]
     train = [sys.executable, "-m", "engine.train", *words]
     subprocess.run([*train, "--out", str(folder / "whole")], check=True, capture_output=True)
     chance = random.Random(0)
     for number in range(kills):
-        start_s, at = time.monotonic(), chance.randrange(1, 120)
+        start_s, at = time.monotonic(), chance.randrange(1, 16)
         one, four = folder / f"one{number}", folder / f"four{number}"
         done = signalled([*words, "--out", str(one)], at, number % 2, "SIGKILL")
         if "exitcode  : -9" not in done.stderr:
             raise SystemExit(f"not killed at step {at}:\n{done.stdout}\n{done.stderr}")
         shutil.copytree(one, four)
         for processes, out in ((1, one), (4, four)):
-            more = *words, "--out", str(out), "--resume"
-            command = torchrun(processes, "engine.train", *more)
+            command = torchrun(processes, "engine.train", *words, "--out", str(out), "--resume")
             subprocess.run(command, check=True, capture_output=True)
-            _told(
-                f"killed at step {at} of two processes, gone on with by {processes}",
-                start_s,
-                unequal(folder / "whole", out, 2),
-            )
+            what = f"killed at step {at} of two processes, gone on with by {processes}"
+            _told(what, start_s, unequal(folder / "whole", out, 2))
 
 
 def _demo(folder: Path) -> None:
