@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.tiles import mask, seams
+from benchmarks.seams import mask, seams
 from engine.config import DataConfig, InferenceConfig
 from engine.data.arrays import array_frame, frame_batch
 from engine.data.batch import FrameBatch
