@@ -34,13 +34,13 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     except Stopped as stopped:
         with suppress(OSError):  # a terminal that is gone
             print(error_line(stopped, go_on), file=sys.stderr)
-        code = 128 + stopped.signal
+        code = exit_code(stopped)
     except (ValueError, OSError, RuntimeError) as error:
         told = error_line(error, go_on)
         if told is None:
             raise
         print(told, file=sys.stderr)
-        code = 1 if isinstance(error, RuntimeError | DiskFullError) else 2
+        code = exit_code(error)
     raise SystemExit(code)
 
 
@@ -54,6 +54,14 @@ def error_line(error: BaseException, go_on: str = AGAIN) -> str | None:
         # Of a file, with its name: gone, forbidden, something else in its place.
         return f"error: {error.filename}: {error.strerror}"
     return None
+
+
+def exit_code(error: BaseException) -> int:
+    """What a command exits with that an error ends."""
+    if isinstance(error, Stopped):
+        return 128 + error.signal
+    mistake = isinstance(error, ValueError | OSError) and not isinstance(error, DiskFullError)
+    return 2 if mistake and not isinstance(error, RuntimeError) else 1
 
 
 def wait_asleep_where_busy() -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""That ask."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,7 +38,7 @@ _state = _State()
 @contextmanager
 def heeded() -> Iterator[None]:
     """Let signals end what runs within by `Stopped`; an ignored one (`nohup`) stays ignored."""
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: was for number, was in handlers.items() if was not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, _stop)

@@ -260,7 +260,7 @@ def lock_nothing(system: str) -> Callable[[], None]:
             lock(stream, operation)  # type: ignore[arg-type]
 
         fcntl.flock = flock
-        owner._system = lambda: system
+        owner.system = lambda: system
         owner.STILL_S, owner.BEAT_S = STILL_S, 0.05
 
     return act

@@ -119,7 +119,8 @@ class FoldTraining:
         if training.parts > 1:
             from engine.distributed.exchange import open_exchange
 
-            exchange = open_exchange(network, training, task.batch_size, policy.device, world)
+            shared = training, task.batch_size, policy.device, world
+            exchange = open_exchange(network, *shared, replay=policy.replay)
         self.step = step.TrainStep(self.learner, loss, policy, task.fold, exchange)
         self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.

@@ -227,14 +227,17 @@ class TrainStep:
         self.exchange = exchange
         # The compiled callable stands beside the network: wrapping it would prefix its keys
         # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
+        compiles = policy.compile and (exchange is None or exchange.is_traceable)
         self.forward: Callable[[Tensor], Prediction] = (
-            _compiled(learner.network, policy.form) if policy.compile else learner.network
+            _compiled(learner.network, policy.form) if compiles else learner.network
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
         self.parts = loss.config.accumulate * policy.form.parts
         update: Callable[..., tuple[Tensor, Tensor]] = self._update
-        # What waits for other processes cannot be recorded.
+        # What waits for other processes cannot be recorded: then what comes before and after is.
         update = Replayed(update) if policy.replay and exchange is None else update
+        steady = policy.replay and exchange is not None and exchange.is_steady
+        self.apply: Callable[[], Tensor] = Replayed(self._apply) if steady else self._apply
         update = raced(update) if policy.form.cudnn == "race" else update
         self.update = deterministically(update) if policy.deterministic else update
 
@@ -270,7 +273,7 @@ class TrainStep:
             least = self.learner.network.decoder.least_images
             cut = config.model_copy(update={"accumulate": self.parts})
             losses = accumulated(batch, cut, self._backward, least)
-        return losses, self._apply()
+        return losses, self.apply()
 
     def _apply(self) -> Tensor:
         """Move the weights by the gradients, and forget those; their norm before clipping."""
