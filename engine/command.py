@@ -3,11 +3,14 @@
 import logging
 import os
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from engine import interrupts
 from engine.full_disk import DiskFullError
 from engine.interrupts import Stopped, heeded
 from engine.light import load_lightly
@@ -18,28 +21,56 @@ AGAIN = "run the same command again"
 _LOAD = Path("/proc/loadavg")
 """https://man7.org/linux/man-pages/man5/proc_loadavg.5.html"""
 
+_HELD_BACK_S = 10.0
+"""Seconds that a process that follows waits before it tells an error: the first one mostly has the
+same to tell, and torchrun then ends this one."""
+
+
+class Ranks(NamedTuple):
+    """Which of how many processes of one training this is."""
+
+    rank: int = 0
+    size: int = 1
+
+
+def ranks() -> Ranks:
+    """As torchrun says in the environment; one alone, where nobody says so."""
+    told = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")]
+    if all(told):
+        return Ranks(int(told[0] or 0), int(told[1] or 1))
+    return Ranks()
+
 
 def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     """Run a command and exit: 2 for the user's mistakes, 1 for the world's.
 
     A mistake prints its message alone; an error nobody foresaw keeps its traceback. One that was
-    stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`).
+    stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`). Of
+    several processes of one training the first alone talks; the others warn, with their number.
     """
     start_logging()
+    here = ranks()
+    if here.size > 1:
+        interrupts.heed_once(quietly=here.rank > 0)
+    if here.rank:
+        _follow_quietly(here)
     load_lightly()
     wait_asleep_where_busy()
     try:
         with heeded():
             code = main()
     except Stopped as stopped:
-        with suppress(OSError):  # a terminal that is gone
-            print(error_line(stopped, go_on), file=sys.stderr)
+        if not here.rank:
+            with suppress(OSError):  # a terminal that is gone
+                print(error_line(stopped, go_on), file=sys.stderr)
         code = exit_code(stopped)
     except (ValueError, OSError, RuntimeError) as error:
         told = error_line(error, go_on)
+        if here.rank:
+            time.sleep(_HELD_BACK_S)
         if told is None:
             raise
-        print(told, file=sys.stderr)
+        print(f"process {here.rank}: {told}" if here.rank else told, file=sys.stderr)
         code = exit_code(error)
     raise SystemExit(code)
 
@@ -83,6 +114,23 @@ def start_logging() -> None:
         logger.handlers = [_StdoutHandler()]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+def _follow_quietly(here: Ranks) -> None:
+    """Say nothing but warnings, each with the number of this process."""
+    name = f"process {here.rank} of {here.size}: "
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123, until the end
+    warn = logging.StreamHandler(sys.stderr)
+    warn.setLevel(logging.WARNING)
+    warn.setFormatter(logging.Formatter(f"{name}%(message)s"))
+    for logger in map(logging.getLogger, ("engine", "kernels")):
+        logger.handlers = [warn]
+    plain = warnings.formatwarning
+
+    def named(*told: Any, **more: Any) -> str:
+        return name + plain(*told, **more)
+
+    warnings.formatwarning = named
 
 
 def _is_busy() -> bool:

@@ -6,15 +6,14 @@ call goes on where an earlier one ended.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from engine import stages
 from engine.config import Config
 from engine.damage import remedy
 from engine.data.alike import alike_frames
@@ -50,17 +49,17 @@ from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
 from engine.runtime.recorded import RecordedRuntime
-from engine.selection.records import TemperatureChoice
-from engine.selection.scores import calibrated, choose_temperature
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
 from engine.views import int8_network, store, submission
-from engine.views.masks import masks
 from engine.views.openvino_pass import check_openvino
-from engine.views.predictor import Predictor, open_predictor
 from engine.views.records import FoldState
 from kernels.compiling import work_s
+
+if TYPE_CHECKING:
+    # Not to train in one process.
+    from engine.distributed.world import World
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +75,8 @@ class Experiment:
     policy: DevicePolicy
     weights_hash: str
     """Of all that trained weights depend on."""
+    world: "World | None" = None
+    """The processes that this one, the first, has to help it."""
 
     def task(self, fold: int) -> FoldTask:
         """What training of a fold needs."""
@@ -90,11 +91,21 @@ class Experiment:
             run = replace(self, config=config, policy=policy)
         run._recorded().write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
-        if run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
+        if run.config.training.parts > 1:
+            if run.config.runtime.tune != "off":
+                _log.info("runtime.tune: steps of several parts have one form, nothing is tuned")
+        elif run.config.runtime.tune != "off" or self.dir.step_form(fold).exists():
             from engine.training.tuning.choice import choose_form
 
             policy = choose_form(task, policy, begun=begun)
         return task, policy
+
+    def tell(self, **order: Any) -> None:
+        """Have the other processes, if there are some, do a part of what comes next."""
+        if self.world is not None:
+            from engine.distributed.orders import Order
+
+            self.world.order(Order(**order).model_dump_json())
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
@@ -137,7 +148,12 @@ class Experiment:
 
     def _recorded(self) -> RecordedRuntime:
         """What a fold that begins now runs with, all `auto` resolved."""
-        runtime, policy = self.config.runtime, self.policy
+        runtime, policy, training = self.config.runtime, self.policy, self.config.training
+        added = {}
+        if training.parts > 1:
+            from engine.distributed.exchange import resolved_reduce
+
+            added = {"reduce": resolved_reduce(training.reduce, policy.device)}
         return RecordedRuntime(
             device=str(policy.device),
             source=choose_source(runtime, self.dataset.train.samples, policy.device)[0],
@@ -148,6 +164,7 @@ class Experiment:
             precision="bf16" if policy.autocast_dtype is not None else "fp32",
             deterministic=runtime.deterministic,
             layers="fused" if policy.own_layers else "torch",
+            **added,
         )
 
 
@@ -181,14 +198,28 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
 
 
+def open_together(config: Config, run_dir: RunDir, world: "World | None") -> Experiment:
+    """`open_experiment`, by this process and then by those that help it."""
+    run = replace(open_experiment(config, run_dir), world=world)
+    run.tell(do="open", weights_hash=run.weights_hash, threads=torch.get_num_threads())
+    return run
+
+
 def complete(
-    config: Config, run_dir: RunDir, chosen: Sequence[int], *, resume: bool, goal: Goal = FINISHED
+    config: Config,
+    run_dir: RunDir,
+    chosen: Sequence[int],
+    *,
+    resume: bool,
+    goal: Goal = FINISHED,
+    world: "World | None" = None,
 ) -> bool:
     """Run every stage that can be run; whether the run is finished now.
 
     A `run_dir` that holds the same experiment is continued. The `chosen` folds are trained; later
     stages wait until all are, and until another process that is at them is done; none goes beyond
-    the `goal`. `resume` continues a fold that was stopped half-way. A finished run is sealed.
+    the `goal`. `resume` continues a fold that was stopped half-way. A finished run is sealed. This
+    process is the first of a `world` where others help it (`engine.follow`).
     Raises ConfigError if the folder holds another experiment, or a stopped fold without `resume`;
     HeldError if another process trains one of the folds; ValueError if a fold that is to be trained
     has nothing to learn from; RuntimeError if training diverged, DamageError if a file is damaged
@@ -197,7 +228,7 @@ def complete(
     start_s, files = work_s(), dataset_files(config)
     if run_dir.config.is_file():
         check_same_experiment(config, run_dir)
-    run = open_experiment(config, run_dir)
+    run = open_together(config, run_dir, world)
     opened_s = round(work_s() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
     done = _is_finished(run, key)
@@ -226,7 +257,7 @@ def complete(
         else:
             if run_dir.config.is_file() and load_run(run_dir).int8 != config.int8:
                 write_config(config, run_dir)  # by which a blend opens the store
-            predicted = _predict_out_of_fold(run, trained, networks, key, resident)
+            predicted = stages.predict_out_of_fold(run, trained, networks, key, resident)
             del resident
             missing = [str(k) for k in range(config.data.folds) if k not in predicted]
             if missing:
@@ -258,7 +289,7 @@ def _write_results(
     summary = summary.model_copy(update=run.folds.measured())
     if gap := zoom_gap(run.config, (frame.hw for frame in run.dataset.train.samples)):
         summary = summary.model_copy(update={"zoom_gap": gap})
-    submission_s = _predict_test(run, key)
+    submission_s = stages.predict_test(run, key)
     _compare_step(run)
     finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
 
@@ -338,7 +369,15 @@ def _train_folds(
     for later, fold in zip(range(len(untrained))[::-1], untrained, strict=True):
         resident = None  # gone before the fold's own are there
         task, policy = run.begin(fold)
-        resident = FoldTraining(replace(task, later=later, stop_after=epochs), policy).run()
+        world = run.world if task.config.training.epochs else None
+        if world is not None:
+            at = run.position(fold) or Position()
+            began = recorded_runtime(run.dir, fold)
+            run.tell(
+                do="train", fold=fold, at=(at.epoch, at.step), recorded=began, stop_after=epochs
+            )
+        task = replace(task, later=later, stop_after=epochs)
+        resident = FoldTraining(task, policy, world=world).run()
         if policy.device != run.policy.device:
             resident = None
         if policy.device.type == "cuda":
@@ -346,55 +385,3 @@ def _train_folds(
         # A resumed fold may have set those that it began with.
         torch.set_num_threads(threads)
     return resident
-
-
-def _predict_out_of_fold(
-    run: Experiment,
-    trained: Sequence[int],
-    networks: Sequence[str],
-    key: str,
-    resident: ResidentFrames | None,
-) -> dict[int, FoldState]:
-    """Predict every trained fold's validation frames; finish the store once all are trained."""
-
-    def load(fold: int) -> Predictor:
-        opened = open_predictor(config, run.dir, [fold], run.policy)
-        return replace(opened, reader=replace(opened.reader, resident=resident))
-
-    config, samples = run.config, run.dataset.train.samples
-    if run.dir.manifest.exists() and run.dir.store.exists():
-        predicted = store.open_store(run.dir.oof, key).manifest.predicted
-        if not run.dir.temperature.exists():
-            _choose_temperature(run, predicted)
-        return predicted
-    begun = stage_identity(config, run.weights_hash)
-    layout = store.oof_layout(config, samples, run.folds, begun)
-    writer = store.ProbStoreWriter(run.dir.oof, layout)
-    predicted = {}
-    for fold in trained:
-        opening = partial(load, fold)
-        predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer)
-    if len(predicted) == config.data.folds:
-        writer.finish(_choose_temperature(run, predicted).best, key)
-    return predicted
-
-
-def _choose_temperature(run: Experiment, predicted: Mapping[int, FoldState]) -> TemperatureChoice:
-    """Write and return the choice, which follows from the counts alone."""
-    count_FTCC = np.array([state.confusion for state in predicted.values()])
-    fixed = run.config.selection.temperature
-    choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
-    choice = calibrated(choice, {fold: state.calibration for fold, state in predicted.items()})
-    choice.write(run.dir.temperature)
-    return choice
-
-
-def _predict_test(run: Experiment, key: str) -> float | None:
-    def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        temperature = TemperatureChoice.read(run.dir.temperature).best
-        folds = range(run.config.data.folds)
-        predictor = open_predictor(run.config, run.dir, folds, run.policy)
-        return masks(predictor.at(temperature), test, start)
-
-    test = run.dataset.test.samples
-    return submission.write_submission(predict, test, run.dir, key)

@@ -12,6 +12,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """That ask."""
@@ -30,6 +31,10 @@ class _State:
     """The signal that came."""
     waiting: bool = False
     """Whether it waits for a checkpoint."""
+    once: bool = False
+    """Whether a second signal changes nothing."""
+    quiet: bool = False
+    """Whether somebody else says what comes of it."""
 
 
 _state = _State()
@@ -64,6 +69,15 @@ def at_checkpoints() -> Iterator[None]:
         _state.waiting = outer
 
 
+def heed_once(*, quietly: bool) -> None:
+    """Let no second signal end this process at once, for it is one of several.
+
+    They get one from whoever started them when another of them has ended, and from a batch system
+    beside that; what has to be saved is being saved then. Perhaps `quietly`: another one talks.
+    """
+    _state.once, _state.quiet = True, quietly
+
+
 def is_asked() -> bool:
     """Whether the next `checkpoint` stops: what is to last is written before it."""
     return bool(_state.asked)
@@ -75,20 +89,30 @@ def checkpoint() -> None:
         raise Stopped(_state.asked)
 
 
+def stop() -> NoReturn:
+    """Stop here, for this process or another that works with it was asked to."""
+    raise Stopped(_state.asked or signal.SIGTERM)
+
+
 def _stop(number: int, _: FrameType | None) -> None:
     if number == signal.SIGHUP:
         _leave_terminal()
         if _state.asked:  # shell and system may both send it: never the second one
             return
+    if _state.asked and _state.once:
+        return
     if _state.asked:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     _state.asked = number
     if not _state.waiting:
         raise Stopped(number)
-    name = signal.Signals(number).name
+    if _state.quiet:
+        return
+    more = "" if _state.once else "; once more: at once"
+    told = f"{signal.Signals(number).name}: stopping after this step{more}\n"
     with suppress(OSError):  # not print, which may be what it interrupts
-        os.write(2, f"{name}: stopping after this step; once more: at once\n".encode())
+        os.write(2, told.encode())
 
 
 def _leave_terminal() -> None:

@@ -7,7 +7,7 @@ from engine.config import Config
 from engine.formats import FORMAT, READ_BY
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, changed_config, load_run, run_format, to_complete
-from engine.runtime.recorded import RecordedRuntime, resume_runtime
+from engine.runtime.recorded import RecordedRuntime, resume_reduce, resume_runtime
 
 if TYPE_CHECKING:
     # Not to refuse another experiment: it loads PyTorch.
@@ -105,6 +105,10 @@ def kept_setup(
     from engine.runtime.device import set_up_device
 
     began = recorded_runtime(run, fold)
+    if config.training.parts > 1:
+        reduce = resume_reduce(config.training.reduce, began, fold)
+        training = config.training.model_copy(update={"reduce": reduce})
+        config = config.model_copy(update={"training": training})
     kept = config.runtime if began == now else resume_runtime(config.runtime, began, fold)
     if kept == config.runtime:
         return config, policy

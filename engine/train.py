@@ -4,11 +4,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from engine.cli import load_config, parse_command_line, to_toml
-from engine.command import run_main
+from engine.command import Ranks, ranks, run_main
 from engine.config import ROOMS, Config
 from engine.formats import Sections
 from engine.lease import clear, look
@@ -16,7 +17,7 @@ from engine.mistakes import ConfigError
 from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
 from engine.resume import FINISHED, Goal, told_trained
-from engine.run_log import logged
+from engine.run_log import logged, message_and_code, tell_end
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.suggest import Parser
 from engine.sums import check
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     config, run = _resolve(options, flags, typed)
     chosen, goal = chosen_folds(config, options.folds), _goal(options)
+    if (options.profile or options.dry_run) and ranks().size > 1:
+        raise ConfigError("--profile and --dry-run are of one process; call them without torchrun")
     if options.profile:
         from engine.profile import profile
 
@@ -76,7 +79,18 @@ def train(
     """Run every stage that is not done yet; whether the run is finished. See `experiment.complete`.
 
     Where it is, and all is as it was, PyTorch is not loaded. What is said stands in the run's log.
+    Of several processes that torchrun started the first does all that, and the others help it.
     """
+    here = ranks()
+    _check_processes(config, here)
+    if here.rank:
+        if not is_sealed(config, run_dir):
+            from engine.distributed.world import open_world
+            from engine.follow import follow
+
+            with open_world(config.runtime) as world, _watched(here, run_dir):
+                follow(config, run_dir, world)
+        return False
     with logged(run_dir, go_on=VERBS["train"].go_on):
         if is_sealed(config, run_dir):
             clear(run_dir.results)
@@ -86,13 +100,48 @@ def train(
         from engine.early import check_train
 
         check_train(config, run_dir, chosen, resume=resume)
-        # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
-        from engine.experiment import complete
-
-        finished = complete(config, run_dir, chosen, resume=resume, goal=goal)
+        finished = _complete(config, run_dir, chosen, here, resume=resume, goal=goal)
         if not finished and goal.is_training:
             _log.info("%s", told_trained(config, run_dir, chosen))
         return finished
+
+
+def _complete(
+    config: Config,
+    run_dir: RunDir,
+    chosen: Sequence[int],
+    here: Ranks,
+    *,
+    resume: bool,
+    goal: Goal,
+) -> bool:
+    # Not to answer for a finished run, or to tell what is wrong: it loads PyTorch.
+    from engine.experiment import complete
+
+    if here.size == 1:
+        return complete(config, run_dir, chosen, resume=resume, goal=goal)
+    from engine.distributed.world import leading
+
+    with leading(config) as world, _watched(here, run_dir):
+        return complete(config, run_dir, chosen, resume=resume, goal=goal, world=world)
+
+
+def _watched(here: Ranks, run_dir: RunDir) -> AbstractContextManager[None]:
+    """What ends all processes, and says why, when one of them fails within."""
+    from engine.distributed.watch import watched
+
+    return watched(*here, message_and_code, partial(tell_end, run_dir))
+
+
+def _check_processes(config: Config, here: Ranks) -> None:
+    """Refuse, by a ConfigError, more processes than a batch has parts."""
+    parts = config.training.parts
+    if here.size > parts:
+        raise ConfigError(
+            f"{here.size} processes, and training.parts = {parts}: each needs a part of a batch; "
+            f"type training.parts={here.size} (a run keeps the parts that it began with), or start "
+            f"fewer: --nproc-per-node {parts}"
+        )
 
 
 def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:

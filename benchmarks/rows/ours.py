@@ -239,7 +239,7 @@ def out_of_fold(run: Experiment, predictor: Predictor) -> tuple[tuple[float, ...
     """Predict fold 0 into the run's store: mIoU by temperature, and how many pixels count."""
     samples = run.dataset.train.samples
     writer = ProbStoreWriter(run.dir.oof, oof_layout(run.config, samples, run.folds, _KEY))
-    count_TCC = np.array(predict_fold(lambda: predictor, 0, _KEY, samples, writer).confusion)
+    count_TCC = np.array(predict_fold(lambda _: predictor, 0, _KEY, samples, writer).confusion)
     writer.finish(run.config.inference.temperatures[0], _KEY)
     return tuple(mean_iou(count_CC) for count_CC in count_TCC), int(count_TCC[0].sum())
 

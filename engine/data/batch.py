@@ -27,6 +27,10 @@ class Draws:
     light: NDArray[np.float32]
     """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
 
+    def at(self, rows: slice) -> "Draws":
+        """Some of the rows."""
+        return Draws(self.index[rows], self.box[rows], self.flip[rows], self.light[rows])
+
     def __post_init__(self) -> None:
         rows = [len(part) for part in (self.index, self.box, self.flip, self.light)]
         if len(set(rows)) > 1:

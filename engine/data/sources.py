@@ -160,9 +160,16 @@ class FrameReader:
     """Frames that may be decoded before they are needed, None = as many as it says."""
 
     def batches(
-        self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
+        self,
+        samples: Sequence[Sample],
+        start: int = 0,
+        *,
+        label: bool = False,
+        turn: tuple[int, int] = (0, 1),
     ) -> Iterator[FrameBatch]:
         """Take `samples[start:]` in order, in batches of equal frame size, perhaps with labels.
+
+        With a `turn` (r, n) every n-th batch, from the r-th on: others take the rest.
 
         Raises:
             RuntimeError: a file cannot be read; the message names it.
@@ -173,9 +180,11 @@ class FrameReader:
             replace(one, depth=one.depth if depth else None, label=one.label if label else None)
             for one in samples
         ]
-        work = in_order(read_frame, asked[start:], self.workers, self.ahead)
+        groups = equal_size_groups(samples, self.batch_size, start)[turn[0] :: turn[1]]
+        taken = [frame for group in groups for frame in asked[slice(*group)]]
+        work = in_order(read_frame, taken, self.workers, self.ahead)
         with closing(work) as decoded:  # nothing is, before the first frame is taken
-            for first, end in equal_size_groups(samples, self.batch_size, start):
+            for first, end in groups:
                 held = self.resident
                 if held is None:
                     frames = Layout(asked[first:end]).hold(islice(decoded, end - first))

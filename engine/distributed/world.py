@@ -3,6 +3,7 @@
 Axes: G processes, N rows.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,10 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from engine.config import RuntimeConfig
+from engine.config import Config, RuntimeConfig
 from engine.mistakes import ConfigError
+
+_log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits within a step for another that lives: it may be writing to a slow disk.
@@ -109,6 +112,18 @@ def gather_into(all_N: Tensor, here_S: Tensor, group: _Group) -> None:
 
 
 @contextmanager
+def leading(config: Config) -> Iterator[World]:
+    """`open_world` of the first process, which says so, and in the end sends the others home."""
+    with open_world(config.runtime) as world:
+        told = "%d processes share the %d parts of a batch, each on %d CPU threads%s"
+        why = "" if config.runtime.threads else "; runtime.threads = N gives each N"
+        threads = config.runtime.threads or torch.get_num_threads()
+        _log.info(told, world.size, config.training.parts, threads, why)
+        yield world
+        world.order("")
+
+
+@contextmanager
 def open_world(runtime: RuntimeConfig) -> Iterator[World]:
     """Meet the other processes that torchrun started, by the environment that it sets.
 
@@ -126,13 +141,15 @@ def open_world(runtime: RuntimeConfig) -> Iterator[World]:
     dist.init_process_group(
         "gloo", store=PrefixStore("gloo", store), rank=rank, world_size=size, timeout=PATIENCE
     )
-    try:
-        host = dist.distributed_c10d._get_default_group()
-        made = dist.new_group(backend="nccl", timeout=PATIENCE) if on_gpu else host
-        assert isinstance(made, dist.ProcessGroup), "this process is in it"
-        yield World(rank, size, made, host, own)
-    finally:
-        dist.destroy_process_group()
+    host = dist.distributed_c10d._get_default_group()
+    made = dist.new_group(backend="nccl", timeout=PATIENCE) if on_gpu else host
+    assert isinstance(made, dist.ProcessGroup), "this process is in it"
+    world = World(rank, size, made, host, own)
+    yield world
+    # The first process may be who keeps the store: it goes last, or with all others.
+    world.any(here=True)
+    # Not after an error, which ends the process: it would wait for what nobody answers.
+    dist.destroy_process_group()
 
 
 def _take_gpu(device: str) -> None:

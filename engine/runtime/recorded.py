@@ -51,11 +51,22 @@ class RecordedRuntime(Record):
     """whether a GPU's gradients are; folds begun before it could be asked for have no such field"""
     layers: str = "torch"
     """fused or torch; likewise"""
+    reduce: str | None = None
+    """tree or fast, which is `training.reduce`; None where a batch has one part"""
 
     @classmethod
     def asked_for(cls, config: RuntimeConfig) -> "RecordedRuntime":
         """What a config asks for, unresolved: its `auto` and 0 record nothing."""
-        return cls.model_validate({name: getattr(config, name) for name in cls.model_fields})
+        return cls.model_validate({name: getattr(config, name) for name in _OF_RUNTIME})
+
+    def of_runtime(self, config: RuntimeConfig) -> RuntimeConfig:
+        """A config that asks for what is recorded here, but for the device."""
+        kept = {name: getattr(self, name) for name in _OF_RUNTIME if name != "device"}
+        return config.model_copy(update=kept)
+
+
+_OF_RUNTIME = [name for name in RecordedRuntime.model_fields if name != "reduce"]
+"""What is recorded of [runtime]."""
 
 
 def resume_runtime(config: RuntimeConfig, recorded: RecordedRuntime, fold: int) -> RuntimeConfig:
@@ -69,7 +80,7 @@ def resume_runtime(config: RuntimeConfig, recorded: RecordedRuntime, fold: int) 
         fold: its number, for the messages.
     """
     kept = {}
-    for name in RecordedRuntime.model_fields:
+    for name in _OF_RUNTIME:
         began, now = getattr(recorded, name), getattr(config, name)
         if began == now or _is_open(began):
             continue
@@ -85,6 +96,20 @@ def resume_runtime(config: RuntimeConfig, recorded: RecordedRuntime, fold: int) 
         values = ", ".join(f"{name} = {value}" for name, value in kept.items())
         _log.info("fold %d goes on with %s, as it began", fold, values)
     return config.model_copy(update=kept)
+
+
+def resume_reduce(asked: str, recorded: RecordedRuntime, fold: int) -> str:
+    """The `training.reduce` that a fold goes on with: the one it began with, unless asked."""
+    if recorded.reduce is None or asked == recorded.reduce:
+        return asked
+    if asked == "auto":
+        return recorded.reduce
+    _log.warning(
+        "fold %d began with training.reduce = %s and goes on with %s, as asked: its bytes may "
+        "differ from an undisturbed run's",
+        *(fold, recorded.reduce, asked),
+    )
+    return asked
 
 
 def _is_open(value: str | int) -> bool:

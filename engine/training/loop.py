@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,16 @@ class FoldTraining:
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
         self.files: Files = BackgroundFiles(policy.device) if on_gpu else checkpoint
+        if not self.leads:
+            from engine.training.followers import NoFiles
+
+            self.files = NoFiles()
         self._show: Callable[[EpochLine], None] = lambda _: None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and talks."""
+        return self.world is None or self.world.leads
 
     def run(self) -> ResidentFrames | None:
         """Train to the task's last epoch; what it writes does not depend on where it was stopped.
@@ -141,7 +151,10 @@ class FoldTraining:
         """
         task = self.task
         try:
-            with tracked(self.config, task.run, task.fold, self.metrics) as self._show:
+            with ExitStack() as shown:
+                if self.leads:
+                    trackers = tracked(self.config, task.run, task.fold, self.metrics)
+                    self._show = shown.enter_context(trackers)
                 if not self.config.training.epochs:
                     from engine.training.starts import adopt
 
@@ -183,7 +196,8 @@ class FoldTraining:
         Both scores at the labels' size; the loss is left out where no sampled pixel has a label.
         """
         task, samples = self.task, self.task.dataset.train.samples
-        count_CC, loss = self.predictor.validate([samples[i] for i in task.validation])
+        validation = [samples[i] for i in task.validation]
+        count_CC, loss = self.predictor.validate(validation, self.world)
         miou = mean_iou(count_CC)
         # Kept before the line that says so: killed in between, the epoch is validated again and the
         # same weights are written again.
@@ -217,7 +231,11 @@ class FoldTraining:
         before_s, start_s = position.elapsed_s, work_s()
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
-        batches = source.batches(self.draws(position.epoch, position.step))
+        exchange = self.step.exchange
+        draws = self.draws(position.epoch, position.step)
+        if exchange is not None:
+            draws = (rows.at(exchange.rows) for rows in draws)
+        batches = source.batches(draws)
         with track(title, steps, position.step) as advance:
             for batch in batches:
                 number = position.epoch * steps + position.step
@@ -227,14 +245,23 @@ class FoldTraining:
                 logs = (number + 1) % runtime.log_every == 0
                 # The end of an epoch saves by itself.
                 saves = (number + 1) % runtime.save_every == 0 and position.step < steps
-                saves |= interrupts.is_asked()
+                stops = interrupts.is_asked() if exchange is None else exchange.is_asked
+                saves |= stops
                 if logs or saves:
                     self._check_finite()
                 advance(1, f"loss {self.learner.sums.means().loss:.3f}" if logs else "")
                 if saves:
                     self.save()
-                    interrupts.checkpoint()
+                if stops:
+                    self._meet()
+                    interrupts.stop()
         self._check_finite()
+
+    def _meet(self) -> None:
+        """Where there are other processes, wait until the first one has written what it saved."""
+        if self.world is not None:
+            self.files.finish()
+            self.world.any(here=True)
 
     def _finish_epoch(self) -> None:
         task, training, position = self.task, self.config.training, self.position
@@ -245,6 +272,7 @@ class FoldTraining:
                 scores = self.validate(done)
             except interrupts.Stopped:
                 self.save()  # after the epoch's last step: only the validation is done again
+                self._meet()
                 raise
         line = EpochLine(
             epoch=done,

@@ -56,12 +56,15 @@ def masks(
     system: System, samples: Sequence[Sample], start: int = 0
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield a batch's first position and (B, H, W) classes at frame size, of `samples[start:]`."""
-    argmax = system.policy.operations.resized_argmax
-
-    def found() -> Iterator[tuple[Tensor]]:
-        for frames in system.reader.batches(samples, start):
-            yield (torch.cat([argmax(*rows) for rows in system.rows(frames)], dim=1),)
-
-    for (mask_BHW,), _ in fetch(system.policy.device, found()):
+    for (mask_BHW,), _ in fetch(system.policy.device, found_masks(system, samples, start)):
         yield start, mask_BHW.numpy()
         start += len(mask_BHW)
+
+
+def found_masks(
+    system: System, samples: Sequence[Sample], start: int, turn: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield each batch's (B, H, W) uint8 classes, on its device; by `turn`, as batches are read."""
+    argmax = system.policy.operations.resized_argmax
+    for frames in system.reader.batches(samples, start, turn=turn):
+        yield (torch.cat([argmax(*rows) for rows in system.rows(frames)], dim=1),)

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,6 +39,10 @@ from engine.views.sampled import loss_sum
 from engine.views.view_sum import ViewSum
 from engine.views.zoom import base_hw, view_hw
 from kernels.tta_accumulate import View, zero_total
+
+if TYPE_CHECKING:
+    # Not to predict in one process.
+    from engine.distributed.world import World
 
 _log = logging.getLogger(__name__)
 
@@ -68,13 +73,18 @@ class Predictor:
     reader: FrameReader
 
     def predict(
-        self, samples: Sequence[Sample], start: int = 0, *, label: bool = False
+        self,
+        samples: Sequence[Sample],
+        start: int = 0,
+        *,
+        label: bool = False,
+        turn: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[FrameBatch, Tensor]]:
         """Yield each of `FrameReader.batches` and its `probabilities`.
 
         From the end of any batch on the others are the same: a resumed call gives the same bytes.
         """
-        for frames in self.reader.batches(samples, start, label=label):
+        for frames in self.reader.batches(samples, start, label=label, turn=turn):
             yield frames, self.probabilities(frames)
 
     @torch.inference_mode()
@@ -123,8 +133,17 @@ class Predictor:
         """(C, C) sum of the `counts` of labelled frames at the first of the T temperatures."""
         return self.validate(samples)[0]
 
-    def validate(self, samples: Sequence[Sample]) -> tuple[NDArray[np.int64], float | None]:
-        """`confusion`, and the mean of -log p over the `sampled` labels; None if there are none."""
+    def validate(
+        self, samples: Sequence[Sample], world: "World | None" = None
+    ) -> tuple[NDArray[np.int64], float | None]:
+        """`confusion`, and the mean of -log p over the `sampled` labels; None if there are none.
+
+        The processes of a `world` look at the batches in turns; each gets what one alone would.
+        """
+        if world is not None and world.size > 1:
+            from engine.views.together import validate
+
+            return validate(self, samples, world)
         counts: list[Tensor] = []
         losses: list[Tensor] = []
         with track("validation", len(samples)) as advance:

@@ -34,6 +34,7 @@ from engine.whole import announce, sync_folder
 from kernels.compiling import work_s
 
 if TYPE_CHECKING:
+    from engine.distributed.world import World
     from engine.views.predictor import Predictor
 
 _log = logging.getLogger(__name__)
@@ -53,33 +54,42 @@ def oof_layout(
 
 
 def predict_fold(
-    load: Callable[[], "Predictor"],
+    load: Callable[[int], "Predictor"],
     fold: int,
     weights: str,
     samples: Sequence[Sample],
     writer: "ProbStoreWriter",
+    world: "World | None" = None,
 ) -> records.FoldState:
     """Predict the frames, among all training samples, that `fold` validates, and count; resumes.
 
     What weights of another hash than `weights` predicted is predicted again. `load` gives the
-    predictor of the fold, a ValueError if it is another's; it is not called if all is predicted.
+    predictor of the fold, a ValueError if it is another's, and is told how many frames were
+    predicted before; it is not called if all is predicted. Processes of a `world` take batches in
+    turns, and this one, the first, writes them in order.
     """
     layout, state = writer.layout, writer.state(fold, weights)
     validation = np.flatnonzero(layout.fold_of == fold).tolist()
     if state.done == len(validation):
         return state
-    predictor, count_TCC = load(), np.array(state.confusion, np.int64)
+    predictor, count_TCC = load(state.done), np.array(state.confusion, np.int64)
     # What an older release began has frames that nobody sampled.
     sampled = state.done == 0 or state.calibration is not None
     sample = CalibrationSum(len(layout.temperatures), state.calibration) if sampled else None
     (network,) = predictor.networks
     start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
-    predicted = _counts_and_halves(predictor, asked, state.done, layout.shape[2:])
+    if world is None:
+        predicted = counts_and_halves(predictor, asked, state.done, layout.shape[2:])
+        fetched = fetch(predictor.policy.device, predicted)
+    else:
+        from engine.views.together import fold_in_order
+
+        fetched = fold_in_order(predictor, asked, state.done, layout.shape[2:], world)
     with (
         interrupts.at_checkpoints(),
         track(f"fold {fold} out-of-fold", len(validation), state.done) as advance,
     ):
-        for (batch_TCC, prob_BTChw, *pixels), is_due in fetch(predictor.policy.device, predicted):
+        for (batch_TCC, prob_BTChw, *pixels), is_due in fetched:
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
                 writer.write(index, prob_TChw.numpy(), network.fold)
@@ -96,11 +106,18 @@ def predict_fold(
     return state
 
 
-def _counts_and_halves(
-    predictor: "Predictor", samples: Sequence[Sample], start: int, hw: tuple[int, int]
+def counts_and_halves(
+    predictor: "Predictor",
+    samples: Sequence[Sample],
+    start: int,
+    hw: tuple[int, int],
+    turn: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Of each batch, on its device: (T, C, C) counts, (B, T, C, *hw) float16, its sample."""
-    for frames, prob_BTCHW in predictor.predict(samples, start, label=True):
+    """Of each batch, on its device: (T, C, C) counts, (B, T, C, *hw) float16, its sample.
+
+    By `turn` as of `FrameReader.batches`.
+    """
+    for frames, prob_BTCHW in predictor.predict(samples, start, label=True, turn=turn):
         # Frame by frame, as the bytes of a CPU have always been made.
         resized = [F.interpolate(prob_TCHW, hw, mode="bilinear").half() for prob_TCHW in prob_BTCHW]
         assert frames.label_BHW is not None, "asked for"

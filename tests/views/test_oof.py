@@ -55,7 +55,7 @@ class Case:
     def predict(
         self, fold: int, writer: ProbStoreWriter, *, weights: str = "weights", batch_size: int = 2
     ) -> FoldState:
-        def load() -> Predictor:
+        def load(_: int) -> Predictor:
             return self.predictor(fold, batch_size)
 
         return predict_fold(load, fold, weights, self.dataset.train.samples, writer)
@@ -186,7 +186,7 @@ def test_a_predicted_fold_loads_no_network(case: Case, tmp_path: Path) -> None:
     writer = case.writer(tmp_path)
     state = case.predict(0, writer)
 
-    def load() -> Predictor:
+    def load(_: int) -> Predictor:
         raise AssertionError("nothing is left to predict")
 
     assert predict_fold(load, 0, "weights", case.dataset.train.samples, writer) == state
@@ -195,7 +195,7 @@ def test_a_predicted_fold_loads_no_network(case: Case, tmp_path: Path) -> None:
 def test_a_network_of_another_fold_is_refused(case: Case, tmp_path: Path) -> None:
     writer, samples = case.writer(tmp_path), case.dataset.train.samples
     with pytest.raises(ValueError, match="by fold 0; the network of fold 1 was trained on it"):
-        predict_fold(lambda: case.predictor(1, 2), 0, "weights", samples, writer)
+        predict_fold(lambda _: case.predictor(1, 2), 0, "weights", samples, writer)
     assert writer.state(0, "weights").done == 0
 
 

@@ -1,0 +1,124 @@
+"""The stages between training and the summary: out-of-fold predictions, temperature, submission."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import Config
+from engine.data.folds import Folds
+from engine.data.sources import ResidentFrames
+from engine.frames.index import Dataset
+from engine.identity import stage_identity
+from engine.rundir import RunDir
+from engine.runtime.device import DevicePolicy
+from engine.selection.records import TemperatureChoice
+from engine.selection.scores import calibrated, choose_temperature
+from engine.views import store, submission
+from engine.views.masks import masks
+from engine.views.predictor import Predictor, open_predictor
+from engine.views.records import FoldState
+
+if TYPE_CHECKING:
+    # Not to predict in one process.
+    from engine.distributed.world import World
+
+
+class Opened(Protocol):
+    """What they need of an `engine.experiment.Experiment`."""
+
+    @property
+    def config(self) -> Config:
+        """The experiment."""
+
+    @property
+    def dir(self) -> RunDir:
+        """Its folder."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """Its frames."""
+
+    @property
+    def folds(self) -> Folds:
+        """Which fold validates which."""
+
+    @property
+    def policy(self) -> DevicePolicy:
+        """What it runs on."""
+
+    @property
+    def weights_hash(self) -> str:
+        """Of all that trained weights depend on."""
+
+    @property
+    def world(self) -> "World | None":
+        """The processes that take batches in turns, with this one; it is the first."""
+
+    def tell(self, **order: Any) -> None:
+        """Have the others do their part."""
+
+
+def predict_out_of_fold(
+    run: Opened,
+    trained: Sequence[int],
+    networks: Sequence[str],
+    key: str,
+    resident: ResidentFrames | None,
+) -> dict[int, FoldState]:
+    """Predict every trained fold's validation frames; finish the store once all are trained."""
+
+    def load(fold: int, start: int) -> Predictor:
+        if world is not None:
+            run.tell(do="predict", fold=fold, start=start)
+        opened = open_predictor(config, run.dir, [fold], run.policy)
+        return replace(opened, reader=replace(opened.reader, resident=resident))
+
+    config, samples = run.config, run.dataset.train.samples
+    world = None if config.openvino else run.world
+    if run.dir.manifest.exists() and run.dir.store.exists():
+        predicted = store.open_store(run.dir.oof, key).manifest.predicted
+        if not run.dir.temperature.exists():
+            _choose_temperature(run, predicted)
+        return predicted
+    begun = stage_identity(config, run.weights_hash)
+    layout = store.oof_layout(config, samples, run.folds, begun)
+    writer = store.ProbStoreWriter(run.dir.oof, layout)
+    predicted = {}
+    for fold in trained:
+        opening = partial(load, fold)
+        predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer, world)
+    if len(predicted) == config.data.folds:
+        writer.finish(_choose_temperature(run, predicted).best, key)
+    return predicted
+
+
+def _choose_temperature(run: Opened, predicted: Mapping[int, FoldState]) -> TemperatureChoice:
+    """Write and return the choice, which follows from the counts alone."""
+    count_FTCC = np.array([state.confusion for state in predicted.values()])
+    fixed = run.config.selection.temperature
+    choice = choose_temperature(run.config.inference.temperatures, count_FTCC, fixed)
+    choice = calibrated(choice, {fold: state.calibration for fold, state in predicted.items()})
+    choice.write(run.dir.temperature)
+    return choice
+
+
+def predict_test(run: Opened, key: str) -> float | None:
+    """Predict the test frames into the submission; the seconds that it took, None without any."""
+
+    def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        temperature = TemperatureChoice.read(run.dir.temperature).best
+        folds = range(run.config.data.folds)
+        predictor = open_predictor(run.config, run.dir, folds, run.policy).at(temperature)
+        if run.world is None or run.config.openvino:
+            return masks(predictor, test, start)
+        from engine.views.together import masks_in_order
+
+        run.tell(do="test", start=start, temperature=temperature)
+        return masks_in_order(predictor, test, start, run.world)
+
+    test = run.dataset.test.samples
+    return submission.write_submission(predict, test, run.dir, key)
