@@ -3,7 +3,8 @@
 #   make demo       train the embedded default, from folds to a submission (ARGS="..." adds flags)
 #   make test       checks, then all tests                                 (ARGS="..." adds flags)
 #   make check      style, formatting, types, import contracts
-#   make test-bench the tests of the benchmarks against their rivals, which it installs first
+#   make test-bench the tests of the benchmarks against their rivals, and of sweeps on Ray; it
+#                   installs both first
 #   make test-gpu   the tests that need a CUDA device, and the kernels' as machine code
 #   make test-oldest    all tests with the oldest PyTorch that is supported, in .venv-oldest
 #   make test-lowering  the Triton kernels to machine code, by the newest and the oldest Triton
@@ -22,6 +23,9 @@ OLDEST := .venv-oldest/.ready
 OLDEST_PY := .venv-oldest/bin/python
 # A file of tests at a time on each of up to four cores, in their order: the last ones are short.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# What needs Ray, which is 240 MB and no part of `make setup`.
+ON_RAY := tests/sweep/test_ray_workers.py tests/sweep/test_halving.py tests/test_cluster_storm.py
 
 .PHONY: help setup demo test check test-bench test-gpu test-oldest test-lowering clean
 
@@ -44,8 +48,8 @@ check: $(READY)
 	@$(PY) -m mypy
 
 test-bench: $(READY)
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench]'
-	@$(PY) -m pytest $$(grep -l importorskip tests/benchmarks/test_*.py) $(ARGS)
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench,ray]'
+	@$(PY) -m pytest $$(grep -l importorskip tests/benchmarks/test_*.py) $(ON_RAY) $(ARGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"

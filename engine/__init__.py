@@ -12,7 +12,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     rundir  sums                                a run folder: its files, hashes and checksums
     experiment rehearsal                        a config opened for work, judged, and its stages
     trained                                     runs, opened to look at frames with
-    command  mistakes  damage  full_disk        errors and exit codes
+    command  mistakes  damage  full_disk  exits errors and exit codes
     run_log                                     what a command says, kept in the run folder
     early                                       faults that are told before PyTorch is loaded
     formats  resume                             what older runs hold to

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 from engine import sums
 from engine.config import Config
 from engine.damage import DamageError
+from engine.exits import is_typed
 from engine.formats import FORMAT, MOVED, Sections, Source, rename
 from engine.mistakes import (
     no_table,
@@ -98,6 +99,8 @@ def read_file(file: Path) -> tuple[int, dict[str, JsonValue]]:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and not is_typed(error):
+            raise
         raise unreadable(file, error) from error
     number = content.pop("format", 1)
     if type(number) is not int or number not in range(1, FORMAT + 1):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from engine import interrupts
+from engine import exits, interrupts
 from engine.full_disk import DiskFullError
 from engine.interrupts import Stopped, heeded
 from engine.light import load_lightly
@@ -41,12 +41,13 @@ def ranks() -> Ranks:
     return Ranks()
 
 
-def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
-    """Run a command and exit: 2 for the user's mistakes, 1 for the world's.
+def run_main(main: Callable[[], int], go_on: str = AGAIN, *, several: bool = False) -> NoReturn:
+    """Run a command and exit: 2 for the user's mistakes, others for the world's (`engine.exits`).
 
     A mistake prints its message alone; an error nobody foresaw keeps its traceback. One that was
     stopped says how to `go_on`; its code is the signal's, 130 for Ctrl-C (see `interrupts`). Of
-    several processes of one training the first alone talks; the others warn, with their number.
+    several processes of one training the first alone talks; the others warn, with their number. A
+    command that does not do its work by `several` is refused where there are.
     """
     start_logging()
     here = ranks()
@@ -58,12 +59,14 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
     wait_asleep_where_busy()
     try:
         with heeded():
+            if here.size > 1 and not several:
+                raise ValueError("torchrun starts a training; call this command without it")
             code = main()
     except Stopped as stopped:
         if not here.rank:
             with suppress(OSError):  # a terminal that is gone
                 print(error_line(stopped, go_on), file=sys.stderr)
-        code = exit_code(stopped)
+        code = exits.SIGNALLED + stopped.signal
     except (ValueError, OSError, RuntimeError) as error:
         told = error_line(error, go_on)
         if here.rank:
@@ -71,7 +74,7 @@ def run_main(main: Callable[[], int], go_on: str = AGAIN) -> NoReturn:
         if told is None:
             raise
         print(f"process {here.rank}: {told}" if here.rank else told, file=sys.stderr)
-        code = exit_code(error)
+        code = exits.code_of(error)
     raise SystemExit(code)
 
 
@@ -85,14 +88,6 @@ def error_line(error: BaseException, go_on: str = AGAIN) -> str | None:
         # Of a file, with its name: gone, forbidden, something else in its place.
         return f"error: {error.filename}: {error.strerror}"
     return None
-
-
-def exit_code(error: BaseException) -> int:
-    """What a command exits with that an error ends."""
-    if isinstance(error, Stopped):
-        return 128 + error.signal
-    mistake = isinstance(error, ValueError | OSError) and not isinstance(error, DiskFullError)
-    return 2 if mistake and not isinstance(error, RuntimeError) else 1
 
 
 def wait_asleep_where_busy() -> None:

@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+from engine import exits
+
 
 class DamageError(ValueError):
     """A file that is not as it was written; the message ends with what to do about it."""
+
+    exit_code = exits.TROUBLE
 
     def __init__(self, path: Path, found: str) -> None:
         self.path = path

@@ -120,7 +120,7 @@ def _memory(run: "Experiment", network: "Network") -> str:
     training, views, channels = config.training, config.inference, config.model.in_channels
     halves = 2 if run.policy.autocast_dtype is not None else 1
     weights = 4 * sum(part.nbytes for part in network.parameters())
-    images = math.ceil(training.batch_size / training.accumulate)
+    images = math.ceil(training.batch_size / training.parts / training.accumulate)
     crop = config.data.crop_hw
     step = weights + step_bytes(network, channels, crop, images) // halves
     base = base_hw(config.data, views, samples[0].hw)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -20,7 +20,7 @@ from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
 from engine.data.folds import Folds, make_folds
 from engine.data.leakage import leakage_told
-from engine.data.sources import ResidentFrames, choose_source
+from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import hold
@@ -28,7 +28,7 @@ from engine.model.network import input_normalisation
 from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.census import judge_data
-from engine.report.environment import describe_environment
+from engine.report.environment import describe_environment, note_computer
 from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
 from engine.report.page.write import report_at_the_end
@@ -42,13 +42,13 @@ from engine.resume import (
     check_same_experiment,
     kept_setup,
     recorded_runtime,
+    resolved,
     stopped,
 )
 from engine.rundir import RunDir, load_run, to_complete, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
-from engine.runtime.recorded import RecordedRuntime
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
@@ -85,11 +85,10 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        run, begun = self, self.position(fold) is not None
-        if begun:
-            config, policy = kept_setup(self.config, self.policy, self._recorded(), self.dir, fold)
-            run = replace(self, config=config, policy=policy)
-        run._recorded().write(self.dir.runtime(fold))
+        begun, samples = self.position(fold) is not None, self.dataset.train.samples
+        note_computer(self.dir.fold_environment(fold), fold, begun=begun)
+        run = self.as_begun(fold) if begun else self
+        resolved(run.config, run.policy, samples).write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
         if run.config.training.parts > 1:
             if run.config.runtime.tune != "off":
@@ -99,6 +98,12 @@ class Experiment:
 
             policy = choose_form(task, policy, begun=begun)
         return task, policy
+
+    def as_begun(self, fold: int) -> Self:
+        """The same with the settings that a fold began with, see `kept_setup`; sets its threads."""
+        now = resolved(self.config, self.policy, self.dataset.train.samples)
+        config, policy = kept_setup(self.config, self.policy, now, self.dir, fold)
+        return replace(self, config=config, policy=policy)
 
     def tell(self, **order: Any) -> None:
         """Have the other processes, if there are some, do a part of what comes next."""
@@ -142,30 +147,11 @@ class Experiment:
 
     def write_description(self) -> None:
         """Write what the run is made from: config, environment and folds."""
-        write_config(self.config, self.dir)
-        describe_environment(self.dataset.fingerprint).write(self.dir.environment)
-        self.folds.file(self.dataset.train.samples).write(self.dir.folds)
-
-    def _recorded(self) -> RecordedRuntime:
-        """What a fold that begins now runs with, all `auto` resolved."""
-        runtime, policy, training = self.config.runtime, self.policy, self.config.training
-        added = {}
-        if training.parts > 1:
-            from engine.distributed.exchange import resolved_reduce
-
-            added = {"reduce": resolved_reduce(training.reduce, policy.device)}
-        return RecordedRuntime(
-            device=str(policy.device),
-            source=choose_source(runtime, self.dataset.train.samples, policy.device)[0],
-            kernels=runtime.kernels,
-            compile="on" if policy.compile else "off",
-            cuda_graphs="on" if policy.replay else "off",
-            threads=torch.get_num_threads(),
-            precision="bf16" if policy.autocast_dtype is not None else "fp32",
-            deterministic=runtime.deterministic,
-            layers="fused" if policy.own_layers else "torch",
-            **added,
-        )
+        # One at a time: else one machine's checksums would stand beside another one's environment.
+        with hold(self.dir.description, wait=True):
+            write_config(self.config, self.dir)
+            describe_environment(self.dataset.fingerprint).write(self.dir.environment)
+            self.folds.file(self.dataset.train.samples).write(self.dir.folds)
 
 
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:

@@ -42,20 +42,33 @@ def follow(config: Config, run_dir: RunDir, world: World) -> None:
         )
     resident: ResidentFrames | None = None
     for order in orders:
+        here = _set_up(run, order)
         if order.do == "train":
             resident = None
-            resident = _train(run, world, order)
-            torch.set_num_threads(opening.threads)
+            resident = _train(here, world, order)
         elif order.do == "predict":
-            _predict(run, world, order, resident)
+            alike = here.policy.device == run.policy.device
+            _predict(here, world, order, resident if alike else None)
         else:
             folds = range(config.data.folds)
-            predictor = open_predictor(config, run_dir, folds, run.policy).at(order.temperature)
-            hand_masks(predictor, run.dataset.test.samples, order.start, world)
+            opened = open_predictor(here.config, run_dir, folds, here.policy)
+            opened = opened.at(order.temperature)
+            hand_masks(opened, run.dataset.test.samples, order.start, world)
+        torch.set_num_threads(opening.threads)
+
+
+def _set_up(run: Experiment, order: Order) -> Experiment:
+    """The same with what the first process runs with, but for the device's number."""
+    assert order.recorded is not None, "the first process says it"
+    runtime = order.recorded.of_runtime(run.config.runtime)
+    config = run.config.model_copy(update={"runtime": runtime})
+    if (reduce := order.recorded.reduce) is not None:
+        training = config.training.model_copy(update={"reduce": reduce})
+        config = config.model_copy(update={"training": training})
+    return replace(run, config=config, policy=set_up_device(runtime))
 
 
 def _train(run: Experiment, world: World, order: Order) -> ResidentFrames | None:
-    assert order.recorded is not None, "the first process says it"
     position = run.position(order.fold) or Position()
     if (position.epoch, position.step) != order.at:
         raise RuntimeError(
@@ -63,18 +76,12 @@ def _train(run: Experiment, world: World, order: Order) -> ResidentFrames | None
             f"{position.epoch + 1}, step {position.step}, and the first one elsewhere; the run "
             "folder has to be on storage that all share"
         )
-    runtime = order.recorded.of_runtime(run.config.runtime)
-    config = run.config.model_copy(update={"runtime": runtime})
-    if (reduce := order.recorded.reduce) is not None:
-        training = config.training.model_copy(update={"reduce": reduce})
-        config = config.model_copy(update={"training": training})
-    policy = run.policy if runtime == run.config.runtime else set_up_device(runtime)
-    task = replace(run, config=config, policy=policy).task(order.fold)
+    task = run.task(order.fold)
     task = replace(task, stop_after=order.stop_after)
-    resident = FoldTraining(task, policy, world=world).run()
-    if policy.device.type == "cuda":
+    resident = FoldTraining(task, run.policy, world=world).run()
+    if run.policy.device.type == "cuda":
         free_recordings()
-    return resident if policy.device == run.policy.device else None
+    return resident
 
 
 def _predict(run: Experiment, world: World, order: Order, resident: ResidentFrames | None) -> None:

@@ -2,17 +2,23 @@
 
 Work that should not be lost runs within `at_checkpoints`: it goes on until it has written its state
 and calls `checkpoint`. Everything else is stopped where it is, which no stage minds. A second
-signal ends the process at once, which none minds either.
+signal ends the process at once, which none minds either; but a SIGTERM that follows another one
+within `TWICE_S` is the same: schedulers send it to a process and to its group, and launchers pass
+it on to what they started.
 """
 
 import errno
 import os
 import signal
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
+
+TWICE_S = 5.0
+"""Seconds in which whoever ends a job is done with telling all its processes."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """That ask."""
@@ -29,6 +35,8 @@ class Stopped(KeyboardInterrupt):
 class _State:
     asked: int = 0
     """The signal that came."""
+    asked_at_s: float = 0
+    """When, by the monotonic clock."""
     waiting: bool = False
     """Whether it waits for a checkpoint."""
     once: bool = False
@@ -38,6 +46,9 @@ class _State:
 
 
 _state = _State()
+
+_lost: set[str] = set()
+"""Leases of this process that another one has taken over."""
 
 
 @contextmanager
@@ -80,13 +91,28 @@ def heed_once(*, quietly: bool) -> None:
 
 def is_asked() -> bool:
     """Whether the next `checkpoint` stops: what is to last is written before it."""
-    return bool(_state.asked)
+    return bool(_state.asked or _lost)
 
 
 def checkpoint() -> None:
-    """Stop here if a signal came: all that is to last is written."""
+    """Stop here if a signal came: all that is to last is written.
+
+    A RuntimeError if the lease is lost, which `engine.lease.hold` puts in its own words.
+    """
+    if _lost:
+        raise RuntimeError("another process has taken over what this one was making")
     if _state.asked:
         raise Stopped(_state.asked)
+
+
+def lose(lease: str) -> None:
+    """Note, from any thread, that the next `checkpoint` ends work that nobody will read."""
+    _lost.add(lease)
+
+
+def forget_loss(lease: str) -> None:
+    """Note that the work on what a lease covered has ended."""
+    _lost.discard(lease)
 
 
 def stop() -> NoReturn:
@@ -99,12 +125,14 @@ def _stop(number: int, _: FrameType | None) -> None:
         _leave_terminal()
         if _state.asked:  # shell and system may both send it: never the second one
             return
-    if _state.asked and _state.once:
+    now_s = time.monotonic()
+    again = number == _state.asked == signal.SIGTERM and now_s - _state.asked_at_s < TWICE_S
+    if _state.asked and (_state.once or again):
         return
     if _state.asked:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    _state.asked = number
+    _state.asked, _state.asked_at_s = number, now_s
     if not _state.waiting:
         raise Stopped(number)
     if _state.quiet:

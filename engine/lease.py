@@ -31,11 +31,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from engine import sums
+from engine import exits, interrupts, sums
 from engine.damage import DamageError
-from engine.owner import Pulse, host, read_owner, sign, start_heart
+from engine.owner import Pulse, given_up, host, read_owner, sign, start_heart
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +53,13 @@ _DELETE_TRIES = 100
 class HeldError(RuntimeError):
     """Another process works there; the message says who, since when and what to do."""
 
+    exit_code = exits.HELD
+
 
 class LostError(RuntimeError):
     """Another process took a lease over; the message says who."""
+
+    exit_code = exits.LOST
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ class Place:
 def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
     """Lease a place: within, files that it covers are made in the attempt, see `attempt_folder`.
 
-    What the attempt of a dead owner left is taken over. One that cannot be told dead from alive is
-    watched for `engine.owner.STILL_S` first, which the log says.
+    What the attempt of a dead owner left is taken over. One that cannot be told dead from alive, or
+    that seems frozen, is watched for `engine.owner.STILL_S` first, which the log says.
 
     Args:
         place: what to lease; its folder is created.
@@ -89,7 +94,8 @@ def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
     Raises:
         HeldError: another process has it.
         RuntimeError: the folder cannot be written.
-        LostError: in place of an OSError or RuntimeError within, if the lease was taken over.
+        LostError: in place of an OSError, RuntimeError or ValueError within, if the lease was taken
+            over; the next `interrupts.checkpoint` raises one.
     """
     token = f"{host()}-{os.getpid()}-{secrets.token_hex(6)}"
     entry, is_new = place.path / token, not place.folder.exists()
@@ -100,15 +106,15 @@ def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
     # What processes left that died while they made or gave back a lease.
     for left in place.folder.glob(f"{place.path.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
-    heart = start_heart(entry)
+    heart = start_heart(entry, partial(interrupts.lose, token))
     covered = {folder.absolute(): entry / token for folder in place.covers}
     # Within another lease that covers a folder too, that one goes on with it afterwards.
     outer = {folder: _attempts[folder] for folder in covered if folder in _attempts}
     _attempts.update(covered)
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if entry.exists():
+    except (OSError, RuntimeError, ValueError) as error:
+        if entry.exists() or isinstance(error, HeldError | LostError):
             raise
         raise LostError(
             f"{place.told} was taken over from this process, which stood still, by {_owner(place)}."
@@ -117,6 +123,7 @@ def hold(place: Place, *, wait: bool = False) -> Iterator[None]:
         ) from error
     finally:
         heart.set()
+        interrupts.forget_loss(token)
         for folder in covered:
             _attempts.pop(folder, None)
         _attempts.update(outer)
@@ -303,5 +310,5 @@ def _held(place: Place) -> HeldError:
     owner = read_owner(place.path / str(_entry(place)))
     return HeldError(
         f"{place.told} is held by another process: {owner}. Wait for it, or end it ({owner.kill}), "
-        "which loses nothing"
+        f"which loses nothing; {given_up()}"
     )

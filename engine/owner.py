@@ -1,8 +1,13 @@
 """Who holds a lease, and whether it is alive: told by a lock, and where locks cannot, by its heart.
 
 A lock (`flock`) is freed by death: who gets it, in the same running system, knows the owner dead.
-An owner on another machine, or on a file system without locks, is watched: if its heart has not
-beaten for `STILL_S` of the watcher's own seconds, it is taken for dead. Clocks are not compared.
+Any other owner is watched: on another machine, on a file system without locks, or with a lock and a
+heart that seems to stand, being frozen (SIGSTOP, a frozen container). If its heart has not beaten
+for `STILL_S` of the watcher's own seconds, it is taken for dead, whatever the lock says: a lock
+tells that a process exists, a heart that it gets on. A laptop that slept beats at once when it
+wakes, and the watcher, whose seconds stood too, sees it. A debugger, or a file server that does not
+answer for so long, costs the owner what it had not published (`engine.lease`), and only if another
+process wants the place. Clocks are not compared, but to refuse at once what beat just now.
 """
 
 import fcntl
@@ -12,6 +17,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
@@ -28,6 +34,9 @@ BEAT_S = 5.0
 STILL_S = 60.0
 """Seconds without a beat after which an owner is taken for dead: a dozen beats, and longer than a
 process is kept from its threads by a compilation or a slow file server."""
+
+FRESH_BEATS = 3
+"""Beats that may be missed before a heart is watched: a busy machine skips one or two."""
 
 _NAME = "owner.json"
 
@@ -60,6 +69,18 @@ def read_owner(entry: Path) -> Owner:
         return Owner.model_validate_json((entry / _NAME).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return Owner()
+
+
+def beat_of(folder: Path) -> tuple[int, int] | None:
+    """What the next beat of an owner's heart changes; None if nobody holds the lease of a folder.
+
+    `folder` holds the owner's entry. Whoever sees it unchanged for `STILL_S` may take it for dead.
+    """
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            told = (entry / _NAME).stat()
+            return told.st_mtime_ns, told.st_ino
+    return None
 
 
 def sign(entry: Path) -> int:
@@ -102,8 +123,13 @@ class Pulse:
 
     @property
     def lives(self) -> bool:
-        """Whether its lock says so."""
-        return self._got is False
+        """Whether its lock says so, and nothing speaks against its heart.
+
+        A clock is asked only whether to watch: one that is wrong costs who asks a few seconds.
+        """
+        seen = self._seen()
+        age_s = None if seen is None else time.time() - seen[0] / 1e9
+        return self._got is False and age_s is not None and abs(age_s) < FRESH_BEATS * BEAT_S
 
     @property
     def died(self) -> bool:
@@ -150,18 +176,31 @@ class Pulse:
             return None
 
 
-def start_heart(entry: Path) -> threading.Event:
-    """Touch an entry's file every `BEAT_S`, on a thread of its own, until the event is set."""
+def start_heart(entry: Path, lost: Callable[[], None]) -> threading.Event:
+    """Touch an entry's file every `BEAT_S`, on a thread of its own, until the event is set.
+
+    If it is gone, another process took the lease: the heart calls `lost`, once, and ends.
+    """
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(BEAT_S):
-            # If it is gone another process took the lease, which the next write finds out.
-            with suppress(OSError):
+            try:
                 os.utime(entry / _NAME)
+            except FileNotFoundError:
+                if not stop.is_set():
+                    lost()
+                return
+            except OSError:  # a file server that is away for a while
+                continue
 
     threading.Thread(target=beat, name="lease", daemon=True).start()
     return stop
+
+
+def given_up() -> str:
+    """When an owner that is frozen loses what it holds, for messages."""
+    return f"it is given up after {STILL_S:.0f} s without a sign of life"
 
 
 def host() -> str:

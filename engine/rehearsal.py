@@ -91,10 +91,12 @@ def _network(config: Config) -> Network:
 def _check_parts(config: Config, network: Network, fold: int, frames: int) -> None:
     training, model, crop_hw = config.training, config.model, config.data.crop_hw
     least = min(training.batch_size, frames)
-    if training.accumulate > 1:
+    if training.accumulate * training.parts > 1:
         from engine.data.accumulate import part_sizes
 
-        least = min(part_sizes(least, training.accumulate, network.decoder.least_images))
+        together = network.decoder.least_images
+        parts = part_sizes(least, training.parts, together)
+        least = min(min(part_sizes(part, training.accumulate, together)) for part in parts)
     if least > 1:
         return
     with torch.device("meta"):
@@ -112,7 +114,8 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
             f"fold {fold} trains on {frames} frames, and {least} of a batch pass the network at a "
             "time; there batch normalisation finds one value a channel, and needs two: let more "
             f"pass (training.batch_size {training.batch_size}, training.accumulate "
-            f"{training.accumulate}), give more frames, or {instead}"
+            f"{training.accumulate}, training.parts {training.parts}), give more frames, or "
+            f"{instead}"
         ) from error
 
 

@@ -1,6 +1,8 @@
 """What an earlier call holds a later one to: its experiment, and what its folds run with."""
 
+import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.config import Config
@@ -11,7 +13,13 @@ from engine.runtime.recorded import RecordedRuntime, resume_reduce, resume_runti
 
 if TYPE_CHECKING:
     # Not to refuse another experiment: it loads PyTorch.
+    from engine.frames.decode import Sample
     from engine.runtime.device import DevicePolicy
+
+_log = logging.getLogger(__name__)
+
+_OF_DEVICE = ("device", "source", "compile", "cuda_graphs", "layers")
+"""Fields of a fold's record that follow from its device."""
 
 
 class Goal(NamedTuple):
@@ -75,6 +83,33 @@ def stopped(run: RunDir, fold: int, epoch: int, epochs: int) -> ConfigError:
     )
 
 
+def resolved(
+    config: Config, policy: "DevicePolicy", samples: "Sequence[Sample]"
+) -> RecordedRuntime:
+    """What a fold that begins now runs with, all `auto` resolved."""
+    import torch
+
+    from engine.data.sources import choose_source
+
+    runtime, training, added = config.runtime, config.training, dict[str, str]()
+    if training.parts > 1:
+        from engine.distributed.exchange import resolved_reduce
+
+        added = {"reduce": resolved_reduce(training.reduce, policy.device)}
+    return RecordedRuntime(
+        device=str(policy.device),
+        source=choose_source(runtime, samples, policy.device)[0],
+        kernels=runtime.kernels,
+        compile="on" if policy.compile else "off",
+        cuda_graphs="on" if policy.replay else "off",
+        threads=torch.get_num_threads(),
+        precision="bf16" if policy.autocast_dtype is not None else "fp32",
+        deterministic=runtime.deterministic,
+        layers="fused" if policy.own_layers else "torch",
+        **added,
+    )
+
+
 def told_trained(config: Config, run: RunDir, chosen: Sequence[int]) -> str:
     """How far the `chosen` folds and the others of a run are, for a call that ends with them."""
     epochs, folds = max(config.training.epochs, 1), range(config.data.folds)
@@ -100,11 +135,12 @@ def kept_setup(
 ) -> tuple[Config, "DevicePolicy"]:
     """What a fold that was begun before goes on with, and on what, see `resume_runtime`.
 
-    `config` and `policy` are of this call, and `now` is what it would begin with.
+    `config` and `policy` are of this call, and `now` is what it would begin with. What the fold
+    began with and is not here gives way to that, which the log says.
     """
     from engine.runtime.device import set_up_device
 
-    began = recorded_runtime(run, fold)
+    began = _as_can_be(recorded_runtime(run, fold), now, fold)
     if config.training.parts > 1:
         reduce = resume_reduce(config.training.reduce, began, fold)
         training = config.training.model_copy(update={"reduce": reduce})
@@ -113,6 +149,34 @@ def kept_setup(
     if kept == config.runtime:
         return config, policy
     return config.model_copy(update={"runtime": kept}), set_up_device(kept)
+
+
+def _as_can_be(began: RecordedRuntime, now: RecordedRuntime, fold: int) -> RecordedRuntime:
+    """A fold's record, but for what is not here; the log says what and what for.
+
+    Fewer cores are no obstacle: a number of threads can be had on any.
+    """
+    lacking: tuple[str, ...] = ()
+    if began.device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            lacking = _OF_DEVICE
+        elif int(began.device.partition(":")[2] or 0) >= torch.cuda.device_count():
+            told = "fold %d began on %s and goes on on %s: there are fewer GPUs here"
+            _log.info(told, fold, began.device, now.device)
+            began = began.model_copy(update={"device": now.device})
+    if not lacking and began.source == "dali" and find_spec("nvidia.dali") is None:
+        lacking = ("source",)
+    if not lacking:
+        return began
+    _log.warning(
+        "fold %d began with %s = %s, which is not here; it goes on with %s, and from here on "
+        "rounding differs from an undisturbed run's",
+        *(fold, lacking[0], getattr(began, lacking[0])),
+        ", ".join(f"{name} = {getattr(now, name)}" for name in lacking),
+    )
+    return began.model_copy(update={name: getattr(now, name) for name in lacking})
 
 
 def recorded_runtime(run: RunDir, fold: int) -> RecordedRuntime:

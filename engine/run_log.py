@@ -18,7 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from engine.command import AGAIN, error_line, exit_code
+from engine import exits
+from engine.command import AGAIN, error_line
+from engine.interrupts import Stopped
 from engine.owner import host
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
@@ -93,7 +95,10 @@ def tell_end(run: RunDir, told: str) -> None:
 def message_and_code(error: BaseException, go_on: str = AGAIN) -> tuple[str, int]:
     """What a command that an error ends says, with its traceback if nobody foresaw it; its code."""
     told = error_line(error, go_on)
-    return told or "".join(traceback.format_exception(error)).rstrip(), exit_code(error)
+    code = exits.code_of(error)
+    if isinstance(error, Stopped):
+        code = exits.SIGNALLED + error.signal
+    return told or "".join(traceback.format_exception(error)).rstrip(), code
 
 
 class _ToFile(logging.Handler):

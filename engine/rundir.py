@@ -2,7 +2,8 @@
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
-  fold0/ runtime.json metrics.jsonl best.safetensors
+  fold0/ runtime.json environment.json       what it runs with, and where
+         metrics.jsonl best.safetensors
          last.pt                             until the run is finished, or for `runtime.keep_last`
          step.json                           the form of its steps, if `runtime.tune` chose one
          int8.json int8.xml int8.bin         its network in INT8, if `runtime.inference` asks for it
@@ -100,6 +101,10 @@ class RunDir:
         """What the fold began to run with."""
         return self.fold(fold) / "runtime.json"
 
+    def fold_environment(self, fold: int) -> Path:
+        """Where the fold's steps were computed."""
+        return self.fold(fold) / "environment.json"
+
     def step_form(self, fold: int) -> Path:
         """The form of the fold's steps, if it was tuned."""
         return self.fold(fold) / "step.json"
@@ -124,6 +129,11 @@ class RunDir:
         """What is leased to train a fold; it covers what tells of the whole run, too."""
         told = f"fold {fold} of {self.root}"
         return Place(self.root, f"fold{fold}", told, (self.fold(fold), self.root))
+
+    @property
+    def description(self) -> Place:
+        """What is leased to write what the run is made from."""
+        return Place(self.root, "description", f"the description of {self.root}", (self.root,))
 
     @property
     def results(self) -> Place:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,10 @@ from engine.data.folds import Folds
 from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import stage_identity
+from engine.report.environment import warn_apart
+from engine.resume import resolved
 from engine.rundir import RunDir
-from engine.runtime.device import DevicePolicy
+from engine.runtime.device import DevicePolicy, own_threads
 from engine.selection.records import TemperatureChoice
 from engine.selection.scores import calibrated, choose_temperature
 from engine.views import store, submission
@@ -58,6 +60,9 @@ class Opened(Protocol):
     def world(self) -> "World | None":
         """The processes that take batches in turns, with this one; it is the first."""
 
+    def as_begun(self, fold: int) -> Self:
+        """The same with the settings that a fold began with."""
+
     def tell(self, **order: Any) -> None:
         """Have the others do their part."""
 
@@ -72,10 +77,13 @@ def predict_out_of_fold(
     """Predict every trained fold's validation frames; finish the store once all are trained."""
 
     def load(fold: int, start: int) -> Predictor:
+        begun = run.as_begun(fold)
         if world is not None:
-            run.tell(do="predict", fold=fold, start=start)
-        opened = open_predictor(config, run.dir, [fold], run.policy)
-        return replace(opened, reader=replace(opened.reader, resident=resident))
+            recorded = resolved(begun.config, begun.policy, samples)
+            run.tell(do="predict", fold=fold, start=start, recorded=recorded)
+        opened = open_predictor(begun.config, run.dir, [fold], begun.policy)
+        here = resident if opened.policy.device == run.policy.device else None
+        return replace(opened, reader=replace(opened.reader, resident=here))
 
     config, samples = run.config, run.dataset.train.samples
     world = None if config.openvino else run.world
@@ -90,8 +98,12 @@ def predict_out_of_fold(
     predicted = {}
     for fold in trained:
         opening = partial(load, fold)
-        predicted[fold] = store.predict_fold(opening, fold, networks[fold], samples, writer, world)
+        with own_threads():
+            predicted[fold] = store.predict_fold(
+                opening, fold, networks[fold], samples, writer, world
+            )
     if len(predicted) == config.data.folds:
+        warn_apart(run.dir, config.data.folds)
         writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted
 
@@ -111,14 +123,16 @@ def predict_test(run: Opened, key: str) -> float | None:
 
     def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        folds = range(run.config.data.folds)
-        predictor = open_predictor(run.config, run.dir, folds, run.policy).at(temperature)
+        folds, begun = range(run.config.data.folds), run.as_begun(0)
+        predictor = open_predictor(begun.config, run.dir, folds, begun.policy).at(temperature)
         if run.world is None or run.config.openvino:
             return masks(predictor, test, start)
         from engine.views.together import masks_in_order
 
-        run.tell(do="test", start=start, temperature=temperature)
+        recorded = resolved(begun.config, begun.policy, test)
+        run.tell(do="test", start=start, temperature=temperature, recorded=recorded)
         return masks_in_order(predictor, test, start, run.world)
 
     test = run.dataset.test.samples
-    return submission.write_submission(predict, test, run.dir, key)
+    with own_threads():
+        return submission.write_submission(predict, test, run.dir, key)

@@ -235,4 +235,4 @@ def _suited(root: Path, flags: Sections) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run_main(main, VERBS["train"].go_on)
+    run_main(main, VERBS["train"].go_on, several=True)

@@ -43,6 +43,7 @@ VERBS = {
     "compare": Verb("engine.compare", "two runs: difference in IoU, interval and p"),
     "evaluate": Verb("engine.evaluate", "scores, intervals and errors on a labelled folder"),
     "report": Verb("engine.report_command", "a run's report.html again; of several, a leaderboard"),
+    "sweep": Verb("engine.sweep.command", "many trainings by one file, here or on a cluster"),
     "prepare": Verb("engine.prepare", "check or encode a dataset, verify a run, tidy the cache"),
 }
 """By name, in the order of a first use."""
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """Run what `sys.argv` asks for, and exit: the console script, and `python -m engine`."""
     word = next(iter(sys.argv[1:]), "")
-    run_main(main, VERBS[word].go_on if word in VERBS else AGAIN)
+    go_on = VERBS[word].go_on if word in VERBS else AGAIN
+    run_main(main, go_on, several=word == "train")
 
 
 def version() -> str:

@@ -2,12 +2,13 @@
 
     python -m tests.ranks DIR            all of it: some minutes on two cores
     torchrun ... -m tests.ranks --steps N        what it starts: N steps by several processes
-    torchrun ... -m tests.ranks --kill N ...     a training that is killed at its N-th step
+    torchrun ... -m tests.ranks --kill N RANK NAME -- ...
+                                         a training in which that process gets it at its N-th step
 
 1.  30 steps with clipping, dropout, drop paths, batch norms, uneven parts and labels, some parts
     without a label: an FPN and a DeepLabV3+ by 1, 2, 3 and 4 processes.
-2.  Two folds of rendered rooms by one process; by two, killed at random steps, and gone on with by
-    one and by four.
+2.  Two folds of tiny frames by one process; by two, one of which is killed at a random step, and
+    gone on with by one and by four.
 3.  The demo by two processes, from the command line.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.cli import load_config, to_toml
 from engine.command import ranks, run_main
 from engine.config import Config, RuntimeConfig
 from engine.data.batch import Batch
@@ -44,6 +46,7 @@ from engine.training.step import (
     class_weights,
     make_optimizer,
 )
+from tests.conftest import TINY, write_tiny
 
 CPU = torch.device("cpu")
 CASES: dict[str, dict[str, dict[str, Any]]] = {
@@ -59,20 +62,13 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 SMALL = {
-    "data.folds": 2,
-    "training.epochs": 2,
-    "training.batch_size": 8,
-    "training.parts": 4,
-    "training.clip_norm": 1,
-    "model.encoder": "test_efficientnet",
-    "model.weights": "none",
-    "model.drop_path": 0.1,
-    "runtime.threads": 1,
-    "runtime.save_every": 5,
-    "runtime.keep_last": "true",
-    "report.page": "false",
+    "training.epochs": "8",
+    "training.batch_size": "4",
+    "training.parts": "4",
+    "training.validate_every": "4",
+    "data.class_aware_p": "0",
 }
-"""Rooms, and a network of a few thousand weights."""
+"""Of a config of twelve tiny frames: two folds of eight steps."""
 
 KEPT = ("submission.npy", "oof/prob.npy", "temperature.json")
 KEPT_OF_A_FOLD = ("best.safetensors", "runtime.json")
@@ -132,27 +128,20 @@ def torchrun(processes: int, *words: str) -> list[str]:
     return [*python, "--standalone", "--nproc-per-node", str(processes), "-m", *words]
 
 
-def flags(config: dict[str, Any]) -> list[str]:
-    """Fields of a config as words."""
-    return [f"{name}={value}" for name, value in config.items()]
+def signalled(words: Sequence[str], *given: object) -> subprocess.CompletedProcess[str]:
+    """Train by two processes until one gets a signal: at which step, which one, its name."""
+    command = torchrun(2, "tests.ranks", "--kill", *map(str, given), "--", *words)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def killed(words: Sequence[str], at: int, processes: int) -> None:
-    """Train by several processes until the first has done `at` steps and dies of SIGKILL."""
-    command = torchrun(processes, "tests.ranks", "--kill", str(at), "--", *words)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "exitcode  : -9" not in done.stderr:
-        raise SystemExit(f"not killed at step {at}:\n{done.stdout}\n{done.stderr}")
-
-
-def _kill_at(at: int) -> None:
+def _signal_at(at: int, rank: int, name: str) -> None:
     seen, call = [0], TrainStep.__call__
 
     def killing(self: TrainStep, *given: Any, **named: Any) -> None:
         call(self, *given, **named)
         seen[0] += 1
-        if seen[0] == at and ranks().rank == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if seen[0] == at and ranks().rank == rank:
+            os.kill(os.getpid(), signal.Signals[name])
 
     TrainStep.__call__ = killing  # type: ignore[method-assign]
 
@@ -187,24 +176,26 @@ def _steps(count: int) -> None:
 
 
 def _runs(folder: Path, kills: int) -> None:
-    words = ["demo", *flags(SMALL)]
+    data, file = folder / "data", folder / "tiny.toml"
+    write_tiny(data)
+    config = load_config([], {**TINY, "data": {**TINY["data"], "root": str(data)}})
+    file.write_text(to_toml(config), encoding="utf-8")
+    words = [str(file), *(f"{name}={value}" for name, value in SMALL.items())]
     train = [sys.executable, "-m", "engine.train", *words]
     subprocess.run([*train, "--out", str(folder / "whole")], check=True, capture_output=True)
     chance = random.Random(0)
     for number in range(kills):
-        start_s, at = time.monotonic(), chance.randrange(1, 120)
+        start_s, at = time.monotonic(), chance.randrange(1, 16)
         one, four = folder / f"one{number}", folder / f"four{number}"
-        killed([*words, "--out", str(one)], at, 2)
+        done = signalled([*words, "--out", str(one)], at, number % 2, "SIGKILL")
+        if "exitcode  : -9" not in done.stderr:
+            raise SystemExit(f"not killed at step {at}:\n{done.stdout}\n{done.stderr}")
         shutil.copytree(one, four)
         for processes, out in ((1, one), (4, four)):
-            more = *words, "--out", str(out), "--resume"
-            command = torchrun(processes, "engine.train", *more)
+            command = torchrun(processes, "engine.train", *words, "--out", str(out), "--resume")
             subprocess.run(command, check=True, capture_output=True)
-            _told(
-                f"killed at step {at} of two processes, gone on with by {processes}",
-                start_s,
-                unequal(folder / "whole", out, 2),
-            )
+            what = f"killed at step {at} of two processes, gone on with by {processes}"
+            _told(what, start_s, unequal(folder / "whole", out, 2))
 
 
 def _demo(folder: Path) -> None:
@@ -222,14 +213,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--kill", type=int)
+    parser.add_argument("--kill", nargs=3)
     parser.add_argument("--kills", type=int, default=3)
     own = sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
     options = parser.parse_args(own)
     if options.kill is not None:
         from engine import train
 
-        _kill_at(options.kill)
+        at, rank, name = options.kill
+        _signal_at(int(at), int(rank), name)
         return train.main(sys.argv[sys.argv.index("--") + 1 :])
     torch.set_num_threads(1)
     if options.steps is not None:
@@ -247,5 +239,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     if "--kill" in sys.argv:
-        run_main(main)
+        run_main(main, several=True)
     raise SystemExit(main())

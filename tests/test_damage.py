@@ -32,7 +32,7 @@ DERIVED = (
 PRECIOUS = ("fold1/best.safetensors", "oof/prob.npy", "oof/manifest.json")
 """What takes long to make again: the user decides."""
 
-UNREAD = ("fold0/metrics.jsonl", "fold0/runtime.json")
+UNREAD = ("fold0/metrics.jsonl", "fold0/runtime.json", "fold0/environment.json")
 """What a finished run has no more use for."""
 
 
@@ -51,7 +51,7 @@ def test_verify_finds_any_flipped_bit_of_any_file(copied_run: RunDir) -> None:
     assert {verdict.state for verdict in verify(root)} == {"sound"}
     every = (path for path in root.rglob("*") if path.is_file())
     files = sorted(path for path in every if path.name not in FOR_PEOPLE)
-    assert len(files) == 42, "21 and their checksums"
+    assert len(files) == 46, "23 and their checksums"
     for path in files:
         sound = path.read_bytes()
         for _ in range(3):

@@ -117,6 +117,21 @@ def test_the_second_signal_ends_it_at_once_but_not_a_second_hang_up() -> None:
         assert process.wait() == -signal.SIGTERM
 
 
+def test_a_scheduler_that_sends_sigterm_twice_lets_the_step_end_all_the_same() -> None:
+    pipe = subprocess.PIPE
+    with script("endless", stdout=pipe, stderr=pipe) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "on\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.readline().startswith("SIGTERM: stopping after this step")
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.send_signal(signal.SIGINT)  # by hand: at once
+        assert process.wait() == -signal.SIGINT
+
+
 def test_a_command_under_nohup_does_not_hear_the_terminal_go() -> None:
     pipe = subprocess.PIPE
     with script("nohup", stdout=pipe, stderr=pipe) as process:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import lease, owner
+from engine import exits, lease, owner
 from engine.lease import HeldError, LostError, Place, attempt_folder, clear, hold, look
 from engine.whole import whole_file, write_text
 
@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHILD = """
 import errno, fcntl, os, signal, sys, time
 from pathlib import Path
-from engine import owner
+from engine import interrupts, owner
+from engine.command import run_main
 from engine.lease import Place, attempt_folder, hold
 from engine.whole import write_text
 
@@ -30,7 +31,9 @@ folder, moment = Path(sys.argv[1]), sys.argv[2]
 if "remote" in sys.argv:  # as on another machine, over a file system without locks
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "no locks available")
-    fcntl.flock, owner._system, owner.BEAT_S = no_locks, lambda: "another", 0.02
+    fcntl.flock, owner.system, owner.BEAT_S = no_locks, lambda: "another", 0.02
+if "hasty" in sys.argv:
+    owner.BEAT_S = 0.02
 note = folder / "note.txt"
 sleep = lambda: os.kill(os.getpid(), signal.SIGSTOP)
 if moment == "rename":
@@ -41,17 +44,25 @@ if moment == "draft":
     Path.write_text = lambda self, text, **k: (
         sleep() if text == "of the sleeper" else None, touch(self, text, **k)
     )
-with hold(Place(folder, "part", "the part", (folder,))):
-    write = lambda text: write_text(note, text)
-    array = os.open(attempt_folder(folder) / "array.npy", os.O_RDWR | os.O_CREAT)
-    os.pwrite(array, b"1234", 0)
-    print("held", flush=True)
-    if moment == "live":
-        time.sleep(60)
-    if moment == "array":
-        sleep()
-        os.pwrite(array, b"7", 0)
-    write("of the sleeper")
+def main():
+    with hold(Place(folder, "part", "the part", (folder,))):
+        write = lambda text: write_text(note, text)
+        array = os.open(attempt_folder(folder) / "array.npy", os.O_RDWR | os.O_CREAT)
+        os.pwrite(array, b"1234", 0)
+        print("held", flush=True)
+        if moment == "live":
+            time.sleep(60)
+        if moment == "compute":
+            sleep()
+            while True:
+                time.sleep(0.01)
+                interrupts.checkpoint()
+        if moment == "array":
+            sleep()
+            os.pwrite(array, b"7", 0)
+        write("of the sleeper")
+    return 0
+run_main(main)
 """
 
 
@@ -86,6 +97,35 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fcntl, "flock", fail)
     monkeypatch.setattr(owner, "STILL_S", 0.3)
+
+
+@pytest.fixture
+def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owners whose heart has not beaten for a moment are watched for a third of a second."""
+    monkeypatch.setattr(owner, "STILL_S", 0.3)
+    monkeypatch.setattr(owner, "BEAT_S", 0.02)
+
+
+def test_an_owner_with_lock_and_heart_is_refused_and_one_that_is_frozen_is_watched_first(
+    tmp_path: Path, short_watches: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the clock says: an hour ahead of the owner, the heart is watched, and beats."""
+    with child(tmp_path, "live", "hasty") as process:
+        for ahead_s in (0, 3600, -3600):
+            with pytest.MonkeyPatch.context() as patch:
+                now = time.time
+                patch.setattr(time, "time", lambda now=now, ahead_s=ahead_s: now() + ahead_s)
+                held = pytest.raises(HeldError, match=r"given up after 0 s without a sign of life")
+                with held, hold(part(tmp_path)):
+                    pass
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        time.sleep(4 * owner.BEAT_S)
+        look(part(tmp_path))
+        with hold(part(tmp_path)):
+            (attempt_folder(tmp_path) / "array.npy").unlink()
+        assert "the part is taken over, its owner stands still: " in caplog.text
+    assert names(tmp_path) == []
 
 
 def test_a_lease_leaves_nothing_and_its_files_are_made_in_the_attempt(tmp_path: Path) -> None:
@@ -152,11 +192,14 @@ def test_what_the_dead_left_is_cleared_from_a_place_and_the_living_stay(tmp_path
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("moment", ["draft", "rename", "array"])
+@pytest.mark.parametrize("moment", ["draft", "rename", "array", "compute"])
+@pytest.mark.parametrize("how", ["remote", "hasty"])
 def test_a_sleeper_that_wakes_after_its_lease_was_taken_is_never_read(
-    moment: str, tmp_path: Path, no_locks: None
+    moment: str, how: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    with child(tmp_path, moment, "remote") as process:
+    """On another machine without locks, and on this one, where it holds its lock all the time."""
+    request.getfixturevalue("no_locks" if how == "remote" else "short_watches")
+    with child(tmp_path, moment, how) as process:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         with hold(part(tmp_path)):
             array = attempt_folder(tmp_path) / "array.npy"
@@ -166,9 +209,9 @@ def test_a_sleeper_that_wakes_after_its_lease_was_taken_is_never_read(
             _, shown = process.communicate()
             assert array.read_bytes() == b"1234"
             array.unlink()
-        assert "LostError: the part was taken over from this process" in shown
+        assert shown.startswith("error: the part was taken over from this process")
         assert f"process {os.getpid()}, since" in shown
-        assert process.returncode == 1
+        assert process.returncode == exits.LOST
     assert (tmp_path / "note.txt").read_text(encoding="utf-8") == "of its successor"
     assert names(tmp_path) == ["note.txt"]
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_under_storm_a_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    amounts = ["--kills", "5", "--openings", "1", "--sleepers", "1", "--pairs", "1"]
+    amounts = ["--kills", "5", "--openings", "1", "--sleepers", "1", "--copies", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.storm", tmp_path / "storm", *amounts],
         cwd=ROOT,

@@ -52,7 +52,7 @@ def mtimes(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-FOLD_FILES = ("best.safetensors", "metrics.jsonl", "runtime.json")
+FOLD_FILES = ("best.safetensors", "environment.json", "metrics.jsonl", "runtime.json")
 
 
 def test_a_run_holds_every_file_and_no_other(finished_run: FinishedRun) -> None:

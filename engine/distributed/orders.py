@@ -22,7 +22,7 @@ class Order(BaseModel):
     at: tuple[int, int] | None = None
     """to train: the epoch and step that it goes on from"""
     recorded: RecordedRuntime | None = None
-    """to train: what the fold runs with"""
+    """to train, predict and test: what the first process runs with"""
     stop_after: int | None = None
     """to train: the epochs of it that are wanted"""
     start: int = 0

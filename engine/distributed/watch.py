@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from engine.distributed.process import Process
+from engine.exits import SIGNALLED
 from engine.interrupts import SIGNALS, Stopped
-from engine.mistakes import ConfigError
 
 BEAT_S = 1.0
 """Seconds between two beats."""
@@ -38,9 +38,6 @@ LEAVE_S = 3.0
 
 _END_S = 8.0
 """Seconds from then on that it has to clean up."""
-
-_MISTAKE, _SIGNALLED = 2, 128
-"""Exit codes: of the user's mistakes, and what a signal's number is added to."""
 
 _GO_ON = "--resume goes on with what was saved last"
 
@@ -56,7 +53,11 @@ class Fault:
 
 
 class FaultError(RuntimeError):
-    """Another process of the training failed."""
+    """Another process of the training failed; its exit code is this one's."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.told)
+        self.exit_code = fault.code
 
 
 class Silent(SystemExit):
@@ -128,7 +129,7 @@ class Watch:
             self._publish(own)
         fault = self._fault or own
         # All were asked to stop, or this process has a message of its own.
-        if (stopped and fault.code > _SIGNALLED) or not (self.rank or follows or stopped):
+        if (stopped and fault.code > SIGNALLED) or not (self.rank or follows or stopped):
             fault = own
         self._ending.set()
         # At its end the interpreter would wait for collectives that nobody answers.
@@ -141,7 +142,7 @@ class Watch:
             return Silent(fault.code)
         if fault is own:
             return error
-        return ConfigError(fault.told) if fault.code == _MISTAKE else FaultError(fault.told)
+        return FaultError(fault)
 
     def _beat(self) -> None:
         with suppress(RuntimeError):  # the guard notices that it is silent

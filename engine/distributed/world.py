@@ -81,6 +81,15 @@ class World:
         gather_into(got, sent, group)
         return torch.cat([got[at * most : at * most + count] for at, count in enumerate(counts)])
 
+    def check_same(self, what: str, digest: int) -> None:
+        """Refuse, by a RuntimeError on all, to go on where a digest differs among them."""
+        found = self.gather(torch.tensor([digest]), [1] * self.size).tolist()
+        if others := [rank for rank, each in enumerate(found) if each != found[0]]:
+            raise RuntimeError(
+                f"{what} of process {others[0]} are others than those of the first one; all need "
+                "the same files, and the same versions of PyTorch and timm"
+            )
+
     def order(self, text: str) -> None:
         """Tell the others what comes next; by the first process."""
         if self.store is not None:

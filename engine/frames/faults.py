@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.exits import is_typed
 from engine.frames.kinds import Fault, FileKind, FrameReport, UnfitError
 from engine.labels import Table, likely_table
 from engine.nyuv2 import CLASSES, IGNORE_INDEX
@@ -24,9 +25,14 @@ class DatasetError(ValueError):
 
 
 def words(error: OSError | UnfitError) -> str:
-    """What was found in place of a file."""
+    """What was found in place of a file; an error of disk or file server is raised as it is.
+
+    That one is no fault of a dataset, and may be gone with the next try.
+    """
     if isinstance(error, UnfitError):
         return str(error)
+    if not is_typed(error):
+        raise error
     return f"a file that cannot be read ({error.strerror})"
 
 

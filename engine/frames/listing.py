@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.exits import is_typed
 from engine.frames.decode import FrameFiles
 from engine.frames.kinds import KINDS, Fault, is_hidden
 from engine.frames.told import some_names
@@ -73,6 +74,8 @@ def _folder_faults(
             return [Fault(name, "no such folder", needed)]
         is_file = {path: path.is_file() for path in folder.iterdir() if not is_hidden(path.name)}
     except OSError as error:
+        if not is_typed(error):
+            raise
         found = f"a folder that cannot be read ({error.strerror})"
         return [Fault(name, found, f"{needed}; give yourself the right to read and enter it")]
     for path in sorted(is_file.keys() - set(taken.values())):

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from engine.exits import is_typed
 from engine.frames.kinds import Fault
 
 
@@ -15,6 +16,8 @@ def read_scenes(path: Path, faults: list[Fault]) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if isinstance(error, OSError) and not is_typed(error):
+            raise
         faults.append(Fault(path.name, f"an unreadable file ({error})", "UTF-8 CSV"))
         return {}
     if not rows or [cell.strip() for cell in rows[0]] != ["stem", "scene"]:

@@ -3,7 +3,8 @@
 import ctypes
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -126,6 +127,16 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     own_layers = _own_layers(config, on_gpu=on_gpu, compiled=compiled)
     policy = DevicePolicy(device, dtype, compiled, operations, replay, deterministic)
     return replace(policy, own_layers=own_layers)
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Set back, at the end, the number of CPU threads that something within sets for its work."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _own_layers(config: RuntimeConfig, *, on_gpu: bool, compiled: bool) -> bool:

@@ -30,6 +30,40 @@ class Environment(Record):
     dataset_fingerprint: str
 
 
+class Computer(Record):
+    """What computed steps of a fold."""
+
+    versions: dict[str, str | None]
+    """As of `Environment`."""
+    machine: Machine
+    instructions: str
+    """Of the CPU, as PyTorch's kernels use them: AVX512, AVX2, DEFAULT ..."""
+
+    def differences(self, now: "Computer") -> list[str]:
+        """What rounds otherwise there than here: `processor A -> B`. Cores do not, nor threads."""
+        kinds = {
+            "processor": (self.machine.processor, now.machine.processor),
+            "instructions": (self.instructions, now.instructions),
+            "GPU": (self.machine.gpu, now.machine.gpu),
+        }
+        for name in dict.fromkeys((*self.versions, *now.versions)):
+            kinds[name] = self.versions.get(name), now.versions.get(name)
+        return [f"{name} {was} -> {there}" for name, (was, there) in kinds.items() if was != there]
+
+
+class FoldEnvironment(Record):
+    """`environment.json` of a fold: where it was begun, and where it went on on another kind."""
+
+    began: Computer
+    then: tuple[Computer, ...] = ()
+    """In order; each differs from the one before in what `Computer.differences` tells."""
+
+    @property
+    def last(self) -> Computer:
+        """What computed its last steps."""
+        return (self.began, *self.then)[-1]
+
+
 class RecordedRuntime(Record):
     """The fields of [runtime] that change rounding, as resolved for one fold."""
 

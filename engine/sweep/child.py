@@ -2,19 +2,26 @@
 
     python -c "from engine.sweep.child import main; main()" PARENT WORDS...
 
-is `python -m engine WORDS...`, but that the kernel kills it when process PARENT ends, however that
-happens. A kill loses nothing but the steps since the last checkpoint.
+is `python -m engine WORDS...`, but that the kernel sends it SIGTERM when process PARENT ends,
+however that happens: it ends its step, saves and is gone. What does not within `GRACE_S` is killed.
 """
 
 import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
+
+GRACE_S = 120.0
+"""Seconds for a step and a save, as clusters give."""
+
+_LOOK_S = 5.0
 
 
 def words(argv: Sequence[str]) -> list[str]:
@@ -23,12 +30,25 @@ def words(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", program, str(os.getpid()), *argv]
 
 
+def bind(parent: int) -> None:
+    """Let this process end with its `parent`; ends it now if that is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        raise SystemExit(128 + signal.SIGTERM)
+    threading.Thread(target=_end_after, args=(parent,), name="parent", daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    time.sleep(GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> NoReturn:
     """Bind this process to its parent, then be the command."""
     parent, *argv = sys.argv[1:]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it ended before the kernel was told
-        raise SystemExit(128 + signal.SIGKILL)
+    bind(int(parent))
     # What a run's log shows as typed.
     sys.orig_argv[:] = [sys.executable, "-m", "engine", *argv]
     sys.argv[1:] = argv

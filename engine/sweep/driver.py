@@ -12,13 +12,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from engine import interrupts
+from engine import exits, interrupts
 from engine.sweep.plan import Command, Plan
 
 _log = logging.getLogger(__name__)
-
-MISTAKE = 2
-"""The exit code of a user's mistake, which no further try mends."""
 
 Handle = Hashable
 """What `Workers` calls a command that it runs."""
@@ -112,6 +109,8 @@ class Tries:
     started: int = 0
     failures: int = 0
     """In a row, without getting further."""
+    held: int = 0
+    """Times in a row that another process was at it."""
     mark: int = 0
 
 
@@ -249,11 +248,14 @@ class Driver:
             ended = ended._replace(told=ended.told or "it left nothing")
         if state.mark > tries.mark:
             tries.failures = 0
-        tries.failures += 1
-        if ended.code == MISTAKE or tries.failures > self._patience.limit:
+        # While another process is at it there is nothing that this one fails at.
+        is_held = ended.code in (exits.HELD, exits.LOST)
+        tries.failures += not is_held
+        tries.held = tries.held + 1 if is_held else 0
+        if ended.code == exits.MISTAKE or tries.failures > self._patience.limit:
             self._give_up(command, ended)
             return
-        wait_s = self._patience.wait_s(tries.failures)
+        wait_s = self._patience.wait_s(tries.held or tries.failures)
         self.outcome.retried += 1
         _log.warning("%s %s; again in %.0f s", command.name, _how(ended), wait_s)
         heapq.heappush(self._later, (self.clock.now() + wait_s, self._place[command.name]))
@@ -270,11 +272,13 @@ class Driver:
         self.outcome.blocked += [
             name for name in self.plan.dependents(command.name) if name not in known
         ]
-        why = "a mistake, not tried again" if ended.code == MISTAKE else "given up"
+        why = "a mistake, not tried again" if ended.code == exits.MISTAKE else "given up"
         _log.warning("%s %s: %s", command.name, _how(ended), why)
 
     def _stop(self) -> None:
         """Let what runs end at a checkpoint, and wait for it."""
+        if self.running:
+            _log.info("waiting for %d commands to save and end", len(self.running))
         for handle in self.running:
             self.workers.stop(handle)
         while self.running:

@@ -28,6 +28,8 @@ Values = dict[str, JsonValue]
 _LONGEST = 96
 """Characters of a run's name: a file system allows 255 for a file, and logs have longer ones."""
 
+_FOLDER = "{sweep}"
+
 _DIGITS = 4
 """Of a number that is drawn: enough to tell draws apart, few enough to be read in a name."""
 
@@ -41,16 +43,20 @@ class Run:
         experiment: what its configs are called together.
         configs: as they are typed.
         values: fields over them, by full name.
+        base: what the configs alone come to.
         config: what all that comes to.
         folds: those to train.
+        after: experiments that have to be finished before.
     """
 
     name: str
     experiment: str
     configs: tuple[str, ...]
     values: Values
+    base: Config
     config: Config
     folds: tuple[int, ...]
+    after: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -58,10 +64,11 @@ class Run:
         return len(self.folds) == self.config.data.folds
 
 
-def runs_of(sweep: SweepFile, file: Path) -> list[Run]:
+def runs_of(sweep: SweepFile, file: Path, root: Path) -> list[Run]:
     """All runs of a sweep, in order: experiments, grid, variants, draws, seeds.
 
-    Two that come to the same config are one, which the log says. Raises ConfigError for a config
+    Two that come to the same config are one, which the log says. In words, `{sweep}` stands for the
+    sweep's folder `root`. Raises ConfigError for a config
     that there is not, and for values that do not fit, each in a line that names the run.
     """
     points = [
@@ -69,11 +76,12 @@ def runs_of(sweep: SweepFile, file: Path) -> list[Run]:
         for asked in sweep.experiments
         for varied in _variations(sweep)
     ]
-    seen: dict[str, set[str]] = {}
-    for _, _, varied in points:
-        for field, value in varied.items():
-            seen.setdefault(field, set()).add(as_word(value))
-    special = {field for field, values in seen.items() if len(values) > 1}
+    fields = {field for _, _, varied in points for field in varied}
+    special = {
+        field
+        for field in fields
+        if len({as_word(varied[field]) if field in varied else None for _, _, varied in points}) > 1
+    }
     names = [
         _name("-".join([asked.called, *_words(varied, special)]), varied)
         for asked, _, varied in points
@@ -81,7 +89,10 @@ def runs_of(sweep: SweepFile, file: Path) -> list[Run]:
     counts = Counter(names)
     found: dict[str, Run] = {}
     for name, (asked, fixed, varied) in zip(names, points, strict=True):
-        values = {**fixed, **varied}
+        values = {
+            field: value.replace(_FOLDER, str(root)) if isinstance(value, str) else value
+            for field, value in {**fixed, **varied}.items()
+        }
         own = name if counts[name] == 1 else f"{name}-{_hash(values)}"
         run = _run(own, asked, values, sweep, file)
         same = found.setdefault(run.config.model_dump_json(), run)
@@ -113,7 +124,9 @@ def _run(name: str, asked: Asked, values: Values, sweep: SweepFile, file: Path) 
         if fold >= config.data.folds:
             exist = f"data.folds = {config.data.folds}, so 0 .. {config.data.folds - 1} exist"
             raise ConfigError(f"{file}: folds: {fold}: {name} has {exist}")
-    return Run(name, asked.called, asked.configs, values, config, tuple(folds))
+    base = load_config(files)
+    found = base, config, tuple(folds), asked.after
+    return Run(name, asked.called, asked.configs, values, *found)
 
 
 def _variations(sweep: SweepFile) -> Iterator[Values]:

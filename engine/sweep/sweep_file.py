@@ -13,8 +13,12 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 
 from engine.config import Config
 from engine.mistakes import ConfigError, unreadable
+from engine.named import CONFIGS
 from engine.settings import Section
 from engine.suggest import no_key
+
+SWEEPS = CONFIGS / "sweeps"
+"""Sweeps that come with the engine."""
 
 
 def _flat(given: Any) -> Any:
@@ -47,6 +51,8 @@ class Asked(Section):
     """what its runs' names begin with; empty = its configs'"""
     fields: Values = Field(default_factory=dict)
     """over the configs"""
+    after: tuple[str, ...] = ()
+    """experiments whose runs have to be finished before, such as those whose weights it takes"""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +111,15 @@ class BlendOf(Section):
     method: Literal["exact", "slsqp", "equal"] = "exact"
     per_class: bool = False
     submission: bool = True
+
+
+class Halving(Section):
+    """Early stopping of poor runs, see `engine.sweep.halving`."""
+
+    first: int = Field(ge=1)
+    """epochs after which runs are compared for the first time"""
+    factor: int = Field(3, ge=2)
+    """one run in so many goes on; rungs grow by it"""
 
 
 class Slurm(Section):
@@ -167,6 +182,7 @@ class SweepFile(Section):
     blends: tuple[BlendOf, ...] = ()
     compare: Literal["none", "first", "all"] = "none"
     """a page for each pair: with the first run, or all pairs"""
+    halving: Halving | None = None
     leaderboard: bool | None = None
     """a page that ranks all runs and blends; unset: where there are several"""
     slurm: Slurm = Slurm()
@@ -180,24 +196,51 @@ class SweepFile(Section):
         if self.folds is not None and (self.blends or self.compare != "none" or self.leaderboard):
             needed = "blends, compare and leaderboard need finished runs; leave out folds or these"
             raise ValueError(f"folds = {list(self.folds)} leaves runs unfinished, and {needed}")
+        if self.halving and (
+            self.folds is not None or self.blends or self.compare != "none" or self.leaderboard
+        ):
+            needed = (
+                "leave out folds, blends, compare and leaderboard, and make them of who is left"
+            )
+            raise ValueError(f"halving leaves runs unfinished; {needed}")
         names = [asked.called for asked in self.experiments]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two experiments are called {name}; give each a name")
+        for number, asked in enumerate(self.experiments):
+            if names.count(asked.called) > 1:
+                raise ValueError(f"two experiments are called {asked.called}; give each a name")
+            for name in asked.after:
+                if name not in names[:number]:
+                    told = f"experiment {asked.called} is after {name}, which is not before it"
+                    raise ValueError(f"{told}; there are {', '.join(names[:number]) or 'none'}")
+        if self.folds is not None and any(asked.after for asked in self.experiments):
+            raise ValueError("after needs finished runs, and folds leaves them unfinished")
         return self
 
 
-def read_sweep(file: Path) -> SweepFile:
-    """The sweep that a file describes.
+def find_sweep(word: str) -> Path:
+    """The file of a sweep by path, or by the name of one that comes with the engine."""
+    path, named = Path(word), SWEEPS / f"{Path(word).stem}.toml"
+    if not path.exists() and path.name == word and named.is_file():
+        return named
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in SWEEPS.glob("*.toml")))
+        raise ConfigError(f"{word}: No such file, and no sweep of that name; there is {known}")
+    return path
+
+
+def read_sweep(file: Path, fields: Mapping[str, JsonValue] | None = None) -> SweepFile:
+    """The sweep that a file describes, with `fields` of the config over it, for every run.
 
     Raises ConfigError: it cannot be read, a key is unknown, a value does not fit.
     """
     if file.is_dir():
-        raise ConfigError(f"{file} is a folder; name a sweep file, such as configs/sweep.toml")
+        raise ConfigError(f"{file} is a folder; name a sweep file, such as sweep.toml")
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
+    if fields:
+        before = content.get("fields", {})
+        content["fields"] = {**_flat(before), **fields} if isinstance(before, dict) else before
     try:
         sweep = SweepFile.model_validate(content)
     except ValidationError as error:
@@ -233,6 +276,7 @@ def _nearest(word: str, path: str) -> str:
         "experiments": Asked,
         "random": Random,
         "blends": BlendOf,
+        "halving": Halving,
         "slurm": Slurm,
         "kubernetes": Kubernetes,
     }

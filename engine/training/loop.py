@@ -1,10 +1,12 @@
 """Training of one fold, from its first step or from wherever it was stopped."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -138,6 +140,10 @@ class FoldTraining:
 
             shared = training, task.batch_size, policy.device, world
             exchange = open_exchange(network, *shared, replay=policy.replay)
+        if world is not None:
+            state = [part.cpu().contiguous() for part in network.state_dict().values()]
+            digest = functools.reduce(lambda crc, part: crc32(part.numpy(), crc), state, 0)
+            world.check_same(f"fold {task.fold}: starting weights", digest)
         self.step = step.TrainStep(self.learner, loss, policy, task.fold, exchange)
         self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
         # The average looks at frames by one view, at their base size.
@@ -275,7 +281,8 @@ class FoldTraining:
                     self.save()
                 if stops:
                     self._meet()
-                    interrupts.stop()
+                    interrupts.checkpoint()
+                    interrupts.stop()  # it is another process that was asked
         self._check_finite()
 
     def _meet(self) -> None:

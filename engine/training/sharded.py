@@ -1,4 +1,4 @@
-"""AdamW and the weight average, of which each process keeps a share (`engine.distributed.shards`)."""
+"""AdamW and weight average of which a process keeps a share: see `engine.distributed.shards`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -157,3 +157,18 @@ def test_more_processes_than_parts_are_refused_with_what_to_type() -> None:
         cut_parts(config, 8, 1, World(size=5))
     with pytest.raises(ConfigError, match="cuts a batch of 5 into 3 parts"):
         cut_parts(config, 5, 1, World(size=4))
+
+
+@pytest.mark.parametrize(
+    ("training", "decoder", "told"),
+    [
+        ({"batch_size": 4, "parts": 5}, "fpn", "must be at least training.parts 5"),
+        ({"batch_size": 6, "parts": 4, "accumulate": 2}, "fpn", "training.parts 4 x"),
+        ({"batch_size": 6, "parts": 4}, "deeplabv3plus", "in training.parts 4 and .* leaves 1"),
+    ],
+)
+def test_a_batch_that_cannot_be_cut_so_is_refused(
+    training: dict[str, int], decoder: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        Config.model_validate({"training": training, "model": {"decoder": decoder}})

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,25 @@ def test_two_processes_make_the_cache_once(
             fcntl.flock(lock, fcntl.LOCK_UN)
             waiting.join()
     assert "making" not in caplog.text.partition("waiting")[2]
+
+
+def test_of_many_that_begin_at_once_on_two_nodes_one_on_each_decodes(
+    png: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each node has its own folder; the lock is an open file's, so threads stand for processes."""
+    decoded, decode = list[str](), build.read_whole
+
+    def noted(sample: Sample) -> Frame:
+        decoded.append(sample.stem)
+        return decode(sample)
+
+    monkeypatch.setattr(build, "read_whole", noted)
+    folders = [tmp_path / "node0", tmp_path / "node1"] * 3
+    with ThreadPoolExecutor(len(folders)) as pool:
+        found = [*pool.map(partial(opened, png), folders)]
+    assert sorted(decoded) == sorted([sample.stem for sample in png] * 2)
+    for frames in found:
+        assert_holds(frames, png)
 
 
 def test_a_batch_that_writes_into_the_buffers_does_not_write_into_the_cache(

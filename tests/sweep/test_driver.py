@@ -1,13 +1,20 @@
 """The loop that runs a plan, on a virtual clock with commands that only pretend."""
 
+import errno
 import itertools
 import os
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
+from engine import exits
+from engine.damage import DamageError
+from engine.full_disk import DiskFullError
 from engine.interrupts import Stopped, heeded
+from engine.lease import HeldError, LostError
+from engine.mistakes import ConfigError
 from engine.sweep.driver import Driver, Ended, Handle, Outcome, Patience, State
 from engine.sweep.plan import Command, Plan
 
@@ -189,6 +196,13 @@ def test_failures_that_brought_something_further_do_not_count_together() -> None
     assert names(workers).count("b/fold0") == 10
 
 
+def test_what_another_process_is_at_is_tried_until_that_one_is_done() -> None:
+    workers = Pretended({"b/fold0": [75] * 9})
+    outcome = drive(workers, limit=1, first_s=1, longest_s=4)
+    assert outcome.complete
+    assert names(workers).count("b/fold0") == 10
+
+
 def test_a_command_that_ends_well_and_leaves_nothing_has_failed() -> None:
     workers = Pretended()
     workers.state = lambda command: State(done=False)  # type: ignore[method-assign]
@@ -230,3 +244,31 @@ def test_a_signal_stops_what_runs_waits_for_its_end_and_starts_nothing_more() ->
     assert len(workers.started) == 4
     assert workers.closed == 1
     assert workers.poll() == []  # nothing runs any more
+
+
+def test_what_another_process_holds_or_took_over_is_tried_again_without_end() -> None:
+    workers = Pretended({"a/fold0": [75] * 8 + [76] * 4})
+    outcome = drive(workers, limit=1)
+    assert outcome.complete
+    assert names(workers).count("a/fold0") == 13
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("a mistake"), 2),
+        (FileNotFoundError("in our words"), 2),
+        (FileNotFoundError(errno.ENOENT, "gone", "a temporary name"), 1),
+        (OSError(errno.EIO, "the disk", "a file"), 1),
+        (DiskFullError("no room"), 1),
+        (DamageError(Path("file"), "torn"), 1),
+        (RuntimeError("the world"), 1),
+        (HeldError("held"), 75),
+        (LostError("lost"), 76),
+    ],
+)
+def test_only_a_mistake_ends_with_the_code_that_is_not_tried_again(
+    error: BaseException, code: int
+) -> None:
+    assert exits.code_of(error) == code
+    assert exits.is_retried(code) == (code != 2)

@@ -3,7 +3,7 @@
 Axes: N frames, C class (truth by prediction).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from engine.data.folds import FoldsFile
 from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.counts import read_counts
+from engine.report.environment import told_apart
 from engine.report.parity_report import Parity
 from engine.report.summary import Summary
 from engine.rundir import RunDir, load_run, refuse_unfinished
@@ -71,6 +72,8 @@ class RunContents(NamedTuple):
     """By fold; empty where the lines of training are gone."""
     parity: Parity | None
     """None of an older run."""
+    apart: Sequence[str]
+    """What was computed otherwise than the first fold's first step, a line each."""
 
 
 class BlendContents(NamedTuple):
@@ -121,6 +124,7 @@ def read_run(run: RunDir) -> RunContents:
         TemperatureChoice.read(run.temperature),
         _curves(run, config),
         Parity.read(run.parity) if run.parity.exists() else None,
+        told_apart(run, config.data.folds),
     )
 
 

@@ -203,7 +203,8 @@ def _environment(told: RunContents) -> list[tuple[str, str]]:
         ("system", machine.system),
         ("commit", found.commit or "not known"),
     ]
-    return rows + [(name, version or "not installed") for name, version in found.versions.items()]
+    rows += [(name, version or "not installed") for name, version in found.versions.items()]
+    return rows + [("otherwise", line) for line in told.apart]
 
 
 def _training_told(told: RunContents) -> str:

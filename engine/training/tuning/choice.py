@@ -95,8 +95,15 @@ def choose_form(
                 _log.info("fold %d goes on with an untuned step, as it began", task.fold)
             return policy
         tuned = Tuned.read(path)
+        if (why := obstacle(tuned.form, task, policy)) is not None:
+            _log.warning(
+                "fold %d began with a step that cannot be had here (%s); it goes on untuned, and "
+                "from here on rounding differs from an undisturbed run's",
+                *(task.fold, why),
+            )
+            return policy
         _log.info("fold %d goes on with a step of %s, as it began", task.fold, tuned.form.told())
-        return _formed(tuned, path, task, policy)
+        return policy.formed(tuned.form)
     if tune == "off":
         discard(path)  # of a call that was killed before it saved
         return policy
@@ -118,8 +125,6 @@ def _formed(tuned: Tuned, path: Path, task: FoldTask, policy: DevicePolicy) -> D
     """The policy with a form, which has to be had here."""
     if (why := obstacle(tuned.form, task, policy)) is not None:
         remedy = "choose another file, or --runtime.tune auto"
-        if path == task.run.step_form(task.fold):
-            remedy = "go on with the fold where that can be had, or begin it anew in another --out"
         raise RuntimeError(f"{path} asks for a step that cannot be had here: {why}; {remedy}")
     return policy.formed(tuned.form)
 
