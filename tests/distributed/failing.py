@@ -74,4 +74,4 @@ def fail(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, several=True)
