@@ -117,7 +117,7 @@ def test_a_submission_is_taken_from_its_twin(
     def forbidden(*_: object) -> None:
         raise AssertionError("nothing has to be predicted")
 
-    monkeypatch.setattr("engine.experiment.open_predictor", forbidden)
+    monkeypatch.setattr("engine.stages.open_predictor", forbidden)
     path = copied_run.root / name
     path.unlink() if is_lost else flip(path, random.Random(2))
     train_again(copied_run, tiny_toml)

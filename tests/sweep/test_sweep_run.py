@@ -42,22 +42,21 @@ def until(happens: Callable[[], bool], process: subprocess.Popen[str] | None = N
 def test_a_sweep_whose_driver_is_killed_ends_with_the_bytes_of_one_run_after_another(
     tiny_toml: Path, tmp_path: Path, read_run: Callable[[Path], dict[str, Any]]
 ) -> None:
-    rates, file, folder = (0.01, 0.02), tmp_path / "rates.toml", tmp_path / "sweep"
+    # Two runs took twice as long; `python -m tests.cluster_storm` has twelve of three folds.
+    file, folder, name = tmp_path / "rates.toml", tmp_path / "sweep", "tiny"
     file.write_text(
         f'experiments = [["{tiny_toml}"]]\nleaderboard = false\n'
-        f"[fields]\ntraining.epochs = 1\n[grid]\ntraining.lr = {list(rates)}\n",
+        "[fields]\ntraining.epochs = 1\n[grid]\ntraining.lr = [0.02]\n",
         encoding="utf-8",
     )
-    names = [f"tiny-lr{rate}" for rate in rates]
-    for name, rate in zip(names, rates, strict=True):
-        words = ["--config", str(tiny_toml), "training.epochs=1", f"training.lr={rate}"]
-        assert train.main([*words, "--out", str(tmp_path / "alone" / name)]) == 0
+    words = ["--config", str(tiny_toml), "training.epochs=1", "training.lr=0.02"]
+    assert train.main([*words, "--out", str(tmp_path / "alone")]) == 0
 
     command = [sys.executable, "-m", "engine.sweep", str(file), "--out", str(folder)]
     command += ["--workers", "2"]
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     driver = subprocess.Popen(command, cwd=ROOT, **out)  # type: ignore[call-overload]
-    first = RunDir(folder / names[0])
+    first = RunDir(folder / name)
     until(lambda: stand_of(first, 0).epoch == 1 or stand_of(first, 1).epoch == 1, driver)
     driver.kill()
     driver.communicate()
@@ -67,14 +66,13 @@ def test_a_sweep_whose_driver_is_killed_ends_with_the_bytes_of_one_run_after_ano
     assert again.returncode == 0, again.stdout
     told = re.search(r"(\d) commands done, (\d) had been before", again.stdout)
     assert told is not None, again.stdout
-    assert int(told[1]) + int(told[2]) == 6
+    assert int(told[1]) + int(told[2]) == 3
     assert int(told[2]) >= 1
-    for name in names:
-        assert f"{name}/finish: done" in again.stdout
-        assert read_run(folder / name) == read_run(tmp_path / "alone" / name)
+    assert f"{name}/finish: done" in again.stdout
+    assert read_run(folder / name) == read_run(tmp_path / "alone")
     assert processes_of(folder) == []
     assert not list(folder.rglob("*.lease*"))
     assert not list(folder.rglob("*.tmp"))
 
     last = subprocess.run(command, cwd=ROOT, check=False, **out)  # type: ignore[call-overload]
-    assert "0 commands done, 6 had been before" in last.stdout
+    assert "0 commands done, 3 had been before" in last.stdout
