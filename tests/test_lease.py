@@ -235,7 +235,7 @@ def test_another_system_that_shares_locks_is_watched_before_it_is_taken_for_dead
         process.kill()
         process.wait()
     monkeypatch.setattr(owner, "STILL_S", 0.1)
-    monkeypatch.setattr(owner, "_system", lambda: "another")
+    monkeypatch.setattr(owner, "system", lambda: "another")
     with hold(part(tmp_path)):
         (attempt_folder(tmp_path) / "array.npy").unlink()
     assert "the part is taken over, its owner stands still: " in caplog.text
