@@ -80,7 +80,9 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
 
 
 def _hw(run: "Experiment") -> str:
-    sizes = sorted({sample.hw for sample in run.dataset.train.samples + run.dataset.test.samples})
+    from engine.frames.samples import of_each_size
+
+    sizes = sorted({sample.hw for sample in of_each_size(run.dataset.train, run.dataset.test)})
     shown = " to ".join(_by(hw) for hw in dict.fromkeys((sizes[0], sizes[-1])))
     return f"{shown} pixels" + (f", {len(sizes)} sizes" if sizes[1:] else "")
 

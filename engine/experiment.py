@@ -18,10 +18,11 @@ from engine.config import Config
 from engine.damage import remedy
 from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
-from engine.data.folds import Folds, make_folds
+from engine.data.folds import Folds, is_exact, make_folds
 from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
+from engine.frames.samples import hw_of, of_each_size
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import hold
 from engine.model.network import input_normalisation
@@ -170,13 +171,13 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     if config.openvino:
         check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
-    frames, alike = dataset.train.samples, alike_frames(dataset.train)
+    frames, alike = dataset.train.samples, alike_frames(dataset.train, exact=is_exact(run_dir))
     cut = data.folds, data.fold_seed, data.blocks_per_fold
     folds = make_folds(frames, data.fold_kind, *cut, alike)
     told = "%s: %d training and %d test frames; %s folds, %s"
     leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
     _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)
-    if gap := zoom_gap(config, (frame.hw for frame in frames)):
+    if gap := zoom_gap(config, hw_of(frames).tolist()):
         _log.info("%s", gap.told())
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
@@ -273,7 +274,7 @@ def _write_results(
         run.write_description()
     summary = summarise(run.config, run_dir, key, predicted, run.folds.leakage, opened_s)
     summary = summary.model_copy(update=run.folds.measured())
-    if gap := zoom_gap(run.config, (frame.hw for frame in run.dataset.train.samples)):
+    if gap := zoom_gap(run.config, hw_of(run.dataset.train.samples).tolist()):
         summary = summary.model_copy(update={"zoom_gap": gap})
     submission_s = stages.predict_test(run, key)
     _compare_step(run)
@@ -291,7 +292,7 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
     Writes nothing. Raises as `complete`; whatever it does not refuse cannot be known before.
     """
     dataset, epochs = run.dataset, run.config.training.epochs
-    check_views(run.config, dataset.train.samples + dataset.test.samples, run.policy.device)
+    check_views(run.config, of_each_size(dataset.train, dataset.test), run.policy.device)
     for fold in chosen:
         position = run.position(fold)
         if position and position.epoch < epochs and not resume:

@@ -1,7 +1,8 @@
-"""python -m engine.prepare: check or encode a dataset, verify a run, render rooms, tidy the cache.
+"""python -m engine.prepare: check, encode or pack a dataset, verify a run, tidy the cache.
 
 check ROOT        every fault of every file, or a summary: frames, sizes, class shares, depth, folds
 encode DATA OUT   a copy with the same pixels that decodes faster, and by how much
+shard DATA OUT    the same files in shards, tar files that WebDataset reads, to train from
 verify RUN        every file of a run or a blend read and held to its checksums
 rooms DIR         render the procedural rooms into DIR
 cache             list what lies in the cache of decoded frames, and prune it
@@ -49,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     encode.add_argument("root", type=Path, metavar="DATA", help="dataset folder")
     encode.add_argument("out", type=Path, metavar="OUT", help="folder to create")
+    shard = commands.add_parser(
+        "shard",
+        help="pack a dataset into tar files of about 256 MB, to train from",
+        description="Pack the dataset DATA into shards in OUT: tar files of about 256 MB, as "
+        "WebDataset and tar read them, with an index. data.root = OUT trains from them, with the "
+        "bytes of DATA. Stopped, the same command goes on with the next shard.",
+    )
+    shard.add_argument("root", type=Path, metavar="DATA", help="dataset folder")
+    shard.add_argument("out", type=Path, metavar="OUT", help="folder to create or complete")
+    shard.add_argument("--mb", type=_amount, default=256, help="of a shard (default: 256)")
     verified = commands.add_parser(
         "verify",
         help="read every file of a run and name those that are damaged",
@@ -88,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache.set_defaults(run=_cache)
     check.set_defaults(run=_check)
     encode.set_defaults(run=_encode)
+    shard.set_defaults(run=_shard)
     verified.set_defaults(run=_verify)
     rooms.set_defaults(run=_render)
     options = parser.parse_args(arguments)
@@ -134,6 +146,19 @@ def _encode(options: argparse.Namespace) -> None:
         outcomes = encode_dataset(options.root, options.out, workers=workers, progress=progress)
     Console().print(encoding_table(options.out, outcomes))
     print(verdict(options.out, outcomes))
+
+
+def _shard(options: argparse.Namespace) -> None:
+    from engine.frames.pack import pack_dataset
+    from engine.runtime.progress import track_total
+
+    with track_total("packing frames") as progress:
+        packed = pack_dataset(
+            options.root, options.out, shard_bytes=int(options.mb * 1e6), progress=progress
+        )
+    counts = " and ".join(f"{count} {split} frames" for split, count in packed.frames.items())
+    size_mb = sum(shard.size for shard in packed.shards) / 1e6
+    print(f"{options.out}: {counts} in {len(packed.shards)} shards, {size_mb:.1f} MB")
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -129,3 +129,26 @@ def test_training_on_a_copy_gives_the_bytes_of_its_original(
         assert made.read_bytes() == before.read_bytes(), made.name
     environment, before = (Environment.read(each.environment) for each in (run, finished_run.dir))
     assert environment.dataset_fingerprint == before.dataset_fingerprint
+
+
+def test_training_from_shards_gives_the_bytes_of_the_folder(
+    finished_run: FinishedRun,
+    tiny_root: Path,
+    tiny_toml: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shards, run = tmp_path / "shards", RunDir(tmp_path / "run")
+    assert prepare.main(["shard", str(tiny_root), str(shards), "--mb", "0.1"]) == 0
+    assert " shards, " in capsys.readouterr().out
+    assert len(list(shards.glob("train-*.tar"))) > 1
+    command = ("engine.train", "--config", tiny_toml, "--data.root", shards, "--out")
+    words = [sys.executable, "-m", *map(str, command), str(run.root)]
+    # Another source would round in another way; this one reads each frame by its offset.
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for made in (run.best(0), run.best(1), run.store, run.submission, run.folds):
+        before = finished_run.dir.root / made.relative_to(run.root)
+        assert made.read_bytes() == before.read_bytes(), made.name
+    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"{run.root} is complete; nothing to do" in again.stdout + again.stderr

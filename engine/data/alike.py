@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.leakage import ContentLeakage
+from engine.data.alike_index import EXACT, alike_of, indexed_likeness
+from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.data.likeness import Likeness, alike_pairs, likeness
 from engine.frames.dataset import Split
-from engine.frames.thumbnail import thumbnails
+from engine.frames.findings import thumbnails
 
 _CERTAIN = 0.7
 """No less is ever linked: unrelated frames of NYU Depth v2, of rendered rooms and of a dozen kinds
@@ -59,28 +60,41 @@ class Alike:
         return ContentLeakage(share=share, method=self.method, closest=(first, second), alike=alike)
 
 
-def alike_frames(split: Split) -> Alike | None:
+def alike_frames(split: Split, *, exact: bool = False) -> Alike | None:
     """What `find_alike` finds in checked frames with labels; None if there are fewer than two."""
     if len(split.samples) < 2:
         return None
-    return find_alike(thumbnails(split.reports), [sample.stem for sample in split.samples])
+    stems = [sample.stem for sample in split.samples]
+    return find_alike(thumbnails(split.reports), stems, exact=exact)
 
 
-def find_alike(thumbnail_NHW3: NDArray[np.uint8], stems: Sequence[str]) -> Alike:
-    """Compare all of at least two frames; the time grows with the square of their number."""
-    found, count = likeness(thumbnail_NHW3), len(stems)
+def find_alike(
+    thumbnail_NHW3: NDArray[np.uint8], stems: Sequence[str], *, exact: bool = False
+) -> Alike:
+    """Compare at least two frames with all others.
+
+    Beyond `alike_index.EXACT` frames, unless it is to be `exact`, with those that an index finds:
+    the time of all pairs grows with the square of the number of frames.
+    """
+    count = len(stems)
+    exact |= count <= EXACT
+    order = natural_order(stems)
+    found = likeness(thumbnail_NHW3) if exact else indexed_likeness(thumbnail_NHW3, order)
     lowest = _lowest_linked(found)
     linked = found.alike_P >= lowest
     pair_P2, alike_P = found.pair_P2[linked], found.alike_P[linked]
-    beside_K2 = _beside(thumbnail_NHW3, stems, found)
+    next_K2 = np.sort(np.stack([order[:-1], order[1:]], axis=1), axis=1)
+    alike_K = (alike_pairs if exact else alike_of)(thumbnail_NHW3, next_K2)
+    beside_K2 = _beside(next_K2, alike_K, found)
     run_N = _components(beside_K2, count)
     # Within a run the names say which frames are direct neighbours: pictures that hardly differ
     # would only guess.
     apart = np.not_equal(*run_N[pair_P2.T])
     direct_P2 = _chained(pair_P2[apart], alike_P[apart], count)
     pictures = f"pictures at least {lowest:.2f} alike" if lowest < 1 else "no two pictures alike"
-    order = f"{len(beside_K2)} of {count - 1} neighbours in the order of names"
-    method = f"{pictures}; {order if len(beside_K2) else 'the order of names says nothing'}"
+    said = f"{len(beside_K2)} of {count - 1} neighbours in the order of names"
+    method = f"{pictures}{'' if exact else BY_INDEX}; "
+    method += said if len(beside_K2) else "the order of names says nothing"
     blank = int(np.ptp(thumbnail_NHW3.reshape(count, -1, 3), axis=1).max()) < _BLANK
     links_P2 = np.concatenate([pair_P2, beside_K2])
     direct_P2 = np.concatenate([direct_P2, beside_K2])
@@ -123,13 +137,13 @@ def _stretched(alike: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _beside(
-    thumbnail_NHW3: NDArray[np.uint8], stems: Sequence[str], found: Likeness
+    pair_K2: NDArray[np.int64], alike_K: NDArray[np.float64], found: Likeness
 ) -> NDArray[np.int64]:
-    """(K, 2) frames beside each other by name that are of one place; none if names say nothing."""
-    order = natural_order(stems)
-    pair_K2 = np.sort(np.stack([order[:-1], order[1:]], axis=1), axis=1)
+    """(K, 2) those of frames beside each other by name that are of one place.
+
+    None if names say nothing.
+    """
     random = np.sort(found.drawn_K)
-    alike_K = alike_pairs(thumbnail_NHW3, pair_K2)
     # Where each stands among random pairs, 0..1; evenly spread if the order says nothing.
     places = [np.searchsorted(random, alike_K, side=side) for side in ("left", "right")]
     place_K = (places[0] + places[1]) / (2 * len(random))

@@ -118,7 +118,7 @@ def choose_file_source(
     if kind == "auto" and device.type == "cuda" and not runtime.deterministic:
         from engine.data.measured import measured_rates
 
-        found = measured_rates(tuple(samples), device, runtime.workers)
+        found = measured_rates(samples, device, runtime.workers)
         told = ", ".join(f"{name} {rate:.0f}" for name, rate in found.items())
         return max(found, key=found.__getitem__), f"{why}; frames a second here: {told}"
     return "dali", f"{why}; DALI is installed" if kind == "auto" else why

@@ -7,6 +7,7 @@ N: training frames, in stem order.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.alike import Alike
-from engine.data.leakage import ContentLeakage
+from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.frames.decode import Sample
-from engine.rundir import Record
+from engine.rundir import Record, RunDir
 
 
 class FoldsFile(Record):
@@ -29,6 +30,17 @@ class FoldsFile(Record):
     """Whether two names have numbers in a row; left out where they have."""
     leakage_content: ContentLeakage | None = None
     """The same by what the frames show; left out before it was measured."""
+
+
+def is_exact(run: RunDir) -> bool:
+    """Whether the folds of a run were made of what every pair of frames looks like.
+
+    So they were by an older release, however many frames there were: it goes on with the same.
+    """
+    if not run.folds.is_file():
+        return False
+    content = FoldsFile.read(run.folds).leakage_content
+    return content is not None and BY_INDEX not in content.method
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +139,13 @@ def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int6
         even = round(number * size)
         # Every block keeps a frame, whatever the cuts beside it do.
         lowest, highest = bounds[-1] + 1, len(samples) - (blocks - number)
-        near = [gap for gap in gaps if abs(gap - even) <= size / 2 and lowest <= gap <= highest]
+        # The last gap up to there, and the first behind it.
+        place = bisect_right(gaps, min(even, highest))
+        first = bisect_left(gaps, max(even, lowest))
+        beside_it = [*gaps[max(place - 1, 0) : place], *gaps[first : first + 1]]
+        near = [
+            gap for gap in beside_it if abs(gap - even) <= size / 2 and lowest <= gap <= highest
+        ]
         bounds.append(min(near, key=lambda gap: abs(gap - even), default=max(even, lowest)))
     block_of = np.empty(len(samples), np.int64)
     block_of[order] = np.repeat(np.arange(blocks), np.diff([*bounds, len(samples)]))

@@ -2,6 +2,9 @@
 
 from engine.rundir import Record
 
+BY_INDEX = ", by an index"
+"""In how it was measured: not every pair was compared."""
+
 
 class ContentLeakage(Record):
     """How many frames are validated while a direct neighbour is trained on."""

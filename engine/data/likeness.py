@@ -19,8 +19,8 @@ NOTED = 0.5
 """Pairs that are less alike are not kept: hundreds of them fall on each that is more."""
 
 _BLUR_CELLS = 1.5  # coarser than this is lighting and layout, which strangers share
-_REACH = (2, 4)  # cells, down and across: two views overlap in two thirds of their width, or more
-_NOISE = 1.0  # grey levels squared, of a cell: rounding, and what is left of a sensor's noise
+REACH_YX = (2, 4)  # cells, down and across: two views overlap in two thirds of their width, or more
+NOISE = 1.0  # grey levels squared, of a cell: rounding, and what is left of a sensor's noise
 _BLOCK = 256  # frames compared with all others at a time: tens of MB
 _DRAWN = 1_000_000  # pairs that stand for all of them
 
@@ -50,7 +50,7 @@ def likeness(thumbnail_NHW3: NDArray[np.uint8]) -> Likeness:
 
     In float64: rounding, which depends on the machine, must not decide which pairs are alike.
     """
-    picture_NHWK, count = _prepared(thumbnail_NHW3), len(thumbnail_NHW3)
+    picture_NHWK, count = prepared(thumbnail_NHW3), len(thumbnail_NHW3)
     flat = thumbnail_NHW3.reshape(count, -1)
     same_N = np.unique(flat, axis=0, return_inverse=True)[1].reshape(-1)
     nearest_N, skip = np.full(count, -1.0), max(1, count * (count - 1) // 2 // _DRAWN)
@@ -93,7 +93,7 @@ def alike_pairs(
 ) -> NDArray[np.float64]:
     """(P,) how alike the frames of some pairs are."""
     first_PHW3, second_PHW3 = (thumbnail_NHW3[pair_P2[:, side]] for side in (0, 1))
-    pictures = _prepared(first_PHW3), _prepared(second_PHW3)
+    pictures = prepared(first_PHW3), prepared(second_PHW3)
     alike_P = _best(*pictures, lambda a, b: np.einsum("pd,pd->p", a, b)[:, None])[:, 0]
     alike_P[(first_PHW3 == second_PHW3).all(axis=(1, 2, 3))] = 1.0
     return alike_P
@@ -104,8 +104,8 @@ def _best(
 ) -> NDArray[np.float64]:
     """How alike, at the best of all shifts; of all pairs or of each with its like, by `product`."""
     best: NDArray[np.float64] | None = None
-    for shift_y in range(-_REACH[0], _REACH[0] + 1):
-        for shift_x in range(-_REACH[1], _REACH[1] + 1):
+    for shift_y in range(-REACH_YX[0], REACH_YX[0] + 1):
+        for shift_x in range(-REACH_YX[1], REACH_YX[1] + 1):
             first_ND, spread_N = _part(first_NHWK, shift_y, shift_x)
             second_ND, other_N = _part(second_NHWK, -shift_y, -shift_x)
             # 2 a b - a's own and b's own: their tints' squared distance is in the product.
@@ -128,14 +128,14 @@ def _part(
     mean_NK = part.mean(axis=(1, 2))
     detail_ND = (part[..., :3] - mean_NK[:, None, None, :3]).reshape(count, -1)
     tint_N2 = mean_NK[:, 3:] * np.sqrt(cells)
-    energy_N = np.einsum("nd,nd->n", detail_ND, detail_ND) + 3 * cells * _NOISE
+    energy_N = np.einsum("nd,nd->n", detail_ND, detail_ND) + 3 * cells * NOISE
     tint_N1 = np.einsum("nc,nc->n", tint_N2, tint_N2)[:, None]
     twice = np.sqrt(2)
     parts = [twice * detail_ND, twice * tint_N2, -tint_N1, np.ones_like(tint_N1)]
     return np.concatenate(parts, axis=1), energy_N
 
 
-def _prepared(thumbnail_NHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
+def prepared(thumbnail_NHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(N, H, W, 5): each cell against its surroundings, and its red and blue against its grey.
 
     The latter tell pictures of another colour apart. Grey is left out: light changes.

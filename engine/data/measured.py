@@ -23,12 +23,12 @@ _ROUNDS = 3
 
 @lru_cache(maxsize=1)  # every fold asks, with the same samples
 def measured_rates(
-    samples: tuple[Sample, ...], device: torch.device, workers: int
+    samples: Sequence[Sample], device: torch.device, workers: int
 ) -> Mapping[str, float]:
     """Frames a second that `dali` and `torch` turn into batches on the device, whole frames each.
 
-    DALI has to be installed. Waits for the device. Raises RuntimeError for a file that cannot be
-    read, and where DALI does not run on the device.
+    `samples` can be hashed. DALI has to be installed. Waits for the device. Raises RuntimeError for
+    a file that cannot be read, and where DALI does not run on the device.
     """
     step = max(1, len(samples) // (_ROWS * _BATCHES))
     some = samples[::step][: _ROWS * _BATCHES]

@@ -26,6 +26,7 @@ from engine.data.inputs import CropResize, InputSpec, crop_frames, upload
 from engine.frames.cache import GIB, Layout, cache_folder, open_frames
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.frames.prune import prune
+from engine.frames.samples import count_files, hw_of
 from engine.runtime.device import DevicePolicy, total_bytes
 from kernels.crop_resize import Frames
 
@@ -50,10 +51,10 @@ def make_source(
     """
     device, workers, count = policy.device, runtime.workers, len(samples)
     for kind in ("depth", "label"):
-        have = sum(kind in sample.present for sample in samples)
+        have = count_files(samples, kind)
         if have not in (0, count):
             raise ValueError(f"{have} of {count} samples have a {kind} file; need all or none")
-    if spec.has_depth and any(sample.depth is None for sample in samples):
+    if spec.has_depth and count_files(samples, "depth") < count:
         raise ValueError("4 input channels need depth, but the dataset has no maps; use 'rgb'")
     chosen, why = choose_source(runtime, samples, device)
     told = "data source: %s (%s), batches on %s, %d threads"
@@ -107,8 +108,8 @@ class ResidentFrames:
     frames: Frames
     offset_N: NDArray[np.int64]
     """(N,) first pixel of each, also on the host."""
-    position: dict[Sample, int]
-    """Where each sample is among the N."""
+    position: dict[str, int]
+    """Where each sample is among the N, by its image."""
 
     @classmethod
     def on(
@@ -118,7 +119,7 @@ class ResidentFrames:
         offset_N = frames.offset_N.numpy()
         pixels = [None if part is None else upload(part, device) for part in frames[:3]]
         frames = Frames(*[*pixels, *frames[3:]])  # type: ignore[arg-type]
-        return cls(frames, offset_N, {sample: number for number, sample in enumerate(samples)})
+        return cls(frames, offset_N, _positions(samples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,21 +176,26 @@ class FrameReader:
             RuntimeError: a file cannot be read; the message names it.
             KeyError: `resident` does not hold a sample.
         """
-        depth = self.depth and all(sample.depth is not None for sample in samples)
-        asked = [
-            replace(one, depth=one.depth if depth else None, label=one.label if label else None)
-            for one in samples
-        ]
+        depth = self.depth and count_files(samples, "depth") == len(samples)
+
+        def asked(part: Sequence[Sample]) -> Iterator[Sample]:
+            for one in part:
+                kept = one.depth if depth else None, one.label if label else None
+                yield replace(one, depth=kept[0], label=kept[1])
+
         groups = equal_size_groups(samples, self.batch_size, start)[turn[0] :: turn[1]]
-        taken = [frame for group in groups for frame in asked[slice(*group)]]
+        taken = (frame for first, end in groups for frame in asked(samples[first:end]))
         work = in_order(read_frame, taken, self.workers, self.ahead)
         with closing(work) as decoded:  # nothing is, before the first frame is taken
             for first, end in groups:
                 held = self.resident
                 if held is None:
-                    frames = Layout(asked[first:end]).hold(islice(decoded, end - first))
-                    held = ResidentFrames.on(self.device, frames, samples[first:end])
-                index = np.array([held.position[sample] for sample in samples[first:end]], np.int64)
+                    some = [*asked(samples[first:end])]
+                    frames = Layout(some).hold(islice(decoded, end - first))
+                    held = ResidentFrames.on(self.device, frames, some)
+                index = np.array(
+                    [held.position[str(one.image)] for one in samples[first:end]], np.int64
+                )
                 frames = held.frames if self.depth else held.frames._replace(depth_P=None)
                 hw, label_BHW = samples[first].hw, None
                 # The frames stay where they are; only the labels are brought together.
@@ -200,12 +206,16 @@ class FrameReader:
                 yield FrameBatch(first, hw, frames, index, label_BHW)
 
 
+def _positions(samples: Sequence[Sample]) -> dict[str, int]:
+    return {str(sample.image): number for number, sample in enumerate(samples)}
+
+
 def equal_size_groups(
     samples: Sequence[Sample], batch_size: int, start: int = 0
 ) -> list[tuple[int, int]]:
     """(first, end) ranges of at most `batch_size` consecutive samples of one frame size."""
-    groups = []
-    for _, run in groupby(range(start, len(samples)), lambda number: samples[number].hw):
+    groups, sizes = [], hw_of(samples).tolist()
+    for _, run in groupby(range(start, len(samples)), sizes.__getitem__):
         while taken := list(islice(run, batch_size)):
             groups.append((taken[0], taken[-1] + 1))
     return groups

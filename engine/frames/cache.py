@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING
 
 from engine import sums
 from engine.damage import DamageError
-from engine.frames.decode import Frame, FrameFiles, Sample
+from engine.frames.decode import Frame, Sample
 from engine.frames.images import DECODERS
 from engine.frames.kinds import AS_IT_IS, KINDS
 from engine.frames.remembered import note_use
+from engine.frames.samples import hw_of
 from engine.rundir import Record
 from engine.whole import sync_folder
 
@@ -99,7 +100,7 @@ class Layout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of each buffer that there is."""
-        pixels = sum(sample.hw[0] * sample.hw[1] for sample in self.samples)
+        pixels = int(hw_of(self.samples).prod(axis=1).sum())
         kinds = self.samples[0].present if self.samples else ()
         return {kind: pixels * KINDS[kind].pixel_bytes for kind in kinds}
 
@@ -189,7 +190,7 @@ class Layout:
         parts = {kind: torch.frombuffer(b, dtype=torch.uint8) for kind, b in buffers.items()}
         image_P3 = parts.get("image", torch.empty(0, dtype=torch.uint8)).view(-1, 3)
         depth_P = parts["depth"].view(torch.uint16) if "depth" in parts else None
-        hw_N2 = torch.tensor([sample.hw for sample in self.samples], dtype=torch.int64).view(-1, 2)
+        hw_N2 = torch.from_numpy(hw_of(self.samples))
         pixels_N = hw_N2.prod(dim=1)
         offset_N = pixels_N.cumsum(0) - pixels_N
         return Frames(image_P3, depth_P, parts.get("label"), offset_N, hw_N2)
@@ -199,20 +200,20 @@ class Layout:
 class FrameKeeper:
     """Takes what a check decodes for `open_frames`; gives up if memory or disk cannot hold it."""
 
-    frames: frozenset[FrameFiles] = frozenset()
-    """Those that it wants."""
+    frames: int = 0
+    """So many it wants, in order; 0: none, or no longer."""
     _part: Path = Path()
     _limit: int = 0  # bytes that those to come may have
     _put: int = 0
 
-    def put(self, files: FrameFiles, frame: Frame | None) -> None:
+    def put(self, frame: Frame | None) -> None:
         """Take the next frame, if it is wanted; None: it has faults."""
-        if files not in self.frames or frame is None:
+        if not self.frames or frame is None:
             return
         size = sum(part.nbytes for part in frame if part is not None)
         with self._giving_up():
             # If the others are as large as this one.
-            if size * (len(self.frames) - self._put) > self._limit:
+            if size * (self.frames - self._put) > self._limit:
                 raise OSError("they are too many for memory or disk")
             append_frame(self._part, frame)
             self._limit, self._put = self._limit - size, self._put + 1
@@ -229,12 +230,12 @@ class FrameKeeper:
             yield
         except OSError as error:
             _log.debug("decoded frames are not kept while files are checked: %s", error)
-            self.frames = frozenset()
+            self.frames = 0
 
 
 @contextmanager
-def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> Iterator[FrameKeeper]:
-    """Take decoded frames of at most `limit` bytes in all, `put` in order while they are checked.
+def keeping(folder: Path | None, frames: int, limit: int) -> Iterator[FrameKeeper]:
+    """Take so many decoded frames, of at most `limit` bytes, `put` in order as they are checked.
 
     None is wanted where the cache `folder` cannot be written, or another process works in it.
     """
@@ -244,7 +245,7 @@ def keeping(folder: Path | None, frames: Sequence[FrameFiles], limit: int) -> It
             with suppress(OSError):  # `open_frames` says what is wrong with the folder
                 part = stack.enter_context(part_folder(folder, wait=False))
                 limit = min(limit, shutil.disk_usage(part).free - GIB)
-                keeper = FrameKeeper(frozenset(frames), part, limit)
+                keeper = FrameKeeper(frames, part, limit)
         yield keeper
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.frames.decode import FrameFiles, Sample
+from engine.frames.decode import Sample
 from engine.frames.kinds import FrameReport
 from engine.frames.reading import AS_STORED, Reading
 
-Reports = dict[FrameFiles, FrameReport]
-"""What a check found in frames."""
-
 ENCODED = "encoded.json"
 """In the folder of a copy by `engine.prepare encode`: see `engine.frames.encoded`."""
+
+SHARDS = "shards.json"
+"""In the folder of a dataset in shards: see `engine.frames.shards`."""
 
 Progress = Callable[[int, int], None]
 """Is told, from the thread that asked, (frames read, frames to read)."""
@@ -39,9 +39,9 @@ class DatasetSpec:
 class Split:
     """The N frames of `train` or `test`, sorted by stem."""
 
-    samples: tuple[Sample, ...]
-    reports: tuple[FrameReport, ...]
-    small_pixels: list[NDArray[np.int32]]
+    samples: Sequence[Sample]
+    reports: Sequence[FrameReport]
+    small_pixels: Sequence[NDArray[np.int32]]
     """N arrays (K, 2): row and column of pixels of the small classes; K = 0 without labels."""
 
 

@@ -22,6 +22,7 @@ from engine.frames import faults
 from engine.frames.depth import spread_of
 from engine.frames.images import BROKEN, bytes_after, check_chunks, decode_image, encoding
 from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FileKind, FrameReport, Origin, UnfitError
+from engine.frames.packed import Packed
 from engine.frames.reading import AS_STORED, Reading
 from engine.frames.thumbnail import thumbnail
 from engine.nyuv2 import IGNORE_INDEX
@@ -215,6 +216,10 @@ def in_order(
 def read_ahead(files: FrameFiles) -> None:
     """Let the system fetch a frame's files; whoever reads them says what is wrong with them."""
     for path in files.present.values() if hasattr(os, "posix_fadvise") else ():
+        if isinstance(path, Packed):
+            with suppress(OSError):
+                path.read_ahead()
+            continue
         with suppress(OSError), path.open("rb", buffering=0) as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 

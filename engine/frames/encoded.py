@@ -4,11 +4,9 @@ A copy has the fingerprint of its original: what one was trained on, the other g
 only where there is a copy.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from engine.frames.dataset import ENCODED, Reports
+from engine.frames.dataset import ENCODED
 from engine.rundir import Record
 
 
@@ -27,13 +25,3 @@ def originals_of(root: Path) -> dict[str, str]:
     """
     path = root / ENCODED
     return Encoded.read(path).originals if path.exists() else {}
-
-
-def as_originals(reports: Reports, originals: Mapping[str, str]) -> Reports:
-    """Reports by the digests of the files that those of a copy were made of."""
-    return {
-        files: replace(
-            report, digests=[(name, originals.get(one, one)) for name, one in report.digests]
-        )
-        for files, report in reports.items()
-    }

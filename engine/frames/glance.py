@@ -66,7 +66,7 @@ def image_hw(train: Sequence[FrameFiles]) -> tuple[int, int] | None:
     for files in train[:FEW]:
         if files.image is not None:
             try:
-                with Image.open(files.image) as opened:
+                with Image.open(io.BytesIO(files.image.read_bytes())) as opened:
                     return opened.height, opened.width
             except BROKEN:
                 continue

@@ -4,24 +4,29 @@ ROOT/train/{image,depth,label}  ROOT/test/{image,depth[,label]}  [ROOT/scenes.cs
 """
 
 import hashlib
+import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.frames.cache import FrameKeeper, keeping
-from engine.frames.dataset import ENCODED, Dataset, DatasetSpec, Progress, Reports, Split
+from engine.frames.dataset import ENCODED, SHARDS, Dataset, DatasetSpec, Progress, Split
 from engine.frames.decode import Frame, FrameFiles, Sample, check_frame, in_order
 from engine.frames.faults import DatasetError, label_hint
-from engine.frames.kinds import AS_IT_IS, KINDS, Fault, FrameReport, is_hidden
+from engine.frames.files import FrameList, files_in, split_name
+from engine.frames.findings import Findings
+from engine.frames.kinds import KINDS, Fault, FrameReport
 from engine.frames.listing import images_apart, listing_faults
 from engine.frames.reading import AS_STORED, Reading
 from engine.frames.remembered import CheckMemory
+from engine.frames.samples import Samples, SmallPixels
 from engine.frames.scenes import read_scenes
 
 # With what others need to call what is defined here.
@@ -54,39 +59,46 @@ def load_dataset(
     check = partial(check_frame, root, classes=len(spec.classes), small=small, reading=reading)
     memory = memory or CheckMemory()
     key = f"{len(spec.classes)} {small}{reading.reports}"
-    remembered = memory.recall(root, [*train, *test], key)
-    reports = remembered.reports
-    unread = {*train, *test} - reports.keys()
+    remembered = memory.recall(root, (train, test), key, len(spec.classes))
+    train_found, test_found = remembered.findings
     # All training frames make one cache: where one has to be read, another cache is due.
-    limit = 0 if faults or unread.isdisjoint(train) else memory.frame_bytes
-    with keeping(memory.folder, train, limit) as keeper:
-        wanted = [files for files in (*train, *test) if files in unread or files in keeper.frames]
+    limit = 0 if faults or train_found.known.all() else memory.frame_bytes
+    with keeping(memory.folder, len(train), limit) as keeper:
+        wanted = np.arange(len(train)) if keeper.frames else np.flatnonzero(~train_found.known)
+        others = np.flatnonzero(~test_found.known)
+        told = _Told(progress, len(wanted) + len(others))
         try:
-            faults += _read(wanted, check, reports, keeper, workers, progress)
+            _read(wanted, check, train_found, workers, told, keeper)
+            _read(others, check, test_found, workers, told)
         finally:
-            if wanted:
+            if len(wanted) + len(others):
                 remembered.save()
-        if not faults and not any(any(reports[files].class_pixels) for files in train):
+        for found in remembered.findings:
+            faults += [fault for report in found.odd.values() for fault in report.faults]
+        if not faults and not _is_labelled(train_found):
             faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
         if faults:
-            hint = "" if reading.labels else label_hint(reports.values(), spec.classes)
+            reports = itertools.chain(*remembered.findings)
+            hint = "" if reading.labels else label_hint(reports, spec.classes)
             raise DatasetError(root, faults, hint)
         if (root / ENCODED).exists():
-            from engine.frames.encoded import as_originals, originals_of
+            from engine.frames.encoded import originals_of
 
-            reports = as_originals(reports, originals_of(root))
-        split = _split(train, reports, scenes, reading)
+            originals = originals_of(root)
+            for found in remembered.findings:
+                found.replace(originals)
+        split = _split(train_found, scenes, reading)
         keeper.keep(split.samples)
-    _tell(root, reports)
-    fingerprint = _fingerprint(root, reports.values(), reading)
-    return Dataset(split, _split(test, reports, scenes, reading), fingerprint)
+    _tell(root, remembered.findings)
+    fingerprint = _fingerprint(root, {"train": train_found, "test": test_found}, reading)
+    return Dataset(split, _split(test_found, scenes, reading), fingerprint)
 
 
 class Listing(NamedTuple):
     """The files of a dataset folder, none of which was read but scenes.csv."""
 
-    train: list[FrameFiles]
-    test: list[FrameFiles]
+    train: FrameList
+    test: FrameList
     scenes: dict[str, str]
     """By stem."""
     faults: list[Fault]
@@ -103,14 +115,19 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
     faults: list[Fault] = []
     table = root / "scenes.csv"
     scenes = read_scenes(table, faults) if os.path.lexists(table) else {}
+    if (root / SHARDS).is_file() or not (root / "train").exists():
+        from engine.frames.shards import list_dataset_in_shards
+
+        if lists := list_dataset_in_shards(root, faults, need_depth=need_depth):
+            return Listing(lists["train"], lists["test"], scenes, faults)
     splits = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
-    listed: dict[str, list[FrameFiles]] = {"test": []}
+    listed = {"test": FrameList({})}
     for name, kinds in splits.items():
         if name == "train" or (root / name).is_dir():
             folders = {kind: root / name / kind for kind in kinds}
             if not need_depth and not folders["depth"].is_dir():
                 del folders["depth"]
-            listed[name] = _list_frames(root, folders, faults)
+            listed[name] = _listed(root, folders, faults)[0]
     return Listing(listed["train"], listed["test"], scenes, faults)
 
 
@@ -121,7 +138,7 @@ class Asked(NamedTuple):
     """What was asked for."""
     root: Path
     """What names in faults are relative to."""
-    frames: list[FrameFiles]
+    frames: Sequence[FrameFiles]
     faults: list[Fault]
     scenes: Mapping[str, str] = {}
     """By stem."""
@@ -134,18 +151,18 @@ def load_frames(
     reading: Reading = AS_STORED,
     workers: int = 2,
     progress: Progress | None = None,
-) -> tuple[Sample, ...]:
+) -> Sequence[Sample]:
     """Check frames to look at, their labels by `classes` if they have any; as `load_dataset`."""
     check = partial(check_frame, asked.root, classes=len(classes), small=(), reading=reading)
-    reports: Reports = {}
-    faults = asked.faults + _read(asked.frames, check, reports, FrameKeeper(), workers, progress)
+    found = Findings.empty(asked.root, asked.frames, len(classes), 0)
+    count = len(asked.frames)
+    _read(np.arange(count), check, found, workers, _Told(progress, count))
+    faults = asked.faults + [fault for report in found.odd.values() for fault in report.faults]
     if faults:
         plain = classes and not reading.labels
-        raise DatasetError(
-            asked.root, faults, label_hint(reports.values(), classes) if plain else ""
-        )
-    _tell(asked.shown, reports)
-    return _split(asked.frames, reports, asked.scenes, reading).samples
+        raise DatasetError(asked.root, faults, label_hint(found, classes) if plain else "")
+    _tell(asked.shown, [found])
+    return _split(found, asked.scenes, reading).samples
 
 
 def list_frames(images: Path, depth: Path | None = None, *, quiet: bool = False) -> Asked:
@@ -158,101 +175,119 @@ def list_frames(images: Path, depth: Path | None = None, *, quiet: bool = False)
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     tell = None if quiet else _log.info
-    return Asked(images, root, _list_frames(root, folders, faults, strays=True, tell=tell), faults)
+    frames, images_fit = _listed(root, folders, faults, strays=True, tell=tell)
+    if frames.count("image") < len(images_fit):
+        paths = [folders["image"] / name for name in images_fit]
+        return Asked(images, root, images_apart(list(frames), paths, tell), faults)
+    return Asked(images, root, frames, faults)
 
 
-def _list_frames(
+def _listed(
     root: Path,
     folders: Mapping[str, Path],
     faults: list[Fault],
     *,
     strays: bool = False,
     tell: Callable[[str], None] | None = None,
-) -> list[FrameFiles]:
-    """The frames of folders by kind, sorted by stem; arguments as of `listing_faults`.
+) -> tuple[FrameList, list[str]]:
+    """The frames of folders by kind, sorted by stem, and the names of all images.
 
-    What is odd but no fault goes to `tell`.
+    Arguments as of `listing_faults`. What is odd but no fault goes to `tell`.
     """
-    paths_of: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
-    listed, entries = dict[str, list[Path]](), 0
+    fit_of, entries = dict[str, list[str]](), 0
     for kind, folder in folders.items():
         suffixes = KINDS[kind].suffixes
         with suppress(OSError):  # `listing_faults` says what is wrong with the folder
-            paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
-            fit = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
-            paths_of[kind] = {path.stem: path for path in reversed(fit)}  # the first of each stem
-            entries += len(paths)
-            listed[kind] = fit
-            if tell and len(fit) < len(paths):
+            found = files_in(folder)
+            names = sorted(found)
+            fit = [n for n in names if split_name(n)[1].lower() in suffixes and found[n]]
+            fit_of[kind] = fit
+            entries += len(names)
+            if tell and len(fit) < len(names):
                 from engine.frames.told import skipped
 
-                tell(skipped(folder, paths, fit))
-    stems = sorted(set().union(*paths_of.values()))
-    frames = [FrameFiles(stem, *(paths_of[kind].get(stem) for kind in KINDS)) for stem in stems]
-    taken = sum(map(len, paths_of.values()))
-    if strays and len(paths_of["image"]) < len(listed.get("image", ())):
-        frames = images_apart(frames, listed["image"], tell)
+                tell(skipped(folder, names, fit))
+    frames = FrameList.of(folders, fit_of)
+    taken = sum(map(frames.count, folders))
     if not frames or not taken == entries == len(frames) * len(folders):
         faults += listing_faults(root, folders, frames, strays=strays)
-    return frames
+    return frames, fit_of.get("image", [])
+
+
+class _Told:
+    """Tells of frames that are read, over several parts of a dataset."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def advance(self) -> None:
+        """One more is read."""
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
 def _read(
-    frames: Sequence[FrameFiles],
+    wanted: NDArray[np.intp],
     check: Callable[[FrameFiles], tuple[FrameReport, Frame | None]],
-    reports: Reports,
-    keeper: FrameKeeper,
+    found: Findings,
     workers: int,
-    progress: Progress | None,
-) -> list[Fault]:
-    """Check the frames, add what is found to `reports` and what was decoded to `keeper`."""
+    told: _Told,
+    keeper: FrameKeeper | None = None,
+) -> None:
+    """Check the wanted frames; what was decoded goes to a keeper, which may want it no longer."""
 
     def read(files: FrameFiles) -> tuple[FrameReport, Frame | None]:
         report, frame = check(files)
-        return report, frame if files in keeper.frames else None  # given back before it is taken
+        return report, frame if keeper and keeper.frames else None  # given back before it is taken
 
+    frames = (found.frames[number] for number in wanted.tolist())
     with closing(in_order(read, frames, workers)) as results:
-        for number, (files, (report, frame)) in enumerate(zip(frames, results, strict=True)):
-            reports[files] = report
-            keeper.put(files, frame)
-            if progress is not None:
-                progress(number + 1, len(frames))
-    return [fault for files in frames for fault in reports[files].faults]
+        for number, (report, frame) in zip(wanted.tolist(), results, strict=True):
+            found.put(number, report)
+            if keeper is not None:
+                keeper.put(frame)
+            told.advance()
 
 
-def _tell(root: Path, reports: Reports) -> None:
+def _tell(root: Path, parts: Sequence[Findings]) -> None:
     """Say what images went through, where that is anything."""
-    if any(report.origin != AS_IT_IS for report in reports.values()):
+    if any(len(found.origins) > 1 or found.odd for found in parts):
         from engine.frames.told import image_lines
 
-        for line in image_lines(report.origin for report in reports.values()):
+        origins = (found.origin(n) for found in parts for n in range(len(found)))
+        for line in image_lines(origins):
             _log.info("%s: %s", root, line)
 
 
-def _split(
-    files_N: Sequence[FrameFiles], found: Reports, scenes: Mapping[str, str], reading: Reading
-) -> Split:
-    samples, reports = [], [found[files] for files in files_N]
-    for files, report in zip(files_N, reports, strict=True):
-        content = b"".join(bytes.fromhex(digest) for _, digest in report.digests)
-        digest = hashlib.sha256(content + reading.stores).hexdigest()
-        scene, hw, origin = scenes.get(files.stem), report.hw, report.origin
-        found_in = vars(files) | {"hw": hw, "scene": scene, "digest": digest}
-        samples.append(Sample(**found_in, reading=reading, origin=origin))
-    pixels = (np.array(report.small_pixels, np.int32) for report in reports)
-    return Split(tuple(samples), tuple(reports), [pixels_K.reshape(-1, 2) for pixels_K in pixels])
+def _is_labelled(found: Findings) -> bool:
+    if any(any(report.class_pixels) for report in found.odd.values()):
+        return True
+    return bool(found.rows["class_pixels"].any())
 
 
-def _is_input(name: str) -> bool:
-    return not name.startswith("test/label/")
+def _split(found: Findings, scenes: Mapping[str, str], reading: Reading) -> Split:
+    samples = Samples(found, scenes, reading, range(len(found)))
+    return Split(samples, found, SmallPixels(found))
 
 
-def _fingerprint(root: Path, reports: Iterable[FrameReport], reading: Reading) -> str:
-    digests = [pair for report in reports for pair in report.digests if _is_input(pair[0])]
-    scenes = root / "scenes.csv"
+def _fingerprint(root: Path, parts: Mapping[str, Findings], reading: Reading) -> str:
+    """SHA-256 over names and digests of files, sorted by name, but for labels of test frames."""
+    scenes, total = root / "scenes.csv", hashlib.sha256()
     if scenes.is_file():
-        digests.append((scenes.name, hashlib.sha256(scenes.read_bytes()).hexdigest()))
-    parts = (name.encode() + b"\0" + bytes.fromhex(digest) for name, digest in sorted(digests))
+        content = hashlib.sha256(scenes.read_bytes()).digest()
+        total.update(scenes.name.encode() + b"\0" + content)  # before train and test
+    for part, found in sorted(parts.items()):
+        assert isinstance(found.frames, FrameList)
+        for kind in sorted(KINDS):
+            if part == "test" and kind == "label":
+                continue
+            names = {found.frames.name(kind, n): n for n in range(len(found))}
+            for name in sorted(filter(None, names)):
+                digest = found.digest(names[name], kind)
+                assert digest is not None, "it has no fault"
+                total.update(f"{part}/{kind}/{name}".encode() + b"\0" + digest)
     # Depth is no part of what runs must share to be blended: what is missing, `data` says.
-    labels = repr(reading.labels).encode() if reading.labels else b""
-    return hashlib.sha256(b"".join(parts) + labels).hexdigest()
+    if reading.labels:
+        total.update(repr(reading.labels).encode())
+    return total.hexdigest()

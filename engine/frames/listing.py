@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engine.exits import is_typed
 from engine.frames.decode import FrameFiles
-from engine.frames.kinds import KINDS, Fault, is_hidden
+from engine.frames.files import files_in
+from engine.frames.kinds import KINDS, Fault
 from engine.frames.told import some_names
 
 
@@ -72,7 +73,7 @@ def _folder_faults(
     try:
         if not folder.is_dir():
             return [Fault(name, "no such folder", needed)]
-        is_file = {path: path.is_file() for path in folder.iterdir() if not is_hidden(path.name)}
+        is_file = {folder / name: is_file for name, is_file in files_in(folder).items()}
     except OSError as error:
         if not is_typed(error):
             raise

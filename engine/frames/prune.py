@@ -34,7 +34,7 @@ class Entry:
 def cache_entries(folder: Path) -> list[Entry]:
     """What lies in a cache, the latest used first."""
     entries = [_frames(path) for path in folder.glob("frames-*") if path.is_dir()]
-    entries += [_reports(path) for path in folder.glob("checked-*.json")]
+    entries += [_reports(path) for path in folder.glob("checked-*")]
     return sorted(entries, key=lambda entry: entry.age_s)
 
 

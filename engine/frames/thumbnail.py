@@ -4,12 +4,9 @@ Whole numbers throughout: the same pixels give the same cells on every machine.
 """
 
 import base64
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-from engine.frames.kinds import FrameReport
 
 CELLS_HW = (9, 12)
 """Rows and columns. Two views of one place agree at this size, two of two places hardly."""
@@ -31,9 +28,3 @@ def thumbnail(image_HW3: NDArray[np.uint8]) -> str:
         scale = 16 if axis == 0 else 1
         cells = np.add.reduceat(cells, starts, axis) * scale // pixels.reshape(shape)
     return base64.b64encode(((cells + 8) // 16).astype(np.uint8).tobytes()).decode()
-
-
-def thumbnails(reports: Sequence[FrameReport]) -> NDArray[np.uint8]:
-    """(N, 9, 12, 3) RGB; ValueError if a report has none, as those of frames without a label."""
-    content = b"".join(base64.b64decode(report.thumbnail) for report in reports)
-    return np.frombuffer(content, np.uint8).reshape(len(reports), *CELLS_HW, 3)

@@ -33,10 +33,10 @@ def image_lines(origins: Iterable[Origin]) -> list[str]:
     return lines + [f"{count} images {what}" for what, count in sorted(others.items())]
 
 
-def skipped(folder: Path, paths: Sequence[Path], taken: Sequence[Path]) -> str:
+def skipped(folder: Path, names: Sequence[str], taken: Sequence[str]) -> str:
     """Which of the files in a folder were not taken."""
     known = set(taken)
-    others = [path.name for path in paths if path not in known]
+    others = [name for name in names if name not in known]
     return f"{folder}: {len(others)} others skipped: {some_names(others)}"
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.config import Config
 from engine.data.folds import Folds, make_folds
 from engine.frames.index import Dataset
+from engine.frames.samples import hw_of
 from engine.labels import likely_table, named
 from engine.nyuv2 import CLASSES, IGNORE_INDEX
 from engine.report.depth_check import depth_notes
@@ -76,7 +77,7 @@ def take_census(
         hint = "" if refusal else meant
         notes.append(f"no training frame has a labelled pixel of {count}: {absent}{hint}")
     if not labelled_N.all():
-        stems = [samples[n].stem for n in np.flatnonzero(~labelled_N)]
+        stems = [samples[n].stem for n in np.flatnonzero(~labelled_N).tolist()]
         count = f"{len(stems)} of {len(samples)} training frames"
         notes.append(f"{count} have no labelled pixel: {_listed(stems)}")
     void = [fold for fold in chosen if not labelled_N[folds.validation(fold)].any()]
@@ -123,7 +124,7 @@ def _likely_meaning(dataset: Dataset, classes: Sequence[str], held_C: NDArray[np
         return ""
     unnamed = tuple(classes) == CLASSES
     if held == [0] and ignored and (unnamed or len(classes) == 2):
-        pixels = sum(sample.hw[0] * sample.hw[1] for sample in samples)
+        pixels = int(hw_of(samples).prod(axis=1).sum())
         told = f"; {IGNORE_INDEX}, in {100 * ignored / pixels:.1f} % of the pixels, is unlabelled"
         what = "a second class" if unnamed else classes[1]
         typed = likely_table({0, IGNORE_INDEX}, classes[:2]) + (f" and {named(2)}" * unnamed)

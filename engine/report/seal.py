@@ -6,6 +6,9 @@ fields and of the name, size, times and inode of every file of dataset and resul
 
 import hashlib
 import logging
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engine.config import ROOMS, Config, data_root
@@ -23,9 +26,9 @@ def seal(config: Config, run: RunDir, dataset: str) -> None:
     has changed since. Rendered rooms are apart: the run itself may have made them.
     """
     try:
-        now = dataset_files(config)
+        now, content = _seal(config, run)
         if now == dataset or config.data.root == ROOMS:
-            write_summed(run.seal, _seal(config, run, now))
+            write_summed(run.seal, content)
             return
         why = f"{data_root(config)} changed while it ran; run the same command again to check it"
     except OSError as error:
@@ -37,37 +40,66 @@ def is_sealed(config: Config, run: RunDir) -> bool:
     """Whether a run of this experiment was finished here and nothing has changed since; says so."""
     if not run.seal.is_file():
         return False
-    if run.seal.read_bytes() != _seal(config, run, dataset_files(config)).encode():
+    if run.seal.read_bytes() != _seal(config, run)[1].encode():
         return False
     _log.info("%s is complete; nothing to do", run.root)
     return True
 
 
 def dataset_files(config: Config) -> str:
-    """Name, size, times and inode of every file of the dataset, a line each."""
-    return _told(data_root(config), "*.csv", "*/image/*", "*/depth/*", "*/label/*")
+    """Hash of name, size, times and inode of every file of the dataset."""
+    digest = hashlib.sha256()
+    for line in _dataset_lines(config):
+        digest.update(line)
+    return digest.hexdigest()
 
 
-def _seal(config: Config, run: RunDir, dataset: str) -> str:
+def _seal(config: Config, run: RunDir) -> tuple[str, str]:
+    """What `dataset_files` tells now, and the content of the seal."""
     fields = config.model_dump_json(exclude={"runtime": True, "report": True, "data": {"root"}})
     if config.int8:
         fields += config.runtime.inference
+    dataset, digest = hashlib.sha256(), hashlib.sha256(fields.encode())
+    for line in _dataset_lines(config):
+        dataset.update(line)
+        digest.update(line)
     # Not its masks and profiles, which are made later.
-    results = _told(run.root, "*", "fold*/*", "oof/*")
-    digest = hashlib.sha256((fields + dataset + results).encode())
-    return f'{{"seal": "{digest.hexdigest()}"}}\n'
+    for line in _lines(run.root, "*", "fold*/*", "oof/*"):
+        digest.update(line)
+    return dataset.hexdigest(), f'{{"seal": "{digest.hexdigest()}"}}\n'
 
 
-def _told(folder: Path, *patterns: str) -> str:
-    """A line for each file of a folder that fits a pattern.
+def _dataset_lines(config: Config) -> Iterator[bytes]:
+    root = data_root(config)
+    if (root / "shards.json").is_file():
+        return _lines(root, "*.csv", "*.tar", "*.json")
+    return _lines(root, "*.csv", "*/image/*", "*/depth/*", "*/label/*")
+
+
+def _lines(folder: Path, *patterns: str) -> Iterator[bytes]:
+    """A line for each file of a folder that fits a pattern, in the order of their names.
 
     But for a seal, which tells of itself, and for what is for people only.
     """
-    lines, seal = [], RunDir(folder).seal
+    seal = RunDir(folder).seal
     apart = {seal.name, sum_file(seal).name, *FOR_PEOPLE}
-    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        if path.is_file() and path.name not in apart:
-            told, name = path.stat(), path.relative_to(folder).as_posix()
+    for name in _fitting(str(folder), "", [pattern.split("/") for pattern in patterns]):
+        path = f"{folder}/{name}"
+        if os.path.isfile(path) and name.rpartition("/")[2] not in apart:  # noqa: PTH113
+            told = os.stat(path)  # noqa: PTH116  # paths of very many files take long
             times = told.st_mtime_ns, told.st_ctime_ns
-            lines.append(f"{name} {told.st_size} {times} {told.st_ino}\n")
-    return "".join(lines)
+            yield f"{name} {told.st_size} {times} {told.st_ino}\n".encode()
+
+
+def _fitting(folder: str, before: str, patterns: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Names, relative, of what fits a pattern; one folder's at a time are in memory."""
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for name in names:
+        fit = [pattern[1:] for pattern in patterns if fnmatchcase(name, pattern[0])]
+        if [] in fit:
+            yield before + name
+        if deeper := [pattern for pattern in fit if pattern]:
+            yield from _fitting(f"{folder}/{name}", f"{before}{name}/", deeper)

@@ -1,7 +1,7 @@
 """Whether training and inference see frames in different zooms."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class ZoomGap(Record):
         )
 
 
-def zoom_gap(config: Config, sizes_hw: Iterable[tuple[int, int]]) -> ZoomGap | None:
+def zoom_gap(config: Config, sizes_hw: Iterable[Sequence[int]]) -> ZoomGap | None:
     """What differs between training and inference for frames of these sizes.
 
     None if no side is a whole stride of the encoder apart: rounding explains less.
@@ -42,7 +42,7 @@ def zoom_gap(config: Config, sizes_hw: Iterable[tuple[int, int]]) -> ZoomGap | N
     from engine.views.zoom import base_hw, view_hw
 
     gaps = []
-    for hw, frames in Counter(sizes_hw).most_common():
+    for hw, frames in Counter((hw[0], hw[1]) for hw in sizes_hw).most_common():
         ((height, width),) = training_hw(config.data, np.array([hw])).tolist()
         view = view_hw(base_hw(config.data, config.inference, hw), 1.0)
         if max(abs(view[0] - height), abs(view[1] - width)) >= STRIDES[-1]:

@@ -19,6 +19,7 @@ from engine.data.batch import Draws, Source
 from engine.data.inputs import InputSpec, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
 from engine.frames.index import Dataset
+from engine.frames.samples import hw_of
 from engine.model.fused import fuse, fusions_of
 from engine.model.network import build_network, input_normalisation
 from engine.model.on_cpu import use_kernels
@@ -208,7 +209,7 @@ class FoldTraining:
         """How each sample of an epoch's batches is cropped, from step `first` on."""
         task, data, seed = self.task, self.config.data, self.config.training.seed
         split, size = task.dataset.train, task.batch_size
-        hw, small = np.array([sample.hw for sample in split.samples]), split.small_pixels
+        hw, small = hw_of(split.samples), split.small_pixels
         order = epoch_order(seed, epoch, task.training)
         for start in range(first * size, task.steps_per_epoch * size, size):
             index = order[start : start + size]

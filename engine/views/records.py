@@ -55,7 +55,9 @@ class OofProgress(Note):
 
     folds: dict[int, FoldState] = Field(default_factory=dict)
     crc32: dict[int, list[str]] = Field(default_factory=dict)
-    """By fold, at each temperature: of its frames that are done; left out before."""
+    """By fold, at each temperature: of its frames that are done, by an older release."""
+    noted: dict[int, list[int]] = Field(default_factory=dict)
+    """By fold, at each temperature: of the checksums of these, see `ResumableArray.noted`."""
 
 
 class SubmissionProgress(Note):
@@ -64,7 +66,9 @@ class SubmissionProgress(Note):
     done: int = 0
     elapsed_s: float = 0.0
     crc32: str = ""
-    """Of each mask that is done; left out before."""
+    """Of each mask that is done, by an older release."""
+    noted: int | None = None
+    """Of the checksums of these; see `ResumableArray.noted`."""
 
 
 class Int8(Record):

@@ -27,7 +27,7 @@ from engine.rundir import RunDir, changed_config, to_complete
 from engine.runtime.progress import track
 from engine.views import records
 from engine.views.behind import fetch
-from engine.views.resumable import ResumableArray, noted
+from engine.views.resumable import ResumableArray, forget, forget_sums, noted
 from engine.views.sampled import CalibrationSum, sample_pixels
 from engine.views.zoom import base_hw
 from engine.whole import announce, sync_folder
@@ -144,9 +144,15 @@ class ProbStoreWriter:
             self._progress = records.OofProgress(key=layout.key)
             _forget_oof(self._attempt)
         self._arrays = [ResumableArray(path, layout.shape, np.float16) for path in self._partial]
+        self._chosen: dict[int, list[int]] = {}
+        self._noted: dict[int, list[int]] = {}
         for fold, state in self._progress.folds.items():
-            for array, crc_n in zip(self._arrays, self._progress.crc32.get(fold, ()), strict=False):
-                array.recall(self._frames(fold, state.done), crc_n)
+            frames, stood = self._frames(fold)[: state.done], self._progress.noted.get(fold)
+            digits = self._progress.crc32.get(fold, [""] * len(self._arrays))
+            for n, array in enumerate(self._arrays):
+                array.recall(frames, stood[n] if stood else None)
+                array.recall_digits(frames, digits[n])
+            self._noted[fold] = stood or [array.noted(frames) for array in self._arrays]
 
     def write(self, index: int, prob_TChw: NDArray[np.floating], fold: int) -> None:
         """Write the sample at position `index` at every temperature, as float16.
@@ -170,9 +176,16 @@ class ProbStoreWriter:
         """Make what was written durable, then note the fold's state."""
         for array in self._arrays:
             array.sync()
-        folds, frames = {**self._progress.folds, fold: state}, self._frames(fold, state.done)
-        crc = {**self._progress.crc32, fold: [array.crc32(frames) for array in self._arrays]}
-        self._progress = records.OofProgress(key=self.layout.key, folds=folds, crc32=crc)
+        before, stood = self._progress.folds.get(fold), self._noted.get(fold)
+        if before is None or stood is None or before.weights != state.weights:
+            done, stood = 0, [0] * len(self._arrays)
+        else:
+            done = before.done
+        frames = self._frames(fold)[done : state.done]
+        pairs = zip(self._arrays, stood, strict=True)
+        self._noted[fold] = [array.noted(frames, crc) for array, crc in pairs]
+        folds = {**self._progress.folds, fold: state}
+        self._progress = records.OofProgress(key=self.layout.key, folds=folds, noted=self._noted)
         self._progress.write(self._note)
 
     def state(self, fold: int, weights: str) -> records.FoldState:
@@ -193,6 +206,7 @@ class ProbStoreWriter:
         announce(self._prob, self._arrays[chosen].finish())
         for array in self._arrays:
             array.close()
+        forget_sums(self._partial[chosen])
         self._partial[chosen].replace(self._prob)
         sync_folder(self._folder)
         records.Manifest(
@@ -207,10 +221,11 @@ class ProbStoreWriter:
         ).write(self._folder / "manifest.json")
         _forget_oof(self._attempt)
 
-    def _frames(self, fold: int, done: int) -> list[int]:
-        """Positions of the first frames that a fold validates."""
-        positions: list[int] = np.flatnonzero(self.layout.fold_of == fold).tolist()
-        return positions[:done]
+    def _frames(self, fold: int) -> list[int]:
+        """Positions of the frames that a fold validates."""
+        if fold not in self._chosen:
+            self._chosen[fold] = np.flatnonzero(self.layout.fold_of == fold).tolist()
+        return self._chosen[fold]
 
 
 def open_store(folder: Path, key: str | None = None) -> records.ProbStore:
@@ -258,12 +273,13 @@ def adopt_progress(run: RunDir) -> None:
     """Bring what an older release kept for going on, beside its files, into the lease's attempt."""
     attempt = attempt_folder(run.root)
     begun = run.root / records.SUBMISSION_NOTE, run.root / ".submission.npy.partial"
-    for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy")):
+    for path in (*begun, run.oof / "progress.json", *run.oof.glob(".prob_t*.npy*")):
         for each in (sums.sum_file(path), path):
             if each.exists():
                 each.replace(attempt / each.name)
 
 
 def _forget_oof(folder: Path) -> None:
-    for path in [folder / "progress.json", *folder.glob(".prob_t*.npy")]:
-        sums.remove(path)
+    sums.remove(folder / "progress.json")
+    for path in folder.glob(".prob_t*.npy*"):
+        forget(path.with_name(path.name.removesuffix(".crc")))

@@ -17,7 +17,7 @@ from engine.rundir import RunDir
 from engine.runtime.progress import track
 from engine.views import records
 from engine.views.pictures import write_mask_zip
-from engine.views.resumable import ResumableArray, noted
+from engine.views.resumable import ResumableArray, forget, forget_sums, noted
 from engine.whole import announce, discard, sync_folder, whole_file
 from kernels.compiling import work_s
 
@@ -50,13 +50,16 @@ def write_submission(
         state = records.SubmissionProgress(key=key)
     if not state.done:
         # The note first: it may be another key's, which must not find an array of this one.
-        for path in (note, partial):
-            sums.remove(path)
+        sums.remove(note)
+        forget(partial)
     one_size, most = len({s.hw for s in samples}) == 1, max(math.prod(s.hw) for s in samples)
     # Masks of several sizes lie in rows as long as the largest.
     shape = len(samples), *(samples[0].hw if one_size else (most,))
     with closing(ResumableArray(partial, shape, np.uint8)) as array:
-        array.recall(range(state.done), state.crc32)
+        array.recall(range(state.done), state.noted)
+        array.recall_digits(range(state.done), state.crc32)
+        if state.crc32:
+            state = state.model_copy(update={"noted": array.noted(range(state.done))})
         if state.done < len(samples):
             start_s = work_s() - state.elapsed_s
             with (
@@ -67,9 +70,9 @@ def write_submission(
                     array.write(first, mask_BHW if one_size else _rows(mask_BHW, most))
                     array.sync()
                     done, elapsed_s = first + len(mask_BHW), round(work_s() - start_s, 3)
-                    crc = array.crc32(range(done))
+                    noted_crc = array.noted(range(first, done), state.noted or 0)
                     state = records.SubmissionProgress(
-                        key=key, done=done, elapsed_s=elapsed_s, crc32=crc
+                        key=key, done=done, elapsed_s=elapsed_s, noted=noted_crc
                     )
                     state.write(note)
                     advance(len(mask_BHW))
@@ -80,11 +83,12 @@ def write_submission(
     if one_size:
         write_zip(run, partial.read_bytes())
         announce(run.submission, expected)
+        forget_sums(partial)
         partial.replace(run.submission)
     else:
         write_mask_zip(run, samples, np.load(partial, mmap_mode="r"))
         discard(run.submission)
-        sums.remove(partial)
+        forget(partial)
     sync_folder(run.root)
     return state.elapsed_s
 

@@ -220,19 +220,21 @@ def test_what_is_missing_or_empty_is_one_fault(root: Path, kind: str, leave_empt
     assert list(faults(root / "nowhere")) == [str(root / "nowhere")]
 
 
-@pytest.mark.parametrize("name", ["iterdir", "is_file"])  # without the right to read, to enter
+@pytest.mark.parametrize("name", ["scandir", "access"])  # without the right to read, to enter
 def test_a_folder_that_may_not_be_read_is_no_empty_one(
     root: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     # Injected, because a superuser may read everything.
-    look, closed = getattr(Path, name), root / "train" / "depth"
+    look, closed = getattr(os, name), root / "train" / "depth"
 
-    def refuse(path: Path) -> Any:
-        if closed in (path, path.parent):
+    def refuse(path: Path, *mode: int) -> Any:
+        if path == closed and name == "access":
+            return False
+        if path == closed:
             raise PermissionError(13, "Permission denied", str(path))
-        return look(path)
+        return look(path, *mode)
 
-    monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(os, name, refuse)
     with pytest.raises(DatasetError) as caught:
         load(root)
     assert [str(fault) for fault in caught.value.faults] == [

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.frames.findings import thumbnails
 from engine.frames.index import DatasetSpec, load_dataset
 from engine.frames.remembered import CheckMemory
-from engine.frames.thumbnail import CELLS_HW, thumbnail, thumbnails
+from engine.frames.thumbnail import CELLS_HW, thumbnail
 
 
 def cells(image: np.ndarray) -> np.ndarray:

@@ -87,7 +87,8 @@ def test_a_full_disk_is_named(call: str, path: Path, monkeypatch: pytest.MonkeyP
 def test_the_checksums_are_those_of_what_was_written(path: Path) -> None:
     array = ResumableArray(path, SHAPE, np.uint8)
     array.write(1, np.full((3, 2, 3), 7, np.uint8))
-    noted = array.crc32([1, 2])
+    array.sync()
+    noted = array.noted([2], array.noted([1]))
     array.close()
     again = ResumableArray(path, SHAPE, np.uint8)
     again.recall([1, 2], noted)
