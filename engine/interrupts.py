@@ -20,7 +20,8 @@ from typing import NoReturn
 TWICE_S = 5.0
 """Seconds in which whoever ends a job is done with telling all its processes."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""That ask."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -53,7 +54,7 @@ _lost: set[str] = set()
 @contextmanager
 def heeded() -> Iterator[None]:
     """Let signals end what runs within by `Stopped`; an ignored one (`nohup`) stays ignored."""
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: was for number, was in handlers.items() if was not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, _stop)

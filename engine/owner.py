@@ -60,7 +60,7 @@ class Owner(BaseModel):
     @property
     def kill(self) -> str:
         """What ends it, and where."""
-        return f"kill {self.pid}" + ("" if self.system == _system() else f" on {self.host}")
+        return f"kill {self.pid}" + ("" if self.system == system() else f" on {self.host}")
 
 
 def read_owner(entry: Path) -> Owner:
@@ -92,7 +92,7 @@ def sign(entry: Path) -> int:
     with suppress(OSError, KeyError):  # a container may have no name for it
         user = getpass.getuser()
     since = datetime.now().astimezone().isoformat(" ", "seconds")
-    owner = Owner(user=user, host=host(), pid=os.getpid(), since=since, system=_system())
+    owner = Owner(user=user, host=host(), pid=os.getpid(), since=since, system=system())
     temporary = entry / f"{_NAME}.tmp"
     temporary.write_text(owner.model_dump_json(indent=2) + "\n", encoding="utf-8")
     descriptor = os.open(temporary, os.O_RDWR)
@@ -134,7 +134,7 @@ class Pulse:
     @property
     def died(self) -> bool:
         """Whether its lock says so, which in another running system is not enough."""
-        return self._got is True and read_owner(self._file.parent).system == _system()
+        return self._got is True and read_owner(self._file.parent).system == system()
 
     def is_current(self) -> bool:
         """Whether the file that was opened is the owner's still, or another one signed since."""
@@ -208,7 +208,8 @@ def host() -> str:
     return socket.gethostname().replace("/", "_") or "host"
 
 
-def _system() -> str:
+def system() -> str:
+    """The running system, which a reboot ends."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return host()

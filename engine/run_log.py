@@ -18,7 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from engine import exits
 from engine.command import AGAIN, error_line
+from engine.interrupts import Stopped
 from engine.owner import host
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
@@ -67,9 +69,10 @@ def logged(run: RunDir, command: str = "", go_on: str = AGAIN) -> Iterator[None]
         handler.say("START", f"{version()}; on {host()}, {platform.platform()}")
         yield
         handler.say("END", f"after {duration(time.monotonic() - start_s)}")
+    except SystemExit:  # another process says why
+        raise
     except BaseException as error:
-        told = error_line(error, go_on)
-        handler.say("END", told or "".join(traceback.format_exception(error)).rstrip())
+        handler.say("END", message_and_code(error, go_on)[0])
         raise
     finally:
         warnings.showwarning = show_before
@@ -77,6 +80,25 @@ def logged(run: RunDir, command: str = "", go_on: str = AGAIN) -> Iterator[None]
             logger.removeHandler(handler)
             logger.setLevel(level)
         handler.close()
+
+
+def tell_end(run: RunDir, told: str) -> None:
+    """Say what ends a command where no exception can: to standard error, and in the run's log."""
+    with suppress(OSError):
+        sys.stderr.write(f"error: {told}\n")
+        sys.stderr.flush()
+    handler = _ToFile(run)
+    handler.say("END", f"error: {told}")
+    handler.close()
+
+
+def message_and_code(error: BaseException, go_on: str = AGAIN) -> tuple[str, int]:
+    """What a command that an error ends says, with its traceback if nobody foresaw it; its code."""
+    told = error_line(error, go_on)
+    code = exits.code_of(error)
+    if isinstance(error, Stopped):
+        code = exits.SIGNALLED + error.signal
+    return told or "".join(traceback.format_exception(error)).rstrip(), code
 
 
 class _ToFile(logging.Handler):

@@ -208,6 +208,9 @@ class RuntimeConfig(Section):
     tune: str = Field("off", min_length=1)
     """off | auto: measure forms of the step when a fold begins, use the fastest that is as near to
     float32 as the plain one | a file that such a measurement left: fold0/step.json of a run"""
+    shard_optimizer: bool = False
+    """of several processes each keeps the optimiser's state and the average of some weights only
+    (ZeRO-1): less memory, the same bytes"""
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
     """record steps and views once, replay them; auto: on a GPU"""
     deterministic: bool = False

@@ -4,7 +4,8 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from engine.cli import load_config, parse_command_line, to_toml
@@ -16,7 +17,7 @@ from engine.mistakes import ConfigError
 from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
 from engine.resume import FINISHED, Goal, told_trained
-from engine.run_log import logged
+from engine.run_log import logged, message_and_code, tell_end
 from engine.rundir import RunDir, load_run, unnamed_fields
 from engine.suggest import Parser
 from engine.sums import check
@@ -87,7 +88,7 @@ def train(
             from engine.distributed.world import open_world
             from engine.follow import follow
 
-            with open_world(config.runtime) as world:
+            with open_world(config.runtime) as world, _watched(here, run_dir):
                 follow(config, run_dir, world)
         return False
     with logged(run_dir, go_on=VERBS["train"].go_on):
@@ -121,8 +122,15 @@ def _complete(
         return complete(config, run_dir, chosen, resume=resume, goal=goal)
     from engine.distributed.world import leading
 
-    with leading(config) as world:
+    with leading(config) as world, _watched(here, run_dir):
         return complete(config, run_dir, chosen, resume=resume, goal=goal, world=world)
+
+
+def _watched(here: Ranks, run_dir: RunDir) -> AbstractContextManager[None]:
+    """What ends all processes, and says why, when one of them fails within."""
+    from engine.distributed.watch import watched
+
+    return watched(*here, message_and_code, partial(tell_end, run_dir))
 
 
 def _check_processes(config: Config, here: Ranks) -> None:

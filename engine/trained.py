@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -29,18 +28,13 @@ _log = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 
-TILE = 768
-"""Least side of tiles that nobody names. What a network sees around a pixel matters: of a mosaic of
-rendered rooms, 960 x 1280 pixels by one view of EfficientNet-Lite0, tiles of 256, 512 and 768
-differ from the whole in 11.6, 7.4 and 3.3 % of the pixels, near their seams in 13.0, 7.4 and 4.1 %.
-Tiles of 1024 take more than 2 GiB by all views. At scales in steps of a quarter the
-views of such a tile are multiples of the encoder's last stride, and so they are of multiples of
-`TILE_STEP`."""
+TILE = 1024
+"""Least side of tiles that nobody names; see `benchmarks.tiles` for what it costs."""
 
 TILE_STEP = 128
 """Of larger training crops a tile has the sides, to multiples of it."""
 
-OVERLAP = 0.25
+OVERLAP = 0.375
 """Share of a tile's side on which the next one lies too, where none is named."""
 
 
@@ -53,9 +47,9 @@ class Sight:
     scales: tuple[float, ...] | None = None
     flip: bool | None = None
     batch: int | None = None
-    """Frames, or tiles, that pass together."""
+    """Frames that pass together."""
     tile: Size | Literal["auto"] | None = None
-    """Height and width of tiles, in pixels of `size`; None looks at frames whole."""
+    """Height and width of tiles, in pixels of a view; None looks at frames whole."""
     overlap: float = OVERLAP
     device: str | None = None
     runtime: str | None = None
@@ -94,8 +88,8 @@ def add_sight(parser: argparse.ArgumentParser) -> None:
     add("--scales", help="scales of the views, such as 0.75,1,1.25 (default: the run's)")
     flip = "look at each scale mirrored, too (default: as the run)"
     add("--flip", action=argparse.BooleanOptionalAction, default=None, help=flip)
-    add("--batch", type=int, help="frames, or tiles, a pass (default: the run's)")
-    tiles = "look in overlapping tiles of H,W pixels of --size, there the image's own by default; "
+    add("--batch", type=int, help="frames a pass (default: the run's)")
+    tiles = "look in overlapping tiles of H,W pixels, with --size own by default; "
     tiles += f"alone: {TILE},{TILE}, or the training crop's size if that is larger"
     add("--tile", nargs="?", const="auto", metavar="H,W", help=tiles)
     shared = "share of a tile's side that its neighbour covers too (default: %(default)s)"
@@ -172,17 +166,16 @@ def open_system(chosen: Sequence[TrainedRun], sight: Sight, policy: "DevicePolic
     """
     from engine.views.mixture import Mixture
     from engine.views.predictor import open_predictor
+    from engine.views.tile_pass import Tile
     from engine.views.tiles import Tiled
-    from engine.views.zoom import base_hw
 
     first = chosen[0].config
-    predictors = []
-    for run, config, folds, temperature, _ in chosen:
-        seen = _looking(config, base="own") if sight.tile is not None else config
-        predictors.append(open_predictor(seen, run, folds, policy).at(temperature))
-    system: System = predictors[0]
-    if len(predictors) > 1:
-        system = Mixture(predictors, _weights(chosen))
+    predictors = [
+        open_predictor(config, run, folds, policy).at(temperature)
+        for run, config, folds, temperature, _ in chosen
+    ]
+    lone = len(predictors) == 1
+    system = predictors[0] if lone else Mixture(predictors, _weights(chosen))
     if sight.tile is None:
         return system
     if len({_zoom(one.config) for one in chosen}) > 1:
@@ -192,14 +185,17 @@ def open_system(chosen: Sequence[TrainedRun], sight: Sight, policy: "DevicePolic
     asked = first.inference.base_hw
     size = f"{asked[0]} x {asked[1]} pixels" if isinstance(asked, tuple) else f"{asked} size"
     _log.info("tiles of %d x %d pixels, of frames at their %s", *hw, size)
-    return Tiled(system, partial(base_hw, first.data, first.inference), hw, sight.overlap)
+    return Tiled(system, Tile(hw, sight.overlap))
 
 
 def seen_config(one: TrainedRun, sight: Sight) -> Config:
     """The config by which a run looks at what passes its networks: at a tile, if there are any."""
     if sight.tile is None:
         return one.config
-    return _looking(one.config, base=tile_hw(one.config, sight))
+    # A tile is of a view, whatever its scale.
+    tile = {"base_hw": tile_hw(one.config, sight), "scales": (1.0,)}
+    inference = one.config.inference.model_copy(update=tile)
+    return one.config.model_copy(update={"inference": inference})
 
 
 def tile_hw(config: Config, sight: Sight) -> Size:
@@ -281,11 +277,6 @@ def _check_alike(one: TrainedRun, other: TrainedRun) -> None:
         if asked[0] != asked[1]:
             told = f"{names} read files in other ways: data.{field} = {asked[0]!r}, {asked[1]!r}"
             raise ConfigError(f"{told}; use runs that were trained with the same")
-
-
-def _looking(config: Config, base: Literal["own"] | Size) -> Config:
-    inference = config.inference.model_copy(update={"base_hw": base})
-    return config.model_copy(update={"inference": inference})
 
 
 def _zoom(config: Config) -> tuple[object, ...]:

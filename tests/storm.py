@@ -295,7 +295,7 @@ def lock_nothing(system: str) -> Callable[[], None]:
             lock(stream, operation)  # type: ignore[arg-type]
 
         fcntl.flock = flock
-        owner._system = lambda: system
+        owner.system = lambda: system
         hasten()
 
     return act

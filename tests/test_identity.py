@@ -197,6 +197,7 @@ def test_an_identity_ignores_what_is_no_part_of_the_experiment() -> None:
         log_every=3,
         save_every=5,
         keep_last=True,
+        shard_optimizer=True,
         memory_gib=3,
         device="cuda:1",
         source="dali",

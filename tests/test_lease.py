@@ -31,7 +31,7 @@ folder, moment = Path(sys.argv[1]), sys.argv[2]
 if "remote" in sys.argv:  # as on another machine, over a file system without locks
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "no locks available")
-    fcntl.flock, owner._system, owner.BEAT_S = no_locks, lambda: "another", 0.02
+    fcntl.flock, owner.system, owner.BEAT_S = no_locks, lambda: "another", 0.02
 if "hasty" in sys.argv:
     owner.BEAT_S = 0.02
 note = folder / "note.txt"
@@ -235,7 +235,7 @@ def test_another_system_that_shares_locks_is_watched_before_it_is_taken_for_dead
         process.kill()
         process.wait()
     monkeypatch.setattr(owner, "STILL_S", 0.1)
-    monkeypatch.setattr(owner, "_system", lambda: "another")
+    monkeypatch.setattr(owner, "system", lambda: "another")
     with hold(part(tmp_path)):
         (attempt_folder(tmp_path) / "array.npy").unlink()
     assert "the part is taken over, its owner stands still: " in caplog.text

@@ -27,6 +27,8 @@ class Rows:
     def __init__(self, device: torch.device) -> None:
         # Tensors, for a step that is recorded or compiled reads them anew.
         self.seed, self.first = torch.zeros(2, dtype=torch.int64, device=device)
+        self.numbers: Tensor | None = None
+        """of those that pass now, where they do not follow each other"""
 
     def begin(self, seed: int) -> None:
         """Begin a step, by its seed of 63 bits."""
@@ -35,6 +37,10 @@ class Rows:
     def at(self, first: int) -> None:
         """From here on, the rows from number `first` of the global batch on pass."""
         self.first.fill_(first)
+
+    def these(self, numbers: Tensor) -> None:
+        """From here on, the rows of these numbers of the global batch pass, int64."""
+        self.numbers = numbers
 
 
 def share_masks(network: nn.Module, rows: Rows) -> int:
@@ -60,7 +66,9 @@ def share_masks(network: nn.Module, rows: Rows) -> int:
 def mask(rows: Rows, layer: int, shape: Sequence[int], drops: float) -> Tensor:
     """float32 of `shape`, (B, ...): 0 with probability `drops`, else 1; independent for each."""
     count, device = math.prod(shape[1:]), rows.seed.device
-    number_B = rows.first + torch.arange(shape[0], device=device)
+    number_B = rows.numbers
+    if number_B is None:
+        number_B = rows.first + torch.arange(shape[0], device=device)
     key_B = _mixed(_mixed((rows.seed + layer * _GOLDEN) & _WORD) ^ (number_B * _GOLDEN & _WORD))
     place_K = _mixed(torch.arange(count, device=device))
     bits_BK = _mixed(key_B[:, None] ^ place_K)

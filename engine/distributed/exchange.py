@@ -28,6 +28,16 @@ class Exchange(Protocol):
         ...
 
     @property
+    def is_traceable(self) -> bool:
+        """Whether a forward pass may be compiled or recorded: none waits for other processes."""
+        ...
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether gradients lie in the same memory after every step: what follows is recordable."""
+        ...
+
+    @property
     def is_asked(self) -> bool:
         """Whether a signal had asked some process to stop when the last step began: all agree."""
         ...
@@ -75,6 +85,8 @@ def open_exchange(
     images: int,
     device: torch.device,
     world: World | None = None,
+    *,
+    replay: bool = False,
 ) -> Exchange:
     """What exchanges gradients of a network, which is changed for it: see the kinds.
 
@@ -84,9 +96,12 @@ def open_exchange(
         images: of a batch.
         device: of the network.
         world: the processes; None = one.
+        replay: whether what a process computes by itself may be recorded as CUDA graphs.
     """
     if resolved_reduce(config.reduce, device) == "fast":
-        raise ConfigError("training.reduce = 'fast' is not there yet; use tree")
+        from engine.distributed.fast import FastExchange
+
+        return FastExchange(network, config, images, world or World(), replay=replay)
     from engine.distributed.tree import TreeExchange
 
     return TreeExchange(network, config, images, world or World())

@@ -60,6 +60,7 @@ class TreeExchange:
         self._nodes = [
             nodes_of(world.share(self._count, r), self._count) for r in range(world.size)
         ]
+        self.is_traceable, self.is_steady = True, False
         self.is_asked = False
 
     def begin(self, seed: int) -> None:

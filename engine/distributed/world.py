@@ -150,16 +150,15 @@ def open_world(runtime: RuntimeConfig) -> Iterator[World]:
     dist.init_process_group(
         "gloo", store=PrefixStore("gloo", store), rank=rank, world_size=size, timeout=PATIENCE
     )
-    try:
-        host = dist.distributed_c10d._get_default_group()
-        made = dist.new_group(backend="nccl", timeout=PATIENCE) if on_gpu else host
-        assert isinstance(made, dist.ProcessGroup), "this process is in it"
-        world = World(rank, size, made, host, own)
-        yield world
-        # The first process may be who keeps the store: it goes last, or with all others.
-        world.any(here=True)
-    finally:
-        dist.destroy_process_group()
+    host = dist.distributed_c10d._get_default_group()
+    made = dist.new_group(backend="nccl", timeout=PATIENCE) if on_gpu else host
+    assert isinstance(made, dist.ProcessGroup), "this process is in it"
+    world = World(rank, size, made, host, own)
+    yield world
+    # The first process may be who keeps the store: it goes last, or with all others.
+    world.any(here=True)
+    # Not after an error, which ends the process: it would wait for what nobody answers.
+    dist.destroy_process_group()
 
 
 def _take_gpu(device: str) -> None:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from kernels.batch_norm import BatchNorm, batch_norm_clamp
 from kernels.depthwise import depthwise_conv
 
-_BOUNDS = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), nn.Identity: (-math.inf, math.inf)}
+BOUNDS = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), nn.Identity: (-math.inf, math.inf)}
 """Where an activation cuts off."""
 
-_TAKEN = (torch.float32, torch.bfloat16)
+TAKEN = (torch.float32, torch.bfloat16)
+"""Dtypes that our batch norm takes."""
 
 
 class OnCpu(NamedTuple):
@@ -41,7 +42,7 @@ def use_kernels(network: nn.Module) -> OnCpu:
     norms = convolutions = 0
     for module in network.modules():
         if type(module) is BatchNormAct2d and _is_usual(module):
-            module.__class__, norms = _BatchNormClamp, norms + 1
+            module.__class__, norms = BatchNormClamp, norms + 1
         elif isinstance(module, nn.Conv2d) and _is_depthwise(module):
             same = type(module) is Conv2dSame
             module.__class__ = _DepthwiseSame if same else _Depthwise
@@ -49,9 +50,12 @@ def use_kernels(network: nn.Module) -> OnCpu:
     return OnCpu(norms, convolutions)
 
 
-class _BatchNormClamp(BatchNormAct2d):
+class BatchNormClamp(BatchNormAct2d):
+    """timm's, in training in one pass with its activation."""
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.dtype not in _TAKEN:
+        """As timm's."""
+        if not self.training or x.dtype not in TAKEN:
             evaluated: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return evaluated
         mean_C, variance_C, batches = self.running_mean, self.running_var, self.num_batches_tracked
@@ -62,7 +66,7 @@ class _BatchNormClamp(BatchNormAct2d):
         batches.add_(1)
         running = mean_C, variance_C, self.momentum, self.eps
         norm = BatchNorm(self.weight, self.bias, *running)
-        return batch_norm_clamp(x, norm, *_BOUNDS[type(self.act)])
+        return batch_norm_clamp(x, norm, *BOUNDS[type(self.act)])
 
 
 class _Depthwise(nn.Conv2d):
@@ -88,7 +92,7 @@ def _convolve(conv: nn.Conv2d, x: Tensor, pad: int | str) -> Tensor:
 def _is_usual(norm: BatchNormAct2d) -> bool:
     """Whether it has all that a norm may have, and an activation that is known here."""
     whole = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return whole and type(norm.drop) is nn.Identity and type(norm.act) in _BOUNDS
+    return whole and type(norm.drop) is nn.Identity and type(norm.act) in BOUNDS
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:

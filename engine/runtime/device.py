@@ -82,14 +82,18 @@ class DevicePolicy:
 
     def evaluation(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
         """The forward pass for inference mode; if replayed, a call overwrites any last result."""
-        eager = self.replay or not self.compile
-        forward = network if eager else torch.compile(network, fullgraph=True)
+        if self.replay:
+            return replayed_pass(self.eager(network))
+        return self.eager(torch.compile(network, fullgraph=True) if self.compile else network)
+
+    def eager(self, network: Callable[[Tensor], _Output]) -> Callable[[Tensor], _Output]:
+        """The forward pass as it is written."""
 
         def predict(image_BCHW: Tensor) -> _Output:
             with self.autocast():
-                return forward(image_BCHW)
+                return network(image_BCHW)
 
-        return replayed_pass(predict) if self.replay else predict
+        return predict
 
 
 def set_up_device(config: RuntimeConfig) -> DevicePolicy:

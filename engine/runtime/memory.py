@@ -57,9 +57,7 @@ def release_free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc, which `engine.runtime.device` lets keep memory
-        libc.malloc_trim(0)
+    return_freed()
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if _MEMINFO.exists():
         # Pages of files that could be dropped count too.
@@ -72,6 +70,16 @@ def release_free_bytes(device: torch.device) -> int:
         used -= pages["inactive_file"] + pages["active_file"]
         free = min(free, max(0, limit - used))
     return free
+
+
+def return_freed() -> None:
+    """Give back what glibc's allocator keeps, as `engine.runtime.device` has it do; else nothing.
+
+    What is freed in blocks of one size and asked for in those of another is else kept beside them.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from engine import interrupts
 from engine.config import Config
@@ -38,6 +39,7 @@ from kernels.metrics import mean_iou, pixel_accuracy
 
 if TYPE_CHECKING:
     # Not to train in one process.
+    from engine.distributed.shards import Shards
     from engine.distributed.world import World
 
 _log = logging.getLogger(__name__)
@@ -76,6 +78,20 @@ class FoldTask:
         return len(self.training) // self.batch_size
 
 
+def _average(
+    network: nn.Module, config: Config, world: "World | None"
+) -> "tuple[step.Ema, Shards | None]":
+    """The average, and who keeps which of it, where not every process keeps everything."""
+    training = config.training
+    if world is None or not config.runtime.shard_optimizer:
+        return step.Ema(network, training.ema_decay, warmup=training.ema_warmup), None
+    from engine.distributed.shards import Shards
+    from engine.training.sharded import ShardedEma
+
+    shards = Shards([*network.parameters()], world)
+    return ShardedEma(network, training, shards), shards
+
+
 class FoldTraining:
     """A fold in training, from its first step or from where `last.pt` left it.
 
@@ -109,9 +125,9 @@ class FoldTraining:
             fuse(network, fusions_of(policy.form))
         if policy.own_layers:
             use_kernels(network)
-        ema = step.Ema(network, training.ema_decay, warmup=training.ema_warmup)
+        ema, shards = _average(network, self.config, world)
         one_pass = ema if policy.form.optimizer == "one_pass" else None
-        optimizer = step.make_optimizer(network, training, one_pass, policy.form)
+        optimizer = step.make_optimizer(network, training, one_pass, policy.form, shards)
         self.learner = step.Learner(network, ema, optimizer, step.EpochSums(policy.device))
         if saved is not None:
             from engine.training.starts import resume
@@ -123,7 +139,8 @@ class FoldTraining:
         if training.parts > 1:
             from engine.distributed.exchange import open_exchange
 
-            exchange = open_exchange(network, training, task.batch_size, policy.device, world)
+            shared = training, task.batch_size, policy.device, world
+            exchange = open_exchange(network, *shared, replay=policy.replay)
         if world is not None:
             state = [part.cpu().contiguous() for part in network.state_dict().values()]
             digest = functools.reduce(lambda crc, part: crc32(part.numpy(), crc), state, 0)
@@ -133,7 +150,9 @@ class FoldTraining:
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
         reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)
-        average = FoldNetwork(task.fold, policy.evaluation(self.learner.ema.network), self.spec)
+        # A recorded view would look where a sharded average lay the last time.
+        looks = policy if shards is None else replace(policy, replay=False)
+        average = FoldNetwork(task.fold, looks.evaluation(self.learner.ema.network), self.spec)
         predictor = Predictor([average], inference, self.config.data, policy, reader)
         self.predictor = predictor.single_view()
         on_gpu = policy.device.type == "cuda"
@@ -203,21 +222,24 @@ class FoldTraining:
         """
         task, samples = self.task, self.task.dataset.train.samples
         validation = [samples[i] for i in task.validation]
-        count_CC, loss = self.predictor.validate(validation, self.world)
-        miou = mean_iou(count_CC)
-        # Kept before the line that says so: killed in between, the epoch is validated again and the
-        # same weights are written again.
-        if miou > max((line.miou for line in self.metrics if line.miou is not None), default=-1.0):
-            note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
-            weights = self.learner.ema.network.state_dict()
-            self.files.save_best(task.run.best(task.fold), weights, note)
+        with self.learner.ema.whole():
+            count_CC, loss = self.predictor.validate(validation, self.world)
+            miou = mean_iou(count_CC)
+            best = max((line.miou for line in self.metrics if line.miou is not None), default=-1.0)
+            # Kept before the line that says so: killed in between, the epoch is validated again and
+            # the same weights are written again.
+            if miou > best:
+                note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
+                weights = self.learner.ema.network.state_dict()
+                self.files.save_best(task.run.best(task.fold), weights, note)
         losses = {} if loss is None else {"validation_loss": loss}
         return {**losses, "miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
 
     def save(self) -> None:
         """Write `last.pt`."""
-        saved = checkpoint.checkpoint_of(self.task.config_hash, self.position, self.learner)
-        self.files.save_last(self.task.run.last(self.task.fold), saved)
+        with self.learner.ema.whole():
+            saved = checkpoint.checkpoint_of(self.task.config_hash, self.position, self.learner)
+            self.files.save_last(self.task.run.last(self.task.fold), saved)
 
     def close_epoch(self, line: EpochLine) -> None:
         """Write its line to `metrics.jsonl`, show it to trackers, and go on to the next."""

@@ -18,7 +18,8 @@ rate, a tensor on a GPU, is set anew at every step."""
 def restore(saved: Checkpoint, learner: Learner) -> None:
     """Copy the state into the living objects, which keep their device and memory format."""
     learner.network.load_state_dict(saved.content["network"])
-    learner.ema.network.load_state_dict(saved.content["ema"])
+    with learner.ema.whole():
+        learner.ema.network.load_state_dict(saved.content["ema"])
     learner.sums.sums.copy_(saved.content["sums"])
     optimizer, state = learner.optimizer, saved.content["optimizer"]
     living = [{name: group[name] for name in _OF_DEVICE} for group in optimizer.param_groups]

@@ -6,8 +6,10 @@ Axes: B batch, C class, H W pixels, h w cells of stride 4.
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,7 @@ from kernels.upsample import upsample
 if TYPE_CHECKING:
     # Not to train in one process, on batches of one part.
     from engine.distributed.exchange import Exchange
+    from engine.distributed.shards import Shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +85,12 @@ def make_optimizer(
     config: TrainingConfig,
     one_pass: "Ema | None" = None,
     form: StepForm = PLAIN,
+    shards: "Shards | None" = None,
 ) -> torch.optim.AdamW:
     """AdamW over every parameter, in torch's fused form (one pass over the weights) or another.
 
     With `one_pass`, the average of this network, on a GPU: in the form that moves that average and
-    takes the gradients' norm in the same pass.
+    takes the gradients' norm in the same pass. With `shards` a process keeps the state of its own.
     """
     parameters, decay = list(network.parameters()), config.weight_decay
     device = parameters[0].device
@@ -96,7 +100,12 @@ def make_optimizer(
         clip_norm = config.clip_norm
         return OnePassAdamW(parameters, one_pass.averages, lr, decay, clip_norm=clip_norm)
     # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
-    return torch.optim.AdamW(
+    make: Callable[..., torch.optim.AdamW] = torch.optim.AdamW
+    if shards is not None:
+        from engine.training.sharded import ShardedAdamW
+
+        make = partial(ShardedAdamW, shards)
+    return make(
         parameters,
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
         weight_decay=decay,
@@ -160,6 +169,11 @@ class Ema:
     def update_buffers(self, step: int) -> None:
         """The same but for the parameters, whose `averages` somebody else has moved."""
         self._follow(step, first=len(self.averages))
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Have all of the average in `network`; here it always is."""
+        yield
 
     def _follow(self, step: int, first: int) -> None:
         if averaged := self._averaged[first:]:
@@ -227,14 +241,18 @@ class TrainStep:
         self.exchange = exchange
         # The compiled callable stands beside the network: wrapping it would prefix its keys
         # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
+        compiles = policy.compile and (exchange is None or exchange.is_traceable)
         self.forward: Callable[[Tensor], Prediction] = (
-            _compiled(learner.network, policy.form) if policy.compile else learner.network
+            _compiled(learner.network, policy.form) if compiles else learner.network
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
+        self.spread: Callable[[], None] | None = getattr(learner.optimizer, "spread", None)
         self.parts = loss.config.accumulate * policy.form.parts
         update: Callable[..., tuple[Tensor, Tensor]] = self._update
-        # What waits for other processes cannot be recorded.
+        # What waits for other processes cannot be recorded: then what comes before and after is.
         update = Replayed(update) if policy.replay and exchange is None else update
+        steady = policy.replay and exchange is not None and exchange.is_steady
+        self.apply: Callable[[], Tensor] = Replayed(self._apply) if steady else self._apply
         update = raced(update) if policy.form.cudnn == "race" else update
         self.update = deterministically(update) if policy.deterministic else update
 
@@ -270,7 +288,10 @@ class TrainStep:
             least = self.learner.network.decoder.least_images
             cut = config.model_copy(update={"accumulate": self.parts})
             losses = accumulated(batch, cut, self._backward, least)
-        return losses, self._apply()
+        gradient_norm = self.apply()
+        if self.spread is not None:
+            self.spread()
+        return losses, gradient_norm
 
     def _apply(self) -> Tensor:
         """Move the weights by the gradients, and forget those; their norm before clipping."""

@@ -3,7 +3,7 @@
 Axes: M run, B batch, T temperature, C class, H W pixels of a frame.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -52,8 +52,12 @@ class Mixture:
     @torch.inference_mode()
     def rows(self, frames: FrameBatch) -> Iterator[Rows]:
         """All rows of the frames, at their size; see `System`."""
-        blend_BCHW = torch.zeros((), device=self.policy.device)
-        for predictor, weight_C11 in zip(self.predictors, self._weights, strict=True):
-            (rows,) = predictor.rows(frames)
-            blend_BCHW = blend_BCHW + weight_C11 * rows.at_size()
-        yield Rows(blend_BCHW, frames.hw)
+        sized = (rows.at_size() for each in self.predictors for rows in each.rows(frames))
+        yield Rows(self.blended(sized), frames.hw)
+
+    def blended(self, each: Iterable[Tensor]) -> Tensor:
+        """The weighted sum of M tensors (..., C, H, W), each of which is asked for in turn."""
+        blend_CHW = torch.zeros((), device=self.policy.device)
+        for prob_CHW, weight_C11 in zip(each, self._weights, strict=True):
+            blend_CHW = blend_CHW + weight_C11 * prob_CHW
+        return blend_CHW

@@ -57,6 +57,8 @@ class FoldNetwork:
     spec: inputs.InputSpec
     pass_pixels: Callable[[], float] = lambda: math.inf
     """pixels of input that memory holds in a pass; asked if there is more than one frame"""
+    eager: Callable[[Tensor], Prediction] | None = None
+    """`forward` layer by layer, for what looks at layers; None if it is not by PyTorch"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,13 +209,16 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     runtime = config.runtime
     pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
+    eager: Callable[[Tensor], Prediction] | None = policy.eager(network)
+    if config.openvino:
+        eager = None
     if config.int8:
         forward = OpenVinoPass(int8_network.read(run, fold, file_hash(path)))
     elif config.openvino:
         forward = OpenVinoPass(convert(network, channels))
     # The weights that training began with may be gone by now.
     spec = inputs.InputSpec.of(config, trained or input_normalisation(config.model))
-    return FoldNetwork(fold, forward, spec, functools.cache(pixels))
+    return FoldNetwork(fold, forward, spec, functools.cache(pixels), eager)
 
 
 def view_input(

@@ -71,16 +71,28 @@ def forward(x_BChw: Tensor, norm: BatchNorm, low: float, high: float) -> tuple[T
     # Two roundings, where the variance's has one: so PyTorch's two loops were compiled.
     running_C[:] = new * moment_2C[0] + old * running_C
     moments = Moments(*torch.from_numpy(moment_2C))
-    return _normalised(x_BChw, affine(norm.weight_C, norm.bias_C, moments, low, high)), moments
+    return normalised(x_BChw, affine(norm.weight_C, norm.bias_C, moments, low, high)), moments
+
+
+@cpu_threads()
+def measured(x_BChw: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (over the count) of each channel; of two values or more."""
+    x_NC = _cells(x_BChw)
+    N, moment_2C = len(x_NC), np.empty((2, x_NC.shape[1]), np.float32)
+    sample_C = np.zeros(x_NC.shape[1], np.float32)
+    _measure(x_NC, _sums(x_NC), moment_2C, sample_C, (_Float(1), _Float(0)), 1.0)
+    return torch.from_numpy(moment_2C[0]), torch.from_numpy(sample_C * _Float((N - 1) / N))
 
 
 @cpu_threads()
 def uncut(x_BChw: Tensor, cut: Affine) -> Tensor:
     """What a forward pass cuts off, channels-last."""
-    return _normalised(x_BChw, cut._replace(low=_OPEN[0], high=_OPEN[1]))
+    return normalised(x_BChw, cut._replace(low=_OPEN[0], high=_OPEN[1]))
 
 
-def _normalised(x_BChw: Tensor, cut: Affine) -> Tensor:
+@cpu_threads()
+def normalised(x_BChw: Tensor, cut: Affine) -> Tensor:
+    """The values, multiplied, moved and cut off, channels-last."""
     y_BChw = torch.empty_like(x_BChw, memory_format=torch.channels_last)
     _normalise(_cells(x_BChw), cut, _cells(y_BChw))
     return y_BChw
@@ -91,16 +103,51 @@ def backward(
     grad_BChw: Tensor, x_BChw: Tensor, weight_C: Tensor, moments: Moments, cut: Affine
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the input, channels-last, of the weights and of the biases."""
-    x_NC, grad_NC = _cells(x_BChw), _cells(grad_BChw)
+    sum_C, dot_C = summed_slopes(grad_BChw, x_BChw, moments, cut).numpy()
+    inverse_C, N = moments.inverse_C.numpy(), _Float(x_BChw.numel() // x_BChw.shape[1])
+    pulls = sum_C / N, dot_C * inverse_C * inverse_C / N
+    out_BChw = _slopes(grad_BChw, x_BChw, weight_C, moments, cut, pulls)
+    return out_BChw, torch.from_numpy(dot_C * inverse_C), torch.from_numpy(sum_C)
+
+
+@cpu_threads()
+def summed_slopes(grad_BChw: Tensor, x_BChw: Tensor, moments: Moments, cut: Affine) -> Tensor:
+    """(2, C): the gradient's sums, where nothing is cut off, and those times x - mean."""
+    x_NC, mean_C = _cells(x_BChw), moments.mean_C.numpy()
+    total_2C = np.empty((2, len(mean_C)), np.float32)
+    _sum_slopes(x_NC, _cells(grad_BChw), cut, mean_C, _sums(x_NC), total_2C)
+    return torch.from_numpy(total_2C)
+
+
+@cpu_threads()
+def slopes(
+    grad_BChw: Tensor,
+    x_BChw: Tensor,
+    weight_C: Tensor,
+    moments: Moments,
+    cut: Affine,
+    means_2C: Tensor,
+) -> Tensor:
+    """The gradient of the input, channels-last; `means_2C` are `summed_slopes` a value."""
+    grad_mean_C, dot_mean_C = means_2C.numpy()
+    inverse_C = moments.inverse_C.numpy()
+    pulls = grad_mean_C, dot_mean_C * inverse_C * inverse_C
+    return _slopes(grad_BChw, x_BChw, weight_C, moments, cut, pulls)
+
+
+def _slopes(
+    grad_BChw: Tensor,
+    x_BChw: Tensor,
+    weight_C: Tensor,
+    moments: Moments,
+    cut: Affine,
+    pulls: tuple[Array, Array],
+) -> Tensor:
     out_BChw = torch.empty_like(x_BChw, memory_format=torch.channels_last)
     mean_C, inverse_C = (each.numpy() for each in moments)
-    sum_C, dot_C = total_2C = np.empty((2, len(mean_C)), np.float32)
-    _sum_slopes(x_NC, grad_NC, cut, mean_C, _sums(x_NC), total_2C)
-    N = _Float(len(x_NC))
-    pull_C = dot_C * inverse_C * inverse_C / N
-    terms = mean_C, sum_C / N, pull_C, inverse_C, weight_C.numpy()
-    _write_slopes(x_NC, grad_NC, cut, terms, _cells(out_BChw))
-    return out_BChw, torch.from_numpy(dot_C * inverse_C), torch.from_numpy(sum_C)
+    terms = mean_C, *pulls, inverse_C, weight_C.numpy()
+    _write_slopes(_cells(x_BChw), _cells(grad_BChw), cut, terms, _cells(out_BChw))
+    return out_BChw
 
 
 def affine(weight_C: Tensor, bias_C: Tensor, moments: Moments, low: float, high: float) -> Affine:

@@ -23,12 +23,17 @@ def batch_norm_clamp(x_BChw: Tensor, norm: BatchNorm, low: float, high: float) -
     channels-last, where the channels are no multiple of 8 and fewer values a channel than threads.
     """
     check(x_BChw, norm)
-    C, N = x_BChw.shape[1], x_BChw.numel() // x_BChw.shape[1]
-    ours = x_BChw.device.type == "cpu" and C % _DIVISOR == 0 and torch.get_num_threads() < N
-    if not (ours and x_BChw.is_contiguous(memory_format=torch.channels_last)):
+    if not suits(x_BChw):
         return reference.batch_norm_clamp(x_BChw, norm, low, high)
     y_BChw: Tensor = _BatchNormClamp.apply(x_BChw, *norm[:2], norm, (low, high))
     return y_BChw
+
+
+def suits(x_BChw: Tensor) -> bool:
+    """Whether our kernels take it."""
+    C, N = x_BChw.shape[1], x_BChw.numel() // x_BChw.shape[1]
+    ours = x_BChw.device.type == "cpu" and C % _DIVISOR == 0 and torch.get_num_threads() < N
+    return ours and x_BChw.is_contiguous(memory_format=torch.channels_last)
 
 
 class _BatchNormClamp(torch.autograd.Function):

@@ -55,12 +55,13 @@ def batch_norm_clamp(x_BChw: Tensor, norm: BatchNorm, low: float, high: float) -
     return F.hardtanh(y_BChw, low, high)
 
 
-def check(x_BChw: Tensor, norm: BatchNorm) -> None:
-    """Raise the ValueErrors of `batch_norm_clamp`."""
+def check(x_BChw: Tensor, norm: BatchNorm, least: int = 2) -> None:
+    """Raise the ValueErrors of `batch_norm_clamp`; a channel is to have `least` values."""
     if x_BChw.ndim != 4 or any(each.shape != x_BChw.shape[1:2] for each in norm[:4]):
         shapes = [tuple(each.shape) for each in norm[:4]]
         raise ValueError(f"norms of {shapes} do not fit cells {tuple(x_BChw.shape)}")
     if x_BChw.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"cells must be float32 or bfloat16, got {x_BChw.dtype}")
-    if x_BChw.numel() < 2 * max(x_BChw.shape[1], 1):
-        raise ValueError(f"a channel of {tuple(x_BChw.shape)} has fewer than two values")
+    if x_BChw.numel() < least * max(x_BChw.shape[1], 1):
+        few = {1: "no value", 2: "fewer than two values"}[least]
+        raise ValueError(f"a channel of {tuple(x_BChw.shape)} has {few}")

@@ -24,6 +24,7 @@ from kernels.cpu import ONE, TAPS, Array, Integers, Taps, compiled, exp, paralle
 from kernels.threads import cpu_threads
 from kernels.tta_accumulate.cpu_vector import lerp_row, padded, transpose
 from kernels.tta_accumulate.reference import View
+from kernels.tta_accumulate.tables import row_taps
 from kernels.vectors import LANES
 
 STRIP_BYTES, MOST_ROWS = 1 << 20, 16
@@ -104,12 +105,9 @@ def _gather(hw: tuple[int, int], logits: Sequence[Tensor], views: Sequence[View]
         if view.flipped:
             last = np.uint32(X - 1)
             across_W = Taps(last - across_W.first, last - across_W.second, across_W.part)
-        tables += [
-            taps(V, h, np.float32, align_corners=view.align_corners),
-            taps(X, w, np.float32, align_corners=view.align_corners),
-            taps(H, V, np.float32),
-            across_W,
-        ]
+        down_V, down_H = row_taps(view, h, H)
+        right_X = taps(X, w, np.float32, align_corners=view.align_corners)
+        tables += [down_V, right_X, down_H, across_W]
     cells = torch.cat([*flat, torch.zeros(LANES)]).numpy()
     joined = Taps(*map(np.concatenate, zip(*tables, strict=True)))
     return Views(np.array(sizes, np.int64), cells, joined)

@@ -15,6 +15,7 @@ from torch import Tensor
 from kernels import gpu
 from kernels.cpu import ONE, Taps, taps
 from kernels.tta_accumulate.reference import View
+from kernels.tta_accumulate.tables import row_taps
 
 PIXELS, LAUNCH = 64, {"num_warps": 2}
 """Of a program of `add_views`, and its launch: a thread a pixel."""
@@ -105,12 +106,13 @@ def _tables(asked: _Asked, device: torch.device, _stream: int) -> Tables:
     corners: list[tuple[int, int, int, int]] = []
     start = 0
     for (B, C, h, w), view in zip(shapes, views, strict=True):
-        (V, X), align_corners = view.hw, view.align_corners
+        (_, X), align_corners = view.hw, view.align_corners
         across = taps(X, w, np.float32, align_corners=align_corners)
         # Mirroring back is free: the view's pixels are numbered from its other end.
         across = Taps(*(each[::-1] for each in across)) if view.flipped else across
-        rows = _sides(H, taps(V, h, np.float32, align_corners=align_corners), stride=w)
-        columns = _sides(W, across, stride=1)
+        view_V, base_H = row_taps(view, h, H)
+        rows = _sides(base_H, view_V, stride=w)
+        columns = _sides(taps(W, X, np.float32), across, stride=1)
         # Mirrored views share the rows of the others, and all networks look at the same views.
         pairs = product(_numbers(row_of, rows), _numbers(column_of, columns))
         corners += [(start, h * w, row, column) for row, column in pairs]
@@ -124,12 +126,11 @@ def _tables(asked: _Asked, device: torch.device, _stream: int) -> Tables:
     return Tables(*(gpu.upload(torch.from_numpy(host), device) for host in hosts))
 
 
-def _sides(size: int, view: Taps, stride: int) -> list[bytes]:
-    """Along one axis, the tables (4, size) of the view's pixels on both sides of the base's.
+def _sides(base: Taps, view: Taps, stride: int) -> list[bytes]:
+    """Along one axis, the tables (4, pixels) of the view's pixels on both sides of the base's.
 
     Of a view of the base's size there is one: the other has no weight anywhere.
     """
-    base = taps(size, len(view.part), np.float32)
     return [
         b"".join(
             (

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from kernels import gpu
 from kernels.tta_accumulate import cpu, launch
-from kernels.tta_accumulate.reference import View, check
+from kernels.tta_accumulate.reference import Band, View, check
+
+_ALL_ROWS = 0, 0, 0, 0
+"""In place of a band where there is none."""
 
 
 def tta_accumulate(
@@ -26,10 +29,10 @@ def tta_accumulate(
     contiguous. On the CPU totals that are not laid out as those of `zero_total` cost a temporary of
     their size.
     """
-    sides = [side for view in views for side in view.hw]
+    sizes = [number for view in views for number in (*view.hw, *(view.band or _ALL_ROWS))]
     flipped = [view.flipped for view in views]
     align_corners = [view.align_corners for view in views]
-    _tta_accumulate(total_BTCHW, list(logits), list(temperatures), sides, flipped, align_corners)
+    _tta_accumulate(total_BTCHW, list(logits), list(temperatures), sizes, flipped, align_corners)
 
 
 @torch.library.custom_op("roomsmith::tta_accumulate", mutates_args=("total_BTCHW",))
@@ -37,13 +40,17 @@ def _tta_accumulate(
     total_BTCHW: Tensor,
     logits: Sequence[Tensor],
     temperatures: Sequence[float],
-    sides: Sequence[int],
+    sizes: Sequence[int],
     flipped: Sequence[bool],
     align_corners: Sequence[bool],
 ) -> None:
-    """The sides: height and width of each view, one after another."""
-    hws = zip(sides[::2], sides[1::2], strict=True)
-    views = [View(*view) for view in zip(hws, flipped, align_corners, strict=True)]
+    """The sizes: of each view height, width and what its band says, one after another."""
+    views = []
+    starts = range(0, len(sizes), 6)
+    for start, mirrored, aligned in zip(starts, flipped, align_corners, strict=True):
+        height, width, *band = sizes[start : start + 6]
+        part = None if tuple(band) == _ALL_ROWS else Band(*band)
+        views.append(View((height, width), mirrored, aligned, part))
     check(total_BTCHW, logits, temperatures, views)
     if not total_BTCHW.numel() or not views:
         return

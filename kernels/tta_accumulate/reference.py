@@ -11,12 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class Band(NamedTuple):
+    """Some rows of the base and of the cells, where neither sum nor logits hold all."""
+
+    first: int
+    """Row of the base that is the sum's first."""
+    rows: int
+    """Of the base, in all."""
+    first_cell: int
+    """Row of cells that is the logits' first."""
+    cells: int
+    """Rows of them, in all."""
+
+
 class View(NamedTuple):
     """How the network saw the base: size in pixels, mirrored or not, how logits are upsampled."""
 
     hw: tuple[int, int]
     flipped: bool
     align_corners: bool
+    band: Band | None = None
+    """None: sum and logits hold all rows."""
 
 
 def zero_total(
@@ -46,14 +61,15 @@ def tta_accumulate(
     mirrored back if it was mirrored, and resized bilinearly to the base size.
 
     Args:
-        total_BTCHW: (B, T, C, H, W) float32 sum of the views so far, any layout; written.
+        total_BTCHW: (B, T, C, H, W) float32 sum of the views so far, any layout; written. H and h
+            are those of a view's `band`, if it has one.
         logits: of each view (B, C, h, w), floating, any layout, on the device of the sum.
         temperatures: T positive numbers, in the order of the second axis of `total_BTCHW`.
         views: what the network saw, for each of `logits`.
 
     Raises:
-        ValueError: the shapes do not fit together, the sum is not float32, a side is empty or a
-            temperature is not positive.
+        ValueError: the shapes do not fit together, the sum is not float32, a side is empty, a
+            temperature is not positive or a band's cells do not suffice for its rows.
     """
     check(total_BTCHW, logits, temperatures, views)
     for logits_BChw, view in zip(logits, views, strict=True):
@@ -86,11 +102,53 @@ def check(
                 f"no side may be empty: logits {tuple(logits_BChw.shape)}, view {tuple(view.hw)}, "
                 f"sum {shape}"
             )
+        if view.band is not None:
+            _check_band(view, view.band, logits_BChw.shape[2], shape[3])
+
+
+def needed_cells(view: View, rows: tuple[int, int], base: int, cells: int) -> tuple[int, int]:
+    """The rows of cells, first and one past the last, that some rows of the base are made of.
+
+    Args:
+        view: whose; its band does not count.
+        rows: of the base, first and one past the last.
+        base: rows of it in all.
+        cells: rows of them in all.
+    """
+    height = view.hw[0]
+    above = max((2 * rows[0] + 1) * height - base, 0) // (2 * base)
+    below = min(max((2 * rows[1] - 1) * height - base, 0) // (2 * base) + 1, height - 1)
+    if view.align_corners:
+        pitch, span = cells - 1, max(height - 1, 1)
+        return above * pitch // span, min(below * pitch // span + 2, cells)
+    first = max((2 * above + 1) * cells - height, 0) // (2 * height)
+    last = max((2 * below + 1) * cells - height, 0) // (2 * height)
+    return first, min(last + 2, cells)
+
+
+def _check_band(view: View, band: Band, held: int, rows: int) -> None:
+    wanted = band.first, band.first + rows
+    if not 0 <= band.first < wanted[1] <= band.rows:
+        raise ValueError(f"rows {wanted[0]} to {wanted[1]} are not of a base of {band.rows}")
+    first, end = needed_cells(view, wanted, band.rows, band.cells)
+    if not band.first_cell <= first < end <= band.first_cell + held <= band.cells:
+        raise ValueError(
+            f"rows {wanted[0]} to {wanted[1]} of {band.rows} need rows {first} to {end} of "
+            f"{band.cells} of the logits; got {held} from {band.first_cell} on"
+        )
 
 
 def _add(
     total_BTCHW: Tensor, logits_BChw: Tensor, temperatures: Sequence[float], view: View
 ) -> None:
+    rows, (H, W) = slice(None), total_BTCHW.shape[3:]
+    if view.band is not None:
+        # What is not there is not looked at.
+        first, height, above, cells = view.band
+        B, C, h, w = logits_BChw.shape
+        whole_BChw = logits_BChw.new_zeros(B, C, cells, w)
+        whole_BChw[:, :, above : above + h] = logits_BChw
+        logits_BChw, rows, H = whole_BChw, slice(first, first + H), height
     logits_BCHW = F.interpolate(
         logits_BChw.to(torch.float32),
         size=view.hw,
@@ -101,8 +159,6 @@ def _add(
         prob_BCHW = torch.softmax(logits_BCHW / temperature, dim=1)
         if view.flipped:
             prob_BCHW = prob_BCHW.flip(-1)
-        if prob_BCHW.shape[2:] != total_BTCHW.shape[3:]:
-            prob_BCHW = F.interpolate(
-                prob_BCHW, size=total_BTCHW.shape[3:], mode="bilinear", align_corners=False
-            )
-        total_BTCHW[:, t] += prob_BCHW
+        if prob_BCHW.shape[2:] != (H, W):
+            prob_BCHW = F.interpolate(prob_BCHW, size=(H, W), mode="bilinear", align_corners=False)
+        total_BTCHW[:, t] += prob_BCHW[:, :, rows]

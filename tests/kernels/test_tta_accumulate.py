@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cpu import compiled, exp
-from kernels.tta_accumulate import View, launch, reference, zero_total
+from kernels.tta_accumulate import Band, View, launch, needed_cells, reference, zero_total
 from kernels.tta_accumulate.cpu import LOWEST
 
 TEMPERATURES = (0.7, 1.0, 2.0)
@@ -137,6 +137,30 @@ def test_one_class_and_many_are_as_exact(
     for base_hw, view_hw in (((2, 3), (4, 8)), ((1, 9), (1, 9))):
         logits = logits_of(view_hw, batch=2, classes=classes)
         assert_as_exact_as_steps(accumulate, logits, base_hw, view_hw, flipped=flipped)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("base_hw", "view_hw"), [((40, 9), (24, 8)), ((31, 5), (64, 4))])
+def test_bands_add_what_all_rows_add(
+    backend: str,
+    operation: Operation,
+    device_of: Callable[[str], torch.device],
+    base_hw: tuple[int, int],
+    view_hw: tuple[int, int],
+    align_corners: bool,
+) -> None:
+    module, device = operation("tta_accumulate", backend), device_of(backend)
+    view, logits = View(view_hw, True, align_corners), logits_of(view_hw).to(device)
+    cells, whole = logits.shape[2], zero_total(1, 3, CLASSES, base_hw, device)
+    module.tta_accumulate(whole, [logits], TEMPERATURES, [view])
+    for top, bottom in ((0, 7), (7, 8), (8, base_hw[0])):
+        first, end = needed_cells(view, (top, bottom), base_hw[0], cells)
+        part = view._replace(band=Band(top, base_hw[0], first, cells))
+        total = zero_total(1, 3, CLASSES, (bottom - top, base_hw[1]), device)
+        module.tta_accumulate(total, [logits[:, :, first:end]], TEMPERATURES, [part])
+        assert torch.equal(total, whole[..., top:bottom, :])
+        with pytest.raises(ValueError, match=f"need rows {first} to {end} of {cells}"):
+            module.tta_accumulate(total, [logits[:, :, first : end - 1]], TEMPERATURES, [part])
 
 
 def test_views_in_one_call_add_what_they_add_one_by_one(

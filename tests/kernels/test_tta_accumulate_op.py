@@ -30,7 +30,8 @@ def test_it_is_registered_as_torch_wants_it(op: ModuleType, inputs: tuple[Tensor
     total, logits = inputs
     # Two views of different sizes.
     seen = [logits, logits[..., :2].contiguous()], list(TEMPERATURES)
-    views = [*VIEW_HW, 4, 9], [True, False], [False, True]
+    whole = [0] * 4
+    views = [*VIEW_HW, *whole, 4, 9, *whole], [True, False], [False, True]
     arguments = total, *seen, *views
     done = torch.library.opcheck(torch.ops.roomsmith.tta_accumulate.default, arguments)
     assert set(done.values()) == {"SUCCESS"}

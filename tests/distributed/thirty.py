@@ -1,0 +1,166 @@
+"""Thirty steps of training.reduce = "fast", by one process or several: the rank of `run_ranks`.
+
+python -m tests.distributed.thirty      distances of two processes from one, in both networks
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.config import Config
+from engine.data.batch import Batch
+from engine.distributed.exchange import open_exchange
+from engine.distributed.world import World
+from engine.model.network import build_network
+from engine.model.on_cpu import use_kernels
+from engine.runtime.device import DevicePolicy, operations_of
+from engine.training.step import (
+    Ema,
+    EpochSums,
+    Learner,
+    TrainingLoss,
+    TrainStep,
+    class_weights,
+    learning_rate,
+    make_optimizer,
+)
+
+CPU = torch.device("cpu")
+STEPS, IMAGES, CLASSES = 30, 5, 4
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "fpn": {
+        "encoder": "test_efficientnet",
+        "pyramid_channels": 16,
+        "segmentation_channels": 32,
+        "dropout": 0.2,
+        "drop_path": 0.1,
+    },
+    "deeplabv3plus": {
+        "encoder": "test_efficientnet",
+        "decoder": "deeplabv3plus",
+        "aspp_channels": 16,
+        "drop_path": 0.1,
+    },
+    "clamp": {  # batch norms with ReLU6: those of ours
+        "encoder": "tf_efficientnet_lite0",
+        "pyramid_channels": 16,
+        "segmentation_channels": 32,
+    },
+}
+
+
+def make_config(name: str, **training: Any) -> Config:
+    """A batch of five images in two parts, three and two; a third of the steps clip."""
+    section = {
+        "batch_size": IMAGES,
+        "parts": 2,
+        "reduce": "fast",
+        "clip_norm": 1.0,
+        "boundary_weight": 2.0,
+        "schedule": "warmup_cosine",
+        "epochs": 3,
+    }
+    model = {"weights": "none", **NETWORKS[name]}
+    classes = [str(number) for number in range(CLASSES)]
+    data = {"classes": classes, "small_classes": []}
+    return Config.model_validate(
+        {"model": model, "data": data, "training": {**section, **training}}
+    )
+
+
+def make_batch(step: int, *, unlike: bool) -> Batch:
+    """Five images; the last part of every third batch has no label, image 0 of all few."""
+    generator = torch.Generator().manual_seed(step)
+    image = torch.randn(IMAGES, 3, 64, 96, generator=generator)
+    depth = 5 * torch.rand(IMAGES, 64, 96, generator=generator)
+    # Classes in patches that the image tells of, so that the gradient is more than noise.
+    label = torch.randint(0, CLASSES, (IMAGES, 4, 6), generator=generator)
+    label = label.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    image += label[:, None] - 1.5
+    if unlike:
+        image += 2 * torch.randn(IMAGES, 3, 1, 1, generator=generator)
+    depth[label == 1] = 0
+    label[0, 8:] = 255
+    if step % 3 == 0:
+        label[3:] = 255
+        depth[3:] = 0
+    channels_last = image.to(memory_format=torch.channels_last)
+    return Batch(channels_last, depth, label.byte(), np.arange(IMAGES))
+
+
+def make_step(config: Config, world: World, dtype: torch.dtype) -> tuple[TrainStep, slice]:
+    """The step, and which rows of a batch it is given."""
+    operations = operations_of("reference" if dtype == torch.float64 else "fused")
+    policy = DevicePolicy(CPU, None, compile=False, operations=operations)
+    training = config.training
+    torch.manual_seed(0)
+    network = build_network(config.model, CLASSES).to(dtype).train()
+    if dtype == torch.float32:
+        use_kernels(network)
+    ema, sums = Ema(network, training.ema_decay, warmup=False), EpochSums(CPU)
+    learner = Learner(network, ema, make_optimizer(network, training), sums)
+    exchange = open_exchange(network, training, IMAGES, CPU, world)
+    weights_C = class_weights(training, config.data.classes, CPU).to(dtype)
+    loss = TrainingLoss(training, weights_C, operations)
+    return TrainStep(learner, loss, policy, 0, exchange), exchange.rows
+
+
+def thirty(rank: int, size: int, name: str, bits: str, *changes: str) -> dict[str, Tensor]:
+    """Weights, running statistics, average and losses after them."""
+    dtype = {"32": torch.float32, "64": torch.float64}[bits]
+    training = dict(change.split("=") for change in changes)
+    config = make_config(name, **training)
+    group = dist.group.WORLD if size > 1 else None
+    step, rows = make_step(config, World(rank, size, group, group), dtype)
+    for number in range(STEPS):
+        # A DeepLabV3+ normalises the images' means: of images alike they are noise.
+        batch = make_batch(number, unlike=name == "deeplabv3plus")
+        image, depth = batch.image_BCHW[rows].to(dtype), batch.depth_BHW[rows].to(dtype)
+        part = Batch(image, depth, batch.label_BHW[rows], batch.index[rows])
+        step(part, learning_rate(config.training, number, 10), number % 10, number)
+    learner = step.learner
+    state = {f"network.{k}": v for k, v in learner.network.state_dict().items()}
+    state |= {f"average.{k}": v for k, v in learner.ema.network.state_dict().items()}
+    return state | {"losses": learner.sums.sums}
+
+
+def distances(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, float, str]:
+    """The largest absolute difference, the largest as a share of its tensor's largest value."""
+    absolute, relative, worst = 0.0, 0.0, ""
+    for name, tensor in one.items():
+        apart = float((tensor.double() - other[name].double()).abs().max())
+        share = apart / max(float(tensor.double().abs().max()), 1e-30)
+        absolute = max(absolute, apart)
+        if share > relative:
+            relative, worst = share, name
+    return absolute, relative, worst
+
+
+def main() -> None:
+    """Print the distances."""
+    from tests.distributed.ranks import run_ranks
+
+    names = sys.argv[1:] or list(NETWORKS)
+    for name in names:
+        for bits, lr in (("64", "1e-3"), ("32", "1e-4"), ("32", "1e-3")):
+            with tempfile.TemporaryDirectory() as folder:
+                given = Path(folder), name, bits, f"lr={lr}"
+                target = "tests.distributed.thirty:thirty"
+                (one,) = run_ranks(1, target, *given)
+                two = run_ranks(2, target, *given)
+            assert distances(two[0], two[1])[0] == 0, "the ranks differ"
+            absolute, relative, worst = distances(one, two[0])
+            told = f"{absolute:.1e}, relative {relative:.1e} of {worst}"
+            sys.stdout.write(f"{name} float{bits} lr {lr}: {told}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
