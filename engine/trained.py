@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 
-TILE = 1024
+TILE = 960
 """Least side of tiles that nobody names; see `benchmarks.tiles` for what it costs."""
 
 TILE_STEP = 128

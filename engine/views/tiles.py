@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.data.batch import FrameBatch
 from engine.data.sources import FrameReader
 from engine.runtime.device import DevicePolicy
+from engine.runtime.memory import return_freed
 from engine.views.masks import Rows
 from engine.views.mixture import Mixture
 from engine.views.predictor import Predictor
@@ -84,6 +85,8 @@ class Tiled:
                 yield self.system.blended(means)
             else:
                 yield next(means)
+        del looks
+        return_freed()  # whoever writes the frame needs room of other sizes
 
     def _looks(self, predictor: Predictor, frames: FrameBatch, base: Size) -> Sequence[TiledView]:
         """All views by all networks, in the order in which they are added up."""
