@@ -40,7 +40,10 @@ def is_exact(run: RunDir) -> bool:
     """
     if not run.folds.is_file():
         return False
-    content = FoldsFile.read(run.folds).leakage_content
+    try:
+        content = FoldsFile.read(run.folds).leakage_content
+    except ValueError:  # damaged: it is made again
+        return False
     return content is not None and BY_INDEX not in content.method
 
 

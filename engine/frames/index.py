@@ -127,7 +127,11 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
             folders = {kind: root / name / kind for kind in kinds}
             if not need_depth and not folders["depth"].is_dir():
                 del folders["depth"]
-            listed[name] = _listed(root, folders, faults)[0]
+            frames, _, entries = _listed(folders)
+            taken = sum(map(frames.count, folders))
+            if not frames or not taken == entries == len(frames) * len(folders):
+                faults += listing_faults(root, folders, frames, strays=False)
+            listed[name] = frames
     return Listing(listed["train"], listed["test"], scenes, faults)
 
 
@@ -173,26 +177,24 @@ def list_frames(images: Path, depth: Path | None = None, *, quiet: bool = False)
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
-    faults: list[Fault] = []
     tell = None if quiet else _log.info
-    frames, images_fit = _listed(root, folders, faults, strays=True, tell=tell)
-    if frames.count("image") < len(images_fit):
+    frames, fit, entries = _listed(folders, tell)
+    apart: Sequence[FrameFiles] = frames
+    if frames.count("image") < len(images_fit := fit.get("image", [])):
         paths = [folders["image"] / name for name in images_fit]
-        return Asked(images, root, images_apart(list(frames), paths, tell), faults)
-    return Asked(images, root, frames, faults)
+        apart = images_apart(list(frames), paths, tell)
+    faults: list[Fault] = []
+    if not apart or not sum(map(len, fit.values())) == entries == len(apart) * len(folders):
+        faults += listing_faults(root, folders, apart, strays=True)
+    return Asked(images, root, apart, faults)
 
 
 def _listed(
-    root: Path,
-    folders: Mapping[str, Path],
-    faults: list[Fault],
-    *,
-    strays: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> tuple[FrameList, list[str]]:
-    """The frames of folders by kind, sorted by stem, and the names of all images.
+    folders: Mapping[str, Path], tell: Callable[[str], None] | None = None
+) -> tuple[FrameList, dict[str, list[str]], int]:
+    """The frames of folders by kind, sorted by stem; names of the files that fit; all entries.
 
-    Arguments as of `listing_faults`. What is odd but no fault goes to `tell`.
+    What is passed over goes to `tell`.
     """
     fit_of, entries = dict[str, list[str]](), 0
     for kind, folder in folders.items():
@@ -207,11 +209,7 @@ def _listed(
                 from engine.frames.told import skipped
 
                 tell(skipped(folder, names, fit))
-    frames = FrameList.of(folders, fit_of)
-    taken = sum(map(frames.count, folders))
-    if not frames or not taken == entries == len(frames) * len(folders):
-        faults += listing_faults(root, folders, frames, strays=strays)
-    return frames, fit_of.get("image", [])
+    return FrameList.of(folders, fit_of), fit_of, entries
 
 
 class _Told:
