@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.damage import DamageError
 from engine.data.alike import Alike
 from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.frames.decode import Sample
@@ -40,7 +41,10 @@ def is_exact(run: RunDir) -> bool:
     """
     if not run.folds.is_file():
         return False
-    content = FoldsFile.read(run.folds).leakage_content
+    try:
+        content = FoldsFile.read(run.folds).leakage_content
+    except DamageError:  # which is told, and the file made again, once the folds are there
+        return False
     return content is not None and BY_INDEX not in content.method
 
 

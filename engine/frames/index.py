@@ -175,11 +175,7 @@ def list_frames(images: Path, depth: Path | None = None, *, quiet: bool = False)
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
     faults: list[Fault] = []
     tell = None if quiet else _log.info
-    frames, images_fit = _listed(root, folders, faults, strays=True, tell=tell)
-    if frames.count("image") < len(images_fit):
-        paths = [folders["image"] / name for name in images_fit]
-        return Asked(images, root, images_apart(list(frames), paths, tell), faults)
-    return Asked(images, root, frames, faults)
+    return Asked(images, root, _listed(root, folders, faults, strays=True, tell=tell)[1], faults)
 
 
 def _listed(
@@ -189,8 +185,8 @@ def _listed(
     *,
     strays: bool = False,
     tell: Callable[[str], None] | None = None,
-) -> tuple[FrameList, list[str]]:
-    """The frames of folders by kind, sorted by stem, and the names of all images.
+) -> tuple[FrameList, Sequence[FrameFiles]]:
+    """The frames of folders by kind, sorted by stem; then, with `strays`, each image of a stem.
 
     Arguments as of `listing_faults`. What is odd but no fault goes to `tell`.
     """
@@ -209,9 +205,13 @@ def _listed(
                 tell(skipped(folder, names, fit))
     frames = FrameList.of(folders, fit_of)
     taken = sum(map(frames.count, folders))
+    each: Sequence[FrameFiles] = frames
+    images = fit_of.get("image", [])
+    if strays and frames.count("image") < len(images):
+        each = images_apart(list(frames), [folders["image"] / name for name in images], tell)
     if not frames or not taken == entries == len(frames) * len(folders):
-        faults += listing_faults(root, folders, frames, strays=strays)
-    return frames, fit_of.get("image", [])
+        faults += listing_faults(root, folders, each, strays=strays)
+    return frames, each
 
 
 class _Told:
