@@ -20,6 +20,7 @@ from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.data.likeness import Likeness, alike_pairs, likeness
 from engine.frames.dataset import Split
 from engine.frames.findings import thumbnails
+from engine.frames.samples import stems_of
 
 _CERTAIN = 0.7
 """No less is ever linked: unrelated frames of NYU Depth v2, of rendered rooms and of a dozen kinds
@@ -64,8 +65,7 @@ def alike_frames(split: Split, *, exact: bool = False) -> Alike | None:
     """What `find_alike` finds in checked frames with labels; None if there are fewer than two."""
     if len(split.samples) < 2:
         return None
-    stems = [sample.stem for sample in split.samples]
-    return find_alike(thumbnails(split.reports), stems, exact=exact)
+    return find_alike(thumbnails(split.reports), stems_of(split.samples), exact=exact)
 
 
 def find_alike(

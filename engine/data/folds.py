@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.data.alike import Alike
 from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.frames.decode import Sample
+from engine.frames.samples import stems_of
 from engine.rundir import Record, RunDir
 
 
@@ -74,8 +75,7 @@ class Folds:
 
     def file(self, samples: Sequence[Sample]) -> FoldsFile:
         """What folds.json holds; `samples` are those the folds were made of."""
-        stems = (sample.stem for sample in samples)
-        fold_of = dict(zip(stems, self.fold_of.tolist(), strict=True))
+        fold_of = dict(zip(stems_of(samples), self.fold_of.tolist(), strict=True))
         file = FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
         return file.model_copy(update=self.measured())
 
@@ -117,9 +117,9 @@ def make_folds(
         any(fold_of[other] != fold_of[frame] for other in beside)
         for frame, beside in enumerate(neighbours(samples))
     )
-    keys = {_split(sample.stem) for sample in samples}
+    keys = set(map(_split, stems_of(samples)))
     numbered = any((prefix, number + 1) in keys for prefix, number in keys)
-    content = alike.leakage(fold_of, [sample.stem for sample in samples]) if alike else None
+    content = alike.leakage(fold_of, stems_of(samples)) if alike else None
     return Folds(kind, fold_of, leaks / len(samples), numbered, content)
 
 
@@ -130,7 +130,7 @@ def contiguous_blocks(samples: Sequence[Sample], blocks: int) -> NDArray[np.int6
     No block is empty, for up to N of them.
     """
     # In numeric order, so that frames 9 and 10 are adjacent even where stems are not padded.
-    keys = [(*_split(sample.stem), sample.stem) for sample in samples]
+    keys = [(*_split(stem), stem) for stem in stems_of(samples)]
     order = sorted(range(len(samples)), key=keys.__getitem__)
     beside = neighbours(samples)
     gaps = [p for p in range(1, len(order)) if order[p - 1] not in beside[order[p]]]
@@ -158,7 +158,7 @@ def neighbours(samples: Sequence[Sample]) -> list[list[int]]:
     Their stems end in the number before or after its own, behind the same prefix: a gap in the
     numbering separates scenes. Where no stem ends in a number, they are adjacent in stem order.
     """
-    keys = [_split(sample.stem) for sample in samples]
+    keys = [*map(_split, stems_of(samples))]
     if all(number < 0 for _, number in keys):
         keys = [("", position) for position in range(len(samples))]
     place = {key: position for position, key in enumerate(keys)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.frames.dataset import Split
 from engine.frames.decode import Sample
+from engine.frames.files import FrameList
 from engine.frames.findings import Findings
 from engine.frames.kinds import KINDS
 from engine.frames.reading import Reading
@@ -102,6 +103,14 @@ def count_files(samples: Sequence[Sample], kind: str) -> int:
         bits_N = samples.findings.rows["digests"][_slice(samples.chosen)]
         return int((bits_N >> tuple(KINDS).index(kind) & 1).sum())
     return sum(getattr(sample, kind) is not None for sample in samples)
+
+
+def stems_of(samples: Sequence[Sample]) -> list[str]:
+    """The stem of each sample."""
+    if isinstance(samples, Samples) and isinstance(samples.findings.frames, FrameList):
+        stems = samples.findings.frames.stems
+        return [stems[frame] for frame in samples.chosen]
+    return [sample.stem for sample in samples]
 
 
 def of_each_size(*splits: Split) -> list[Sample]:

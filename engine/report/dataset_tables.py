@@ -11,6 +11,7 @@ from engine.data.alike import Alike, alike_frames
 from engine.data.folds import Folds, make_folds
 from engine.data.other_folds import KINDS
 from engine.frames.index import Dataset
+from engine.frames.samples import hw_of
 
 
 def dataset_tables(root: Path, dataset: Dataset, config: DataConfig) -> list[Table]:
@@ -34,7 +35,7 @@ def _frame_table(root: Path, dataset: Dataset) -> Table:
     table = Table("split", "frames", "scenes", "height x width", "no depth", title=str(root))
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         samples = split.samples
-        sizes = Counter(sample.hw for sample in samples)
+        sizes = Counter((h, w) for h, w in hw_of(samples).tolist())
         most = sizes.most_common(5)
         shown = [f"{h} x {w}" + (f" ({n})" if len(sizes) > 1 else "") for (h, w), n in most]
         if len(sizes) > len(shown):

@@ -22,6 +22,7 @@ from engine import interrupts, sums
 from engine.config import Config
 from engine.data.folds import Folds
 from engine.frames.decode import Sample
+from engine.frames.samples import hw_of, stems_of
 from engine.lease import attempt_folder
 from engine.rundir import RunDir, changed_config, to_complete
 from engine.runtime.progress import track
@@ -44,9 +45,12 @@ def oof_layout(
     config: Config, samples: Sequence[Sample], folds: Folds, key: str
 ) -> records.StoreLayout:
     """Every training frame at half the base size; where that differs, at half the largest sides."""
-    bases = [base_hw(config.data, config.inference, hw) for hw in {s.hw for s in samples}]
+    bases = [
+        base_hw(config.data, config.inference, hw)
+        for hw in {(h, w) for h, w in hw_of(samples).tolist()}
+    ]
     height, width = np.max(bases, axis=0).tolist()
-    stems, classes = tuple(sample.stem for sample in samples), config.data.classes
+    stems, classes = tuple(stems_of(samples)), config.data.classes
     # A side of one pixel has no half.
     shape = len(stems), len(classes), max(height // 2, 1), max(width // 2, 1)
     temperatures = config.inference.temperatures

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine import interrupts, sums
 from engine.frames.decode import Sample
+from engine.frames.samples import hw_of, stems_of
 from engine.lease import attempt_folder
 from engine.rundir import RunDir
 from engine.runtime.progress import track
@@ -52,7 +52,8 @@ def write_submission(
         # The note first: it may be another key's, which must not find an array of this one.
         sums.remove(note)
         forget(partial)
-    one_size, most = len({s.hw for s in samples}) == 1, max(math.prod(s.hw) for s in samples)
+    sizes_N2 = hw_of(samples)
+    one_size, most = len(np.unique(sizes_N2, axis=0)) == 1, int(sizes_N2.prod(axis=1).max())
     # Masks of several sizes lie in rows as long as the largest.
     shape = len(samples), *(samples[0].hw if one_size else (most,))
     with closing(ResumableArray(partial, shape, np.uint8)) as array:
@@ -111,7 +112,7 @@ def write_rows(run: RunDir, samples: Sequence[Sample]) -> None:
         temporary.open("w", encoding="utf-8", newline="") as stream,
     ):
         rows = csv.writer(stream, lineterminator="\n")
-        rows.writerows([("row", "stem"), *enumerate(sample.stem for sample in samples)])
+        rows.writerows([("row", "stem"), *enumerate(stems_of(samples))])
 
 
 def write_zip(run: RunDir, array: bytes) -> None:
