@@ -70,7 +70,7 @@ def test_a_gpu_gets_its_memory_back_between_folds(
     policy = DevicePolicy(torch.device(device), None, False, run.policy.operations)
 
     class Fold:
-        def __init__(self, task: Any, _: DevicePolicy) -> None:
+        def __init__(self, task: Any, _: DevicePolicy, *, world: None) -> None:
             self.fold = task.fold
 
         def run(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.damage import DamageError
 from engine.data.alike import Alike
 from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.frames.decode import Sample
@@ -42,7 +43,7 @@ def is_exact(run: RunDir) -> bool:
         return False
     try:
         content = FoldsFile.read(run.folds).leakage_content
-    except ValueError:  # damaged: it is made again
+    except DamageError:  # which is told, and the file made again, once the folds are there
         return False
     return content is not None and BY_INDEX not in content.method
 

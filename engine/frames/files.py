@@ -138,7 +138,17 @@ def files_in(folder: Path) -> dict[str, bool]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     # It knows the kinds of entries: none but links has to be looked at.
     with os.scandir(folder) as entries:
-        return {one.name: one.is_file() for one in entries if not is_hidden(one.name)}
+        return {one.name: _is_file(one) for one in entries if not is_hidden(one.name)}
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file or a link to one; a link that leads round in a ring is none."""
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def split_name(name: str) -> tuple[str, str]:

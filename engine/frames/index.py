@@ -127,11 +127,7 @@ def list_dataset(root: Path, *, need_depth: bool) -> Listing:
             folders = {kind: root / name / kind for kind in kinds}
             if not need_depth and not folders["depth"].is_dir():
                 del folders["depth"]
-            frames, _, entries = _listed(folders)
-            taken = sum(map(frames.count, folders))
-            if not frames or not taken == entries == len(frames) * len(folders):
-                faults += listing_faults(root, folders, frames, strays=False)
-            listed[name] = frames
+            listed[name] = _listed(root, folders, faults)[0]
     return Listing(listed["train"], listed["test"], scenes, faults)
 
 
@@ -177,24 +173,22 @@ def list_frames(images: Path, depth: Path | None = None, *, quiet: bool = False)
     """
     folders = {"image": images.resolve()} | ({"depth": depth.resolve()} if depth else {})
     root = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
-    tell = None if quiet else _log.info
-    frames, fit, entries = _listed(folders, tell)
-    apart: Sequence[FrameFiles] = frames
-    if frames.count("image") < len(images_fit := fit.get("image", [])):
-        paths = [folders["image"] / name for name in images_fit]
-        apart = images_apart(list(frames), paths, tell)
     faults: list[Fault] = []
-    if not apart or not sum(map(len, fit.values())) == entries == len(apart) * len(folders):
-        faults += listing_faults(root, folders, apart, strays=True)
-    return Asked(images, root, apart, faults)
+    tell = None if quiet else _log.info
+    return Asked(images, root, _listed(root, folders, faults, strays=True, tell=tell)[1], faults)
 
 
 def _listed(
-    folders: Mapping[str, Path], tell: Callable[[str], None] | None = None
-) -> tuple[FrameList, dict[str, list[str]], int]:
-    """The frames of folders by kind, sorted by stem; names of the files that fit; all entries.
+    root: Path,
+    folders: Mapping[str, Path],
+    faults: list[Fault],
+    *,
+    strays: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> tuple[FrameList, Sequence[FrameFiles]]:
+    """The frames of folders by kind, sorted by stem; then, with `strays`, each image of a stem.
 
-    What is passed over goes to `tell`.
+    Arguments as of `listing_faults`. What is odd but no fault goes to `tell`.
     """
     fit_of, entries = dict[str, list[str]](), 0
     for kind, folder in folders.items():
@@ -209,7 +203,15 @@ def _listed(
                 from engine.frames.told import skipped
 
                 tell(skipped(folder, names, fit))
-    return FrameList.of(folders, fit_of), fit_of, entries
+    frames = FrameList.of(folders, fit_of)
+    taken = sum(map(frames.count, folders))
+    each: Sequence[FrameFiles] = frames
+    images = fit_of.get("image", [])
+    if strays and frames.count("image") < len(images):
+        each = images_apart(list(frames), [folders["image"] / name for name in images], tell)
+    if not frames or not taken == entries == len(frames) * len(folders):
+        faults += listing_faults(root, folders, each, strays=strays)
+    return frames, each
 
 
 class _Told:

@@ -177,7 +177,8 @@ def results(plan_runs: Sequence[tuple[str, Path]]) -> Table | None:
             rows.append((summary["oof"]["miou"], summary["oof"]["pixel_acc"], name))
     if not rows:
         return None
-    shown = Table("run", "OOF mIoU", "pixel accuracy", title="finished runs", title_justify="left")
+    title = "finished runs, out-of-fold at label resolution"
+    shown = Table("run", "mIoU", "pixel accuracy", title=title, title_justify="left")
     for miou, accuracy, name in sorted(rows, key=lambda one: -one[0]):
         shown.add_row(name, f"{miou:.4f}", f"{accuracy:.4f}")
     return shown

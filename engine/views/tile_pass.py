@@ -205,13 +205,18 @@ def weights(first: list[int], tile: int, length: int, overlap: float) -> NDArray
     """
     shared = tile * min(overlap, 0.5)
     away = (np.arange(tile) + 0.5 - shared * OUTER) / max(shared * (1 - 2 * OUTER), 1)
-    # Above 0, if only just, at the frame's own sides, which no other tile sees.
+    # Above 0, if only just, where a tile has no say but may be alone.
     rise = np.sin(np.pi / 2 * away.clip(1e-3, 1)) ** 2
-    window_t = rise * rise[::-1]
+    # The frame's own sides are no border: beyond them the whole sees nothing, either.
+    flat, last = np.ones(tile), length - tile
+    windows = [
+        (rise if start else flat) * (rise[::-1] if start < last else flat) for start in first
+    ]
     total = np.zeros(length)
-    for start in first:
+    for start, window_t in zip(first, windows, strict=True):
         total[start : start + tile] += window_t
-    return np.stack([window_t / total[start : start + tile] for start in first]).astype(np.float32)
+    pairs = zip(first, windows, strict=True)
+    return np.stack([w / total[start : start + tile] for start, w in pairs]).astype(np.float32)
 
 
 def _cut(length: int, most: int) -> list[Size]:

@@ -1,8 +1,8 @@
 """What follows a bend, and whether it may.
 
 Allowed are: results equal to the sound folder's; results equal to those of a clean folder that
-holds the changed pixels, with another fingerprint; exit code 2 with a message that names what was
-bent. Never a traceback, never anything else.
+holds the changed pixels, with another fingerprint; exit code 2, or 1 for what was damaged, with a
+message that names what was bent. Never a traceback, never anything else.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 
 from engine import predict, prepare, train
 from engine.command import run_main
+from engine.exits import MISTAKE, TROUBLE
 from tests.fuzzing.bends import Bend, bend_config, bend_data, bend_run
 from tests.fuzzing.world import CONFIG, World, fresh
 
@@ -223,7 +224,7 @@ def _takes_long(config: Path) -> bool:
 def _refused(ended: Ending, bend: Bend) -> str:
     """What is wrong with how a command refused."""
     told = ended.said.strip().rsplit("error: ", 1)[-1]
-    if ended.code != 2:
+    if ended.code not in (TROUBLE, MISTAKE) or "Traceback" in told:
         return f"exit code {ended.code}: {told}"
     if not any(name in told for name in bend.names):
         return f"none of {', '.join(bend.names)} in: {told}"

@@ -75,7 +75,7 @@ def test_stopping_is_asked_for_and_closing_is_not(
 def test_each_slot_has_its_gpu_and_one_that_is_free_again_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    show = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    show = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
     waits = f"{show}; import time; time.sleep(60)"
     monkeypatch.setattr(child, "words", programs(show, waits))
     workers = LocalWorkers(3, tmp_path, ["4", "7"])

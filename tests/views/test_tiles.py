@@ -81,7 +81,7 @@ def test_tiles_cover_a_side_and_overlap_as_asked(length: int, tile: int, overlap
     assert (steps <= tile * (1 - overlap)).all()
 
 
-@pytest.mark.parametrize("overlap", [0, 0.25, 0.375, 0.5])
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.375, 0.5, 0.75])
 def test_weights_of_overlapping_tiles_sum_to_1_and_never_jump(overlap: float) -> None:
     tile, length = 256, 992
     first = starts(length, tile, overlap)

@@ -312,7 +312,7 @@ def test_what_a_gpu_is_offered(make_task: MakeTask) -> None:
     ("model", "why"),
     [
         ({"encoder": "test_efficientnet"}, "normalises over the batch"),
-        ({"dropout": 0.1}, "decoder draws at random"),
+        ({"dropout": 0.1}, "decoder.drop draws at random"),
         ({"drop_path": 0.1}, "draws at random"),
     ],
 )
