@@ -37,7 +37,7 @@ _DRAWN_EACH = 4
 """Pairs, for each frame, that stand for all of them."""
 
 _BLOCK = 2048
-_PAIRS = 4096
+_PAIRS = 1024
 _RETRIED = 6
 """Nearest neighbours of a frame whose neighbours it is compared with."""
 
@@ -99,6 +99,12 @@ def _alike(thumbnail_NHW3: NDArray[np.uint8], pair_P2: NDArray[np.int64]) -> NDA
     first_P, second_P = of_pair.reshape(-1, 2).T
     picture_MHW5 = prepared(thumbnail_NHW3[frame_M])
     height, width = picture_MHW5.shape[1:3]
+    # Sums over any part of a picture by those from its corner on (Crow 1984): of five channels,
+    # and of the squares of the first three.
+    square_MHW1 = (picture_MHW5[..., :3] ** 2).sum(axis=-1, keepdims=True)
+    total_MYX6 = np.zeros((len(frame_M), height + 1, width + 1, 6))
+    total_MYX6[:, 1:, 1:] = np.concatenate([picture_MHW5, square_MHW1], axis=3)
+    total_MYX6 = total_MYX6.cumsum(axis=1).cumsum(axis=2)
     # Columns and colours in one axis: its parts are contiguous.
     detail_MHD = picture_MHW5[..., :3].reshape(len(frame_M), height, -1)
     one_PHD, other_PHD = detail_MHD[first_P], detail_MHD[second_P]
@@ -108,17 +114,17 @@ def _alike(thumbnail_NHW3: NDArray[np.uint8], pair_P2: NDArray[np.int64]) -> NDA
             cells = (height - abs(y)) * (width - abs(x))
             sides = []
             for part_PHD, frame_P, sign in ((one_PHD, first_P, 1), (other_PHD, second_P, -1)):
-                rows = slice(max(sign * y, 0), height + min(sign * y, 0))
-                columns = max(sign * x, 0), width + min(sign * x, 0)
-                part_M = picture_MHW5[:, rows, slice(*columns)]
-                mean_M5 = part_M.mean(axis=(1, 2))
-                square_M = np.einsum("mhwc,mhwc->m", part_M[..., :3], part_M[..., :3])
-                energy_M = square_M - cells * (mean_M5[:, :3] ** 2).sum(axis=1) + 3 * cells * NOISE
-                seen_PHD = part_PHD[:, rows, 3 * columns[0] : 3 * columns[1]]
-                sides.append((seen_PHD, mean_M5[frame_P], energy_M[frame_P]))
+                top, bottom = max(sign * y, 0), height + min(sign * y, 0)
+                left, right = max(sign * x, 0), width + min(sign * x, 0)
+                sum_M6 = total_MYX6[:, bottom, right] - total_MYX6[:, top, right]
+                sum_M6 += total_MYX6[:, top, left] - total_MYX6[:, bottom, left]
+                mean_M5 = sum_M6[:, :5] / cells
+                energy_M = sum_M6[:, 5] - cells * (mean_M5[:, :3] ** 2).sum(axis=1)
+                seen_PHD = part_PHD[:, top:bottom, 3 * left : 3 * right]
+                sides.append((seen_PHD, mean_M5[frame_P], energy_M[frame_P] + 3 * cells * NOISE))
             (one, mean_P5, energy_P), (two, other_P5, others_P) = sides
             alike_P = np.einsum("phd,phd->p", one, two)
-            alike_P -= cells * (mean_P5[:, :3] * other_P5[:, :3]).sum(axis=1)
+            alike_P -= cells * np.einsum("pc,pc->p", mean_P5[:, :3], other_P5[:, :3])
             tint_P = ((mean_P5[:, 3:] - other_P5[:, 3:]) ** 2).sum(axis=1)
             alike_P = (2 * alike_P - cells * tint_P) / (energy_P + others_P)
             np.maximum(best_P, alike_P, out=best_P)
