@@ -252,7 +252,7 @@ class TrainStep:
         # What waits for other processes cannot be recorded: then what comes before and after is.
         update = Replayed(update) if policy.replay and exchange is None else update
         steady = policy.replay and exchange is not None and exchange.is_steady
-        self.apply: Callable[[], Tensor] = Replayed(self._apply) if steady else self._apply
+        self._replayed: Callable[[], Tensor] | None = Replayed(self._apply) if steady else None
         update = raced(update) if policy.form.cudnn == "race" else update
         self.update = deterministically(update) if policy.deterministic else update
 
@@ -288,7 +288,7 @@ class TrainStep:
             least = self.learner.network.decoder.least_images
             cut = config.model_copy(update={"accumulate": self.parts})
             losses = accumulated(batch, cut, self._backward, least)
-        gradient_norm = self.apply()
+        gradient_norm = (self._replayed or self._apply)()
         if self.spread is not None:
             self.spread()
         return losses, gradient_norm
