@@ -18,7 +18,7 @@ from engine.config import Config
 from engine.damage import remedy
 from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
-from engine.data.folds import Folds, is_exact, make_folds
+from engine.data.folds import Folds, check_same_folds, cut_folds, is_exact
 from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
@@ -172,8 +172,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
         check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
     frames, alike = dataset.train.samples, alike_frames(dataset.train, exact=is_exact(run_dir))
-    cut = data.folds, data.fold_seed, data.blocks_per_fold
-    folds = make_folds(frames, data.fold_kind, *cut, alike)
+    folds = cut_folds(config, frames, alike)
+    check_same_folds(run_dir, folds, frames)
     told = "%s: %d training and %d test frames; %s folds, %s"
     leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
     _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)

@@ -32,6 +32,7 @@ INTRODUCED: Sections = {
         "depth_scale": 0.001,
         "depth_invalid": [0],
         "exif": "ignore",
+        "splits": "",
     },
     "training": {"parts": 1, "reduce": "auto"},
 }
@@ -43,9 +44,10 @@ ABSENT: Sections = {"inference": {"base_hw": "own"}}
 """Fields of `HASHED_1` that could be absent, each with the value that says so today. Older folders
 lack it; it is hashed as null, as its absence was."""
 
-READ_BY = ("data.exif", "training.reduce")
+READ_BY = ("data.exif", "data.splits", "training.reduce")
 """Fields of `INTRODUCED` in no hash: what they change is told elsewhere, by the dataset's
-fingerprint file by file, or by what a fold began with (`engine.runtime.recorded`)."""
+fingerprint file by file, by the fold of each frame, or by what a fold began with
+(`engine.runtime.recorded`)."""
 
 MOVED = {
     "data.source": "source",

@@ -118,7 +118,8 @@ def _check(options: argparse.Namespace) -> None:
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
-    config, root = load_config([*map(config_file, options.config)]), options.root
+    root = options.root
+    config = load_config([*map(config_file, options.config)], {"data": {"root": str(root)}})
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
     spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))
@@ -127,7 +128,7 @@ def _check(options: argparse.Namespace) -> None:
         dataset = load_dataset(
             root, spec, workers=runtime.workers, progress=progress, memory=memory
         )
-    for table in dataset_tables(root, dataset, data):
+    for table in dataset_tables(root, dataset, config):
         Console().print(table)
     for note in check_notes(config, dataset):
         print(note)

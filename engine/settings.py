@@ -43,6 +43,9 @@ class DataFields(Section):
     """values in depth maps that mean missing; 0 always does"""
     exif: Literal["turn", "ignore"] = "turn"
     """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
+    splits: str = ""
+    """file, here or in the dataset's folder, that says each frame's fold, or train and validation:
+    CSV, JSON or text; empty: folds are cut by fold_kind"""
     folds: int = Field(5, ge=2)
     """number of folds"""
     fold_kind: Literal["random", "blocked", "scene", "content"] = "blocked"

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import Config, data_root
 from engine.damage import DamageError
 from engine.data.alike import Alike
 from engine.data.leakage import BY_INDEX, ContentLeakage
 from engine.frames.decode import Sample
 from engine.frames.samples import stems_of
+from engine.mistakes import ConfigError
 from engine.rundir import Record, RunDir
 
 
@@ -89,6 +91,44 @@ class Folds:
         return number | ({"leakage_content": self.content} if self.content else {})
 
 
+OWN = "own"
+"""`Folds.kind` where a file says which frame is of which fold."""
+
+
+def cut_folds(config: Config, samples: Sequence[Sample], alike: Alike | None = None) -> Folds:
+    """The folds of a config: those of `data.splits`, or else as `make_folds` deals them.
+
+    Raises ConfigError for a file that does not fit the frames; else as `make_folds`.
+    """
+    data = config.data
+    if not data.splits:
+        cut = data.folds, data.fold_seed, data.blocks_per_fold
+        return make_folds(samples, data.fold_kind, *cut, alike)
+    from engine.data.split_file import find_split_file, read_split_file
+
+    path = find_split_file(data.splits, data_root(config))
+    fold_of = read_split_file(path, stems_of(samples), data.folds)
+    return _measured(OWN, fold_of, samples, alike)
+
+
+def check_same_folds(run: RunDir, folds: Folds, samples: Sequence[Sample]) -> None:
+    """Refuse a run folder with other folds, where a file says or said them; by a ConfigError."""
+    if not run.folds.is_file():
+        return
+    try:
+        before = FoldsFile.read(run.folds)
+    except DamageError:  # it is made again
+        return
+    now = folds.file(samples)
+    if OWN in (before.kind, now.kind) and before.fold_of != now.fold_of:
+        stems = [stem for stem, fold in now.fold_of.items() if before.fold_of.get(stem) != fold]
+        first = f", {stems[0]} among them" if stems else ""
+        raise ConfigError(
+            f"{run.root} holds other folds: {len(stems)} of {len(samples)} frames are of another "
+            f"one{first}; choose another --out, or undo data.splits"
+        )
+
+
 def make_folds(
     samples: Sequence[Sample],
     kind: str,
@@ -117,6 +157,13 @@ def make_folds(
         from engine.data.other_folds import other_folds
 
         fold_of = other_folds(samples, kind, folds, seed, alike)
+    return _measured(kind, fold_of, samples, alike)
+
+
+def _measured(
+    kind: str, fold_of: NDArray[np.int64], samples: Sequence[Sample], alike: Alike | None
+) -> Folds:
+    """The folds, with how far they leak."""
     leaks = sum(
         any(fold_of[other] != fold_of[frame] for other in beside)
         for frame, beside in enumerate(neighbours(samples))
