@@ -1,5 +1,6 @@
-"""python -m engine.prepare: check, encode or pack a dataset, verify a run, tidy the cache.
+"""python -m engine.prepare: bring a dataset, check or pack it, plan its config, tidy the cache.
 
+nyuv2 cityscapes coco labelme csv    write a dataset folder from another form
 check ROOT        every fault of every file, or a summary: frames, sizes, class shares, depth, folds
 encode DATA OUT   a copy with the same pixels that decodes faster, and by how much
 shard DATA OUT    the same files in shards, tar files that WebDataset reads, to train from
@@ -13,6 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.bring.command import add_forms
 from engine.cli import load_config
 from engine.command import run_main
 from engine.config import RuntimeConfig
@@ -25,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     parser = Parser(
         prog=program("prepare"),
-        description="Check or encode a dataset folder, verify a run, render the embedded dataset, "
-        "or tidy the cache.",
+        description="Bring a dataset, check, pack or plan for it, verify a run, or tidy the cache.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
@@ -96,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=kept.cache_gib,
         help=f"that stay (default: {kept.cache_gib:g})",
     )
+    add_forms(commands)
     cache.set_defaults(run=_cache)
     check.set_defaults(run=_check)
     encode.set_defaults(run=_encode)
