@@ -1,6 +1,7 @@
 """python -m engine.prepare: bring a dataset, check or pack it, plan its config, tidy the cache.
 
 nyuv2 cityscapes coco labelme csv    write a dataset folder from another form
+new DATA          write a config for a dataset folder, planned for a stated time
 check ROOT        every fault of every file, or a summary: frames, sizes, class shares, depth, folds
 stats DATA        class shares, sizes, depths, near-duplicates: shown, and as an HTML page
 encode DATA OUT   a copy with the same pixels that decodes faster, and by how much
@@ -20,6 +21,7 @@ from engine.cli import load_config
 from engine.command import run_main
 from engine.config import RuntimeConfig
 from engine.named import config_file
+from engine.plan.command import add_new
 from engine.suggest import Parser
 from engine.verbs import program
 
@@ -113,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"that stay (default: {kept.cache_gib:g})",
     )
     add_forms(commands)
+    add_new(commands)
     cache.set_defaults(run=_cache)
     check.set_defaults(run=_check)
     encode.set_defaults(run=_encode)

@@ -34,6 +34,10 @@ SHOWN_BY = {
     "dry run": "test_dry_run.py::test_sizes_and_measured_times_are_told_and_nothing_is_written",
     "printed config": "test_named_configs.py::"
     "test_names_paths_and_fields_say_the_same_in_any_place",
+    "importers": "bring/test_nyuv2_file.py::test_every_pixel_is_that_of_the_file",
+    "planning from the data": "plan/test_plan.py::"
+    "test_a_plan_trains_as_it_is_and_says_why_of_every_choice",
+    "own split file": "data/test_split_file.py::test_every_form_says_the_same",
     "ensemble on new images": "test_blend.py::"
     "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
 }
