@@ -80,12 +80,12 @@ class Nyuv2File:
         for mapping in mappings:
             tables = with_mapping(tables, mapping)
         self._file = open_hdf5(path, _NEEDED)
-        shapes = self._shapes(depth)
-        self._images, self._depths, self._labels = map(_Frames, shapes)
-        self._names = tables.names
+        arrays = self._arrays(depth)
+        self._images, self._depths, self._labels = map(_Frames, arrays)
+        self._tables, self._names = tables, tables.names
         self._check_names()
         self._class_of = tables.of_label(count)
-        total, scenes = len(shapes[0]), self._texts("scenes")
+        total, scenes = len(arrays[0]), self._texts("scenes")
         trains = read_splits(splits, total) if splits else official_split(total)
         if len(scenes) != total:
             refuse(path, f"of {len(scenes)} scenes for {total} frames", _NEEDED)
@@ -105,7 +105,7 @@ class Nyuv2File:
             return {"classes": list(CLASSES)}
         if self._count == len(CLASSES_40):
             return {"classes": list(CLASSES_40)}
-        class_of = published_tables().of_label(len(CLASSES_40)).tolist()
+        class_of = self._tables.of_label(len(CLASSES_40)).tolist()
         label_map: dict[str, JsonValue] = {str(n): found for n, found in enumerate(class_of)}
         return {"classes": list(CLASSES_40), "label_map": {**label_map, "0": "ignore"}}
 
@@ -162,7 +162,7 @@ class Nyuv2File:
         found_HW: NDArray[np.uint16] = self._class_of[label_HW]
         return found_HW if self._count > len(CLASSES_40) else found_HW.astype(np.uint8)
 
-    def _shapes(self, depth: str) -> list[Any]:
+    def _arrays(self, depth: str) -> list[Any]:
         """Images, depths and labels, of one number of frames and one size."""
         arrays: list[Any] = []
         for name, ranks, kinds in (
