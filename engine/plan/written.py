@@ -44,7 +44,7 @@ def write_plan(path: Path, head: Sequence[str], choices: Sequence[Choice]) -> No
 def _field(key: str, value: JsonValue, reason: str) -> list[str]:
     """A line, or several of a long list or a table, with its reason behind or above it."""
     if isinstance(value, Mapping):
-        pairs = ", ".join(f'"{name}" = {_plain(one)}' for name, one in value.items())
+        pairs = ", ".join(f"{_plain(name)} = {_plain(one)}" for name, one in value.items())
         text = f"{key} = {{ {pairs} }}"
     else:
         text = f"{key} = {_plain(value)}"

@@ -15,7 +15,14 @@ from engine.cli import load_config
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.plan import choices, planned
-from engine.plan.choices import Machine, batch_size, data_choices, shapes, with_zoom
+from engine.plan.choices import (
+    Machine,
+    batch_size,
+    data_choices,
+    shapes,
+    training_choices,
+    with_zoom,
+)
 from engine.plan.fingerprint import Fingerprint, Labels, look_at_labels
 from engine.plan.written import sections_of, to_text
 from engine.rundir import RunDir
@@ -79,6 +86,8 @@ def test_few_frames_make_small_batches_and_rare_classes_are_named() -> None:
     assert batch_size(replace(FOUND, frames=8, folds={"folds": 2})) == 2
     data = sections_of(data_choices(FOUND, shapes(FOUND, 8)[0]))["data"]
     assert data["small_classes"] == ["cup"]
+    weights = sections_of(training_choices(FOUND, shapes(FOUND, 8)[0], 3, ""))["training"]
+    assert weights["class_weights"] == {"cup": 1.73}
     even = replace(FOUND, share_C=(0.5, 0.5))
     assert sections_of(data_choices(even, shapes(FOUND, 8)[0]))["data"]["small_classes"] == []
 
