@@ -3,7 +3,7 @@
 Fold 0 is trained twice: by `lite.toml`, for as many of its epochs as fit --minutes, and by the plan
 that `prepare new` makes for the time of that whole run. Both have the plan's classes and folds, so
 that they validate the same frames, and each predicts them by its own views. Steps of both are timed
-in turns beforehand; where the plan's would take longer, it gets fewer epochs.
+in turns beforehand, and the plan's epochs are as many as fit the time of lite's.
 """
 
 import math
@@ -45,31 +45,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compare(root: Path, budget_s: float, seeds: int, scratch: Path) -> dict[str, Any]:
     from benchmarks.figures import say
-    from engine.plan.planned import make_plan
+    from engine.plan.choices import data_choices, shapes
+    from engine.plan.planned import examine, make_plan
+    from engine.plan.written import sections_of
 
-    first = make_plan(root, 5 * budget_s)
-    lite = _lite(first.config().data.model_dump(), epochs=12)
-    step_s = _measure(lite, scratch / "0")
-    steps = _steps(lite, scratch / "0")
+    found, machine = examine(root, device="cpu")
+    data = sections_of(data_choices(found, shapes(found, 8)[0]))["data"]
+    lite = _lite(data, epochs=12)
+    step_s, steps = _measure(lite, scratch / "lite")
     epochs = max(1, min(12, int(budget_s / (step_s * steps))))
     lite = _with(lite, "training", {"epochs": epochs, "validate_every": max(1, epochs // 3)})
-    fold_s = step_s * steps * epochs
-    folds = lite.data.folds
     # Of the whole run: as much again as lite takes for views, which the plan counts too.
-    plan = make_plan(root, folds * fold_s / 0.85)
+    plan = make_plan(found, machine, lite.data.folds * step_s * steps * epochs / 0.85)
     planned = plan.config()
     sides = {"lite": lite, "planned": planned}
     turns: dict[str, list[float]] = {"lite": [], "planned": []}
+    each: dict[str, float] = {}
     for turn in range(TURNS):
         for name, config in sides.items():
-            turns[name].append(_measure(config, scratch / f"m{turn}{name}"))
-    each = {
-        name: statistics.median(turns[name]) * _steps(config, scratch / f"s{name}")
-        for name, config in sides.items()
-    }
+            step_s, steps = _measure(config, scratch / f"{turn}{name}")
+            turns[name].append(step_s)
+            each[name] = statistics.median(turns[name]) * steps
     fold_s = each["lite"] * lite.training.epochs
     fits = max(1, int(fold_s / each["planned"]))
-    fits = min(fits, planned.training.epochs) if plan.found.frames > 100 else fits
     every = {"epochs": fits, "validate_every": math.ceil(fits / 3)}
     sides["planned"] = _with(planned, "training", every)
     rows = []
@@ -97,7 +95,7 @@ def _lite(data: Mapping[str, Any], epochs: int) -> "Config":
 
     same = ["root", "classes", "label_map", "ignore", "depth_scale", "depth_invalid"]
     same += ["splits", "folds", "fold_kind", "blocks_per_fold"]
-    fields: dict[str, JsonValue] = {key: data[key] for key in same}
+    fields: dict[str, JsonValue] = {key: data[key] for key in same if key in data}
     training: dict[str, JsonValue] = {"epochs": epochs}
     runtime: dict[str, JsonValue] = {"device": "cpu"}
     flags: dict[str, JsonValue] = {"data": fields, "training": training, "runtime": runtime}
@@ -117,16 +115,13 @@ def _open(config: "Config", folder: Path) -> "Experiment":
     return open_experiment(config, RunDir(folder))
 
 
-def _steps(config: "Config", folder: Path) -> int:
-    return math.ceil(len(_open(config, folder).folds.training(0)) / config.training.batch_size)
-
-
-def _measure(config: "Config", folder: Path) -> float:
-    """Seconds of a step."""
+def _measure(config: "Config", folder: Path) -> tuple[float, int]:
+    """Seconds of a step, and steps of an epoch."""
     from engine.training.pace import measure
 
     run = _open(config, folder)
-    return measure(run.task(0), run.policy).step_s
+    task = run.task(0)
+    return measure(task, run.policy).step_s, task.steps_per_epoch
 
 
 def _trained(config: "Config", epoch_s: float, folder: Path) -> dict[str, Any]:

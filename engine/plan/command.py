@@ -37,7 +37,7 @@ def add_new(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _new(options: argparse.Namespace) -> None:
     from engine.mistakes import ConfigError
-    from engine.plan.planned import make_plan
+    from engine.plan.planned import examine, make_plan
     from engine.plan.written import write_plan
     from engine.runtime.progress import duration
 
@@ -47,7 +47,8 @@ def _new(options: argparse.Namespace) -> None:
     if out.exists():
         raise ConfigError(f"{out} exists; name another file: --out FILE.toml")
     time_s = options.time
-    plan = make_plan(options.root, time_s, classes=options.classes, device=options.device)
+    found, machine = examine(options.root, options.classes, options.device)
+    plan = make_plan(found, machine, time_s)
     head = [
         f"Planned by `prepare new` for {options.root}, in about {duration(time_s)} here.",
         "",

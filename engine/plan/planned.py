@@ -62,17 +62,13 @@ class Plan:
         return _config(self.choices, flags)
 
 
-def make_plan(
-    root: Path, time_s: float, *, classes: Sequence[str] = (), device: str = "auto"
-) -> Plan:
-    """Plan a training that takes about so many seconds here, views and submission included.
-
-    Checks the data set, then times a few steps at most twice; nothing is written but the cache of
-    decoded frames.
+def examine(
+    root: Path, classes: Sequence[str] = (), device: str = "auto"
+) -> tuple[Fingerprint, Machine]:
+    """Check a data set, and look at what it shows and at what it would be trained on.
 
     Args:
         root: the data set.
-        time_s: for all folds; files are not checked again in it.
         classes: their names; none: as the folder says, or its labels' values.
         device: as `runtime.device`.
 
@@ -89,7 +85,15 @@ def make_plan(
     config = load_config([], {"data": data, "runtime": runtime})
     found = take_fingerprint(config, read_dataset(config), labels)
     with _quietly():
-        machine = _machine(config)
+        return found, _machine(config)
+
+
+def make_plan(found: Fingerprint, machine: Machine, time_s: float) -> Plan:
+    """Plan a training that takes about so many seconds here, views and submission included.
+
+    Times some steps, of two input sizes at most; nothing is written but the cache of decoded
+    frames. Files are not checked again in the time.
+    """
     may_be = shapes(found, batch_size(found))
     # Of the middle ones, so that neither a large one takes long nor a small one misleads.
     trial = may_be[len(may_be) // 2]
