@@ -34,7 +34,14 @@ INTRODUCED: Sections = {
         "exif": "ignore",
         "splits": "",
     },
-    "training": {"parts": 1, "reduce": "auto"},
+    "training": {
+        "parts": 1,
+        "reduce": "auto",
+        "lr_of": {},
+        "layer_decay": 1.0,
+        "frozen": [],
+        "loss_terms": {},
+    },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when

@@ -13,15 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from engine.config import Config, data_root
 from engine.damage import DamageError
 from engine.data.alike import Alike
 from engine.data.leakage import BY_INDEX, ContentLeakage
+from engine.frames.dataset import Split
 from engine.frames.decode import Sample
+from engine.frames.findings import Findings
 from engine.frames.samples import stems_of
 from engine.mistakes import ConfigError
 from engine.rundir import Record, RunDir
+
+IMAGE_DIGITS = 16
+"""64 bits: among a million frames, two that differ have the same with probability 3e-8."""
 
 
 class FoldsFile(Record):
@@ -34,6 +40,18 @@ class FoldsFile(Record):
     """Whether two names have numbers in a row; left out where they have."""
     leakage_content: ContentLeakage | None = None
     """The same by what the frames show; left out before it was measured."""
+    image_of: dict[str, str] = Field(default_factory=dict)
+    """The first `IMAGE_DIGITS` of the SHA-256, in hexadecimal, of each frame's image: whether
+    another run's frames are among these. Older releases left it out."""
+
+
+def images_of(split: Split) -> list[str]:
+    """What `FoldsFile.image_of` says of the frames of a split, in their order."""
+    found = split.reports
+    if not isinstance(found, Findings):
+        return []
+    digests = (found.digest(n, "image") for n in range(len(found)))
+    return [digest.hex()[:IMAGE_DIGITS] for digest in digests if digest is not None]
 
 
 def is_exact(run: RunDir) -> bool:
@@ -79,11 +97,12 @@ class Folds:
         """Indices, ascending, of the frames that `fold` trains on."""
         return np.delete(np.arange(len(self.fold_of)), self.validation(fold))
 
-    def file(self, samples: Sequence[Sample]) -> FoldsFile:
-        """What folds.json holds; `samples` are those the folds were made of."""
+    def file(self, samples: Sequence[Sample], images: Sequence[str] = ()) -> FoldsFile:
+        """What folds.json holds; `samples` are those the folds were made of, `images` theirs."""
         fold_of = dict(zip(stems_of(samples), self.fold_of.tolist(), strict=True))
         file = FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
-        return file.model_copy(update=self.measured())
+        more = {"image_of": dict(zip(fold_of, images, strict=True))} if images else {}
+        return file.model_copy(update={**self.measured(), **more})
 
     def measured(self) -> dict[str, bool | ContentLeakage]:
         """What `FoldsFile` and `Summary` say besides `leakage`, where there is more to say."""
