@@ -22,6 +22,12 @@ _GIB = 1 << 30
 _LARGEST_SCALE = 1e9
 """No memory holds its views, and the largest numbers of all have none that a float could tell."""
 
+_MOST_A_PIXEL = 1 << 14
+"""Bytes of a pass for each pixel of its view, far beyond what networks take: 220 with a ResNet-101,
+720 with a Swin-L, the most of seven encoders. Where these fit, none are counted: that takes half a
+second, most of it to import SymPy.
+"""
+
 _LONE = "Expected more than 1 value per channel"
 """How PyTorch begins to refuse a batch normalisation over a single value."""
 
@@ -54,12 +60,28 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
 
     Raises:
         ConfigError: naming each such scale, a frame, and what it would need.
-        ValueError: the encoder is unfit.
+        ValueError: the encoder is unfit, found where passes must be counted.
     """
-    there, network = total_bytes(device), _network(config)
-    channels, classes, views = config.model.in_channels, len(config.data.classes), config.inference
+    there = total_bytes(device)
+    if not _too_large(config, samples, there, _MOST_A_PIXEL * math.prod(PROBE_HW)):
+        return
     # In bfloat16, which autocast may choose on a GPU, half.
-    per_pass = pass_bytes(network, channels) // (2 if device.type == "cuda" else 1)
+    halves = 2 if device.type == "cuda" else 1
+    per_pass = pass_bytes(_network(config), config.model.in_channels) // halves
+    if faults := _too_large(config, samples, there, per_pass):
+        key = "inference.base_hw" if 1.0 in faults else "inference.scales"
+        told = f"{device} has {_gib(there)} GiB, which holds no such view; lower {key}:"
+        raise ConfigError("\n  ".join([told, *(line for _, line in faults.values())]))
+
+
+def _too_large(
+    config: Config, samples: Sequence[Sample], there: int, per_pass: int
+) -> dict[float, tuple[int, str]]:
+    """By scale, what its largest view needs where that is beyond `there` bytes, and a line.
+
+    `per_pass` is what a view of `PROBE_HW` takes, bytes.
+    """
+    classes, views = len(config.data.classes), config.inference
     frames = {sample.hw: sample for sample in reversed(samples)}
     faults: dict[float, tuple[int, str]] = {}
     # Validation looks at frames at scale 1, whatever scales are asked for.
@@ -77,10 +99,7 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
                         f"{sample.image} with {hw[0]} x {hw[1]}, takes {_gib(need)} GiB or more"
                     ),
                 )
-    if faults:
-        key = "inference.base_hw" if 1.0 in faults else "inference.scales"
-        told = f"{device} has {_gib(there)} GiB, which holds no such view; lower {key}:"
-        raise ConfigError("\n  ".join([told, *(line for _, line in faults.values())]))
+    return faults
 
 
 def _network(config: Config) -> Network:
