@@ -155,8 +155,22 @@ def _graph(export: Export, chosen: Sequence[TrainedRun]) -> list[str]:
         "- `mask`: (1, H, W) uint8, the index of the class",
         "- `confidence`: (1, H, W) uint8, 255 = certain",
         "",
+        *_blended(export),
         f"Made by {told['made_by']}.",
     ]
+
+
+def _blended(export: Export) -> list[str]:
+    """The runs of a blend with their weights."""
+    if len(runs := export.told["runs"]) == 1:
+        return []
+    weights = [one["weight"] for one in runs]
+    shown = ["by class" if isinstance(w, dict) else f"{w:.4f}" for w in weights]
+    rows = [
+        f"| {one['name']} | {w} | {one['temperature']:g} |"
+        for one, w in zip(runs, shown, strict=True)
+    ]
+    return ["| run | weight | temperature |", "| --- | --- | --- |", *rows, ""]
 
 
 def _form(form: str, export: Export) -> str:

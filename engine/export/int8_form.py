@@ -18,6 +18,7 @@ from engine.export.graph import Graph
 from engine.export.openvino_form import compiled, convert, save
 from engine.export.records import Int8Loss
 from engine.frames.decode import Sample, read_frame
+from engine.mistakes import ConfigError
 from engine.nyuv2 import IGNORE_INDEX
 from engine.views.int8 import CALIBRATED, CONVOLUTIONS, SCORED, quantised, spread
 from engine.views.openvino_pass import core
@@ -47,8 +48,15 @@ def quantise(
         held_out: whether no network was trained on them.
 
     Raises:
+        ConfigError: frames are of another size.
         RuntimeError: NNCF cannot be imported.
     """
+    if graph.hw and any(sample.hw != graph.hw for sample in (*training, *scored)):
+        height, width = graph.hw
+        raise ConfigError(
+            f"--to openvino-int8 chooses scales on training frames of {height} x {width} pixels, "
+            "and there are none; name a --size that frames have"
+        )
     plain, chosen = convert(graph), spread(training, CALIBRATED)
     frames = [as_batch(_given(graph, sample)) for sample in chosen]
     low, _ = quantised(plain, frames, _outside)

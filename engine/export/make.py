@@ -139,31 +139,17 @@ def _held(order: Order, graph: Graph) -> _Held:
 
 def _one(name: str, order: Order, graph: Graph, held: _Held, note: Export, out: Path) -> Export:
     """Write a form, hold it to the engine and publish it; returns what the folder holds now."""
-    form, start_s = FORMS[name], time.monotonic()
-    work = attempt_folder(out) / f"{name}.making"
+    start_s, work = time.monotonic(), attempt_folder(out) / f"{name}.making"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    loss: Int8Loss | None = None
     try:
-        if name == INT8:
-            files, loss = int8_form.quantise(
-                graph, note.told, work, held.training, held.scored, held_out=held.held_out
-            )
-        else:
-            files = form.write(graph, note.told, work)
-        run = form.open_model(work)
-    except ExportError as error:
-        raise RuntimeError(f"--to {name}: {_culprit(name, graph, held, str(error))}") from error
-    found = agreement(run, held.asked)
-    if found.share < LEAST and loss is None:
-        wrong = found.pixels - found.equal
-        apart = f"{wrong:,} of {found.pixels:,} pixels differ from the engine's"
-        raise RuntimeError(f"--to {name}: {_culprit(name, graph, held, apart)}")
-    digests = {file.name: file_hash(file) for file in files}
-    for file in files:
-        with whole_file(out / file.name) as temporary:
-            file.replace(temporary)
-    shutil.rmtree(work, ignore_errors=True)
+        files, found, loss = _made(name, graph, held, note, work)
+        digests = {file.name: file_hash(file) for file in files}
+        for file in files:
+            with whole_file(out / file.name) as temporary:
+                file.replace(temporary)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     if name == "torch":
         digests |= _carry_weights(order, out)
     made = Exported(
@@ -180,6 +166,29 @@ def _one(name: str, order: Order, graph: Graph, held: _Held, note: Export, out: 
     note.write(out / NAME)
     _tell(name, made, out, time.monotonic() - start_s)
     return note
+
+
+def _made(
+    name: str, graph: Graph, held: _Held, note: Export, work: Path
+) -> tuple[list[Path], Agreement, Int8Loss | None]:
+    """A form's files in a folder, how far it agrees, and what it loses if it is in INT8."""
+    form, loss = FORMS[name], None
+    try:
+        if name == INT8:
+            frames = held.training, held.scored
+            files, loss = int8_form.quantise(
+                graph, note.told, work, *frames, held_out=held.held_out
+            )
+        else:
+            files = form.write(graph, note.told, work)
+    except ExportError as error:
+        raise RuntimeError(f"--to {name}: {_culprit(name, graph, held, str(error))}") from error
+    found = agreement(form.open_model(work), held.asked)
+    if found.share < LEAST and loss is None:
+        wrong = found.pixels - found.equal
+        apart = f"{wrong:,} of {found.pixels:,} pixels differ from the engine's"
+        raise RuntimeError(f"--to {name}: {_culprit(name, graph, held, apart)}")
+    return files, found, loss
 
 
 def _culprit(name: str, graph: Graph, held: _Held, told: str) -> str:
