@@ -172,7 +172,9 @@ def test_a_size_a_form_and_a_folder_that_do_not_fit_are_one_line(
     with pytest.raises(ConfigError, match="holds other files, such as atlas.json; choose another"):
         main([run, "--to", "torch", "--out", run])
     lost = ["--data", str(tmp_path / "gone"), "--out", str(tmp_path / "out")]
-    with pytest.raises(ConfigError, match="gone, the dataset of .* is not there; name where it is"):
+    with pytest.raises(
+        ConfigError, match="gone, the dataset of .* is not there, and files are held"
+    ):
         main([run, "--to", "torch", *lost])
 
 
