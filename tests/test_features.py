@@ -39,6 +39,16 @@ SHOWN_BY = {
     "OpenVINO / TensorRT": "export/test_command.py::"
     "test_the_example_needs_its_runtime_alone_and_gives_the_engines_masks",
     "model card, Hub layout": "export/test_command.py::test_the_card_tells_what_was_measured",
+    "importers": "bring/test_nyuv2_file.py::test_every_pixel_is_that_of_the_file",
+    "planning from the data": "plan/test_plan.py::"
+    "test_a_plan_trains_as_it_is_and_says_why_of_every_choice",
+    "own split file": "data/test_split_file.py::test_every_form_says_the_same",
+    "fine-tune to other classes": "test_fine_tune.py::"
+    "test_classes_of_the_same_name_keep_their_rows_and_the_rest_is_new",
+    "plug-in loss, model": "test_plug_ins.py::"
+    "test_a_decoder_and_a_loss_of_a_package_train_resume_and_predict",
+    "rates by part, frozen parts": "training/test_parts.py::"
+    "test_a_frozen_encoder_keeps_every_bit_and_the_rest_is_trained",
     "ensemble on new images": "test_blend.py::"
     "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
 }
