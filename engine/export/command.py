@@ -39,12 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--size", metavar="HxW", help=size)
     where = "the run's dataset, if it was moved: its training frames are what files are held to"
     add("--data", type=Path, help=where)
+    code = "import the plug-ins that the run names, which runs their code"
+    add("--allow-code", action="store_true", help=code)
     options = parser.parse_args(arguments)
     asked = _forms(options.to)
     hw = None if options.size is None else _size(options.size)
     once = options.views == "1"
     seen = Sight(None, (1.0,), flip=False) if once else Sight()
-    sight = replace(seen, device="cpu", runtime="torch")
+    sight = replace(seen, device="cpu", runtime="torch", allow_code=options.allow_code)
     out = options.out or options.run / "export"
     check_out(out)
     _refuse_others(out)

@@ -19,6 +19,7 @@ from engine.export.records import NAME, Agreement, Export
 from engine.identity import file_hash
 from engine.lease import hold
 from engine.mistakes import ConfigError
+from engine.model.network import build_network
 from engine.rundir import RunDir, load_run
 from engine.trained import Sight
 from engine.views.predictor import load_network
@@ -121,6 +122,16 @@ def test_weights_leave_as_they_are_and_open_again(exported: Path, rgbd_run: RunD
     assert spec == same
     for one, other in zip(found.parameters(), expected.parameters(), strict=True):
         assert one.equal(other)
+
+
+def test_what_has_left_is_what_another_run_starts_from(exported: Path, rgbd_run: RunDir) -> None:
+    config = load_run(rgbd_run)
+    model = config.model.model_copy(update={"weights": f"run:{exported}#{FOLD}"})
+    started = build_network(model, len(config.data.classes), names=config.data.classes)
+    expected, _ = load_network(config, rgbd_run, FOLD)
+    found = started.state_dict()
+    for name, tensor in expected.state_dict().items():
+        assert found[name].equal(tensor), name
 
 
 def test_the_card_tells_what_was_measured(exported: Path, rgbd_run: RunDir) -> None:
