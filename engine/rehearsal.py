@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from engine.config import Config
+from engine.config import Config, ModelConfig, is_run
 from engine.frames.decode import Sample
 from engine.mistakes import ConfigError
 from engine.model.network import Network
@@ -41,7 +41,16 @@ def check_training(config: Config, frames: Mapping[int, int]) -> None:
         FileNotFoundError: a file of weights does not exist.
         RuntimeError: weights cannot be had, or read.
     """
+    if config.code and frames:
+        from engine.model.plugged import check_plug_ins
+
+        check_plug_ins(config)
     network = _network(config)
+    training = config.training
+    if frames and (training.frozen or training.lr_of or training.layer_decay != 1):
+        from engine.training.parts import check_parts
+
+        check_parts(network, training)
     for fold, count in frames.items():
         _check_parts(config, network, fold, count)
     if config.model.weights != "none":
@@ -49,7 +58,10 @@ def check_training(config: Config, frames: Mapping[int, int]) -> None:
         # trained. What they share is looked at once.
         sources = {model.weights: model for model in map(config.model.of_fold, frames)}
         for model in sources.values():
-            load_weights(network, model)
+            if is_run(model.weights):
+                _check_run(config, network, model)
+            else:
+                load_weights(network, model)
 
 
 def check_views(config: Config, samples: Sequence[Sample], device: torch.device) -> None:
@@ -107,13 +119,24 @@ def _network(config: Config) -> Network:
         return Network(config.model, len(config.data.classes))
 
 
+def _check_run(config: Config, network: Network, model: ModelConfig) -> None:
+    from engine.model.from_run import load_from_run
+
+    kept = load_from_run(network, model, config.data.classes)
+    if kept.new and not config.training.epochs:
+        raise ConfigError(
+            f"training.epochs = 0 takes the starting weights as the fold's, and of {kept.told}; "
+            "give it epochs"
+        )
+
+
 def _check_parts(config: Config, network: Network, fold: int, frames: int) -> None:
     training, model, crop_hw = config.training, config.model, config.data.crop_hw
     least = min(training.batch_size, frames)
     if training.accumulate * training.parts > 1:
         from engine.data.accumulate import part_sizes
 
-        together = network.decoder.least_images
+        together = network.least_images
         parts = part_sizes(least, training.parts, together)
         least = min(min(part_sizes(part, training.accumulate, together)) for part in parts)
     if least > 1:
@@ -125,7 +148,7 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
     except ValueError as error:
         if not str(error).startswith(_LONE):
             raise
-        if network.decoder.least_images > 1:
+        if network.least_images > 1:
             instead = "set model.decoder to 'fpn'"
         else:
             instead = f"make data.crop_hw larger than {crop_hw[0]} x {crop_hw[1]}"
