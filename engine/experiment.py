@@ -21,6 +21,7 @@ from engine.data.checked import read_dataset
 from engine.data.folds import Folds, is_exact, make_folds
 from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames
+from engine.frames.cache import cache_folder
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of, of_each_size
 from engine.identity import fold_hashes, stage_identity, weights_identity
@@ -171,7 +172,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     if config.openvino:
         check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
-    frames, alike = dataset.train.samples, alike_frames(dataset.train, exact=is_exact(run_dir))
+    frames, kept = dataset.train.samples, cache_folder(config.runtime.cache)
+    alike = alike_frames(dataset.train, exact=is_exact(run_dir), folder=kept)
     cut = data.folds, data.fold_seed, data.blocks_per_fold
     folds = make_folds(frames, data.fold_kind, *cut, alike)
     told = "%s: %d training and %d test frames; %s folds, %s"

@@ -127,7 +127,7 @@ def _check(options: argparse.Namespace) -> None:
         dataset = load_dataset(
             root, spec, workers=runtime.workers, progress=progress, memory=memory
         )
-    for table in dataset_tables(root, dataset, data):
+    for table in dataset_tables(root, dataset, data, memory.folder):
         Console().print(table)
     for note in check_notes(config, dataset):
         print(note)

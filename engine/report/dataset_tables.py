@@ -14,9 +14,14 @@ from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 
 
-def dataset_tables(root: Path, dataset: Dataset, config: DataConfig) -> list[Table]:
-    """Frames by split, pixels by class and folds by kind; `config` says what classes and folds."""
-    alike = alike_frames(dataset.train)
+def dataset_tables(
+    root: Path, dataset: Dataset, config: DataConfig, cache: Path | None = None
+) -> list[Table]:
+    """Frames by split, pixels by class and folds by kind; `config` says what classes and folds.
+
+    What a search among very many frames found is kept in a folder `cache`.
+    """
+    alike = alike_frames(dataset.train, folder=cache)
     kinds = {kind: _folds(dataset, kind, config, alike) for kind in KINDS}
     classes = _class_table(dataset, config.classes, kinds[config.fold_kind])
     return [_frame_table(root, dataset), classes, _fold_table(kinds)]
