@@ -57,19 +57,26 @@ def _folds(root: Path, work: Path) -> Callable[[], object]:
 
 
 def _leakage(root: Path, work: Path) -> Callable[[], object]:
+    for kept in (work / "cache").glob("*.alike"):
+        kept.unlink()
+    return _leakage_recall(root, work)
+
+
+def _leakage_recall(root: Path, work: Path) -> Callable[[], object]:
     import numpy as np
 
     from engine.data.alike import alike_frames
     from engine.data.folds import make_folds
+    from engine.frames.samples import stems_of
 
     dataset = _dataset(root, work)
     samples = dataset.train.samples
     fold_of = make_folds(samples, "blocked", 5).fold_of
 
     def search() -> None:
-        alike = alike_frames(dataset.train)
+        alike = alike_frames(dataset.train, folder=work / "cache")
         assert alike is not None
-        alike.leakage(np.asarray(fold_of), [sample.stem for sample in samples])
+        alike.leakage(np.asarray(fold_of), stems_of(samples))
 
     return search
 
@@ -78,6 +85,8 @@ def _cache(root: Path, work: Path) -> Callable[[], object]:
     from engine.frames.cache import open_frames
 
     samples = _dataset(root, work).train.samples
+    for kept in (work / "cache").glob("frames-*"):
+        shutil.rmtree(kept)
     return lambda: open_frames(samples, work / "cache", 2, 0)
 
 
@@ -183,6 +192,7 @@ STAGES: Mapping[str, Callable[[Path, Path], Callable[[], object]]] = {
     "recall": _recall,
     "folds": _folds,
     "leakage": _leakage,
+    "leakage recall": _leakage_recall,
     "cache": _cache,
     "loader": _loader,
     "store": _store,
@@ -246,6 +256,11 @@ def _draws(dataset: "Dataset") -> Iterator[Any]:
 
 
 def _peak_mib() -> float:
+    # Not `getrusage`: what a process that begins another one held until then counts there, too.
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / _MIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB
 
 
