@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(counts: Sequence[int], stages: Sequence[str], kept: Path, out: Path | None) -> int:
     machine = describe_machine()
+    commit = {"commit": machine.pop("commit")}
     rows = _rows_of(out, machine)
     for count in counts:
         data, work = kept / f"frames{count}", kept / f"work{count}"
@@ -70,6 +71,7 @@ def _measure(counts: Sequence[int], stages: Sequence[str], kept: Path, out: Path
         first = [] if (work / "cache").exists() or "check" in stages else ["check"]
         for stage in [*first, *stages]:
             rows[stage, count] = {"stage": stage, "frames": count, **_least(stage, data, work)}
+            rows[stage, count] |= commit
             _tell(rows[stage, count])
             if out is not None:
                 write_json(out, _figures(machine, rows))

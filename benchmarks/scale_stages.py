@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from engine.frames.index import Dataset
 
+_WORKERS = 1
+"""Threads that decode. In frames so small two wait for Python's lock: they take the processor for
+up to twice as long, and are hardly sooner done."""
+
 _BATCH = 32
 _CROP_HW = (32, 32)
 _MIB = 1 << 20
@@ -87,7 +91,7 @@ def _cache(root: Path, work: Path) -> Callable[[], object]:
     samples = _dataset(root, work).train.samples
     for kept in (work / "cache").glob("frames-*"):
         shutil.rmtree(kept)
-    return lambda: open_frames(samples, work / "cache", 2, 0)
+    return lambda: open_frames(samples, work / "cache", _WORKERS, 0)
 
 
 def _loader(root: Path, work: Path) -> Callable[[], object]:
@@ -98,7 +102,7 @@ def _loader(root: Path, work: Path) -> Callable[[], object]:
 
     dataset = _dataset(root, work)
     spec = InputSpec(4, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
-    source = TorchSource(dataset.train.samples, _CROP_HW, spec, torch.device("cpu"), 2)
+    source = TorchSource(dataset.train.samples, _CROP_HW, spec, torch.device("cpu"), _WORKERS)
 
     def epoch() -> None:
         for _ in source.batches(_draws(dataset)):
@@ -218,7 +222,7 @@ def _dataset(root: Path, work: Path) -> "Dataset":
 
     data = _config(root).data
     spec = DatasetSpec(data.classes, data.small_classes, need_depth=True)
-    return load_dataset(root, spec, workers=2, memory=CheckMemory(work / "cache"))
+    return load_dataset(root, spec, workers=_WORKERS, memory=CheckMemory(work / "cache"))
 
 
 def _warm(work: Path) -> None:
@@ -237,7 +241,7 @@ def _dataset_of(root: Path, cache: Path) -> None:
 
     data = _config(root).data
     spec = DatasetSpec(data.classes, data.small_classes, need_depth=True)
-    load_dataset(root, spec, workers=2, memory=CheckMemory(cache))
+    load_dataset(root, spec, workers=_WORKERS, memory=CheckMemory(cache))
 
 
 def _draws(dataset: "Dataset") -> Iterator[Any]:
