@@ -94,10 +94,15 @@ class Run:
         return Summary.read(run.summary)
 
     def predictor(
-        self, fold: int | None = None, device: str | None = None, sight: Sight | None = None
+        self,
+        fold: int | None = None,
+        device: str | None = None,
+        sight: Sight | None = None,
+        *,
+        allow_code: bool = False,
     ) -> "Predictor":
         """Open its trained networks, see `open_predictor`."""
-        return open_predictor(self, fold=fold, device=device, sight=sight)
+        return open_predictor(self, fold=fold, device=device, sight=sight, allow_code=allow_code)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +178,7 @@ def open_predictor(
     fold: int | None = None,
     device: str | None = None,
     sight: Sight | None = None,
+    allow_code: bool = False,
 ) -> Predictor:
     """Open what looks at new images, as `roomsmith predict` does.
 
@@ -181,6 +187,7 @@ def open_predictor(
         fold: the network of this fold alone; None = of all folds.
         device: auto, cpu, cuda or cuda:N; None = the run's.
         sight: size, scales, flip and tiles of the views; None = the run's.
+        allow_code: import plug-ins that the runs name; opening them then runs that code.
 
     Raises:
         ConfigError: a run is not finished or has no such fold, or runs do not fit together.
@@ -192,6 +199,8 @@ def open_predictor(
     seen = sight or Sight()
     if device is not None:
         seen = replace(seen, device=device)
+    if allow_code:
+        seen = replace(seen, allow_code=True)
     chosen = choose_runs(_paths(_several(runs)), seen, fold)
     from engine.runtime.device import set_up_device
 
@@ -206,6 +215,7 @@ def train(
     out: str | Path | None = None,
     folds: Sequence[int] | None = None,
     resume: bool = False,
+    allow_code: bool = False,
 ) -> Run:
     """Train the folds of an experiment, to its temperature and submission, as `roomsmith train`.
 
@@ -218,13 +228,15 @@ def train(
         out: the run folder; None = `runs/` and the names of the configs, which a `Config` lacks.
         folds: train only these; None = all. The run is finished when all are trained.
         resume: go on with a fold that was stopped half-way.
+        allow_code: import plug-ins that a `Config`, or a config of a run folder, names; those of
+            config files of your own, and of overrides, always are.
 
     Raises:
         ConfigError: a field is unknown or does not fit, or `out` holds another experiment.
         DatasetError: files of the dataset are missing or faulty; it names each.
         ValueError, FileNotFoundError, RuntimeError: as of the command.
     """
-    flags = _sections(overrides or {})
+    flags, files = _sections(overrides or {}), list[Path]()
     if isinstance(config, Config):
         if out is None:
             raise ConfigError("a Config has no name to make a run folder of; give out=FOLDER")
@@ -235,6 +247,11 @@ def train(
         files = [config_file(str(one)) for one in several]
         run = RunDir(Path(out) if out else Path("runs") / "-".join(file.stem for file in files))
         settings = load_config(files, flags, unnamed_fields(run))
+    if settings.code:
+        from engine.plug_ins import permit_named, refuse_code
+
+        permit_named(settings, files, flags)
+        refuse_code({str(run.root): settings}, allow=allow_code)
     wait_asleep_where_busy()
     from engine.train import chosen_folds
     from engine.train import train as complete
@@ -259,7 +276,7 @@ def evaluate(
         data: a folder with `image` and `label`, or a dataset: its test, if that has labels, else
             its train.
         fold: see `open_predictor`.
-        sight: likewise.
+        sight: likewise; `Sight(allow_code=True)` imports plug-ins that the runs name.
         depth: folder of depth maps; None = `depth` beside the labels.
         out: the folder that is written into; None = `evaluations/NAME` in the first run's.
 
@@ -285,6 +302,7 @@ def blend(
     method: Literal["exact", "slsqp", "equal"] = "exact",
     per_class: bool = False,
     submission: bool = True,
+    allow_code: bool = False,
 ) -> "Blend":
     """Find the weights with which finished runs are best together, as `roomsmith blend`.
 
@@ -294,6 +312,7 @@ def blend(
         method: exact; slsqp: the exact searches start at the maximum of the soft mIoU; equal.
         per_class: then weight each class of each run.
         submission: predict the test frames, too.
+        allow_code: import plug-ins that the runs name, for the test frames.
 
     Returns:
         What `blend.json` holds: weights, OOF mIoU at store resolution, gain and its interval.
@@ -305,7 +324,11 @@ def blend(
     from engine.blend import Options
     from engine.blend import blend as complete
 
-    options = Options(_paths(runs), Path(out), method, per_class, submission=submission)
+    options = Options(
+        *(_paths(runs), Path(out), method, per_class),
+        submission=submission,
+        allow_code=allow_code,
+    )
     complete(options)
     from engine.selection.blend_search import Blend
 

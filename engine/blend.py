@@ -42,6 +42,7 @@ class Options:
         data: dataset folder; None = the first run's.
         device: for the submission; None = the first run's.
         runtime: what runs the networks; None = each run's.
+        allow_code: import plug-ins that the runs name, to predict the test frames.
     """
 
     runs: Sequence[Path]
@@ -53,6 +54,7 @@ class Options:
     data: Path | None = None
     device: str | None = None
     runtime: str | None = None
+    allow_code: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("torch", "openvino", "openvino-int8"),
         help="what runs the networks on the test frames (default: each run's)",
     )
+    code = "let plug-ins that the runs name be imported, to predict the test frames"
+    add("--allow-code", action=on, help=code)
     options = Options(**vars(parser.parse_args(arguments)))
     blend(options)
     from engine.report.show import show
@@ -158,6 +162,11 @@ def _check(options: Options) -> None:
     from engine.selection.members import check_members
 
     told = check_members(options.runs)
+    if options.submission:
+        from engine.plug_ins import refuse_code
+
+        codes = {str(one.run.root): one.config for one in told}
+        refuse_code(codes, allow=options.allow_code)
     merged = _merged([one.config for one in told], options)
     runtimes = [options.runtime or one.config.runtime.inference for one in told]
     check_blend(merged, runtimes, RunDir(options.out))

@@ -18,6 +18,7 @@ from pydantic import (
 from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
 from engine.settings import (
+    DECODERS,
     IN_CHANNELS,
     ROOMS,
     DataFields,
@@ -41,7 +42,29 @@ __all__ = [
     "SelectionConfig",
     "TrainingConfig",
     "data_root",
+    "is_code",
+    "is_run",
 ]
+
+
+_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""A dotted path to a class or function: mypackage.mymodule:Decoder."""
+
+
+def is_run(weights: str) -> bool:
+    """Whether `model.weights` names a run."""
+    return weights.startswith("run:")
+
+
+def is_code(name: str) -> bool:
+    """Whether an encoder, a decoder or a loss term is the user's own, by its dotted path."""
+    return ":" in name
+
+
+def _code_path(field: str, name: str) -> None:
+    if not _CODE.fullmatch(name):
+        needed = "name a module and what is in it: mypackage.mymodule:Name"
+        raise ValueError(f"{field} = {name!r} is no path to code; {needed}")
 
 
 class DataConfig(DataFields):
@@ -103,6 +126,20 @@ class ModelConfig(ModelFields):
     def _check(self) -> Self:
         if min(self.aspp_rates) < 1:
             raise ValueError(f"model.aspp_rates must be at least 1, got {self.aspp_rates}")
+        if is_code(self.encoder):
+            _code_path("model.encoder", self.encoder)
+            if self.weights == "timm" or self.weights.startswith("package:"):
+                raise ValueError(
+                    f"model.weights = {self.weights!r} is of timm's encoders, and model.encoder = "
+                    f"{self.encoder!r} is none; type model.weights=none, or name a file or a run"
+                )
+        if is_code(self.decoder):
+            _code_path("model.decoder", self.decoder)
+        elif self.decoder not in DECODERS:
+            raise ValueError(
+                f"model.decoder = {self.decoder!r}: use {' or '.join(DECODERS)}, or one of your "
+                "own: mypackage.mymodule:Decoder"
+            )
         return self
 
     @property
@@ -116,8 +153,14 @@ class ModelConfig(ModelFields):
         return self.input != "rgb"
 
     def of_fold(self, fold: int) -> Self:
-        """The section with `{fold}` in `weights` replaced by the fold's number."""
-        return self.model_copy(update={"weights": self.weights.replace("{fold}", str(fold))})
+        """The section with `{fold}` in `weights` replaced by the fold's number.
+
+        A run without a fold gets this one; the asterisk counts round (`engine.origin`).
+        """
+        weights = self.weights.replace("{fold}", str(fold))
+        if is_run(weights) and not re.search(r"#\d+\*?$", weights):
+            weights += f"#{fold}*"
+        return self.model_copy(update={"weights": weights})
 
 
 class InferenceConfig(InferenceFields):
@@ -176,6 +219,8 @@ class Config(Section):
                 raise unknown_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
                 raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
+        for name in self.training.loss_terms:
+            _code_path("training.loss_terms", name)
         chosen = self.selection.temperature
         if chosen is not None and chosen not in self.inference.temperatures:
             raise ValueError(
@@ -209,6 +254,12 @@ class Config(Section):
                 f"must pass the network together; training.batch_size {batch} in {cut}"
                 f"training.accumulate {passes} leaves {together}"
             )
+
+    @property
+    def code(self) -> list[str]:
+        """The dotted paths of the plug-ins that it names, each once."""
+        named = (self.model.encoder, self.model.decoder, *self.training.loss_terms)
+        return list(dict.fromkeys(filter(is_code, named)))
 
     @property
     def openvino(self) -> bool:

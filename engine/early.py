@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engine.config import ROOMS, Config, ReportConfig, RuntimeConfig, data_root
-from engine.data.folds import make_folds
+from engine.data.folds import cut_folds
 from engine.frames.decode import Sample
 from engine.frames.glance import foreign_labels
 from engine.frames.index import DatasetError, list_dataset
@@ -140,8 +140,8 @@ def _check_dataset(config: Config) -> None:
         for files in train
         if files.image is not None
     ]
-    if data.fold_kind in _BY_NAME:
-        make_folds(samples, data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold)
+    if data.splits or data.fold_kind in _BY_NAME:
+        cut_folds(config, samples)
 
 
 def check_packages(runtime: RuntimeConfig) -> None:

@@ -18,7 +18,7 @@ from engine.config import Config
 from engine.damage import remedy
 from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
-from engine.data.folds import Folds, is_exact, make_folds
+from engine.data.folds import Folds, check_same_folds, cut_folds, images_of, is_exact
 from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames
 from engine.frames.cache import cache_folder
@@ -27,6 +27,7 @@ from engine.frames.samples import hw_of, of_each_size
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import hold
 from engine.model.network import input_normalisation
+from engine.origin import Origin, check_origin, origin_of
 from engine.rehearsal import check_training, check_views
 from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.census import judge_data
@@ -35,6 +36,7 @@ from engine.report.finish import finish, is_finished, run_atlas
 from engine.report.mend import mend
 from engine.report.page.write import report_at_the_end
 from engine.report.seal import dataset_files, seal
+from engine.report.seen import seen_by_source, tell_origin
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise
 from engine.report.zoom_gap import zoom_gap
@@ -79,6 +81,8 @@ class Experiment:
     """Of all that trained weights depend on."""
     world: "World | None" = None
     """The processes that this one, the first, has to help it."""
+    origin: Origin | None = None
+    """What the config names of another run or of code."""
 
     def task(self, fold: int) -> FoldTask:
         """What training of a fold needs."""
@@ -153,7 +157,11 @@ class Experiment:
         with hold(self.dir.description, wait=True):
             write_config(self.config, self.dir)
             describe_environment(self.dataset.fingerprint).write(self.dir.environment)
-            self.folds.file(self.dataset.train.samples).write(self.dir.folds)
+            train = self.dataset.train
+            images = images_of(train)
+            self.folds.file(train.samples, images).write(self.dir.folds)
+            if self.origin is not None and not self.dir.origin.exists():
+                self.origin.write(self.dir.origin)
 
 
 def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
@@ -163,8 +171,12 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     `read_dataset`.
     """
     # An unknown encoder or an absent device is found now, not after the files have been read.
-    input_normalisation(config.model)
+    origin = origin_of(config, run_dir)
+    input_normalisation(config.model, origin.folds[0] if origin and origin.folds else None)
     policy = set_up_device(config.runtime)
+    if config.code and config.runtime.cuda_graphs == "auto":
+        # A recording would silently leave out what a plug-in does in Python.
+        policy = replace(policy, replay=False)
     if policy.device.type == "cpu" and config.runtime.kernels == "fused":
         from kernels.ahead import compile_ahead
 
@@ -174,8 +186,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     dataset, data = read_dataset(config, policy.device), config.data
     frames, kept = dataset.train.samples, cache_folder(config.runtime.cache)
     alike = alike_frames(dataset.train, exact=is_exact(run_dir), folder=kept)
-    cut = data.folds, data.fold_seed, data.blocks_per_fold
-    folds = make_folds(frames, data.fold_kind, *cut, alike)
+    folds = cut_folds(config, frames, alike)
+    check_same_folds(run_dir, folds, frames)
     told = "%s: %d training and %d test frames; %s folds, %s"
     leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
     _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)
@@ -184,7 +196,12 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
         policy = replace(policy, compile=compiling_pays(config, len(frames)))
-    return Experiment(config, run_dir, dataset, folds, policy, weights_hash)
+    if origin is not None and origin.folds:
+        if not run_dir.origin.exists():
+            seen = seen_by_source(config, dataset, folds)
+            origin = origin.model_copy(update={"seen": seen})
+        tell_origin(origin, len(frames))
+    return Experiment(config, run_dir, dataset, folds, policy, weights_hash, origin=origin)
 
 
 def open_together(config: Config, run_dir: RunDir, world: "World | None") -> Experiment:
@@ -303,6 +320,7 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
     if untrained:
         judge_data(run.config, run.dataset, run.folds, untrained)
         begin = [fold for fold in untrained if run.position(fold) is None]
+        check_origin(run.config, run.dir, begin, untrained)
         check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})
     return untrained
 

@@ -32,8 +32,16 @@ INTRODUCED: Sections = {
         "depth_scale": 0.001,
         "depth_invalid": [0],
         "exif": "ignore",
+        "splits": "",
     },
-    "training": {"parts": 1, "reduce": "auto"},
+    "training": {
+        "parts": 1,
+        "reduce": "auto",
+        "lr_of": {},
+        "layer_decay": 1.0,
+        "frozen": [],
+        "loss_terms": {},
+    },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:
 older folders were made with that one. It is no part of an identity, and stays here even when
@@ -43,9 +51,10 @@ ABSENT: Sections = {"inference": {"base_hw": "own"}}
 """Fields of `HASHED_1` that could be absent, each with the value that says so today. Older folders
 lack it; it is hashed as null, as its absence was."""
 
-READ_BY = ("data.exif", "training.reduce")
+READ_BY = ("data.exif", "data.splits", "training.reduce")
 """Fields of `INTRODUCED` in no hash: what they change is told elsewhere, by the dataset's
-fingerprint file by file, or by what a fold began with (`engine.runtime.recorded`)."""
+fingerprint file by file, by the fold of each frame, or by what a fold began with
+(`engine.runtime.recorded`)."""
 
 MOVED = {
     "data.source": "source",

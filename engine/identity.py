@@ -12,16 +12,22 @@ from pydantic_core import to_json
 from engine import sums
 from engine.config import Config
 from engine.formats import ABSENT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
+from engine.origin import Origin, origin_of
 from engine.rundir import RunDir, load_run, ordered_weights, run_format
 
 
 def identity(
-    config: Config, *parts: str, sections: tuple[str, ...], run: RunDir | None = None
+    config: Config,
+    *parts: str,
+    sections: tuple[str, ...],
+    run: RunDir | None = None,
+    origin: Origin | None = None,
 ) -> str:
     """SHA-256 over the experiment's fields in the named sections, and `parts`.
 
     A `run` folder of format 1, for which the hash is, says what its hash was made of; one of any
-    format, in which order its class weights were hashed.
+    format, in which order its class weights were hashed. With an `origin`, the run that the config
+    starts from is hashed by its weights.
     """
     runtime = RUNTIME_1
     weights = ordered_weights(config, run)
@@ -31,6 +37,8 @@ def identity(
     for section in sections:
         values = getattr(config, section)
         known = {**vars(values), **runtime, "class_weights": weights}
+        if origin is not None and origin.weights is not None and section == "model":
+            known["weights"] = origin.weights
         fields = {name: known[name] for name in HASHED_1[section].split()}
         fields |= {
             name: None for name, value in ABSENT.get(section, {}).items() if fields[name] == value
@@ -46,10 +54,12 @@ def identity(
 def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Sequence[int]) -> str:
     """Hash of all that trained weights depend on; the `run` folder need not exist yet.
 
-    Beside the `config`: the dataset's `fingerprint`, and the fold that each frame validates.
+    Beside the `config`: the dataset's `fingerprint`, the fold that each frame validates, and what
+    the config names of another run or of code. Raises as `origin_of`.
     """
-    sections = ("data", "model", "training")
-    return identity(config, fingerprint, ",".join(map(str, fold_of)), sections=sections, run=run)
+    sections, origin = ("data", "model", "training"), origin_of(config, run)
+    parts = fingerprint, ",".join(map(str, fold_of)), *(origin.code if origin else ())
+    return identity(config, *parts, sections=sections, run=run, origin=origin)
 
 
 def stage_identity(config: Config, weights_hash: str, *parts: str) -> str:

@@ -1,6 +1,9 @@
-"""python -m engine.prepare: check, encode or pack a dataset, verify a run, tidy the cache.
+"""python -m engine.prepare: bring a dataset, check or pack it, plan its config, tidy the cache.
 
+nyuv2 cityscapes coco labelme csv    write a dataset folder from another form
+new DATA          write a config for a dataset folder, planned for a stated time
 check ROOT        every fault of every file, or a summary: frames, sizes, class shares, depth, folds
+stats DATA        class shares, sizes, depths, near-duplicates: shown, and as an HTML page
 encode DATA OUT   a copy with the same pixels that decodes faster, and by how much
 shard DATA OUT    the same files in shards, tar files that WebDataset reads, to train from
 verify RUN        every file of a run or a blend read and held to its checksums
@@ -13,10 +16,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.bring.command import add_forms
 from engine.cli import load_config
 from engine.command import run_main
 from engine.config import RuntimeConfig
 from engine.named import config_file
+from engine.plan.command import add_new
 from engine.suggest import Parser
 from engine.verbs import program
 
@@ -25,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     parser = Parser(
         prog=program("prepare"),
-        description="Check or encode a dataset folder, verify a run, render the embedded dataset, "
-        "or tidy the cache.",
+        description="Bring a dataset, check, pack or plan for it, verify a run, or tidy the cache.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
@@ -41,6 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     used = "experiment whose classes and folds apply (default: the 13 of NYUv2, 5 folds)"
     add("--config", nargs="+", action="extend", default=[], metavar="CONFIG", help=used)
     add("--depth", action="store_true", help="a frame without depth is a fault")
+    stats = commands.add_parser(
+        "stats",
+        help="class shares, sizes, depths and near-duplicates, and an HTML page",
+        description="Check DATA and count what it holds: class shares, sizes, a histogram of "
+        "depth, frames that look alike. Shown, and written as one HTML page that needs nothing.",
+    )
+    stats.add_argument("root", type=Path, metavar="DATA", help="dataset folder")
+    stats.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="CONFIG", help=used
+    )
+    stats.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: DATA's name -stats.html)"
+    )
+    stats.set_defaults(run=_stats)
     encode = commands.add_parser(
         "encode",
         help="copy a dataset, pixel by pixel the same, so that it decodes faster",
@@ -96,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=kept.cache_gib,
         help=f"that stay (default: {kept.cache_gib:g})",
     )
+    add_forms(commands)
+    add_new(commands)
     cache.set_defaults(run=_cache)
     check.set_defaults(run=_check)
     encode.set_defaults(run=_encode)
@@ -118,7 +138,8 @@ def _check(options: argparse.Namespace) -> None:
     from engine.report.dataset_tables import dataset_tables
     from engine.runtime.progress import track_total
 
-    config, root = load_config([*map(config_file, options.config)]), options.root
+    root = options.root
+    config = load_config([*map(config_file, options.config)], {"data": {"root": str(root)}})
     data, runtime = config.data, config.runtime
     need_depth = options.depth or config.model.needs_depth
     spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))
@@ -127,10 +148,36 @@ def _check(options: argparse.Namespace) -> None:
         dataset = load_dataset(
             root, spec, workers=runtime.workers, progress=progress, memory=memory
         )
-    for table in dataset_tables(root, dataset, data, memory.folder):
+    for table in dataset_tables(root, dataset, config):
         Console().print(table)
     for note in check_notes(config, dataset):
         print(note)
+
+
+def _stats(options: argparse.Namespace) -> None:
+    """Read every file, as `check` does, and count."""
+    from rich.console import Console
+
+    from engine.data.checked import read_dataset
+    from engine.report.data_stats import data_stats, stats_tables
+    from engine.report.page.data_page import data_page
+    from engine.runtime.progress import track_total
+    from engine.whole import write_text
+
+    root = options.root
+    known = [root / "dataset.toml"] if (root / "dataset.toml").is_file() else []
+    files = [*known, *map(config_file, options.config)]
+    config = load_config(files, {"data": {"root": str(root)}})
+    dataset = read_dataset(config)
+    with track_total("reading depth") as progress:
+        stats = data_stats(root, dataset, config, progress)
+    for table in stats_tables(stats):
+        Console().print(table)
+    for note in stats.notes:
+        print(note)
+    out = options.out or Path(f"{root.resolve().name}-stats.html")
+    write_text(out, data_page(stats, dataset.train.samples))
+    print(f"{out} is written")
 
 
 def _encode(options: argparse.Namespace) -> None:

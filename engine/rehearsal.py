@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from engine.config import Config
+from engine.config import Config, ModelConfig, is_run
 from engine.frames.decode import Sample
 from engine.mistakes import ConfigError
 from engine.model.network import Network
@@ -21,6 +21,12 @@ from engine.views.zoom import base_hw, view_hw
 _GIB = 1 << 30
 _LARGEST_SCALE = 1e9
 """No memory holds its views, and the largest numbers of all have none that a float could tell."""
+
+_MOST_A_PIXEL = 1 << 14
+"""Bytes of a pass for each pixel of its view, far beyond what networks take: 220 with a ResNet-101,
+720 with a Swin-L, the most of seven encoders. Where these fit, none are counted: that takes half a
+second, most of it to import SymPy.
+"""
 
 _LONE = "Expected more than 1 value per channel"
 """How PyTorch begins to refuse a batch normalisation over a single value."""
@@ -35,7 +41,16 @@ def check_training(config: Config, frames: Mapping[int, int]) -> None:
         FileNotFoundError: a file of weights does not exist.
         RuntimeError: weights cannot be had, or read.
     """
+    if config.code and frames:
+        from engine.model.plugged import check_plug_ins
+
+        check_plug_ins(config)
     network = _network(config)
+    training = config.training
+    if frames and (training.frozen or training.lr_of or training.layer_decay != 1):
+        from engine.training.parts import check_parts
+
+        check_parts(network, training)
     for fold, count in frames.items():
         _check_parts(config, network, fold, count)
     if config.model.weights != "none":
@@ -43,7 +58,10 @@ def check_training(config: Config, frames: Mapping[int, int]) -> None:
         # trained. What they share is looked at once.
         sources = {model.weights: model for model in map(config.model.of_fold, frames)}
         for model in sources.values():
-            load_weights(network, model)
+            if is_run(model.weights):
+                _check_run(config, network, model)
+            else:
+                load_weights(network, model)
 
 
 def check_views(config: Config, samples: Sequence[Sample], device: torch.device) -> None:
@@ -54,12 +72,28 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
 
     Raises:
         ConfigError: naming each such scale, a frame, and what it would need.
-        ValueError: the encoder is unfit.
+        ValueError: the encoder is unfit, found where passes must be counted.
     """
-    there, network = total_bytes(device), _network(config)
-    channels, classes, views = config.model.in_channels, len(config.data.classes), config.inference
+    there = total_bytes(device)
+    if not _too_large(config, samples, there, _MOST_A_PIXEL * math.prod(PROBE_HW)):
+        return
     # In bfloat16, which autocast may choose on a GPU, half.
-    per_pass = pass_bytes(network, channels) // (2 if device.type == "cuda" else 1)
+    halves = 2 if device.type == "cuda" else 1
+    per_pass = pass_bytes(_network(config), config.model.in_channels) // halves
+    if faults := _too_large(config, samples, there, per_pass):
+        key = "inference.base_hw" if 1.0 in faults else "inference.scales"
+        told = f"{device} has {_gib(there)} GiB, which holds no such view; lower {key}:"
+        raise ConfigError("\n  ".join([told, *(line for _, line in faults.values())]))
+
+
+def _too_large(
+    config: Config, samples: Sequence[Sample], there: int, per_pass: int
+) -> dict[float, tuple[int, str]]:
+    """By scale, what its largest view needs where that is beyond `there` bytes, and a line.
+
+    `per_pass` is what a view of `PROBE_HW` takes, bytes.
+    """
+    classes, views = len(config.data.classes), config.inference
     frames = {sample.hw: sample for sample in reversed(samples)}
     faults: dict[float, tuple[int, str]] = {}
     # Validation looks at frames at scale 1, whatever scales are asked for.
@@ -77,15 +111,23 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
                         f"{sample.image} with {hw[0]} x {hw[1]}, takes {_gib(need)} GiB or more"
                     ),
                 )
-    if faults:
-        key = "inference.base_hw" if 1.0 in faults else "inference.scales"
-        told = f"{device} has {_gib(there)} GiB, which holds no such view; lower {key}:"
-        raise ConfigError("\n  ".join([told, *(line for _, line in faults.values())]))
+    return faults
 
 
 def _network(config: Config) -> Network:
     with torch.device("meta"):
         return Network(config.model, len(config.data.classes))
+
+
+def _check_run(config: Config, network: Network, model: ModelConfig) -> None:
+    from engine.model.from_run import load_from_run
+
+    kept = load_from_run(network, model, config.data.classes)
+    if kept.new and not config.training.epochs:
+        raise ConfigError(
+            f"training.epochs = 0 takes the starting weights as the fold's, and of {kept.told}; "
+            "give it epochs"
+        )
 
 
 def _check_parts(config: Config, network: Network, fold: int, frames: int) -> None:
@@ -94,7 +136,7 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
     if training.accumulate * training.parts > 1:
         from engine.data.accumulate import part_sizes
 
-        together = network.decoder.least_images
+        together = network.least_images
         parts = part_sizes(least, training.parts, together)
         least = min(min(part_sizes(part, training.accumulate, together)) for part in parts)
     if least > 1:
@@ -106,7 +148,7 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
     except ValueError as error:
         if not str(error).startswith(_LONE):
             raise
-        if network.decoder.least_images > 1:
+        if network.least_images > 1:
             instead = "set model.decoder to 'fpn'"
         else:
             instead = f"make data.crop_hw larger than {crop_hw[0]} x {crop_hw[1]}"

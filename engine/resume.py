@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from engine.config import Config
 from engine.formats import FORMAT, READ_BY
 from engine.mistakes import ConfigError
+from engine.origin import is_moved
 from engine.rundir import RunDir, changed_config, load_run, run_format, to_complete
 from engine.runtime.recorded import RecordedRuntime, resume_reduce, resume_runtime
 
@@ -54,6 +55,8 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.", "report.")
     before = load_run(run)
     lines = differences(before, config)
+    if any(line.startswith("model.weights:") for line in lines) and is_moved(config, run):
+        apart += ("model.weights:",)
     changed = [line for line in lines if not line.startswith(apart)]
     if changed:
         told = f"{run.root} holds another experiment; choose another --out, or undo:"

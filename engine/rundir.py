@@ -2,6 +2,7 @@
 
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
+  origin.json                                hashes of a run that it starts from, and of plug-ins
   fold0/ runtime.json environment.json       what it runs with, and where
          metrics.jsonl best.safetensors
          last.pt                             until the run is finished, or for `runtime.keep_last`
@@ -70,6 +71,7 @@ class RunDir:
     config = _Name("config.toml")
     environment = _Name("environment.json")
     folds = _Name("folds.json")
+    origin = _Name("origin.json")
     oof = _Name("oof")
     store = _Name("oof/prob.npy")
     manifest = _Name("oof/manifest.json")

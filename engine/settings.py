@@ -14,6 +14,9 @@ from engine import nyuv2
 ROOMS = "rooms"
 """The `data.root` that stands for the embedded procedural dataset, kept in `data/rooms`."""
 
+DECODERS = ("fpn", "deeplabv3plus")
+"""Values of `model.decoder` that are no path to code."""
+
 IN_CHANNELS = {"rgb": 3, "rgbd": 4}
 """Number of channels of the network's input, by `model.input`."""
 
@@ -43,6 +46,9 @@ class DataFields(Section):
     """values in depth maps that mean missing; 0 always does"""
     exif: Literal["turn", "ignore"] = "turn"
     """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
+    splits: str = ""
+    """file, here or in the dataset's folder, that says each frame's fold, or train and validation:
+    CSV, JSON or text; empty: folds are cut by fold_kind"""
     folds: int = Field(5, ge=2)
     """number of folds"""
     fold_kind: Literal["random", "blocked", "scene", "content"] = "blocked"
@@ -79,12 +85,14 @@ class ModelFields(Section):
     """Encoder, decoder, heads and where their starting weights come from."""
 
     encoder: str = "convnext_base"
-    """timm model name"""
+    """timm model name, or one of your own: mypackage.mymodule:Encoder"""
     weights: str = Field("timm", min_length=1)
-    """none | timm | package:NAME | a .safetensors, .pt or .pth file
-    or a folder of smp's save_pretrained, {fold} = the fold's number"""
-    decoder: Literal["fpn", "deeplabv3plus"] = "fpn"
-    """segmentation decoder; the other one's fields are ignored"""
+    """none | timm | package:NAME | run:RUN, the folder of a run to fine-tune, or run:RUN#FOLD
+    | a .safetensors, .pt or .pth file or a folder of smp's save_pretrained,
+    {fold} = the fold's number"""
+    decoder: str = "fpn"
+    """fpn | deeplabv3plus | one of your own: mypackage.mymodule:Decoder; the others' fields are
+    ignored"""
     input: Literal["rgb", "rgbd"] = "rgb"
     """3 channels, or 4 with inverse depth"""
     pyramid_channels: int = Field(256, ge=8)
@@ -122,6 +130,13 @@ class TrainingConfig(Section):
     bytes; fast: as they come, batch norms over all parts; auto: tree on a CPU, fast on a GPU"""
     lr: float = Field(1e-4, gt=0)
     """peak learning rate"""
+    lr_of: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """learning rate of parts, as a factor of lr: encoder = 0.1; of several that hold a weight the
+    innermost counts"""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """factor of the rate from each layer of the encoder to the one below it, besides lr_of"""
+    frozen: tuple[str, ...] = ()
+    """parts that are not trained, batch norm statistics neither: encoder, encoder.stages.0, ..."""
     weight_decay: float = Field(1e-4, ge=0)
     """AdamW weight decay"""
     schedule: Literal["cosine_epoch", "warmup_cosine"] = "cosine_epoch"
@@ -142,6 +157,8 @@ class TrainingConfig(Section):
     """unlabelled neighbours make an edge"""
     depth_weight: float = Field(0.1, ge=0)
     """weight of the auxiliary depth L1, 0 = off"""
+    loss_terms: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)
     """epochs between validations"""
 

@@ -188,6 +188,8 @@ def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
         help="train nothing: show where an epoch of the first of the folds spends its time, "
         "and write profile/phases.json and profile/trace.json.gz into --out",
     )
+    code = "run the plug-ins that a run's own config names (yours and those of flags always are)"
+    add("--allow-code", action=on, help=code)
     short = "short for --runtime.kernels: reference runs plain PyTorch for the fused operations"
     add("--kernels", choices=("fused", "reference"), help=short)
     options, flags = parse_command_line(parser, typed)
@@ -219,6 +221,11 @@ def _resolve(
         # It is no proof of itself: damaged, it would continue the run as another experiment.
         check(own)
     config = load_run(run, flags) if begun else load_config(files, flags, unnamed_fields(run))
+    if config.code:
+        from engine.plug_ins import permit_named, refuse_code
+
+        permit_named(config, files, flags)
+        refuse_code({str(run.root): config}, allow=options.allow_code)
     return config, run
 
 

@@ -7,7 +7,7 @@ import argparse
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -54,6 +54,8 @@ class Sight:
     device: str | None = None
     runtime: str | None = None
     """`runtime.inference`: what runs the networks."""
+    allow_code: bool = False
+    """Whether plug-ins that the runs name may be imported, which runs their code."""
 
     def flags(self) -> dict[str, JsonValue]:
         """What it sets of a config, by section."""
@@ -95,6 +97,8 @@ def add_sight(parser: argparse.ArgumentParser) -> None:
     shared = "share of a tile's side that its neighbour covers too (default: %(default)s)"
     add("--overlap", type=float, default=OVERLAP, help=shared)
     add("--device", help="auto | cpu | cuda | cuda:N (default: the run's)")
+    code = "let plug-ins that a run names be imported: opening it then runs that code"
+    add("--allow-code", action="store_true", help=code)
     networks = "what runs the networks (default: the run's)"
     add("--runtime", choices=("torch", "openvino", "openvino-int8"), help=networks)
 
@@ -125,7 +129,7 @@ def read_sight(options: argparse.Namespace) -> Sight:
             raise ConfigError(f"--scales {options.scales}: {told}") from None
     return Sight(
         *(size, scales, options.flip, options.batch, tile, options.overlap),
-        *(options.device, options.runtime),
+        *(options.device, options.runtime, options.allow_code),
     )
 
 
@@ -141,7 +145,7 @@ def choose_runs(
 
     Raises:
         ConfigError: a folder is neither, a run is not finished or lacks the fold, or runs differ
-            in their classes, or in how they read files.
+            in their classes, or in how they read files; or code is not allowed.
         FileNotFoundError: the weights of a fold are lost.
         DamageError: a run's config was changed, and its predictions were made with another.
         RuntimeError: a package is not installed.
@@ -156,6 +160,12 @@ def choose_runs(
         chosen = tuple(_open(RunDir(root), sight, fold, None, alike) for root in roots)
     for other in chosen[1:]:
         _check_alike(chosen[0], other)
+    if any(one.config.code for one in chosen):
+        from engine.plug_ins import refuse_code
+
+        refuse_code({str(one.run.root): one.config for one in chosen}, allow=sight.allow_code)
+        for one in chosen:
+            _tell_changed_code(one)
     return chosen
 
 
@@ -170,6 +180,8 @@ def open_system(chosen: Sequence[TrainedRun], sight: Sight, policy: "DevicePolic
     from engine.views.tiles import Tiled
 
     first = chosen[0].config
+    if any(config.code and config.runtime.cuda_graphs == "auto" for _, config, *_ in chosen):
+        policy = replace(policy, replay=False)  # as `open_experiment`
     predictors = [
         open_predictor(config, run, folds, policy).at(temperature)
         for run, config, folds, temperature, _ in chosen
@@ -232,6 +244,14 @@ def _open(
     if temperature is None:
         temperature = TemperatureChoice.read(run.temperature).best
     return TrainedRun(run, config, folds, temperature, weight)
+
+
+def _tell_changed_code(one: TrainedRun) -> None:
+    from engine.origin import changed_code
+
+    if changed := changed_code(one.config, one.run):
+        told = "%s: its module has changed since %s was trained with it"
+        _log.warning(told, ", ".join(changed), one.run.root)
 
 
 def _members(blend: RunDir, sight: Sight, fold: int | None) -> tuple[TrainedRun, ...]:

@@ -44,7 +44,9 @@ VERBS = {
     "evaluate": Verb("engine.evaluate", "scores, intervals and errors on a labelled folder"),
     "report": Verb("engine.report_command", "a run's report.html again; of several, a leaderboard"),
     "sweep": Verb("engine.sweep.command", "many trainings by one file, here or on a cluster"),
-    "prepare": Verb("engine.prepare", "check or encode a dataset, verify a run, tidy the cache"),
+    "prepare": Verb(
+        "engine.prepare", "bring, check or pack a dataset, plan a config for it, verify a run"
+    ),
 }
 """By name, in the order of a first use."""
 

@@ -96,7 +96,10 @@ def listening() -> list[tuple[str, str]]:
     for connection in psutil.net_connections("inet"):
         if connection.status != psutil.CONN_LISTEN or connection.pid is None:
             continue
-        name = " ".join(psutil.Process(connection.pid).cmdline()[:1])
+        try:
+            name = " ".join(psutil.Process(connection.pid).cmdline()[:1])
+        except psutil.NoSuchProcess:  # it ended after the list was made
+            continue
         if "ray" in name and connection.laddr.ip not in (LOOPBACK, "::ffff:127.0.0.1", "::1"):
             found.append((name, f"{connection.laddr.ip}:{connection.laddr.port}"))
     return found

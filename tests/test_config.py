@@ -67,7 +67,7 @@ def test_a_crop_larger_than_the_input_is_refused(crop: tuple[int, int]) -> None:
         ("data", {"folds": 1}, "greater than or equal to 2"),
         ("data", {"flip_p": 1.5}, "less than or equal to 1"),
         ("data", {"fold_kind": "block"}, "'random', 'blocked', 'scene' or 'content'"),
-        ("model", {"decoder": "unet"}, "'fpn' or 'deeplabv3plus'"),
+        ("model", {"decoder": "unet"}, "use fpn or deeplabv3plus, or one of your own"),
         ("model", {"weights": ""}, "at least 1 character"),
         ("model", {"aspp_rates": (12, 24)}, "Field required"),
         ("model", {"aspp_rates": (0, 6, 12)}, "model.aspp_rates must be at least 1"),

@@ -34,6 +34,16 @@ SHOWN_BY = {
     "dry run": "test_dry_run.py::test_sizes_and_measured_times_are_told_and_nothing_is_written",
     "printed config": "test_named_configs.py::"
     "test_names_paths_and_fields_say_the_same_in_any_place",
+    "importers": "bring/test_nyuv2_file.py::test_every_pixel_is_that_of_the_file",
+    "planning from the data": "plan/test_plan.py::"
+    "test_a_plan_trains_as_it_is_and_says_why_of_every_choice",
+    "own split file": "data/test_split_file.py::test_every_form_says_the_same",
+    "fine-tune to other classes": "test_fine_tune.py::"
+    "test_classes_of_the_same_name_keep_their_rows_and_the_rest_is_new",
+    "plug-in loss, model": "test_plug_ins.py::"
+    "test_a_decoder_and_a_loss_of_a_package_train_resume_and_predict",
+    "rates by part, frozen parts": "training/test_parts.py::"
+    "test_a_frozen_encoder_keeps_every_bit_and_the_rest_is_trained",
     "ensemble on new images": "test_blend.py::"
     "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
 }

@@ -13,13 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from engine.config import Config, data_root
 from engine.damage import DamageError
 from engine.data.alike import Alike
 from engine.data.leakage import BY_INDEX, ContentLeakage
+from engine.frames.dataset import Split
 from engine.frames.decode import Sample
+from engine.frames.findings import Findings
 from engine.frames.samples import stems_of
+from engine.mistakes import ConfigError
 from engine.rundir import Record, RunDir
+
+IMAGE_DIGITS = 16
+"""64 bits: among a million frames, two that differ have the same with probability 3e-8."""
 
 
 class FoldsFile(Record):
@@ -32,6 +40,18 @@ class FoldsFile(Record):
     """Whether two names have numbers in a row; left out where they have."""
     leakage_content: ContentLeakage | None = None
     """The same by what the frames show; left out before it was measured."""
+    image_of: dict[str, str] = Field(default_factory=dict)
+    """The first `IMAGE_DIGITS` of the SHA-256, in hexadecimal, of each frame's image: whether
+    another run's frames are among these. Older releases left it out."""
+
+
+def images_of(split: Split) -> list[str]:
+    """What `FoldsFile.image_of` says of the frames of a split, in their order."""
+    found = split.reports
+    if not isinstance(found, Findings):
+        return []
+    digests = (found.digest(n, "image") for n in range(len(found)))
+    return [digest.hex()[:IMAGE_DIGITS] for digest in digests if digest is not None]
 
 
 def is_exact(run: RunDir) -> bool:
@@ -77,16 +97,55 @@ class Folds:
         """Indices, ascending, of the frames that `fold` trains on."""
         return np.delete(np.arange(len(self.fold_of)), self.validation(fold))
 
-    def file(self, samples: Sequence[Sample]) -> FoldsFile:
-        """What folds.json holds; `samples` are those the folds were made of."""
+    def file(self, samples: Sequence[Sample], images: Sequence[str] = ()) -> FoldsFile:
+        """What folds.json holds; `samples` are those the folds were made of, `images` theirs."""
         fold_of = dict(zip(stems_of(samples), self.fold_of.tolist(), strict=True))
         file = FoldsFile(kind=self.kind, leakage=self.leakage, fold_of=fold_of)
-        return file.model_copy(update=self.measured())
+        more = {"image_of": dict(zip(fold_of, images, strict=True))} if images else {}
+        return file.model_copy(update={**self.measured(), **more})
 
     def measured(self) -> dict[str, bool | ContentLeakage]:
         """What `FoldsFile` and `Summary` say besides `leakage`, where there is more to say."""
         number = {} if self.numbered else {"leakage_measured": False}
         return number | ({"leakage_content": self.content} if self.content else {})
+
+
+OWN = "own"
+"""`Folds.kind` where a file says which frame is of which fold."""
+
+
+def cut_folds(config: Config, samples: Sequence[Sample], alike: Alike | None = None) -> Folds:
+    """The folds of a config: those of `data.splits`, or else as `make_folds` deals them.
+
+    Raises ConfigError for a file that does not fit the frames; else as `make_folds`.
+    """
+    data = config.data
+    if not data.splits:
+        cut = data.folds, data.fold_seed, data.blocks_per_fold
+        return make_folds(samples, data.fold_kind, *cut, alike)
+    from engine.data.split_file import find_split_file, read_split_file
+
+    path = find_split_file(data.splits, data_root(config))
+    fold_of = read_split_file(path, stems_of(samples), data.folds)
+    return _measured(OWN, fold_of, samples, alike)
+
+
+def check_same_folds(run: RunDir, folds: Folds, samples: Sequence[Sample]) -> None:
+    """Refuse a run folder with other folds, where a file says or said them; by a ConfigError."""
+    if not run.folds.is_file():
+        return
+    try:
+        before = FoldsFile.read(run.folds)
+    except DamageError:  # it is made again
+        return
+    now = folds.file(samples)
+    if OWN in (before.kind, now.kind) and before.fold_of != now.fold_of:
+        stems = [stem for stem, fold in now.fold_of.items() if before.fold_of.get(stem) != fold]
+        first = f", {stems[0]} among them" if stems else ""
+        raise ConfigError(
+            f"{run.root} holds other folds: {len(stems)} of {len(samples)} frames are of another "
+            f"one{first}; choose another --out, or undo data.splits"
+        )
 
 
 def make_folds(
@@ -117,6 +176,13 @@ def make_folds(
         from engine.data.other_folds import other_folds
 
         fold_of = other_folds(samples, kind, folds, seed, alike)
+    return _measured(kind, fold_of, samples, alike)
+
+
+def _measured(
+    kind: str, fold_of: NDArray[np.int64], samples: Sequence[Sample], alike: Alike | None
+) -> Folds:
+    """The folds, with how far they leak."""
     leaks = sum(
         any(fold_of[other] != fold_of[frame] for other in beside)
         for frame, beside in enumerate(neighbours(samples))

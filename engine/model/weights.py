@@ -7,6 +7,7 @@ it lacks, and our own the whole network. None ever load in part (`engine.model.s
 import contextlib
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -14,7 +15,7 @@ import timm
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, is_run
 from engine.data.inputs import Normalisation
 from engine.mistakes import ConfigError
 from engine.model.encoder import extractor
@@ -32,13 +33,14 @@ _PROBE_S = 10.0
 """How long a hub may take to answer at all; huggingface_hub's own retries take a minute."""
 
 
-def load_weights(network: nn.Module, config: ModelConfig) -> str:
+def load_weights(network: nn.Module, config: ModelConfig, classes: Sequence[str] = ()) -> str:
     """Copy the weights that `config.weights` names, which is not 'none', into `network`, in place.
 
     Args:
         network: has the submodule `encoder.model`, a timm feature extractor. On the meta device it
             takes the tensors themselves: whether they fit is found without a copy.
-        config: the model section that `network` was built from.
+        config: the model section that `network` was built from; of one fold.
+        classes: their names, by which a run's are found among them.
 
     Returns:
         What was loaded, in words.
@@ -49,6 +51,10 @@ def load_weights(network: nn.Module, config: ModelConfig) -> str:
         FileNotFoundError: the weights file does not exist.
         RuntimeError: the hub cannot be reached, the package is missing, or the file is corrupt.
     """
+    if is_run(config.weights):
+        from engine.model.from_run import load_from_run
+
+        return load_from_run(network, config, classes).told
     origin, file = config.weights, check_source(config)
     encoder = network.get_submodule("encoder.model")
     if origin == "timm":

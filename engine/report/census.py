@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.data.folds import Folds, make_folds
+from engine.data.folds import Folds, cut_folds
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 from engine.labels import likely_table, named
@@ -52,8 +52,7 @@ def check_notes(config: Config, dataset: Dataset) -> list[str]:
     """All that `judge_data` would say, and refuse, of all folds, if the config's can be made."""
     data, samples = config.data, dataset.train.samples
     try:
-        cut = data.fold_kind, data.folds, data.fold_seed, data.blocks_per_fold
-        folds = make_folds(samples, *cut)
+        folds = cut_folds(config, samples)
         census = take_census(dataset, folds, data.classes, range(data.folds))
     except ValueError:  # the table of folds says why
         folds = Folds(data.fold_kind, np.zeros(len(samples), np.int64), 0.0)

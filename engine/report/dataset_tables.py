@@ -1,37 +1,42 @@
 """What `engine.prepare check` shows of a sound dataset: its frames, classes and folds."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from engine.config import DataConfig
+from engine.config import Config, DataConfig
 from engine.data.alike import Alike, alike_frames
-from engine.data.folds import Folds, make_folds
+from engine.data.folds import OWN, Folds, cut_folds, make_folds
 from engine.data.other_folds import KINDS
+from engine.frames.cache import cache_folder
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 
 
-def dataset_tables(
-    root: Path, dataset: Dataset, config: DataConfig, cache: Path | None = None
-) -> list[Table]:
-    """Frames by split, pixels by class and folds by kind; `config` says what classes and folds.
-
-    What a search among very many frames found is kept in a folder `cache`.
-    """
-    alike = alike_frames(dataset.train, folder=cache)
-    kinds = {kind: _folds(dataset, kind, config, alike) for kind in KINDS}
-    classes = _class_table(dataset, config.classes, kinds[config.fold_kind])
+def dataset_tables(root: Path, dataset: Dataset, config: Config) -> list[Table]:
+    """Frames by split, pixels by class and folds by kind; `config` says what classes and folds."""
+    data = config.data
+    alike = alike_frames(dataset.train, folder=cache_folder(config.runtime.cache))
+    kinds = {kind: _folds(dataset, kind, data, alike) for kind in KINDS}
+    used: Folds | str = kinds[data.fold_kind]
+    if data.splits:
+        used = kinds[OWN] = _told(lambda: cut_folds(config, dataset.train.samples, alike))
+    classes = _class_table(dataset, data.classes, used)
     return [_frame_table(root, dataset), classes, _fold_table(kinds)]
 
 
-def _folds(dataset: Dataset, kind: str, config: DataConfig, alike: Alike | None) -> Folds | str:
+def _folds(dataset: Dataset, kind: str, data: DataConfig, alike: Alike | None) -> Folds | str:
+    cut = data.folds, data.fold_seed, data.blocks_per_fold
+    return _told(lambda: make_folds(dataset.train.samples, kind, *cut, alike))
+
+
+def _told(cut: Callable[[], Folds]) -> Folds | str:
     """The folds of a kind, or why there are none."""
-    cut = config.folds, config.fold_seed, config.blocks_per_fold
     try:
-        return make_folds(dataset.train.samples, kind, *cut, alike)
+        return cut()
     except ValueError as error:
         return str(error)
 

@@ -64,6 +64,24 @@ def depth_notes(split: Split, scale_m: float) -> list[str]:
     return notes
 
 
+def usable_scale(split: Split, scale_m: float) -> float | None:
+    """Metres a unit of depth maps that a network can use; None if they hold no distances.
+
+    That of the config where it fits, else the one usual unit that does.
+    """
+    spreads = [report.depth for report in split.reports if report.depth is not None]
+    known = [spread for spread in spreads if spread.known and spread.distinct > 1]
+    if len(known) < (1 - _ODD_SHARE) * len(spreads) or not known:
+        return None
+    if not _doubt(known, known, scale_m):
+        return scale_m
+    fitting = [unit for unit in _UNITS if _fits(known, unit)]
+    divisor = _divisor(known)
+    exact = [unit for unit in fitting if math.isclose(unit * divisor, _USUAL_UNIT_M)]
+    chosen = exact or fitting
+    return chosen[0] if len(chosen) == 1 else None
+
+
 def _likely_invalid(varied: Sequence[DepthSpread], scale_m: float) -> str:
     """Whether a largest value that many pixels share explains what is beyond the room."""
     pixels, most = sum(s.known for s in varied), max((s.most for s in varied), default=0)

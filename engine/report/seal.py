@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engine.config import ROOMS, Config, data_root
+from engine.data.split_file import find_split_file
 from engine.rundir import FOR_PEOPLE, RunDir
 from engine.sums import sum_file
 from engine.whole import write_summed
@@ -71,9 +72,13 @@ def _seal(config: Config, run: RunDir) -> tuple[str, str]:
 
 def _dataset_lines(config: Config) -> Iterator[bytes]:
     root = data_root(config)
+    if config.data.splits:
+        path = find_split_file(config.data.splits, root)
+        yield from _lines(path.parent, path.name)
     if (root / "shards.json").is_file():
-        return _lines(root, "*.csv", "*.tar", "*.json")
-    return _lines(root, "*.csv", "*/image/*", "*/depth/*", "*/label/*")
+        yield from _lines(root, "*.csv", "*.tar", "*.json")
+    else:
+        yield from _lines(root, "*.csv", "*/image/*", "*/depth/*", "*/label/*")
 
 
 def _lines(folder: Path, *patterns: str) -> Iterator[bytes]:

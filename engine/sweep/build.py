@@ -34,6 +34,7 @@ def plan_of(sweep: SweepFile, runs: Sequence[Run], root: Path, threads: int | No
             raise ConfigError(f"blend {blend.name} is called like a run; choose another name")
         words = ["blend", *(str(root / run.name) for run in members)]
         words += ["--out", str(root / blend.name), "--method", blend.method]
+        words += ["--allow-code"] * any(run.config.code for run in members)
         words += ["--per-class"] * blend.per_class + ["--no-submission"] * (not blend.submission)
         after = tuple(f"{run.name}/finish" for run in members)
         name = f"blend/{blend.name}"

@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
+from engine.exits import SIGNALLED
+
 _PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
 
@@ -30,11 +32,18 @@ def words(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", program, str(os.getpid()), *argv]
 
 
-def bind(parent: int) -> None:
-    """Let this process end with its `parent`; ends it now if that is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with(parent: int) -> None:
+    """Have this process sent SIGTERM when its `parent` ends; ends it now if that is gone."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):  # Linux
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the kernel was told
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(SIGNALLED + signal.SIGTERM)
+
+
+def bind(parent: int) -> None:
+    """`end_with` a parent, and by SIGKILL if this process takes longer than `GRACE_S` to."""
+    end_with(parent)
     threading.Thread(target=_end_after, args=(parent,), name="parent", daemon=True).start()
 
 

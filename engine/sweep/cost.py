@@ -87,9 +87,11 @@ def _measure(run: Run, root: Path, threads: int | None) -> _Measured:
     import torch
 
     from engine.experiment import open_experiment
+    from engine.plug_ins import permit
     from engine.training.pace import measure
 
     config, before = run.config, torch.get_num_threads()
+    permit(config.code)  # its configs are the user's own
     if threads is not None and not config.runtime.threads:
         runtime = config.runtime.model_copy(update={"threads": threads})
         config = config.model_copy(update={"runtime": runtime})

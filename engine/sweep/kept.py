@@ -9,7 +9,6 @@ keeper, and the system sends it SIGTERM when that is gone, at which every comman
 The keeper passes SIGTERM on, and at SIGUSR1 kills the command, which a frozen one does not mind.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -19,8 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from engine.exits import SIGNALLED
-
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl.h
+from engine.sweep.child import end_with
 
 
 def words(log: Path, threads: int, program: Sequence[str]) -> list[str]:
@@ -32,7 +30,10 @@ def words(log: Path, threads: int, program: Sequence[str]) -> list[str]:
 def main() -> NoReturn:
     """Keep the program that the command line names, and end with its exit code."""
     log, threads, *program = sys.argv[1:]
-    _end_with(os.getppid())
+    starter = os.getppid()
+    if starter == 1:
+        raise SystemExit("whoever started this command is gone")
+    end_with(starter)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(target, stream)
@@ -48,19 +49,10 @@ def main() -> NoReturn:
     child = os.fork()
     if not child:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
-        _end_with(keeper)
+        end_with(keeper)
         os.execvp(program[0], program)
     for number in passed:
         signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     sys.exit(code if code >= 0 else SIGNALLED - code)
-
-
-def _end_with(starter: int) -> None:
-    """Have this process sent SIGTERM when its starter dies, or end now if it did."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):  # Linux
-        libc.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != starter or starter == 1:
-        raise SystemExit("whoever started this command is gone")

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from engine import interrupts
-from engine.config import Config
+from engine.config import Config, TrainingConfig
 from engine.data.batch import Draws, Source
-from engine.data.inputs import InputSpec, draw, epoch_order
+from engine.data.inputs import InputSpec, Normalisation, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 from engine.model.fused import fuse, fusions_of
-from engine.model.network import build_network, input_normalisation
+from engine.model.network import Network, build_network, input_normalisation
 from engine.model.on_cpu import use_kernels
+from engine.origin import origin_of
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import PLAIN
@@ -92,6 +93,34 @@ def _average(
     return ShardedEma(network, training, shards), shards
 
 
+def _set_up(network: Network, training: TrainingConfig, policy: DevicePolicy) -> None:
+    """Bring a network to where it trains, in the form in which it does."""
+    network.to(policy.device).train()
+    if training.frozen:
+        from engine.training.parts import freeze
+
+        freeze(network, training.frozen)
+    if policy.form != PLAIN:
+        fuse(network, fusions_of(policy.form))
+    if policy.own_layers:
+        use_kernels(network)
+
+
+def _with_terms(loss: step.TrainingLoss) -> step.TrainingLoss:
+    if not loss.config.loss_terms:
+        return loss
+    from engine.model.plugged import load_terms
+
+    return replace(loss, terms=load_terms(loss.config))
+
+
+def _normalisation(task: FoldTask) -> Normalisation:
+    """What the starting weights were trained with; those of a run may be gone by now."""
+    origin = origin_of(task.config, task.run)
+    begun = origin.folds[task.fold] if origin is not None and origin.folds else None
+    return input_normalisation(task.config.model, begun)
+
+
 class FoldTraining:
     """A fold in training, from its first step or from where `last.pt` left it.
 
@@ -119,12 +148,8 @@ class FoldTraining:
         torch.manual_seed(step.step_seed(training.seed, task.fold, -1))
         model = self.config.model.of_fold(task.fold)
         initial = saved is None and not blank
-        network = build_network(model, len(classes), initial_weights=initial)
-        network.to(policy.device).train()
-        if policy.form != PLAIN:
-            fuse(network, fusions_of(policy.form))
-        if policy.own_layers:
-            use_kernels(network)
+        network = build_network(model, len(classes), initial_weights=initial, names=classes)
+        _set_up(network, training, policy)
         ema, shards = _average(network, self.config, world)
         one_pass = ema if policy.form.optimizer == "one_pass" else None
         optimizer = step.make_optimizer(network, training, one_pass, policy.form, shards)
@@ -134,7 +159,7 @@ class FoldTraining:
 
             resume(self, saved)
         weights_C = step.class_weights(training, classes, policy.device)
-        loss = step.TrainingLoss(training, weights_C, policy.operations)
+        loss = _with_terms(step.TrainingLoss(training, weights_C, policy.operations))
         exchange = None
         if training.parts > 1:
             from engine.distributed.exchange import open_exchange
@@ -146,7 +171,7 @@ class FoldTraining:
             digest = functools.reduce(lambda crc, part: crc32(part.numpy(), crc), state, 0)
             world.check_same(f"fold {task.fold}: starting weights", digest)
         self.step = step.TrainStep(self.learner, loss, policy, task.fold, exchange)
-        self.spec = InputSpec.of(self.config, input_normalisation(self.config.model))
+        self.spec = InputSpec.of(self.config, _normalisation(task))
         # The average looks at frames by one view, at their base size.
         inference, workers = self.config.inference, self.config.runtime.workers
         reader = FrameReader(policy.device, inference.batch_size, self.spec.has_depth, workers)

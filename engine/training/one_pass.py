@@ -19,17 +19,18 @@ class OnePassAdamW(torch.optim.AdamW):
 
     def __init__(
         self,
-        parameters: Sequence[Tensor],
+        parameters: Sequence[Any],
         averages: Sequence[Tensor],
         lr: Tensor,
         weight_decay: float,
         *,
         clip_norm: float,
     ) -> None:
-        """One group of parameters; `add_param_group` adds others, with a decay of their own.
+        """One group of parameters, or several; `add_param_group` adds others.
 
         Args:
-            parameters: float32, on a GPU.
+            parameters: float32, on a GPU; or groups of such, as torch takes them. One that needs no
+                gradient stays, and so does its average.
             averages: of the parameters, and of those of groups added later, in order.
             lr: scalar float32 on the device, filled anew by whoever sets the learning rate.
             weight_decay: of this group.
@@ -58,6 +59,8 @@ class OnePassAdamW(torch.optim.AdamW):
         entries = [(p, group) for group in self.param_groups for p in group["params"]]
         moving, gradients = list[_Entry](), list[Tensor]()
         for (parameter, group), average in zip(entries, self._averages, strict=True):
+            if not parameter.requires_grad:  # frozen: a lerp would turn -0.0 into 0.0
+                continue
             if parameter.grad is None:
                 average.lerp_(parameter, self.average_weight)
             else:

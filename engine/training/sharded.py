@@ -82,6 +82,8 @@ class ShardedEma(Ema):
         buffers = range(count, len(self._averaged))
         self._averaged = [self._averaged[n] for n in (*kept, *buffers)]
         self._trained = [self._trained[n] for n in (*kept, *buffers)]
+        if self._moves is not None:
+            self._moves = [self._moves[n] for n in (*kept, *buffers)]
         self.averages = self._averaged[: len(kept)]
         self._release()
 

@@ -2,6 +2,7 @@
 
 import logging
 
+from engine.config import is_run
 from engine.training.checkpoint import read_metrics
 from engine.training.loop import FoldTraining
 from engine.training.records import Checkpoint, EpochLine
@@ -44,10 +45,8 @@ def adopt(fold: FoldTraining) -> None:
     scores = fold.validate(0)
     spent_s = round(work_s() - start_s, 3)
     fold.close_epoch(EpochLine(epoch=0, **scores, train_s=0.0, validation_s=spent_s))
-    _log.warning(
-        "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames; whether "
-        "they were trained on those frames cannot be told here",
-        number,
-        fold.config.model.of_fold(number).weights,
-        scores["miou"],
-    )
+    weights = fold.config.model.of_fold(number).weights
+    told = "fold %d: the weights of %s as they are, mIoU %.4f on its validation frames"
+    if not is_run(weights):  # of a run it is told when it is opened
+        told += "; whether they were trained on those frames cannot be told here"
+    _log.warning(told, number, weights.rstrip("*"), scores["miou"])

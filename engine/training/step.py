@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ class TrainingLoss:
     config: TrainingConfig
     class_weight_C: Tensor
     operations: Operations
+    terms: Sequence[tuple[float, Callable[[Prediction, Batch], Tensor]]] = ()
+    """Of the user's own, each with its weight; they count as the cross-entropy's share does."""
 
     def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:
         """The losses of a batch, or of a part of one that counts by `shares` in the batch's."""
@@ -55,7 +58,10 @@ class TrainingLoss:
             ignored_edges=self.config.ignored_edges,
         )
         depth = depth_l1(prediction.depth_Bhw, batch.depth_BHW) * shares.depth
-        return Losses(segmentation + self.config.depth_weight * depth, segmentation, depth)
+        total = segmentation + self.config.depth_weight * depth
+        for weight, term in self.terms:
+            total = total + weight * shares.segmentation * term(prediction, batch)
+        return Losses(total, segmentation, depth)
 
 
 def class_weights(config: TrainingConfig, classes: Sequence[str], device: torch.device) -> Tensor:
@@ -89,16 +95,27 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over every parameter, in torch's fused form (one pass over the weights) or another.
 
+    Parameters that need no gradient get no state. Where rates differ by part, each group has its
+    `rate`, a factor; the parameters keep their order.
+
     With `one_pass`, the average of this network, on a GPU: in the form that moves that average and
     takes the gradients' norm in the same pass. With `shards` a process keeps the state of its own.
     """
     parameters, decay = list(network.parameters()), config.weight_decay
     device = parameters[0].device
     on_gpu = device.type == "cuda"
+    groups: list[Any] = parameters
+    if config.lr_of or config.layer_decay != 1:
+        from engine.training.parts import rate_groups
+
+        groups = rate_groups(network, config)
+        for group in groups:
+            rate = config.lr * group["rate"]
+            group["lr"] = torch.tensor(rate, device=device) if on_gpu else rate
     if one_pass is not None:
         lr = torch.tensor(config.lr, device=device)
         clip_norm = config.clip_norm
-        return OnePassAdamW(parameters, one_pass.averages, lr, decay, clip_norm=clip_norm)
+        return OnePassAdamW(groups, one_pass.averages, lr, decay, clip_norm=clip_norm)
     # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
     make: Callable[..., torch.optim.AdamW] = torch.optim.AdamW
     if shards is not None:
@@ -106,7 +123,7 @@ def make_optimizer(
 
         make = partial(ShardedAdamW, shards)
     return make(
-        parameters,
+        groups,
         lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
         weight_decay=decay,
         fused=form.optimizer == "fused",
@@ -116,12 +133,13 @@ def make_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use `lr` from now on."""
+    """Use `lr` from now on, times the `rate` of a group that has one."""
     for group in optimizer.param_groups:
+        rate = lr * group["rate"] if "rate" in group else lr
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = lr
+            group["lr"] = rate
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
@@ -155,6 +173,7 @@ class Ema:
         self._trained, self._counters = _tensors(network)
         self.averages = self._averaged[: len(list(network.parameters()))]
         """Of the parameters, in their order."""
+        self._moves = moving(network)
 
     def weight(self, step: int) -> float:
         """What the present weights count in the average after step `step` of the fold, from 0."""
@@ -176,8 +195,12 @@ class Ema:
         yield
 
     def _follow(self, step: int, first: int) -> None:
-        if averaged := self._averaged[first:]:
-            torch._foreach_lerp_(averaged, self._trained[first:], self.weight(step))
+        averaged, trained = self._averaged[first:], self._trained[first:]
+        if self._moves is not None:
+            averaged = list(compress(averaged, self._moves[first:]))
+            trained = list(compress(trained, self._moves[first:]))
+        if averaged:
+            torch._foreach_lerp_(averaged, trained, self.weight(step))
         if self._counters:
             torch._foreach_copy_(self._copies, self._counters)
 
@@ -189,6 +212,16 @@ def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         [tensor for tensor in tensors if tensor.is_floating_point()],
         [tensor for tensor in tensors if not tensor.is_floating_point()],
     )
+
+
+def moving(network: nn.Module) -> list[bool] | None:
+    """Which of the tensors that are averaged may move; None if all may, as none is frozen."""
+    frozen: frozenset[str] = getattr(network, "frozen", frozenset())
+    if not frozen:
+        return None
+    names = [name for name, _ in network.named_parameters()]
+    names += [name for name, tensor in network.named_buffers() if tensor.is_floating_point()]
+    return [name not in frozen for name in names]
 
 
 class EpochSums:
@@ -285,7 +318,7 @@ class TrainStep:
         elif self.parts == 1:
             losses = self._backward(batch, WHOLE)
         else:
-            least = self.learner.network.decoder.least_images
+            least = self.learner.network.least_images
             cut = config.model_copy(update={"accumulate": self.parts})
             losses = accumulated(batch, cut, self._backward, least)
         gradient_norm = (self._replayed or self._apply)()

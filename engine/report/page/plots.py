@@ -191,8 +191,17 @@ def histogram(
         axes.set_xlabel("mIoU of a frame")
         axes.set_ylabel("frames")
         if marks:
-            axes.legend(ncols=3, loc="upper left", handletextpad=0.1, columnspacing=1)
+            above: dict[str, Any] = {
+                "loc": "lower left",
+                "bbox_to_anchor": (0, 1),
+                "borderaxespad": 0,
+            }
+            axes.legend(ncols=3, handletextpad=0.1, columnspacing=1, **above)
         return drawing.svg(figure, name, "Frames by mIoU")
+
+
+_LEAST_SPAN = 0.002
+"""Of the mIoU or NLL that a plot by temperature shows."""
 
 
 def temperatures(
@@ -213,6 +222,11 @@ def temperatures(
             axes.set_ylabel(label)
             axes.margins(x=0.06, y=0.25)
             axes.yaxis.set_major_locator(MaxNLocator(4))
+            # Differences that no digit of the table shows are drawn as none.
+            low, high = axes.get_ylim()
+            missing = max(0.0, _LEAST_SPAN - (high - low)) / 2
+            axes.set_ylim(low - missing, high + missing)
+            axes.ticklabel_format(axis="y", useOffset=False)
         columns[-1].set_xlabel("temperature   (dashed: the one in use)")
         return drawing.svg(figure, name, " and ".join(part[0] for part in shown) + " by T")
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.cli import to_toml
 from engine.data.leakage import ContentLeakage, leakage_told
+from engine.origin import origin_of
 from engine.report.page import plots
 from engine.report.page.blocks import (
     KeyFigure,
@@ -191,8 +192,21 @@ def _data_told(told: RunContents) -> str:
     return (
         f"{len(folds.fold_of)} training frames of {told.config.data.root} in {count} "
         f"{folds.kind} folds, {len(told.counted.classes)} classes; fingerprint of the data "
-        f"{environment.dataset_fingerprint[:16]}."
+        f"{environment.dataset_fingerprint[:16]}.{_origin_told(told)}"
     )
+
+
+def _origin_told(told: RunContents) -> str:
+    """Which run it started from, and what of its frames that has seen; nothing of most runs."""
+    origin = origin_of(told.config, told.counted.run)
+    if origin is None or origin.seen is None:
+        return ""
+    seen = origin.seen
+    if seen.unknown:
+        known = "whether its weights were trained on some of these frames is not known"
+    else:
+        known = f"of its training images {seen.validated} are validated here, {seen.test} tested"
+    return f" It started from {origin.run}; {known}."
 
 
 def _environment(told: RunContents) -> list[tuple[str, str]]:

@@ -155,6 +155,8 @@ def _take(step: TrainStep, batch: Batch, start: Weights) -> _Taken:
     whole_step(step, batch, _LR, 0)
     group = learner.optimizer.param_groups[0]
     beta, eps, decay = group["betas"][0], group["eps"], group["weight_decay"]
+    groups = learner.optimizer.param_groups
+    rate = {part: each.get("rate", 1.0) for each in groups for part in each["params"]}
     gradients, update = {}, _Far()
     for name, parameter in named.items():
         state = learner.optimizer.state.get(parameter)
@@ -163,7 +165,7 @@ def _take(step: TrainStep, batch: Batch, start: Weights) -> _Taken:
         gradient = state["exp_avg"] / (1 - beta)
         gradients[name] = gradient
         # AdamW's first step, both its moments freed of their bias (Loshchilov and Hutter 2019).
-        moved = -_LR * (gradient / (gradient.abs() + eps) + decay * before[name])
+        moved = -_LR * rate[parameter] * (gradient / (gradient.abs() + eps) + decay * before[name])
         update.add(parameter.detach() - before[name], moved)
     return _Taken(
         Passed(learner.sums.means().loss, gradients), update.relative(), _average_error(learner)
@@ -188,7 +190,10 @@ def _average_error(learner: Learner) -> float:
     ema, far = learner.ema, _Far()
     decay = min(ema.decay, 1 / 10) if ema.warmup else ema.decay
     averaged = ema.network.state_dict()
+    frozen: frozenset[str] = getattr(learner.network, "frozen", frozenset())
     for name, now in learner.network.state_dict().items():
+        if name in frozen:
+            continue
         expected = (1 - decay) * now.double() if now.is_floating_point() else now.double()
         far.add(averaged[name].double(), expected)
     return far.relative()

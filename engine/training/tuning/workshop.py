@@ -81,7 +81,8 @@ class StepWorkshop:
         """The fold's starting weights, on the CPU."""
         config, fold = self._task.config, self._task.fold
         torch.manual_seed(step_seed(config.training.seed, fold, -1))
-        return build_network(config.model.of_fold(fold), len(config.data.classes)).state_dict()
+        model, names = config.model.of_fold(fold), config.data.classes
+        return build_network(model, len(names), names=names).state_dict()
 
     @cached_property
     def _batches(self) -> list[Batch]:

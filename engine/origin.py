@@ -1,0 +1,204 @@
+"""What a run was begun with that its config only names: weights of another run, code of plug-ins.
+
+`origin.json` keeps their hashes, by which a fold is resumed exactly; once it is there, a fold that
+has begun needs neither. `model.weights = "run:RUN"` starts fold K from fold K of the run, counted
+round where that has fewer folds; `run:RUN#2` starts all from its fold 2.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+
+from engine import sums
+from engine.config import Config, is_run
+from engine.mistakes import ConfigError
+from engine.plug_ins import find_code, source_hash
+from engine.rundir import Record, RunDir, load_run, to_complete
+
+_FOLD = re.compile(r"#(\d+)(\*?)$")
+"""Behind the folder's name; an asterisk counts round."""
+
+Channels = tuple[float, float, float]
+"""Numbers of R, G and B, in units of 0..255."""
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """The fold of a run that a fold of another one starts from."""
+
+    run: RunDir
+    fold: int
+    config: Config
+    """That it was made with."""
+
+    @property
+    def file(self) -> Path:
+        """Its weights."""
+        return self.run.best(self.fold)
+
+    def __str__(self) -> str:
+        return f"fold {self.fold} of {self.run.root}"
+
+
+class FoldOrigin(Record):
+    """What one fold starts from."""
+
+    fold: int
+    """Of the run that is named."""
+    sha256: str
+    """Of the file of its weights."""
+    mean: Channels
+    """The normalisation that they were trained with."""
+    std: Channels
+
+
+class SeenFrames(Record):
+    """How many frames the starting weights were trained on, by the bytes of their images."""
+
+    validated: int
+    """Training frames that a fold validates whose starting weights were."""
+    test: int
+    """Test frames."""
+    unknown: bool = False
+    """Whether the run does not tell, or one that it was started from itself."""
+
+
+class Origin(Record):
+    """`origin.json`."""
+
+    run: str | None = None
+    """The folder of the run, as it was named."""
+    folds: list[FoldOrigin] = Field(default_factory=list)
+    """By fold of this run."""
+    seen: SeenFrames | None = None
+    plug_ins: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the module's source by the path that the config names."""
+
+    @property
+    def weights(self) -> str | None:
+        """What is hashed in the place of `model.weights`: the run may be moved."""
+        return ",".join(["run", *(fold.sha256 for fold in self.folds)]) if self.folds else None
+
+    @property
+    def code(self) -> list[str]:
+        """What is hashed of the plug-ins."""
+        return [f"plug-in {path} {sha256}" for path, sha256 in sorted(self.plug_ins.items())]
+
+
+def origin_of(config: Config, run: RunDir) -> Origin | None:
+    """What a run was begun with, or is going to be; None if its config names all there is.
+
+    Raises as `find_source`; DamageError for a file of either run that is not as it was written.
+    """
+    if not is_run(config.model.weights) and not config.code:
+        return None
+    return Origin.read(run.origin) if run.origin.is_file() else found_now(config)
+
+
+def found_now(config: Config) -> Origin:
+    """What a run of this config would be begun with now; raises as `origin_of`."""
+    plug_ins = {path: source_hash(path) for path in config.code}
+    if not is_run(config.model.weights):
+        return Origin(plug_ins=plug_ins)
+    sources = sources_of(config)
+    files = dict.fromkeys(source.file for source in sources)
+    known = {file: _fold_origin(file) for file in files}
+    folds = [known[s.file].model_copy(update={"fold": s.fold}) for s in sources]
+    more = {"plug_ins": plug_ins} if plug_ins else {}
+    return Origin(run=str(sources[0].run.root), folds=folds, **more)
+
+
+def sources_of(config: Config) -> list[RunSource]:
+    """What each fold of a config starts from; raises as `find_source`."""
+    return [find_source(config.model.of_fold(k).weights) for k in range(config.data.folds)]
+
+
+def find_source(weights: str) -> RunSource:
+    """The trained fold that `ModelConfig.of_fold` names; its file is not read.
+
+    Raises:
+        ConfigError: it is no run folder, or has no such fold.
+        FileNotFoundError: the fold has no weights.
+    """
+    named = weights.removeprefix("run:")
+    asked = _FOLD.search(named)
+    root = Path(named[: asked.start()] if asked else named)
+    run, told = RunDir(root), f"model.weights = 'run:{root}'"
+    if run.blend.is_file():
+        raise ConfigError(f"{told}: that is a blend; name one of its runs")
+    if not run.config.is_file():
+        why = "it has no config.toml" if root.is_dir() else "there is no such folder"
+        raise ConfigError(f"{told}: {why}; name the folder of a run, such as run:runs/demo")
+    config = load_run(run)
+    folds = config.data.folds
+    fold = int(asked[1]) if asked else 0
+    if asked and asked[2]:
+        fold %= folds
+    if fold >= folds:
+        raise ConfigError(f"{told}: there are folds 0 to {folds - 1}, and no {fold}")
+    if not run.best(fold).is_file():
+        trained = [k for k in range(folds) if run.best(k).is_file()]
+        instead = f"start all folds from one: run:{root}#{trained[0]}" if trained else ""
+        lost = f"{run.best(fold)} is missing"
+        raise FileNotFoundError(f"{told}: {lost}; {instead or to_complete(root)}")
+    return RunSource(run, fold, config)
+
+
+def changed_code(config: Config, run: RunDir) -> list[str]:
+    """The plug-ins whose module is not what it was when a run was begun, in words."""
+    if not config.code or not run.origin.is_file():
+        return []
+    known = Origin.read(run.origin).plug_ins
+    changed = (path for path in config.code if source_hash(path) != known.get(path))
+    return [f"{path} ({find_code(path)})" for path in changed]
+
+
+def check_origin(
+    config: Config, run: RunDir, folds: Sequence[int], going_on: Sequence[int]
+) -> None:
+    """Refuse to begin `folds` with other weights than this run's others, or any by other code.
+
+    Raises ConfigError; else as `find_source`.
+    """
+    if (folds or going_on) and (changed := changed_code(config, run)):
+        raise ConfigError(
+            f"{', '.join(changed)}: its module has changed since {run.root} was begun with it, "
+            "and a fold is trained by one code only; undo the change, or begin another run: --out"
+        )
+    if not is_run(config.model.weights) or not run.origin.is_file():
+        return
+    known = Origin.read(run.origin)
+    for fold in folds:
+        source = find_source(config.model.of_fold(fold).weights)
+        if _fold_origin(source.file).sha256 != known.folds[fold].sha256:
+            raise ConfigError(
+                f"{source.file} has changed since {run.root} was begun with it; restore it, or "
+                "begin another run: --out"
+            )
+
+
+def is_moved(config: Config, run: RunDir) -> bool:
+    """Whether a config names, in another place, the very weights that a run was begun with."""
+    if not is_run(config.model.weights) or not run.origin.is_file():
+        return False
+    return found_now(config).weights == Origin.read(run.origin).weights
+
+
+def _fold_origin(file: Path) -> FoldOrigin:
+    sums.check(file)
+    try:
+        with safe_open(file, framework="np") as opened:
+            said = json.loads((opened.metadata() or {}).get("roomsmith", "{}"))
+        mean, std = said["mean"], said["std"]
+    except (OSError, SafetensorError, KeyError) as error:
+        told = f"{file} does not say what it was trained with ({type(error).__name__})"
+        raise ConfigError(f"model.weights: {told}; name a run that engine.train made") from error
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FoldOrigin(fold=0, sha256=sha256, mean=mean, std=std)
