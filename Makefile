@@ -49,7 +49,8 @@ check: $(READY)
 
 test-bench: $(READY)
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench,ray]'
-	@$(PY) -m pytest $$(grep -l importorskip tests/benchmarks/test_*.py) $(ON_RAY) $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $$(grep -l importorskip tests/benchmarks/test_*.py) $(ARGS)
+	@$(PY) -m pytest $(ON_RAY) $(ARGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from engine.frames.index import Dataset
 
+_WORKERS = 1
+"""Threads that decode. In frames so small two wait for Python's lock: they take the processor for
+up to twice as long, and are hardly sooner done."""
+
 _BATCH = 32
 _CROP_HW = (32, 32)
 _MIB = 1 << 20
@@ -57,19 +61,26 @@ def _folds(root: Path, work: Path) -> Callable[[], object]:
 
 
 def _leakage(root: Path, work: Path) -> Callable[[], object]:
+    for kept in (work / "cache").glob("*.alike"):
+        kept.unlink()
+    return _leakage_recall(root, work)
+
+
+def _leakage_recall(root: Path, work: Path) -> Callable[[], object]:
     import numpy as np
 
     from engine.data.alike import alike_frames
     from engine.data.folds import make_folds
+    from engine.frames.samples import stems_of
 
     dataset = _dataset(root, work)
     samples = dataset.train.samples
     fold_of = make_folds(samples, "blocked", 5).fold_of
 
     def search() -> None:
-        alike = alike_frames(dataset.train)
+        alike = alike_frames(dataset.train, folder=work / "cache")
         assert alike is not None
-        alike.leakage(np.asarray(fold_of), [sample.stem for sample in samples])
+        alike.leakage(np.asarray(fold_of), stems_of(samples))
 
     return search
 
@@ -78,7 +89,9 @@ def _cache(root: Path, work: Path) -> Callable[[], object]:
     from engine.frames.cache import open_frames
 
     samples = _dataset(root, work).train.samples
-    return lambda: open_frames(samples, work / "cache", 2, 0)
+    for kept in (work / "cache").glob("frames-*"):
+        shutil.rmtree(kept)
+    return lambda: open_frames(samples, work / "cache", _WORKERS, 0)
 
 
 def _loader(root: Path, work: Path) -> Callable[[], object]:
@@ -89,7 +102,7 @@ def _loader(root: Path, work: Path) -> Callable[[], object]:
 
     dataset = _dataset(root, work)
     spec = InputSpec(4, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
-    source = TorchSource(dataset.train.samples, _CROP_HW, spec, torch.device("cpu"), 2)
+    source = TorchSource(dataset.train.samples, _CROP_HW, spec, torch.device("cpu"), _WORKERS)
 
     def epoch() -> None:
         for _ in source.batches(_draws(dataset)):
@@ -183,6 +196,7 @@ STAGES: Mapping[str, Callable[[Path, Path], Callable[[], object]]] = {
     "recall": _recall,
     "folds": _folds,
     "leakage": _leakage,
+    "leakage recall": _leakage_recall,
     "cache": _cache,
     "loader": _loader,
     "store": _store,
@@ -208,7 +222,7 @@ def _dataset(root: Path, work: Path) -> "Dataset":
 
     data = _config(root).data
     spec = DatasetSpec(data.classes, data.small_classes, need_depth=True)
-    return load_dataset(root, spec, workers=2, memory=CheckMemory(work / "cache"))
+    return load_dataset(root, spec, workers=_WORKERS, memory=CheckMemory(work / "cache"))
 
 
 def _warm(work: Path) -> None:
@@ -227,7 +241,7 @@ def _dataset_of(root: Path, cache: Path) -> None:
 
     data = _config(root).data
     spec = DatasetSpec(data.classes, data.small_classes, need_depth=True)
-    load_dataset(root, spec, workers=2, memory=CheckMemory(cache))
+    load_dataset(root, spec, workers=_WORKERS, memory=CheckMemory(cache))
 
 
 def _draws(dataset: "Dataset") -> Iterator[Any]:
@@ -246,6 +260,11 @@ def _draws(dataset: "Dataset") -> Iterator[Any]:
 
 
 def _peak_mib() -> float:
+    # Not `getrusage`: what a process that begins another one held until then counts there, too.
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / _MIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB
 
 

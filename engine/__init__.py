@@ -27,6 +27,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     views/       `Predictor`: trained weights and frames become probabilities; store, submission
     selection/   probabilities become a temperature, blend weights, intervals
     report/      summary, error atlas, tables, page/: what people look at
+    export/      trained networks as one graph for other runtimes, a model card beside
     sweep/       many independent trainings: a plan, and who runs it
     runtime/     device, memory, machine, progress: what it runs on
     rooms/       the embedded dataset, rendered

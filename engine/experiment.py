@@ -21,6 +21,7 @@ from engine.data.checked import read_dataset
 from engine.data.folds import Folds, check_same_folds, cut_folds, images_of, is_exact
 from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames
+from engine.frames.cache import cache_folder
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of, of_each_size
 from engine.identity import fold_hashes, stage_identity, weights_identity
@@ -183,7 +184,8 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     if config.openvino:
         check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
-    frames, alike = dataset.train.samples, alike_frames(dataset.train, exact=is_exact(run_dir))
+    frames, kept = dataset.train.samples, cache_folder(config.runtime.cache)
+    alike = alike_frames(dataset.train, exact=is_exact(run_dir), folder=kept)
     folds = cut_folds(config, frames, alike)
     check_same_folds(run_dir, folds, frames)
     told = "%s: %d training and %d test frames; %s folds, %s"

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = "run folders of engine.train, or one of engine.blend"
     add("runs", type=Path, nargs="+", metavar="RUN", help=runs)
     what = "a folder of JPEG, PNG, TIFF, BMP or WebP images, one image, or a list: .txt, a path a "
-    add("images", type=Path, metavar="IMAGES", help=f"{what}line, relative to its folder")
+    what += "line, relative to its folder; or a dataset in shards"
+    add("images", type=Path, metavar="IMAGES", help=what)
     maps = "folder of 16-bit PNG or TIFF depth maps in the run's unit, joined by stem, or the map "
     maps += "of one image (default, where the run needs them: depth, beside the image's folder)"
     add("--depth", type=Path, help=maps)

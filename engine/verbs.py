@@ -44,6 +44,7 @@ VERBS = {
     "evaluate": Verb("engine.evaluate", "scores, intervals and errors on a labelled folder"),
     "report": Verb("engine.report_command", "a run's report.html again; of several, a leaderboard"),
     "sweep": Verb("engine.sweep.command", "many trainings by one file, here or on a cluster"),
+    "export": Verb("engine.export.command", "one graph for ONNX, OpenVINO, PyTorch or AOTI"),
     "prepare": Verb(
         "engine.prepare", "bring, check or pack a dataset, plan a config for it, verify a run"
     ),

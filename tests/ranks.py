@@ -1,9 +1,11 @@
 """Whether several processes leave what one leaves, byte by byte.
 
     python -m tests.ranks DIR            all of it: some minutes on two cores
+    python -m tests.ranks DIR --only 3 --epochs 1    that part, of demos so short
     torchrun ... -m tests.ranks --steps N        what it starts: N steps by several processes
     torchrun ... -m tests.ranks --kill N RANK NAME -- ...
-                                         a training in which that process gets it at its N-th step
+                                         a training in which that process gets it at its N-th step:
+                                         a signal, or as NAN images that are not finite
 
 1.  30 steps with clipping, dropout, drop paths, batch norms, uneven parts and labels, some parts
     without a label: an FPN and a DeepLabV3+ by 1, 2, 3 and 4 processes.
@@ -129,7 +131,7 @@ def torchrun(processes: int, *words: str) -> list[str]:
 
 
 def signalled(words: Sequence[str], *given: object) -> subprocess.CompletedProcess[str]:
-    """Train by two processes until one gets a signal: at which step, which one, its name."""
+    """Train by two processes until one gets a signal, or NAN: at which step, which one, what."""
     command = torchrun(2, "tests.ranks", "--kill", *map(str, given), "--", *words)
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -137,10 +139,14 @@ def signalled(words: Sequence[str], *given: object) -> subprocess.CompletedProce
 def _signal_at(at: int, rank: int, name: str) -> None:
     seen, call = [0], TrainStep.__call__
 
-    def killing(self: TrainStep, *given: Any, **named: Any) -> None:
-        call(self, *given, **named)
+    def killing(self: TrainStep, batch: Batch, *given: Any, **named: Any) -> None:
         seen[0] += 1
-        if seen[0] == at and ranks().rank == rank:
+        hit = seen[0] == at and ranks().rank == rank
+        if hit and name == "NAN":
+            batch.image_BCHW.fill_(float("nan"))
+            os.write(2, f"not finite from {time.time()}\n".encode())  # it has no other voice
+        call(self, batch, *given, **named)
+        if hit and name != "NAN":
             os.kill(os.getpid(), signal.Signals[name])
 
     TrainStep.__call__ = killing  # type: ignore[method-assign]
@@ -198,8 +204,10 @@ def _runs(folder: Path, kills: int) -> None:
             _told(what, start_s, unequal(folder / "whole", out, 2))
 
 
-def _demo(folder: Path) -> None:
+def _demo(folder: Path, epochs: int | None) -> None:
     words, start_s = ["demo", "training.parts=2", "runtime.threads=1"], time.monotonic()
+    if epochs is not None:
+        words += [f"training.epochs={epochs}", f"training.validate_every={epochs}"]
     alone = [sys.executable, "-m", "engine.train", *words, "--out", str(folder / "demo1")]
     subprocess.run(alone, check=True, capture_output=True)
     command = torchrun(2, "engine.train", *words, "--out", str(folder / "demo2"))
@@ -215,6 +223,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--kill", nargs=3)
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--only", type=int, choices=(1, 2, 3))
+    parser.add_argument("--epochs", type=int, help="of the demo (default: as it is)")
     own = sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
     options = parser.parse_args(own)
     if options.kill is not None:
@@ -231,9 +241,13 @@ def main() -> int:
         return 0
     folder: Path = options.folder or parser.error("a folder for the runs is needed")
     folder.mkdir(parents=True, exist_ok=True)
-    _steps(30)
-    _runs(folder, options.kills)
-    _demo(folder)
+    parts = {
+        1: lambda: _steps(30),
+        2: lambda: _runs(folder, options.kills),
+        3: lambda: _demo(folder, options.epochs),
+    }
+    for number in [options.only] if options.only else parts:
+        parts[number]()
     return 0
 
 

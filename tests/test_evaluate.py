@@ -12,6 +12,7 @@ from PIL import Image
 from engine import evaluate
 from engine.config import Config
 from engine.frames.index import DatasetError
+from engine.frames.pack import pack_dataset
 from engine.mistakes import ConfigError
 from engine.nyuv2 import CLASSES
 from engine.report.evaluation import Evaluation
@@ -41,6 +42,28 @@ def run(*arguments: object) -> None:
 
 def read(folder: Path) -> Evaluation:
     return Evaluation.read(RunDir(folder).evaluation)
+
+
+def test_a_dataset_in_shards_is_scored_like_its_folder(
+    finished_run: FinishedRun,
+    tiny_config: Config,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="engine")
+    root, shards = Path(tiny_config.data.root), tmp_path / "shards"
+    pack_dataset(root, shards, shard_bytes=20_000)
+    found = []
+    for number, data in enumerate((root, shards)):
+        run(finished_run.dir.root, data, "--out", tmp_path / f"out{number}")
+        found.append(
+            read(tmp_path / f"out{number}").model_dump(
+                exclude={"data": True, "atlas": {"elapsed_s"}}
+            )
+        )
+    assert found[0] == found[1]
+    frames = len([*(root / "train" / "image").iterdir()])
+    assert f"scored are the {frames} frames of train in shards" in caplog.text
 
 
 def test_figures_are_those_of_the_masks_and_labels(

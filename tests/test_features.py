@@ -34,6 +34,11 @@ SHOWN_BY = {
     "dry run": "test_dry_run.py::test_sizes_and_measured_times_are_told_and_nothing_is_written",
     "printed config": "test_named_configs.py::"
     "test_names_paths_and_fields_say_the_same_in_any_place",
+    "ONNX": "export/test_command.py::"
+    "test_the_example_needs_its_runtime_alone_and_gives_the_engines_masks",
+    "OpenVINO / TensorRT": "export/test_command.py::"
+    "test_the_example_needs_its_runtime_alone_and_gives_the_engines_masks",
+    "model card, Hub layout": "export/test_command.py::test_the_card_tells_what_was_measured",
     "importers": "bring/test_nyuv2_file.py::test_every_pixel_is_that_of_the_file",
     "planning from the data": "plan/test_plan.py::"
     "test_a_plan_trains_as_it_is_and_says_why_of_every_choice",

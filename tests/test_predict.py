@@ -15,6 +15,7 @@ from engine import predict
 from engine.command import run_main, start_logging
 from engine.config import Config
 from engine.frames.index import DatasetError
+from engine.frames.pack import pack_dataset
 from engine.mistakes import ConfigError
 from engine.nyuv2 import PALETTE
 from engine.rundir import RunDir
@@ -46,6 +47,20 @@ def test_the_masks_of_the_test_frames_are_the_submissions(
     found = sorted((tmp_path / "masks").iterdir())
     assert [path.name for path in found] == [f"{i:03d}.png" for i in range(5)]
     assert np.array_equal(np.stack([mask_of(path) for path in found]), expected)
+
+
+def test_the_masks_of_shards_are_the_submissions(
+    finished_run: FinishedRun, tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="engine")
+    shards, out = tmp_path / "shards", tmp_path / "masks"
+    pack_dataset(Path(tiny_config.data.root), shards, shard_bytes=20_000)
+    run(finished_run.dir.root, shards, "--out", out)
+    found = np.stack([mask_of(path) for path in sorted(out.iterdir())])
+    assert np.array_equal(found, np.load(finished_run.dir.submission))
+    assert "predicted are the 5 frames of test in shards" in caplog.text
+    with pytest.raises(ConfigError, match="so are its depth maps; leave out --depth"):
+        run(finished_run.dir.root, shards, "--out", out, "--depth", tmp_path)
 
 
 def test_openvino_gives_the_same_masks(

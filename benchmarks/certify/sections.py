@@ -34,6 +34,7 @@ SECTIONS = (
     _section("sanitizer", 60, "memcheck and racecheck of the kernels' smallest tests", "checks"),
     _section("kernels", 80, "each kernel in float32 and bfloat16 against eager and its floor"),
     _section("rival", 150, "a step against the plain recipe's, in turns"),
+    _section("ranks", 90, "what processes exchange: a world of one, and of all GPUs"),
     _section("tune", 330, "the form that runtime.tune chooses for the step, and its figures"),
 )
 """All of them; a GPU that is lent for ten minutes has seen the most when it runs out."""

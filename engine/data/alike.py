@@ -11,6 +11,7 @@ N: training frames. P: linked pairs.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +62,19 @@ class Alike:
         return ContentLeakage(share=share, method=self.method, closest=(first, second), alike=alike)
 
 
-def alike_frames(split: Split, *, exact: bool = False) -> Alike | None:
-    """What `find_alike` finds in checked frames with labels; None if there are fewer than two."""
+def alike_frames(split: Split, *, exact: bool = False, folder: Path | None = None) -> Alike | None:
+    """What `find_alike` finds in checked frames with labels; None if there are fewer than two.
+
+    Of more than `alike_index.EXACT` frames it is kept in a cache `folder`, if there is one.
+    """
     if len(split.samples) < 2:
         return None
-    return find_alike(thumbnails(split.reports), stems_of(split.samples), exact=exact)
+    pictures, stems = thumbnails(split.reports), stems_of(split.samples)
+    if folder is None or len(stems) <= EXACT:
+        return find_alike(pictures, stems, exact=exact)
+    from engine.data.alike_kept import kept_alike
+
+    return kept_alike(folder, pictures, stems, exact=exact)
 
 
 def find_alike(

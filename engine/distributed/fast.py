@@ -21,6 +21,7 @@ from engine.distributed.dropout import Rows, share_masks
 from engine.distributed.exchange import Backward, cut_parts
 from engine.distributed.flat import FlatGradients, OverlappedSum
 from engine.distributed.global_norm import use_global_norms
+from engine.distributed.null_biases import null_biases
 from engine.distributed.world import World
 from engine.runtime.graphs import Replayed
 from kernels.batch_norm.everywhere import Add
@@ -36,6 +37,7 @@ class FastExchange:
     Where steps are replayed, that are two recordings: all passes, into one buffer, and what the
     optimiser makes of it; in between the buffer is added up. Else it is added up while backward is
     still at work. Batch norms have the statistics of all processes' rows, which cannot be recorded.
+    Of biases that they take away again the gradient is zero, as it is but for rounding.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class FastExchange:
             torch.from_numpy(rows + self.rows.start).to(device) for rows in self._passes
         ]
         self._on_gpu = device.type != "cpu"
-        self.norms = use_global_norms(network, _adder(world)) if world.size > 1 else 0
+        self.norms = use_global_norms(network, adder(world)) if world.size > 1 else 0
         self.is_traceable, self.is_steady = not self.norms, True
         if self.norms:
             told = "training.reduce = fast: %d batch norms have the statistics of all processes%s"
@@ -74,6 +76,8 @@ class FastExchange:
         self.sum = OverlappedSum(gradients, world.group if world.size > 1 else None)
         self._replayed = Replayed(self._all_passes) if replay and not self.norms else None
         self._backward: Backward | None = None
+        self._network = network
+        self._null: list[Tensor] | None = None
         self.is_asked = False
 
     def begin(self, seed: int) -> None:
@@ -93,6 +97,8 @@ class FastExchange:
         shares = shares_of(*all_M2.unbind(1))[first : first + passes]
         share_M2 = torch.stack([torch.stack([*map(torch.as_tensor, share)]) for share in shares])
         given = batch.image_BCHW, batch.depth_BHW, batch.label_BHW, share_M2
+        if self._null is None:
+            self._null = self._null_gradients(batch.image_BCHW)
         self._backward = backward
         if self._replayed is not None:
             self._replayed(*given)
@@ -101,9 +107,24 @@ class FastExchange:
             tail[_LOSSES] = float(asked)
             self._all_passes(*given, overlap=world.size > 1)
             self.sum.finish()
+        if self._null:
+            torch._foreach_zero_(self._null)
         self._backward = None  # its step holds this
         self.is_asked = asked if self._on_gpu else bool(tail[_LOSSES] > 0)
         return tail[:_LOSSES]
+
+    def _null_gradients(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Where the gradients of biases lie that count for nothing; it is said once."""
+        C, H, W = image_BCHW.shape[1:]
+        names, gradients = null_biases(self._network, (C, H, W)), self.sum.gradients
+        null = {id(self._network.get_parameter(name)) for name in names}
+        placed = zip(gradients.parameters, gradients.views, strict=True)
+        if names:
+            told = (
+                "training.reduce = fast: %d biases, which batch norms take away, have no gradient"
+            )
+            _log.info(told, len(names))
+        return [view for parameter, view in placed if id(parameter) in null]
 
     def _all_passes(
         self,
@@ -161,7 +182,8 @@ def rows_of_passes(part_rows: Sequence[int], passes: int) -> list[NDArray[np.int
     ]
 
 
-def _adder(world: World) -> Add:
+def adder(world: World) -> Add:
+    """What adds a vector up over all processes, in place."""
     # No method: networks are copied with it.
     group = world.group
 

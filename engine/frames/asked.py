@@ -1,4 +1,4 @@
-"""What a command is asked to look at: a folder of images, one image, or a list of images.
+"""What a command is asked to look at: a folder of images, one image, a list, or shards.
 
 Nothing is read here but a list, and nothing loaded that takes long.
 """
@@ -7,9 +7,12 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from engine.frames.dataset import SHARDS
 from engine.frames.decode import FrameFiles
+from engine.frames.files import FrameList
 from engine.frames.index import Asked, list_frames
 from engine.frames.kinds import KINDS, Fault
 from engine.frames.labelled import with_labels
@@ -23,7 +26,9 @@ LIST_SUFFIX = ".txt"
 
 
 def list_asked(images: Path, depth: Path | None, *, need_depth: bool, quiet: bool = False) -> Asked:
-    """List the frames of a folder, an image or a list of images.
+    """List the frames of a folder, an image or a list of images, or of a dataset in shards.
+
+    Of shards those of `test` are taken, of `train` where there are none, which is told.
 
     Args:
         images: which of these it is, the file system and the name's ending say.
@@ -35,6 +40,8 @@ def list_asked(images: Path, depth: Path | None, *, need_depth: bool, quiet: boo
     Raises:
         ConfigError: it is none of the three, or there are no depth maps where they are needed.
     """
+    if (images / SHARDS).is_file():
+        return _in_shards(images, depth, need_depth=need_depth, labelled=False, quiet=quiet)
     if images.is_dir():
         return _folder(images, depth, need_depth=need_depth, quiet=quiet)
     if not images.is_file():
@@ -78,7 +85,7 @@ def list_asked(images: Path, depth: Path | None, *, need_depth: bool, quiet: boo
 
 
 def list_labelled(data: Path, depth: Path | None, *, need_depth: bool) -> Asked:
-    """List the labelled frames of a folder with `image` and `label`, or of a dataset.
+    """List the labelled frames of a folder with `image` and `label`, or of a dataset, or shards.
 
     Of a dataset, those of `test` if it has labels, else of `train`. Frames without a label are
     passed over, which is told. Depth maps are taken where they are.
@@ -86,6 +93,8 @@ def list_labelled(data: Path, depth: Path | None, *, need_depth: bool) -> Asked:
     Raises:
         ConfigError: there are no labelled frames, or no depth maps where they are needed.
     """
+    if (data / SHARDS).is_file():
+        return _in_shards(data, depth, need_depth=need_depth, labelled=True)
     places = [data, data / "test", data / "train"]
     there = [place for place in places if all((place / k).is_dir() for k in ("image", "label"))]
     if not there:
@@ -115,7 +124,7 @@ def list_labelled(data: Path, depth: Path | None, *, need_depth: bool) -> Asked:
     return Asked(place, root, labelled, faults, scenes)
 
 
-_NEEDED = "a folder of images, an image, or a list of them (.txt, a path a line)"
+_NEEDED = "a folder of images, an image, a list of them (.txt, a path a line), or shards"
 
 
 def _folder(images: Path, depth: Path | None, *, need_depth: bool, quiet: bool) -> Asked:
@@ -125,6 +134,43 @@ def _folder(images: Path, depth: Path | None, *, need_depth: bool, quiet: bool) 
     if not depth.is_dir():
         raise _no_depth(depth)
     return list_frames(images, depth, quiet=quiet)
+
+
+def _in_shards(
+    data: Path, depth: Path | None, *, need_depth: bool, labelled: bool, quiet: bool = False
+) -> Asked:
+    """The frames of a dataset in shards, those that are `labelled` with their labels."""
+    if depth is not None:
+        raise ConfigError(f"{data} is in shards, and so are its depth maps; leave out --depth")
+    from engine.frames.shards import list_shards
+
+    lists, faults = list_shards(data), list[Fault]()
+    split = next((one for one in ("test", "train") if _taken(lists[one], labelled=labelled)), "")
+    if not split:
+        what = "labelled frames" if labelled else "frames"
+        raise ConfigError(f"{data} holds no {what}; give a dataset that has some")
+    frames = [files for files in lists[split] if files.label or not labelled]
+    if not quiet:
+        use = "scored" if labelled else "predicted"
+        _log.info("%s: %s are the %d frames of %s in shards", data, use, len(frames), split)
+        if passed := len(lists[split]) - len(frames):
+            _log.info("%s: %d frames of %s have no label and are passed over", data, passed, split)
+    if need_depth and not any(files.depth for files in frames):
+        raise ConfigError(f"the run sees depth, and the shards of {data} hold no depth maps")
+    for files in frames if need_depth else ():
+        if files.depth is None and files.image is not None:
+            name = files.image.relative_to(data).as_posix()
+            faults.append(Fault(name, "no depth map", "one in the shards; pack them again"))
+    if not labelled:
+        frames = [replace(f, depth=f.depth if need_depth else None, label=None) for f in frames]
+    scenes = dict[str, str]()
+    if labelled and os.path.lexists(data / "scenes.csv"):
+        scenes = read_scenes(data / "scenes.csv", faults)
+    return Asked(data, data, frames, faults, scenes)
+
+
+def _taken(frames: FrameList, *, labelled: bool) -> int:
+    return frames.count("label") if labelled else len(frames)
 
 
 def _no_depth(where: Path) -> ConfigError:

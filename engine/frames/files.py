@@ -5,6 +5,7 @@ N: frames. K: kinds of files.
 
 import errno
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,10 @@ class FrameList(Sequence[FrameFiles]):
     def of(cls, folders: Mapping[str, Path], names: Mapping[str, Iterable[str]]) -> "FrameList":
         """Frames of the files of these names, by kind; of several of a stem the first is taken."""
         taken = {kind: _by_stem(names.get(kind, ())) for kind in folders}
-        stems = sorted(set().union(*taken.values()))
+        # Mostly each stem has a file of each kind; sets of very many strings take long.
+        lists = [[*each] for each in taken.values()]
+        is_same = all(each == lists[0] for each in lists)
+        stems = sorted(lists[0] if lists and is_same else set().union(*lists))
         known = tuple(sorted({ending for each in taken.values() for ending in each.values()}))
         code = {ending: number for number, ending in enumerate(known)}
         if len(known) >= _ABSENT:  # of a handful of suffixes, each in any mixture of cases
@@ -130,7 +134,7 @@ class FrameList(Sequence[FrameFiles]):
 
 
 def files_in(folder: Path) -> dict[str, bool]:
-    """Names in a folder, but for a system's own, and whether each is a file or a link to one.
+    """Names in a folder, sorted, but for a system's own: is each a file, or a link to one?
 
     Raises OSError: it cannot be read, or what is in it not be looked at.
     """
@@ -138,7 +142,12 @@ def files_in(folder: Path) -> dict[str, bool]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     # It knows the kinds of entries: none but links has to be looked at.
     with os.scandir(folder) as entries:
-        return {one.name: _is_file(one) for one in entries if not is_hidden(one.name)}
+        found = {one.name: _is_file(one) for one in entries if not is_hidden(one.name)}
+    # Sorted, and then copied in that order: who goes through very many names would else wait for
+    # each, because they lie in memory as the system listed them.
+    names = "/".join(sorted(found)).split("/") if found else []
+    others = {name for name, is_file in found.items() if not is_file}
+    return {name: name not in others for name in names}
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -160,7 +169,7 @@ def split_name(name: str) -> tuple[str, str]:
 def _by_stem(names: Iterable[str]) -> dict[str, str]:
     """The ending of each stem, of several the first in the order of names."""
     found: dict[str, str] = {}
-    for name in sorted(names, reverse=True):
+    for name in sorted(names):
         stem, ending = split_name(name)
-        found[stem] = ending
+        found.setdefault(stem, sys.intern(ending))
     return found

@@ -195,14 +195,13 @@ def _listed(
         suffixes = KINDS[kind].suffixes
         with suppress(OSError):  # `listing_faults` says what is wrong with the folder
             found = files_in(folder)
-            names = sorted(found)
-            fit = [n for n in names if split_name(n)[1].lower() in suffixes and found[n]]
+            fit = [n for n, is_file in found.items() if is_file and _ending(n) in suffixes]
             fit_of[kind] = fit
-            entries += len(names)
-            if tell and len(fit) < len(names):
+            entries += len(found)
+            if tell and len(fit) < len(found):
                 from engine.frames.told import skipped
 
-                tell(skipped(folder, names, fit))
+                tell(skipped(folder, [*found], fit))
     frames = FrameList.of(folders, fit_of)
     taken = sum(map(frames.count, folders))
     each: Sequence[FrameFiles] = frames
@@ -212,6 +211,10 @@ def _listed(
     if not frames or not taken == entries == len(frames) * len(folders):
         faults += listing_faults(root, folders, each, strays=strays)
     return frames, each
+
+
+def _ending(name: str) -> str:
+    return split_name(name)[1].lower()
 
 
 class _Told:

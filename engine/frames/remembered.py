@@ -9,14 +9,13 @@ The key is a hash of the dataset's folder and what reports depend on besides fil
 import hashlib
 import json
 import logging
-import mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +72,12 @@ class CheckMemory:
         what = repr((_VERSION, DECODERS, str(root.resolve()), key)).encode()
         file = self.folder / f"checked-{hashlib.sha256(what).hexdigest()[:32]}.frames"
         note_use(file)
-        kept = None if self.anew else _load(file, row_type(classes, states))
-        if kept is not None:
-            for frames, found, sure_N, part in zip(parts, findings, sure, kept, strict=True):
-                _adopt(frames, found, sure_N, part)
+        if not self.anew:
+            # It may be damaged, or not there: what is not adopted is read.
+            with suppress(OSError, ValueError, KeyError, TypeError), file.open("rb") as stream:
+                kept = _load(stream, row_type(classes, states))
+                for each in zip(kept, parts, findings, sure, strict=True):
+                    _adopt(stream, *each)
         return Remembered(file, findings, sure)
 
 
@@ -123,8 +124,10 @@ class _Part(NamedTuple):
     endings: list[str]
     """Of each frame's files, one behind another."""
     origins: list[Origin]
-    rows: NDArray[np.void]
-    small: memoryview
+    rows_at: int
+    """Where its rows begin in the file."""
+    small_at: int
+    """Where its small pixels begin."""
 
 
 def _pieces(findings: Sequence[Findings], chosen: Sequence[NDArray[np.intp]]) -> Iterator[bytes]:
@@ -160,51 +163,52 @@ def _endings(frames: Sequence[Any], frame: int) -> str:
     return "/".join(frames.ending(kind, frame) for kind in KINDS)
 
 
-def _load(file: Path, kind: np.dtype[np.void]) -> list[_Part] | None:
-    """What `save` wrote; None if it is not there or damaged."""
-    try:
-        with file.open("rb") as stream:
-            told, digest = stream.readline(), hashlib.sha256()
-            start = stream.tell()
-            while piece := stream.read(_PIECE_BYTES):
-                digest.update(piece)
-            if told.decode().strip() != digest.hexdigest():
-                return None
-            stream.seek(start)
-            parts, at = json.loads(stream.readline()), stream.tell()
-            whole = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        found = []
-        for part in parts:
-            rows = np.frombuffer(whole, kind, len(part["stems"]), at)
-            at += rows.nbytes
-            origins = [Origin(**{**one, "told": tuple(one["told"])}) for one in part["origins"]]
-            small = whole[at : at + part["small"]]
-            at += part["small"]
-            found.append(_Part(part["stems"], part["endings"], origins, rows, small))
-        return found
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _load(stream: BinaryIO, kind: np.dtype[np.void]) -> list[_Part]:
+    """Where in a file that `save` wrote its parts are; ValueError if it is damaged."""
+    told, digest = stream.readline(), hashlib.sha256()
+    start = stream.tell()
+    while piece := stream.read(_PIECE_BYTES):
+        digest.update(piece)
+    if told.decode().strip() != digest.hexdigest():
+        raise ValueError("it does not fit its checksum")
+    stream.seek(start)
+    parts, at, found = json.loads(stream.readline()), stream.tell(), []
+    for part in parts:
+        rows_at, at = at, at + len(part["stems"]) * kind.itemsize
+        origins = [Origin(**{**one, "told": tuple(one["told"])}) for one in part["origins"]]
+        found.append(_Part(part["stems"], part["endings"], origins, rows_at, at))
+        at += part["small"]
+    return found
 
 
-def _adopt(frames: FrameList, found: Findings, sure_N: NDArray[np.bool_], part: _Part) -> None:
-    """Take what was kept of frames whose files did not change."""
-    place = {stem: row for row, stem in enumerate(part.stems)}
-    row_N = np.array([place.get(stem, -1) for stem in frames.stems], np.int64)
-    same_N = (row_N >= 0) & sure_N
-    for first in range(0, len(row_N), _ROWS):
-        some = slice(first, first + _ROWS)
-        taken_N = np.flatnonzero(same_N[some]) + first
-        taken_N = taken_N[
-            (part.rows["state"][row_N[taken_N]] == found.rows["state"][taken_N]).all(axis=1)
-        ]
-        taken = [n for n in taken_N.tolist() if part.endings[row_N[n]] == _endings(frames, n)]
-        rows = part.rows[row_N[taken]]
-        begin = len(found.small)
-        spans = rows["small"].tolist()
-        lengths_N = rows["small"][:, 1] - rows["small"][:, 0]
-        found.small += b"".join(part.small[start:stop] for start, stop in spans)
-        ends_N = begin + np.cumsum(lengths_N)
-        rows["small"] = np.stack([ends_N - lengths_N, ends_N], axis=1)
+def _adopt(
+    stream: BinaryIO, part: _Part, frames: FrameList, found: Findings, sure_N: NDArray[np.bool_]
+) -> None:
+    """Take what was kept of frames whose files did not change, a few MB at a time."""
+    place = {stem: frame for frame, stem in enumerate(frames.stems)}
+    kind = found.rows.dtype
+    for first in range(0, len(part.stems), _ROWS):
+        stems = part.stems[first : first + _ROWS]
+        stream.seek(part.rows_at + first * kind.itemsize)
+        rows = np.frombuffer(stream.read(len(stems) * kind.itemsize), kind)
+        # One behind another, as the rows are.
+        start, stop = int(rows["small"][0, 0]), int(rows["small"][-1, 1])
+        stream.seek(part.small_at + start)
+        small = memoryview(stream.read(stop - start))
+        frame_M = np.array([place.get(stem, -1) for stem in stems], np.int64)
+        row_K = np.flatnonzero(frame_M >= 0)
+        row_K = row_K[sure_N[frame_M[row_K]]]
+        now = found.rows["state"][frame_M[row_K]]
+        row_K = row_K[(rows["state"][row_K] == now).all(axis=1)]
+        endings = part.endings[first : first + _ROWS]
+        same = [n for n in row_K.tolist() if endings[n] == _endings(frames, int(frame_M[n]))]
+        rows, taken = rows[same], frame_M[same]
+        spans_K2 = rows["small"]
+        end = len(found.small)
+        found.small += b"".join(small[a - start : b - start] for a, b in spans_K2.tolist())
+        lengths_K = spans_K2[:, 1] - spans_K2[:, 0]
+        ends_K = end + np.cumsum(lengths_K)
+        rows["small"] = np.stack([ends_K - lengths_K, ends_K], axis=1)
         found.rows[taken] = rows
         found.known[taken] = True
     found.origins = part.origins or found.origins

@@ -149,6 +149,7 @@ def _folds(config: "Config", dataset: "Dataset") -> tuple[dict[str, JsonValue], 
     """How to cut folds, so that no two views of a place are parted; and why so."""
     from engine.data.alike import alike_frames
     from engine.data.folds import make_folds
+    from engine.frames.cache import cache_folder
 
     samples, data = dataset.train.samples, config.data
     if data.splits:
@@ -160,7 +161,7 @@ def _folds(config: "Config", dataset: "Dataset") -> tuple[dict[str, JsonValue], 
         count = min(count, len(scenes))
         reason = f"scenes.csv names {len(scenes)} scenes: none is on both sides"
         return {"fold_kind": "scene", "folds": count}, reason
-    alike = alike_frames(dataset.train)
+    alike = alike_frames(dataset.train, folder=cache_folder(config.runtime.cache))
     found = make_folds(samples, "random", count, alike=alike).content if alike else None
     leaks = found.share if found is not None and found.share is not None else 0.0
     if leaks < _PAIRED:

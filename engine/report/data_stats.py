@@ -15,6 +15,7 @@ from rich.table import Table
 
 from engine.config import Config
 from engine.data.alike import alike_frames
+from engine.frames.cache import cache_folder
 from engine.frames.decode import Sample, read_depth
 from engine.frames.index import Dataset
 from engine.frames.samples import count_files, hw_of, stems_of
@@ -97,7 +98,7 @@ def data_stats(
     shown = zip(config.data.classes, pixels_C, (pixels_NC > 0).sum(axis=0), strict=True)
     classes = [ClassShare(name, float(n) / labelled, int(seen)) for name, n, seen in shown]
     depth, depth_told = _depth(samples, config.data.depth_scale, progress)
-    pairs, duplicates, alike_told = _pairs(dataset)
+    pairs, duplicates, alike_told = _pairs(dataset, cache_folder(config.runtime.cache))
     return DataStats(
         root=root,
         frames={"train": len(samples), "test": len(dataset.test.samples)},
@@ -170,9 +171,9 @@ def _binned(depth_m: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.bincount(places, minlength=len(_BINS_M))
 
 
-def _pairs(dataset: Dataset) -> tuple[list[Pair], int, str]:
+def _pairs(dataset: Dataset, kept: Path) -> tuple[list[Pair], int, str]:
     """The pairs that look most alike, how many look so, and how that was found."""
-    alike = alike_frames(dataset.train)
+    alike = alike_frames(dataset.train, folder=kept)
     if alike is None or alike.method is None:
         return [], 0, "the pictures are blank" if alike else "there is one frame"
     found = alike.found

@@ -11,13 +11,15 @@ from engine.config import Config, DataConfig
 from engine.data.alike import Alike, alike_frames
 from engine.data.folds import OWN, Folds, cut_folds, make_folds
 from engine.data.other_folds import KINDS
+from engine.frames.cache import cache_folder
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 
 
 def dataset_tables(root: Path, dataset: Dataset, config: Config) -> list[Table]:
     """Frames by split, pixels by class and folds by kind; `config` says what classes and folds."""
-    alike, data = alike_frames(dataset.train), config.data
+    data = config.data
+    alike = alike_frames(dataset.train, folder=cache_folder(config.runtime.cache))
     kinds = {kind: _folds(dataset, kind, data, alike) for kind in KINDS}
     used: Folds | str = kinds[data.fold_kind]
     if data.splits:

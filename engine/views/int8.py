@@ -14,10 +14,10 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -47,6 +47,9 @@ CALIBRATED = 32
 SCORED = 64
 """Validation frames that the loss in mIoU is measured on, spread likewise: two passes, of each of
 the networks, which is little beside the views of all frames."""
+
+CONVOLUTIONS = ("Convolution", "GroupConvolution")
+"""Kinds of operations of OpenVINO."""
 
 _TOLERATED = 0.002
 """mIoU that a fold may lose without a warning."""
@@ -83,8 +86,8 @@ def quantise(
     (network,) = predictor.networks
     assert isinstance(network.forward, OpenVinoPass), "the caller has asked for OpenVINO"
     start_s = time.monotonic()
-    chosen, scored = _spread(training, CALIBRATED), _spread(validation, SCORED)
-    model, version = _quantised(network.forward.model, _inputs(predictor, chosen))
+    chosen, scored = spread(training, CALIBRATED), spread(validation, SCORED)
+    model, version = quantised(network.forward.model, _inputs(predictor, chosen))
     content = int8_network.write(model, run, network.fold)
     took_s, plain = time.monotonic() - start_s, predictor.single_view()
     low = replace(plain, networks=[replace(network, forward=OpenVinoPass(model))])
@@ -116,7 +119,8 @@ def quantise(
     return note
 
 
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """So many of some samples, or all if they are fewer, evenly over all."""
     places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
     return [samples[place] for place in places]
 
@@ -139,13 +143,27 @@ def _inputs(predictor: Predictor, samples: Sequence[Sample]) -> list[NDArray[np.
     return found
 
 
-def _quantised(
-    model: "openvino.Model", inputs: Sequence[NDArray[np.float32]]
-) -> tuple["openvino.Model", str]:
-    """The network in INT8, and NNCF's version.
+def first_convolution(model: "openvino.Model") -> list[str]:
+    """The name of the first: what a network loses nothing by, in float32.
 
-    All but the first convolution: it reads channels of unlike ranges (colour, and depth with holes)
-    by one scale, and costs most of the loss and little of the time.
+    It reads channels of unlike ranges (colour, and depth with holes) by one scale, and costs most
+    of the loss and little of the time.
+    """
+    operations = model.get_ordered_ops()
+    return [next(op.get_friendly_name() for op in operations if op.get_type_name() in CONVOLUTIONS)]
+
+
+def quantised(
+    model: "openvino.Model",
+    inputs: Sequence[NDArray[np.float32]] | Sequence[list[NDArray[Any]]],
+    ignored: Callable[["openvino.Model"], list[str]] = first_convolution,
+) -> tuple["openvino.Model", str]:
+    """A copy of a model in INT8, by what its layers make of `inputs`, and NNCF's version.
+
+    All but the operations whose names `ignored` gives, by the names that places have.
+
+    Raises:
+        RuntimeError: NNCF cannot be imported.
     """
     with _unheard():
         try:
@@ -158,14 +176,12 @@ def _quantised(
         nncf.set_log_level(logging.ERROR)
         model = model.clone()
         int8_network.name_by_place(model)
-        kinds = ("Convolution", "GroupConvolution")
-        first = next(op for op in model.get_ordered_ops() if op.get_type_name() in kinds)
         found = nncf.quantize(
             model,
             nncf.Dataset(inputs),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(inputs),
-            ignored_scope=nncf.IgnoredScope(names=[first.get_friendly_name()]),
+            ignored_scope=nncf.IgnoredScope(names=ignored(model), validate=False),
         )
     return found, nncf.__version__
 

@@ -181,14 +181,38 @@ def open_predictor(
 
 
 def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> FoldNetwork:
-    """Load `best.safetensors` of a fold; a file that is not ours is logged.
+    """Open a fold to predict with, by what the config says that runs it.
+
+    Raises as `load_network`; a FileNotFoundError if there is no network in INT8, which is asked
+    for, and a RuntimeError as of `check_openvino`.
+    """
+    network, spec = load_network(config, run, fold)
+    network.to(policy.device)
+    path, channels = run.best(fold), config.model.in_channels
+    runtime = config.runtime
+    pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
+    forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
+    eager: Callable[[Tensor], Prediction] | None = policy.eager(network)
+    if config.openvino:
+        eager = None
+    if config.int8:
+        forward = OpenVinoPass(int8_network.read(run, fold, file_hash(path)))
+    elif config.openvino:
+        forward = OpenVinoPass(convert(network, channels))
+    return FoldNetwork(fold, forward, spec, functools.cache(pixels), eager)
+
+
+def load_network(config: Config, run: RunDir, fold: int) -> tuple[Network, inputs.InputSpec]:
+    """A fold's network of `best.safetensors`, in evaluation mode on the CPU, and what it sees.
+
+    A file that is not ours is logged.
 
     Raises:
-        FileNotFoundError: the fold has no weights yet, or no network in INT8, which is asked for.
+        FileNotFoundError: the fold has no weights yet.
         DamageError: they are not those that were written.
-        RuntimeError: they are another network's, or `check_openvino` refuses.
+        RuntimeError: they are another network's.
     """
-    path, channels = run.best(fold), config.model.in_channels
+    path = run.best(fold)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
     sums.check(path)
@@ -205,20 +229,9 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
             "validation frames cannot be told here",
             path,
         )
-    network.to(policy.device).eval().requires_grad_(False)
-    runtime = config.runtime
-    pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
-    forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
-    eager: Callable[[Tensor], Prediction] | None = policy.eager(network)
-    if config.openvino:
-        eager = None
-    if config.int8:
-        forward = OpenVinoPass(int8_network.read(run, fold, file_hash(path)))
-    elif config.openvino:
-        forward = OpenVinoPass(convert(network, channels))
+    network.eval().requires_grad_(False)
     # The weights that training began with may be gone by now.
-    spec = inputs.InputSpec.of(config, trained or input_normalisation(config.model))
-    return FoldNetwork(fold, forward, spec, functools.cache(pixels), eager)
+    return network, inputs.InputSpec.of(config, trained or input_normalisation(config.model))
 
 
 def view_input(

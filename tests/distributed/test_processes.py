@@ -1,6 +1,7 @@
 """Two processes that torchrun starts leave what one leaves; the long form is `tests.ranks`."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.conftest import ROOT
 from tests.ranks import digests, signalled, torchrun
 
 STEPS = 3
+LIMIT_S = 30.0
+"""Between a fault and the end of all processes; docs/processes.md."""
 
 
 def test_two_processes_take_the_steps_of_one_byte_by_byte() -> None:
@@ -47,6 +50,25 @@ def test_two_processes_stop_after_the_same_step_and_one_goes_on(
     expected, found = read_run(whole), read_run(stopped)
     assert {name for name in expected if expected[name] != found.get(name)} <= {"environment.json"}
     assert expected.keys() == found.keys()
+
+
+@pytest.mark.parametrize("reduce", ["tree", "fast"])
+def test_what_is_not_finite_on_one_ends_both_and_is_told_once(
+    reduce: str, tiny_toml: Path, tmp_path: Path
+) -> None:
+    """The second process has an image that is not finite; what it was is told by the first."""
+    run = tmp_path / "run"
+    words = [str(tiny_toml), "training.parts=2", "data.folds=2", f"training.reduce={reduce}"]
+    done = signalled([*words, "--out", str(run)], 2, 1, "NAN")
+    moment = float(done.stderr.partition("not finite from ")[2].split()[0])
+    assert time.time() - moment < LIMIT_S
+    assert done.returncode == 1
+    told = "the loss or its gradient is not finite; samples"
+    assert done.stderr.count("error: ") == 1, done.stderr
+    assert done.stderr.count(told) == 1
+    log = (run / "log.txt").read_text("utf-8")
+    assert (log.count(" END "), log.count(told)) == (1, 1)
+    assert not (run / "fold0" / "best.safetensors").exists(), "nothing bad is kept"
 
 
 def test_who_started_it_says_which_process_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,27 @@ def test_added_and_removed_frames_leave_the_others_remembered(
     assert_equal(dataset, load(root, None))
 
 
+@pytest.mark.parametrize("gone", [{"0"}, {"1", "3"}, {"2", "4"}, {"5", "6"}])
+def test_frames_are_recalled_whichever_block_they_were_written_in(
+    root: Path,
+    memory: CheckMemory,
+    read: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    gone: set[str],
+) -> None:
+    monkeypatch.setattr("engine.frames.remembered._ROWS", 2)
+    load(root, memory)
+    for stem in gone:
+        for file in root.glob(f"t*/*/{stem}.*"):
+            file.unlink()
+    if not any((root / "test").glob("*/*")):
+        shutil.rmtree(root / "test")
+    read.clear()
+    dataset = load(root, memory)
+    assert read == []
+    assert_equal(dataset, load(root, None))
+
+
 def test_faults_are_found_anew_and_sound_frames_beside_them_are_remembered(
     root: Path, memory: CheckMemory, read: list[str]
 ) -> None:

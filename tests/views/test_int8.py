@@ -107,7 +107,7 @@ def test_frames_are_spread_over_all_and_seen_by_every_view(
     experiment = open_experiment(tiny_config, finished_run.dir)
     predictor = open_predictor(tiny_config, finished_run.dir, [0], experiment.policy)
     samples = experiment.dataset.train.samples
-    chosen = int8._spread(samples, 5)
+    chosen = int8.spread(samples, 5)
     assert [samples.index(sample) for sample in chosen] == [0, 3, 6, 8, 11]
     small, plain, *mirrored = int8._inputs(predictor, [samples[0]] * 4)
     assert (small.shape, plain.shape) == ((1, 32, 32, 3), (1, 32, 64, 3))

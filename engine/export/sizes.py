@@ -1,0 +1,32 @@
+"""Which sizes of frames a graph takes; told before PyTorch is loaded."""
+
+from collections.abc import Sequence
+
+from engine.config import Config
+from engine.mistakes import ConfigError
+from engine.trained import TrainedRun
+
+Size = tuple[int, int]
+
+
+def sizes_follow_the_frame(config: Config) -> bool:
+    """Whether views of a larger frame are larger: a graph then is of frames of one size."""
+    asked = config.inference.base_hw
+    return asked == "own" or (asked == "training" and config.data.fit == "keep")
+
+
+def needed_hw(chosen: Sequence[TrainedRun], asked: Size | None) -> Size | None:
+    """The size of frames that the graph is made for; None for any.
+
+    Raises:
+        ConfigError: views follow the frame's size, and none was asked for.
+    """
+    following = [one for one in chosen if sizes_follow_the_frame(one.config)]
+    if asked is not None or not following:
+        return asked
+    base = following[0].config.inference.base_hw
+    raise ConfigError(
+        f"{following[0].run.root} looks at a larger frame by larger views (inference.base_hw = "
+        f"{base!r}), and a graph has views of one size: name the size of your frames, such as "
+        "--size 480x640, and export once more for each other size, to another --out"
+    )
