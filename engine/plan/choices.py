@@ -1,6 +1,7 @@
 """The decisions of a plan, each with its reason: from a fingerprint, a machine and a pace.
 
-What stands here as a number was measured by `python -m benchmarks.planned`, or is `lite.toml`'s.
+Numbers are `lite.toml`'s where nothing else is said; `python -m benchmarks.planned` measures what
+they come to.
 """
 
 import math
@@ -37,7 +38,7 @@ RARE = 0.03
 
 
 MOST_WEIGHT = 2.0
-"""Of a class in the loss: more makes common classes lose what rare ones win."""
+"""Of a class in the loss, at most: caution, not measured."""
 
 
 class Choice(NamedTuple):
