@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from engine.frames.index import Dataset
 
 _WORKERS = 1
-"""Threads that decode. The processor's time of two varied with what else ran, 1.3 to 2.2 ms a frame,
-perhaps because they wait for Python's lock in frames so small; one has nothing to wait for."""
+"""Threads that decode. The processor's time of two varied with what else ran, 1.3 to 2.2 ms a
+frame, perhaps because they wait for Python's lock in frames so small; one waits for none."""
 
 _BATCH = 32
 _CROP_HW = (32, 32)
