@@ -122,7 +122,7 @@ def test_environment_variables_change_nothing(monkeypatch: pytest.MonkeyPatch) -
             "[selection]\nzzz = 1",
             "unknown key selection.zzz; the nearest is selection.temperature; python -m",
         ),
-        ("[data]\nzzzz = 1", "unknown key data.zzzz; the nearest is data.small_classes; python -m"),
+        ("[data]\nzzzz = 1", "unknown key data.zzzz; the nearest is data.splits; python -m"),
         ("[data]\nepochs = 1", "unknown key data.epochs; did you mean training.epochs?"),
         ("epochs = 1", "unknown key epochs; did you mean training.epochs?"),
         ("[training]\nepochs = 'ten'", "training.epochs = 'ten': Input should be a valid integer"),

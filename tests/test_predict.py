@@ -256,7 +256,7 @@ def test_what_is_no_image_folder_or_list_is_refused(
 ) -> None:
     root, notes = finished_run.dir.root, tmp_path / "notes.md"
     notes.write_text("x", encoding="utf-8")
-    needed = "a folder of images, an image, or a list of them"
+    needed = r"a folder of images, an image, a list of them \(.txt, a path a line\), or shards"
     with pytest.raises(ConfigError, match=f"is none of these; give {needed}"):
         run(root, notes)
     with pytest.raises(ConfigError, match=f"gone: no such folder or file; give {needed}"):
