@@ -5,8 +5,8 @@
 prints one JSON list: for each kernel that `kernels/FOLDER/launch.py` launches, at each of its
 specialisations and architecture, its registers, the bytes spilled from them, shared memory, global
 accesses, and its instructions, loop by loop (`benchmarks/sass.py` says what is counted). Without
---all, of each kernel its first specialisation for every architecture and its last for MAIN: three
-minutes of one core instead of ten.
+--all, of each kernel its first and its last specialisation for MAIN, and its first for the oldest
+architecture, whose shared memory is the least: two minutes of one core instead of ten.
 `specialisations.py` beside this file lists all that decides the machine code.
 """
 
@@ -27,13 +27,15 @@ from tests.kernels.specialisations import specialisations
 ARCHITECTURES = (80, 90, 100)
 MAIN = 90
 """That of the H100."""
+SMALL = (80, MAIN)
+"""Those without --all."""
 
 
 def main(folders: list[str], *, everything: bool) -> None:
     """Lower the specialisations of `folders`, on all cores."""
     assert os.environ.get("TRITON_INTERPRET", "0") in ("", "0"), "the interpreter lowers nothing"
     todo = []
-    for folder, arch in itertools.product(folders, ARCHITECTURES):
+    for folder, arch in itertools.product(folders, ARCHITECTURES if everything else SMALL):
         numbers: dict[str, list[int]] = {}
         for number, specialisation in enumerate(specialisations(folder, arch)):
             numbers.setdefault(specialisation.kernel.__name__, []).append(number)

@@ -114,12 +114,13 @@ def records(request: pytest.FixtureRequest, lowered: list[dict[str, Any]]) -> li
     return found
 
 
-def test_it_is_lowered_for_every_architecture(records: list[dict[str, Any]]) -> None:
+def test_it_is_lowered_for_each_architecture(records: list[dict[str, Any]]) -> None:
     seen: dict[str, set[int]] = {}
     for record in records:
         key = record["kernel"] + record["specialisation"] * bool(EVERYTHING)
         seen.setdefault(key, set()).add(record["arch"])
-    assert all(architectures == set(SHARED_LIMIT) for architectures in seen.values())
+    asked = set(SHARED_LIMIT) if EVERYTHING else {80, 90}
+    assert all(architectures == asked for architectures in seen.values())
 
 
 def test_no_register_is_spilled(records: list[dict[str, Any]]) -> None:
