@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, overload
 
@@ -41,23 +42,31 @@ class FrameList(Sequence[FrameFiles]):
     def of(cls, folders: Mapping[str, Path], names: Mapping[str, Iterable[str]]) -> "FrameList":
         """Frames of the files of these names, by kind; of several of a stem the first is taken."""
         taken = {kind: _by_stem(names.get(kind, ())) for kind in folders}
-        # Mostly each stem has a file of each kind; sets of very many strings take long.
-        lists = [[*each] for each in taken.values()]
-        is_same = all(each == lists[0] for each in lists)
-        stems = sorted(lists[0] if lists and is_same else set().union(*lists))
-        known = tuple(sorted({ending for each in taken.values() for ending in each.values()}))
+        known = tuple(sorted({ending for _, endings in taken.values() for ending in endings}))
         code = {ending: number for number, ending in enumerate(known)}
         if len(known) >= _ABSENT:  # of a handful of suffixes, each in any mixture of cases
             raise ValueError(f"{len(known)} spellings of file endings; give each kind one")
-        endings = {
-            kind: bytes(code[each[stem]] if stem in each else _ABSENT for stem in stems)
-            for kind, each in taken.items()
-        }
-        return cls(folders, stems, endings, known)
+        stems: list[str] = next((each for each, _ in taken.values()), [])
+        if all(each == stems for each, _ in taken.values()):
+            # Mostly each stem has a file of each kind. Nothing is looked up: of very many strings,
+            # which lie all over the memory, that would take longer for each the more they are.
+            coded = {
+                kind: bytes(code[ending] for ending in endings)
+                for kind, (_, endings) in taken.items()
+            }
+            return cls(folders, stems, coded, known)
+        stems = sorted(set().union(*(each for each, _ in taken.values())))
+        coded = {}
+        for kind, of_kind in taken.items():
+            ending_of = dict(zip(*of_kind, strict=True))
+            coded[kind] = bytes(
+                code[ending_of[stem]] if stem in ending_of else _ABSENT for stem in stems
+            )
+        return cls(folders, stems, coded, known)
 
     def with_files(self, kind: str, folder: Path, names: Iterable[str]) -> "FrameList":
         """The same frames with the files of another kind, where there is one of a frame's stem."""
-        named = _by_stem(names)
+        named = dict(zip(*_by_stem(names), strict=True))
         known = tuple(dict.fromkeys((*self.known, *sorted(set(named.values())))))
         found = bytes(known.index(named[stem]) if stem in named else _ABSENT for stem in self.stems)
         folders, endings = {**self.folders, kind: folder}, {**self.endings, kind: found}
@@ -166,10 +175,15 @@ def split_name(name: str) -> tuple[str, str]:
     return (name[:place], name[place:]) if 0 < place < len(name) - 1 else (name, "")
 
 
-def _by_stem(names: Iterable[str]) -> dict[str, str]:
-    """The ending of each stem, of several the first in the order of names."""
-    found: dict[str, str] = {}
-    for name in sorted(names):
-        stem, ending = split_name(name)
-        found.setdefault(stem, sys.intern(ending))
-    return found
+def _by_stem(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Stems, sorted, and the ending of each, of several the first in the order of names."""
+    parts = [split_name(name) for name in sorted(names)]
+    stems = [stem for stem, _ in parts]
+    if any(one >= next_ for one, next_ in pairwise(stems)):
+        # A stem that begins another one, or has several files.
+        ending_of: dict[str, str] = {}
+        for stem, ending in parts:
+            ending_of.setdefault(stem, ending)
+        parts = sorted(ending_of.items())
+        stems = [stem for stem, _ in parts]
+    return stems, [sys.intern(ending) for _, ending in parts]

@@ -4,12 +4,12 @@ ROOT/train/{image,depth,label}  ROOT/test/{image,depth[,label]}  [ROOT/scenes.cs
 """
 
 import hashlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ def load_dataset(
         if not faults and not _is_labelled(train_found):
             faults.append(Fault("train/label", "no labelled pixel at all", "class indices"))
         if faults:
-            reports = itertools.chain(*remembered.findings)
+            reports = chain(*remembered.findings)
             hint = "" if reading.labels else label_hint(reports, spec.classes)
             raise DatasetError(root, faults, hint)
         if (root / ENCODED).exists():
@@ -285,11 +285,16 @@ def _fingerprint(root: Path, parts: Mapping[str, Findings], reading: Reading) ->
         for kind in sorted(KINDS):
             if part == "test" and kind == "label":
                 continue
-            names = {found.frames.name(kind, n): n for n in range(len(found))}
-            for name in sorted(filter(None, names)):
-                digest = found.digest(names[name], kind)
+            names = [found.frames.name(kind, n) or "" for n in range(len(found))]
+            order: Sequence[int] = range(len(names))
+            if any(one > next_ for one, next_ in pairwise(names)):  # mostly stems are in order
+                order = sorted(order, key=names.__getitem__)
+            for n in order:
+                if not names[n]:
+                    continue
+                digest = found.digest(n, kind)
                 assert digest is not None, "it has no fault"
-                total.update(f"{part}/{kind}/{name}".encode() + b"\0" + digest)
+                total.update(f"{part}/{kind}/{names[n]}".encode() + b"\0" + digest)
     # Depth is no part of what runs must share to be blended: what is missing, `data` says.
     if reading.labels:
         total.update(repr(reading.labels).encode())
