@@ -86,7 +86,7 @@ def test_missing_depth_is_a_fault_only_where_it_is_needed(
     shown = capsys.readouterr().out.replace("│", " ").split()
     assert "nan" not in shown
     assert shown[shown.index("train") :][3:7] == ["32", "x", "48", "-"]
-    with pytest.raises(DatasetError, match="train/depth: found no such folder"):
+    with pytest.raises(DatasetError, match="no such folder.*input = 'rgb'"):
         prepare.main(["check", str(tmp_path), "--depth"])
 
 

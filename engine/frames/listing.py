@@ -72,7 +72,9 @@ def _folder_faults(
     needed = f"a folder of {endings} files"
     try:
         if not folder.is_dir():
-            return [Fault(name, "no such folder", needed)]
+            hint = "; without depth maps, model.input = 'rgb' trains"
+            hint = hint if kind == "depth" and not strays else ""
+            return [Fault(name, "no such folder", needed + hint)]
         is_file = {folder / name: is_file for name, is_file in files_in(folder).items()}
     except OSError as error:
         if not is_typed(error):
