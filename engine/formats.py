@@ -41,6 +41,11 @@ INTRODUCED: Sections = {
         "layer_decay": 1.0,
         "frozen": [],
         "loss_terms": {},
+        "dice_weight": 0.0,
+        "lovasz_weight": 0.0,
+        "focal_weight": 0.0,
+        "focal_gamma": 2.0,
+        "label_smoothing": 0.0,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

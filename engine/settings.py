@@ -157,6 +157,16 @@ class TrainingConfig(Section):
     """unlabelled neighbours make an edge"""
     depth_weight: float = Field(0.1, ge=0)
     """weight of the auxiliary depth L1, 0 = off"""
+    dice_weight: float = Field(0.0, ge=0)
+    """weight of the soft Dice loss at stride 4, added to the cross-entropy; 0 = off"""
+    lovasz_weight: float = Field(0.0, ge=0)
+    """weight of the Lovasz-softmax loss at stride 4, 0 = off"""
+    focal_weight: float = Field(0.0, ge=0)
+    """weight of the focal loss at stride 4, 0 = off"""
+    focal_gamma: float = Field(2.0, ge=1)
+    """power of the focal loss by which a cell counts less the surer it is"""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """share of the cross-entropy that goes to one with all classes alike, at stride 4"""
     loss_terms: dict[str, Annotated[float, Field(gt=0)]] = {}
     """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)

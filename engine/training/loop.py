@@ -107,11 +107,17 @@ def _set_up(network: Network, training: TrainingConfig, policy: DevicePolicy) ->
 
 
 def _with_terms(loss: step.TrainingLoss) -> step.TrainingLoss:
-    if not loss.config.loss_terms:
-        return loss
-    from engine.model.plugged import load_terms
+    config, terms = loss.config, loss.terms
+    ours = config.dice_weight, config.lovasz_weight, config.focal_weight, config.label_smoothing
+    if any(ours):
+        from engine.training.terms import Terms
 
-    return replace(loss, terms=load_terms(loss.config))
+        terms = (*terms, (1.0, Terms(config)))
+    if config.loss_terms:
+        from engine.model.plugged import load_terms
+
+        terms = (*terms, *load_terms(config))
+    return replace(loss, terms=terms) if terms else loss
 
 
 def _normalisation(task: FoldTask) -> Normalisation:

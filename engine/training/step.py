@@ -39,13 +39,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingLoss:
-    """Boundary-weighted cross-entropy + `depth_weight` x depth L1, classes by `class_weights`."""
+    """Boundary-weighted cross-entropy + `depth_weight` x depth L1, classes by `class_weights`.
+
+    Of the cross-entropy the total has 1 - `label_smoothing`; what replaces the rest is a term.
+    """
 
     config: TrainingConfig
     class_weight_C: Tensor
     operations: Operations
     terms: Sequence[tuple[float, Callable[[Prediction, Batch], Tensor]]] = ()
-    """Of the user's own, each with its weight; they count as the cross-entropy's share does."""
+    """Others, each with its weight; they count as the cross-entropy's share does."""
 
     def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:
         """The losses of a batch, or of a part of one that counts by `shares` in the batch's."""
@@ -59,6 +62,8 @@ class TrainingLoss:
         )
         depth = depth_l1(prediction.depth_Bhw, batch.depth_BHW) * shares.depth
         total = segmentation + self.config.depth_weight * depth
+        if self.config.label_smoothing:
+            total = total - self.config.label_smoothing * segmentation
         for weight, term in self.terms:
             total = total + weight * shares.segmentation * term(prediction, batch)
         return Losses(total, segmentation, depth)
