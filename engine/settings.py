@@ -151,6 +151,9 @@ class TrainingConfig(Section):
     """let the decay grow as (1 + t) / (10 + t)"""
     class_weights: dict[str, float] = {}
     """loss weight by class, else 1"""
+    balance: float = Field(0.0, ge=0, le=1)
+    """power of (median share / share) of a class's pixels in a fold's training frames, by which its
+    class weight is multiplied; then all are scaled to a pixel-weighted mean of 1; 0 = off"""
     boundary_weight: float = Field(1.0, gt=0)
     """weight of pixels at label edges"""
     ignored_edges: bool = False

@@ -106,6 +106,18 @@ def _set_up(network: Network, training: TrainingConfig, policy: DevicePolicy) ->
         use_kernels(network)
 
 
+def _class_weights(task: FoldTask, device: torch.device) -> torch.Tensor:
+    training, classes = task.config.training, task.config.data.classes
+    weights_C = step.class_weights(training, classes, device)
+    if training.balance:
+        from engine.training.balance import balanced, class_pixels, tell
+
+        pixels_C = class_pixels(task.dataset.train.reports, task.training)
+        weights_C = balanced(weights_C, pixels_C, training.balance)
+        tell(weights_C, classes)
+    return weights_C
+
+
 def _with_terms(loss: step.TrainingLoss) -> step.TrainingLoss:
     config, terms = loss.config, loss.terms
     ours = config.dice_weight, config.lovasz_weight, config.focal_weight, config.label_smoothing
@@ -164,7 +176,7 @@ class FoldTraining:
             from engine.training.starts import resume
 
             resume(self, saved)
-        weights_C = step.class_weights(training, classes, policy.device)
+        weights_C = _class_weights(task, policy.device)
         loss = _with_terms(step.TrainingLoss(training, weights_C, policy.operations))
         exchange = None
         if training.parts > 1:
