@@ -207,6 +207,7 @@ class Config(Section):
             named = self.runtime.device
             raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         self._check_batch(self.training)
+        self._check_optimizer(self.training.optimizer)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -254,6 +255,18 @@ class Config(Section):
                 f"must pass the network together; training.batch_size {batch} in {cut}"
                 f"training.accumulate {passes} leaves {together}"
             )
+
+    def _check_optimizer(self, optimizer: str) -> None:
+        """Refuse what only AdamW has a form for."""
+        if optimizer == "adamw":
+            return
+        told = f"training.optimizer = {optimizer!r} "
+        if self.runtime.shard_optimizer:
+            raise ValueError(
+                f"{told}is kept whole by every process; type runtime.shard_optimizer=false"
+            )
+        if self.runtime.tune != "off":
+            raise ValueError(f"{told}has one form, nothing is tuned; type runtime.tune=off")
 
     @property
     def code(self) -> list[str]:

@@ -41,6 +41,7 @@ INTRODUCED: Sections = {
         "layer_decay": 1.0,
         "frozen": [],
         "loss_terms": {},
+        "optimizer": "adamw",
         "balance": 0.0,
         "dice_weight": 0.0,
         "lovasz_weight": 0.0,

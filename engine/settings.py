@@ -128,6 +128,9 @@ class TrainingConfig(Section):
     reduce: Literal["auto", "tree", "fast"] = "auto"
     """how parts are added up; tree: in one order, so that any number of processes gives the same
     bytes; fast: as they come, batch norms over all parts; auto: tree on a CPU, fast on a GPU"""
+    optimizer: Literal["adamw", "muon", "lion"] = "adamw"
+    """muon: orthogonal steps for weights between hidden features, at AdamW's rates, AdamW for the
+    rest; lion: steps of signs, at 1/3 to 1/10 of AdamW's rates"""
     lr: float = Field(1e-4, gt=0)
     """peak learning rate"""
     lr_of: dict[str, Annotated[float, Field(gt=0)]] = {}

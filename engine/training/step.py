@@ -97,8 +97,10 @@ def make_optimizer(
     one_pass: "Ema | None" = None,
     form: StepForm = PLAIN,
     shards: "Shards | None" = None,
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """AdamW over every parameter, in torch's fused form (one pass over the weights) or another.
+
+    Or, in its plain form only, the other optimiser that the config names.
 
     Parameters that need no gradient get no state. Where rates differ by part, each group has its
     `rate`, a factor; the parameters keep their order.
@@ -109,6 +111,18 @@ def make_optimizer(
     parameters, decay = list(network.parameters()), config.weight_decay
     device = parameters[0].device
     on_gpu = device.type == "cuda"
+    # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
+    settings: dict[str, Any] = {
+        "lr": torch.tensor(config.lr, device=device) if on_gpu else config.lr,
+        "weight_decay": decay,
+        "fused": form.optimizer == "fused",
+        "foreach": True if form.optimizer == "foreach" else None,
+        "capturable": on_gpu,
+    }
+    if config.optimizer != "adamw":
+        from engine.training.optimizers import make_other
+
+        return make_other(network, config, settings)
     groups: list[Any] = parameters
     if config.lr_of or config.layer_decay != 1:
         from engine.training.parts import rate_groups
@@ -121,20 +135,12 @@ def make_optimizer(
         lr = torch.tensor(config.lr, device=device)
         clip_norm = config.clip_norm
         return OnePassAdamW(groups, one_pass.averages, lr, decay, clip_norm=clip_norm)
-    # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
     make: Callable[..., torch.optim.AdamW] = torch.optim.AdamW
     if shards is not None:
         from engine.training.sharded import ShardedAdamW
 
         make = partial(ShardedAdamW, shards)
-    return make(
-        groups,
-        lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
-        weight_decay=decay,
-        fused=form.optimizer == "fused",
-        foreach=True if form.optimizer == "foreach" else None,
-        capturable=on_gpu,
-    )
+    return make(groups, **settings)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

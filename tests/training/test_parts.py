@@ -169,7 +169,7 @@ def test_one_pass_over_frozen_parts_and_rates_is_torchs_step(tiny_config: Config
             groups = rate_groups(ours, config)
             for group in groups:
                 group["lr"] = lr.clone()  # as `make_optimizer` on a GPU
-            optimizer: torch.optim.AdamW = OnePassAdamW(
+            optimizer: torch.optim.Optimizer = OnePassAdamW(
                 groups, ema.averages, lr, config.weight_decay, clip_norm=0.0
             )
         else:
