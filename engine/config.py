@@ -220,6 +220,11 @@ class Config(Section):
                 raise unknown_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
                 raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
+        if self.training.frozen_norms and weights == "none":
+            raise ValueError(
+                "training.frozen_norms keeps statistics of the starting weights, and model.weights "
+                "= 'none' has none; type training.frozen_norms=[], or name weights"
+            )
         for name in self.training.loss_terms:
             _code_path("training.loss_terms", name)
         chosen = self.selection.temperature

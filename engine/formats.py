@@ -40,6 +40,7 @@ INTRODUCED: Sections = {
         "lr_of": {},
         "layer_decay": 1.0,
         "frozen": [],
+        "frozen_norms": [],
         "loss_terms": {},
         "optimizer": "adamw",
         "balance": 0.0,

@@ -140,10 +140,14 @@ class TrainingConfig(Section):
     """factor of the rate from each layer of the encoder to the one below it, besides lr_of"""
     frozen: tuple[str, ...] = ()
     """parts that are not trained, batch norm statistics neither: encoder, encoder.stages.0, ..."""
+    frozen_norms: tuple[str, ...] = ()
+    """parts whose batch norms keep the statistics of the starting weights and normalise by them,
+    while scales and shifts are trained: encoder, ..."""
     weight_decay: float = Field(1e-4, ge=0)
     """AdamW weight decay"""
-    schedule: Literal["cosine_epoch", "warmup_cosine"] = "cosine_epoch"
-    """per-epoch cosine, or warm-up then cosine per step"""
+    schedule: Literal["cosine_epoch", "warmup_cosine", "linear", "one_cycle"] = "cosine_epoch"
+    """per-epoch cosine, or warm-up then cosine per step; linear: warm-up then a straight line;
+    one_cycle: by cosines from lr / 25 up, then down to lr / 250,000"""
     warmup: float = Field(0.1, ge=0, lt=1)
     """share of the steps that warm up"""
     clip_norm: float = Field(0.0, ge=0)

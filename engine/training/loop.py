@@ -100,6 +100,10 @@ def _set_up(network: Network, training: TrainingConfig, policy: DevicePolicy) ->
         from engine.training.parts import freeze
 
         freeze(network, training.frozen)
+    if training.frozen_norms:
+        from engine.training.parts import freeze_norms
+
+        freeze_norms(network, training.frozen_norms)
     if policy.form != PLAIN:
         fuse(network, fusions_of(policy.form))
     if policy.own_layers:

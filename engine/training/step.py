@@ -157,8 +157,13 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     """Learning rate of step `step`, counted from 0 over the whole fold.
 
     `cosine_epoch` holds lr (1 + cos(pi e / E)) / 2 through epoch e, as the reports do.
-    `warmup_cosine` rises linearly over the first `warmup` of the steps, then falls by a cosine.
+    `warmup_cosine` rises linearly over the first `warmup` of the steps, then falls by a cosine. For
+    others see `engine.training.schedules`.
     """
+    if config.schedule in ("linear", "one_cycle"):
+        from engine.training.schedules import share_of_peak
+
+        return config.lr * share_of_peak(config, step, config.epochs * steps_per_epoch)
     if config.schedule == "cosine_epoch":
         angle = math.pi * (step // steps_per_epoch) / config.epochs
     else:
