@@ -133,6 +133,11 @@ class ModelConfig(ModelFields):
                     f"model.weights = {self.weights!r} is of timm's encoders, and model.encoder = "
                     f"{self.encoder!r} is none; type model.weights=none, or name a file or a run"
                 )
+        if self.supervision and self.decoder == "deeplabv3plus":
+            raise ValueError(
+                "model.supervision is of a decoder with a part at stride 8, and deeplabv3plus has "
+                "none; type model.supervision=0, or model.decoder=fpn"
+            )
         if is_code(self.decoder):
             _code_path("model.decoder", self.decoder)
         elif self.decoder not in DECODERS:

@@ -34,6 +34,7 @@ INTRODUCED: Sections = {
         "exif": "ignore",
         "splits": "",
     },
+    "model": {"supervision": 0.0},
     "training": {
         "parts": 1,
         "reduce": "auto",

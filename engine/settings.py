@@ -109,6 +109,9 @@ class ModelFields(Section):
     """DeepLabV3+ dropout after its pyramid"""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """stochastic depth of the encoder"""
+    supervision: float = Field(0.0, ge=0)
+    """weight of the cross-entropy of a second head, on the decoder's part at stride 8, which only
+    training runs; 0 = none"""
 
 
 class TrainingConfig(Section):

@@ -122,13 +122,17 @@ def _class_weights(task: FoldTask, device: torch.device) -> torch.Tensor:
     return weights_C
 
 
-def _with_terms(loss: step.TrainingLoss) -> step.TrainingLoss:
+def _with_terms(loss: step.TrainingLoss, supervision: float) -> step.TrainingLoss:
     config, terms = loss.config, loss.terms
     ours = config.dice_weight, config.lovasz_weight, config.focal_weight, config.label_smoothing
     if any(ours):
         from engine.training.terms import Terms
 
         terms = (*terms, (1.0, Terms(config)))
+    if supervision:
+        from engine.training.terms import Supervision
+
+        terms = (*terms, (supervision, Supervision(loss.class_weight_C)))
     if config.loss_terms:
         from engine.model.plugged import load_terms
 
@@ -181,7 +185,8 @@ class FoldTraining:
 
             resume(self, saved)
         weights_C = _class_weights(task, policy.device)
-        loss = _with_terms(step.TrainingLoss(training, weights_C, policy.operations))
+        plain = step.TrainingLoss(training, weights_C, policy.operations)
+        loss = _with_terms(plain, model.supervision)
         exchange = None
         if training.parts > 1:
             from engine.distributed.exchange import open_exchange

@@ -70,7 +70,7 @@ def muon_weights(network: nn.Module) -> frozenset[str]:
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
     first = next((name for name, _ in found if name.startswith("encoder.")), "")
-    heads = ("segmentation_head.", "depth_head.")
+    heads = ("segmentation_head.", "depth_head.", "auxiliary_head.")
     return frozenset(
         name
         for name, weight in found

@@ -47,7 +47,7 @@ class TrainingLoss:
     config: TrainingConfig
     class_weight_C: Tensor
     operations: Operations
-    terms: Sequence[tuple[float, Callable[[Prediction, Batch], Tensor]]] = ()
+    terms: Sequence[tuple[float, Callable[[Any, Batch], Tensor]]] = ()
     """Others, each with its weight; they count as the cross-entropy's share does."""
 
     def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:

@@ -4,7 +4,8 @@ Labels come to the cells by nearest pixel; unlabelled cells count nowhere. Sums 
 of what passes the network together: over a part's, where batches pass in parts (`accumulate`,
 `parts`), and each part's term counts by the part's share in the cross-entropy.
 
-Axes: B batch, C class, H W pixels, h w cells of stride 4, N cells of the batch, K bins of errors.
+Axes: B batch, C class, H W pixels, h w cells of stride 4, y x cells of stride 8, N cells of the
+batch, K bins of errors.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from engine.config import TrainingConfig
 from engine.data.batch import Batch
-from engine.model.network import Prediction
+from engine.model.network import Prediction, Supervised
 from kernels.boundary_ce.reference import IGNORE_INDEX
 
 BINS = 1 << 12
@@ -46,6 +47,26 @@ class Terms:
         if config.label_smoothing:
             total = total + config.label_smoothing * uniform_ce(log_CN, label_N)
         return total
+
+
+@dataclass(frozen=True, eq=False)
+class Supervision:
+    """Cross-entropy of the auxiliary head, a loss term, over the cells of stride 8.
+
+    Source: Lee, Xie, Gallagher, Zhang and Tu, "Deeply-supervised nets", AISTATS 2015; Zhao, Shi,
+    Qi, Wang and Jia, "Pyramid scene parsing network", CVPR 2017.
+    """
+
+    class_weight_C: Tensor
+
+    def __call__(self, prediction: Supervised, batch: Batch) -> Tensor:
+        """() float32: sum k [-log p] / cells, k the class weight of a labelled cell."""
+        logits_BCyx = prediction.auxiliary_BCyx.to(torch.float32)
+        label_N = cell_labels(batch.label_BHW, logits_BCyx.shape[-2:]).flatten()
+        log_CN = torch.log_softmax(logits_BCyx.transpose(0, 1).flatten(1), 0)
+        own_N, log_N = _of_labels(log_CN, label_N)
+        loss_N = -self.class_weight_C.index_select(0, own_N) * log_N
+        return _mean_of_labelled(loss_N, label_N != IGNORE_INDEX)
 
 
 def cell_labels(label_BHW: Tensor, cells_hw: tuple[int, ...]) -> Tensor:
@@ -108,11 +129,9 @@ def focal(log_CN: Tensor, label_N: Tensor, gamma: float) -> Tensor:
 
     Source: Lin et al., "Focal loss for dense object detection", ICCV 2017.
     """
-    labelled_N = label_N != IGNORE_INDEX
-    own_1N = label_N.where(labelled_N, 0).to(torch.int64)[None]
-    log_N = log_CN.gather(0, own_1N)[0]
+    log_N = _of_labels(log_CN, label_N)[1]
     loss_N = -((-torch.expm1(log_N)) ** gamma) * log_N
-    return _mean_of_labelled(loss_N, labelled_N)
+    return _mean_of_labelled(loss_N, label_N != IGNORE_INDEX)
 
 
 def uniform_ce(log_CN: Tensor, label_N: Tensor) -> Tensor:
@@ -126,6 +145,12 @@ def uniform_ce(log_CN: Tensor, label_N: Tensor) -> Tensor:
 def _own(prob_CN: Tensor, label_N: Tensor) -> Tensor:
     """(C, N) bool, whether a cell's label is that class."""
     return label_N == torch.arange(len(prob_CN), device=label_N.device)[:, None]
+
+
+def _of_labels(log_CN: Tensor, label_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) each label's class, 0 where it has none, and what there is of that class."""
+    own_N = label_N.where(label_N != IGNORE_INDEX, 0).to(torch.int64)
+    return own_N, log_CN.gather(0, own_N[None])[0]
 
 
 def _count(bin_CN: Tensor, counted_CN: Tensor) -> Tensor:
