@@ -133,6 +133,11 @@ class ModelConfig(ModelFields):
                     f"model.weights = {self.weights!r} is of timm's encoders, and model.encoder = "
                     f"{self.encoder!r} is none; type model.weights=none, or name a file or a run"
                 )
+        if self.supervision and self.decoder == "deeplabv3plus":
+            raise ValueError(
+                "model.supervision is of a decoder with a part at stride 8, and deeplabv3plus has "
+                "none; type model.supervision=0, or model.decoder=fpn"
+            )
         if is_code(self.decoder):
             _code_path("model.decoder", self.decoder)
         elif self.decoder not in DECODERS:
@@ -207,6 +212,7 @@ class Config(Section):
             named = self.runtime.device
             raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         self._check_batch(self.training)
+        self._check_optimizer(self.training.optimizer)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -219,6 +225,11 @@ class Config(Section):
                 raise unknown_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
                 raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
+        if self.training.frozen_norms and weights == "none":
+            raise ValueError(
+                "training.frozen_norms keeps statistics of the starting weights, and model.weights "
+                "= 'none' has none; type training.frozen_norms=[], or name weights"
+            )
         for name in self.training.loss_terms:
             _code_path("training.loss_terms", name)
         chosen = self.selection.temperature
@@ -254,6 +265,18 @@ class Config(Section):
                 f"must pass the network together; training.batch_size {batch} in {cut}"
                 f"training.accumulate {passes} leaves {together}"
             )
+
+    def _check_optimizer(self, optimizer: str) -> None:
+        """Refuse what only AdamW has a form for."""
+        if optimizer == "adamw":
+            return
+        told = f"training.optimizer = {optimizer!r} "
+        if self.runtime.shard_optimizer:
+            raise ValueError(
+                f"{told}is kept whole by every process; type runtime.shard_optimizer=false"
+            )
+        if self.runtime.tune != "off":
+            raise ValueError(f"{told}has one form, nothing is tuned; type runtime.tune=off")
 
     @property
     def code(self) -> list[str]:

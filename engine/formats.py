@@ -34,13 +34,22 @@ INTRODUCED: Sections = {
         "exif": "ignore",
         "splits": "",
     },
+    "model": {"supervision": 0.0},
     "training": {
         "parts": 1,
         "reduce": "auto",
         "lr_of": {},
         "layer_decay": 1.0,
         "frozen": [],
+        "frozen_norms": [],
         "loss_terms": {},
+        "optimizer": "adamw",
+        "balance": 0.0,
+        "dice_weight": 0.0,
+        "lovasz_weight": 0.0,
+        "focal_weight": 0.0,
+        "focal_gamma": 2.0,
+        "label_smoothing": 0.0,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

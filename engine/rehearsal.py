@@ -47,7 +47,8 @@ def check_training(config: Config, frames: Mapping[int, int]) -> None:
         check_plug_ins(config)
     network = _network(config)
     training = config.training
-    if frames and (training.frozen or training.lr_of or training.layer_decay != 1):
+    named = training.frozen or training.frozen_norms or training.lr_of
+    if frames and (named or training.layer_decay != 1):
         from engine.training.parts import check_parts
 
         check_parts(network, training)
@@ -143,8 +144,13 @@ def _check_parts(config: Config, network: Network, fold: int, frames: int) -> No
         return
     with torch.device("meta"):
         image_BCHW = torch.empty(least, model.in_channels, *crop_hw)
+    network.train()
+    if training.frozen_norms:
+        from engine.training.parts import freeze_norms
+
+        freeze_norms(network, training.frozen_norms)
     try:
-        network.train()(image_BCHW)
+        network(image_BCHW)
     except ValueError as error:
         if not str(error).startswith(_LONE):
             raise

@@ -109,6 +109,9 @@ class ModelFields(Section):
     """DeepLabV3+ dropout after its pyramid"""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """stochastic depth of the encoder"""
+    supervision: float = Field(0.0, ge=0)
+    """weight of the cross-entropy of a second head, on the decoder's part at stride 8, which only
+    training runs; 0 = none"""
 
 
 class TrainingConfig(Section):
@@ -128,6 +131,9 @@ class TrainingConfig(Section):
     reduce: Literal["auto", "tree", "fast"] = "auto"
     """how parts are added up; tree: in one order, so that any number of processes gives the same
     bytes; fast: as they come, batch norms over all parts; auto: tree on a CPU, fast on a GPU"""
+    optimizer: Literal["adamw", "muon", "lion"] = "adamw"
+    """muon: orthogonal steps for weights between hidden features, at AdamW's rates, AdamW for the
+    rest; lion: steps of signs, at 1/3 to 1/10 of AdamW's rates"""
     lr: float = Field(1e-4, gt=0)
     """peak learning rate"""
     lr_of: dict[str, Annotated[float, Field(gt=0)]] = {}
@@ -137,10 +143,14 @@ class TrainingConfig(Section):
     """factor of the rate from each layer of the encoder to the one below it, besides lr_of"""
     frozen: tuple[str, ...] = ()
     """parts that are not trained, batch norm statistics neither: encoder, encoder.stages.0, ..."""
+    frozen_norms: tuple[str, ...] = ()
+    """parts whose batch norms keep the statistics of the starting weights and normalise by them,
+    while scales and shifts are trained: encoder, ..."""
     weight_decay: float = Field(1e-4, ge=0)
     """AdamW weight decay"""
-    schedule: Literal["cosine_epoch", "warmup_cosine"] = "cosine_epoch"
-    """per-epoch cosine, or warm-up then cosine per step"""
+    schedule: Literal["cosine_epoch", "warmup_cosine", "linear", "one_cycle"] = "cosine_epoch"
+    """per-epoch cosine, or warm-up then cosine per step; linear: warm-up then a straight line;
+    one_cycle: by cosines from lr / 25 up, then down to lr / 250,000"""
     warmup: float = Field(0.1, ge=0, lt=1)
     """share of the steps that warm up"""
     clip_norm: float = Field(0.0, ge=0)
@@ -151,12 +161,25 @@ class TrainingConfig(Section):
     """let the decay grow as (1 + t) / (10 + t)"""
     class_weights: dict[str, float] = {}
     """loss weight by class, else 1"""
+    balance: float = Field(0.0, ge=0, le=1)
+    """power of (median share / share) of a class's pixels in a fold's training frames, by which its
+    class weight is multiplied; then all are scaled to a pixel-weighted mean of 1; 0 = off"""
     boundary_weight: float = Field(1.0, gt=0)
     """weight of pixels at label edges"""
     ignored_edges: bool = False
     """unlabelled neighbours make an edge"""
     depth_weight: float = Field(0.1, ge=0)
     """weight of the auxiliary depth L1, 0 = off"""
+    dice_weight: float = Field(0.0, ge=0)
+    """weight of the soft Dice loss at stride 4, added to the cross-entropy; 0 = off"""
+    lovasz_weight: float = Field(0.0, ge=0)
+    """weight of the Lovasz-softmax loss at stride 4, 0 = off"""
+    focal_weight: float = Field(0.0, ge=0)
+    """weight of the focal loss at stride 4, 0 = off"""
+    focal_gamma: float = Field(2.0, ge=1)
+    """power of the focal loss by which a cell counts less the surer it is"""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """share of the cross-entropy that goes to one with all classes alike, at stride 4"""
     loss_terms: dict[str, Annotated[float, Field(gt=0)]] = {}
     """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)

@@ -221,6 +221,13 @@ def test_what_is_no_decoder_is_told_by_what_is_missing(
         check_plug_ins(config)
 
 
+def test_a_second_head_needs_a_part_at_stride_8(package: Path, mine: Callable[..., Config]) -> None:
+    config = mine(model={"decoder": "mine.parts:Decoder", "supervision": 0.4})
+    plug_ins.permit(config.code)
+    with pytest.raises(ConfigError, match="mine.parts:Decoder has no part at stride 8, .* type "):
+        check_plug_ins(config)
+
+
 TERMS = {
     "def dice(prediction): return 0": "found (prediction); it is called with (prediction, batch)",
     "def dice(prediction, batch): return prediction.logits_BChw.mean((1, 2, 3))": "found (2,); "

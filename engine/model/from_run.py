@@ -12,7 +12,7 @@ from engine.model.refusals import some
 from engine.model.state import read_state
 from engine.origin import RunSource, find_source
 
-_HEAD, _DEPTH = "segmentation_head.", "depth_head."
+_HEAD, _DEPTH, _SECOND = "segmentation_head.", "depth_head.", "auxiliary_head."
 
 State = dict[str, Tensor]
 
@@ -61,6 +61,9 @@ def load_from_run(network: nn.Module, config: ModelConfig, classes: Sequence[str
         told.append(f"{len(kept)} of {len(classes)} classes by name" + _listed(kept))
         if others := [name for name in classes if name not in kept]:
             new.append(f"{len(others)} classes{_listed(others)}")
+        same_classes = [*classes] == [*source.config.data.classes]
+        if same_classes and _same(second := _of(_SECOND, theirs), _of(_SECOND, ours)):
+            ready |= second
         if _same(depth := _of(_DEPTH, theirs), _of(_DEPTH, ours)):
             ready |= depth
         else:

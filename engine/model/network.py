@@ -45,11 +45,20 @@ class Prediction(NamedTuple):
     """Normalised depth, (d - 0.71) / 9.29 for d in metres."""
 
 
+class Supervised(NamedTuple):
+    """What a pass in training returns under `model.supervision`: as `Prediction`, and more."""
+
+    logits_BChw: Tensor
+    depth_Bhw: Tensor
+    auxiliary_BCyx: Tensor
+    """Logits at stride 8, of the decoder's coarse part alone."""
+
+
 class Network(nn.Module):
     """Encoder, decoder and two heads of random weights; a ValueError says what is unfit.
 
     Parameter names are those of `segmentation_models_pytorch.FPN` or `.DeepLabV3Plus` with a `tu-`
-    encoder, plus `depth_head.*`.
+    encoder, plus `depth_head.*`, and `auxiliary_head.*` under `model.supervision`.
     """
 
     align_corners = True
@@ -73,6 +82,10 @@ class Network(nn.Module):
         xavier = getattr(self.decoder, "xavier_heads", False)
         self.segmentation_head = Head(self.decoder.out_channels, classes, xavier)
         self.depth_head = Head(self.decoder.out_channels, 1, xavier)
+        # The last to draw its weights: those of the others are the same with it and without.
+        self.auxiliary_head: Head | None = None
+        if config.supervision:
+            self.auxiliary_head = Head(self.decoder.out_channels, classes, xavier)
 
     @property
     def least_images(self) -> int:
@@ -80,19 +93,30 @@ class Network(nn.Module):
         return int(getattr(self.decoder, "least_images", 1))
 
     def forward(self, image_BCHW: Tensor) -> Prediction:
-        """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError."""
+        """Predict from normalised channels; H or W that is no multiple of 32 is a ValueError.
+
+        In training under `model.supervision` it is a `Supervised`.
+        """
         height, width = image_BCHW.shape[-2:]
         unit = STRIDES[-1]
         if height % unit or width % unit:
             raise ValueError(f"image is {height} x {width}; both must be multiples of {unit}")
         features = self.encoder(image_BCHW)
+        coarse: Tensor | None
         if self.heads_at_once and isinstance(self.decoder, FpnDecoder):
             coarse, fine = self.decoder.levels(features)
             heads, mask = (self.segmentation_head, self.depth_head), self.decoder.draw_mask(coarse)
             logits_BChw, depth_B1hw = predict_at_once(heads, coarse, fine, mask)
-            return Prediction(logits_BChw, depth_B1hw[:, 0])
-        parts = self.decoder(features)
-        return Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
+            prediction = Prediction(logits_BChw, depth_B1hw[:, 0])
+        else:
+            mask, parts = None, self.decoder(features)
+            coarse = parts[0]
+            prediction = Prediction(self.segmentation_head(*parts), self.depth_head(*parts)[:, 0])
+        if self.auxiliary_head is None or not self.training:
+            return prediction
+        assert coarse is not None  # the config, or `check_plug_ins`, has seen to it
+        auxiliary_BCyx = self.auxiliary_head(None, coarse if mask is None else coarse * mask)
+        return Supervised(*prediction, auxiliary_BCyx)  # type: ignore[return-value]
 
 
 def build_network(

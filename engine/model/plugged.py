@@ -193,6 +193,11 @@ def _check_parts(config: ModelConfig) -> None:
                 f"{config.decoder}: of features {given} forward returns {_listed(parts)}; "
                 f"expected a tuple of None, or {coarse}, and {fine}"
             )
+        if config.supervision and parts[0] == "None":
+            raise ConfigError(
+                f"{config.decoder} has no part at stride 8, and model.supervision is of one; "
+                "type model.supervision=0"
+            )
 
 
 def _check_term(path: str, classes: int, channels: int) -> None:

@@ -25,6 +25,9 @@ _UNREADABLE = (SafetensorError, UnpicklingError, EOFError, OSError, RuntimeError
 _DEPTH_HEAD = "depth_head."
 """How the names of the one part begin that networks of smp lack."""
 
+_ONLY_TRAINED = "auxiliary_head."
+"""How those begin that nothing but training runs: a file may lack it, or have it for nothing."""
+
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file, on the CPU, without running code that is in it.
@@ -62,6 +65,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> bool:
     """Load all of an encoder or a network, or all but its depth head, which those of smp lack.
 
+    A head that only training runs (`model.supervision`) is loaded where both have it.
+
     Args:
         module: changed in place, or left as it is where an error is raised; on the meta device it
             takes the tensors themselves.
@@ -75,6 +80,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
         ValueError: a tensor is missing, has another shape or no place.
     """
     own = module.state_dict()
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(_ONLY_TRAINED)}
     if unknown := state.keys() - own.keys():
         raise out_of_place(origin, unknown)
     has_depth = any(name.startswith(_DEPTH_HEAD) for name in state)
@@ -84,6 +90,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
         # Counters of batches are only read by a BatchNorm without momentum; many files lack them.
         if name not in state and not name.endswith("num_batches_tracked")
         if has_depth or not name.startswith(_DEPTH_HEAD)
+        if not name.startswith(_ONLY_TRAINED)
     ]
     if missing:
         raise misfit(origin, f"it lacks {some(missing)}")

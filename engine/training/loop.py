@@ -100,18 +100,44 @@ def _set_up(network: Network, training: TrainingConfig, policy: DevicePolicy) ->
         from engine.training.parts import freeze
 
         freeze(network, training.frozen)
+    if training.frozen_norms:
+        from engine.training.parts import freeze_norms
+
+        freeze_norms(network, training.frozen_norms)
     if policy.form != PLAIN:
         fuse(network, fusions_of(policy.form))
     if policy.own_layers:
         use_kernels(network)
 
 
-def _with_terms(loss: step.TrainingLoss) -> step.TrainingLoss:
-    if not loss.config.loss_terms:
-        return loss
-    from engine.model.plugged import load_terms
+def _class_weights(task: FoldTask, device: torch.device) -> torch.Tensor:
+    training, classes = task.config.training, task.config.data.classes
+    weights_C = step.class_weights(training, classes, device)
+    if training.balance:
+        from engine.training.balance import balanced, class_pixels, tell
 
-    return replace(loss, terms=load_terms(loss.config))
+        pixels_C = class_pixels(task.dataset.train.reports, task.training)
+        weights_C = balanced(weights_C, pixels_C, training.balance)
+        tell(weights_C, classes)
+    return weights_C
+
+
+def _with_terms(loss: step.TrainingLoss, supervision: float) -> step.TrainingLoss:
+    config, terms = loss.config, loss.terms
+    ours = config.dice_weight, config.lovasz_weight, config.focal_weight, config.label_smoothing
+    if any(ours):
+        from engine.training.terms import Terms
+
+        terms = (*terms, (1.0, Terms(config)))
+    if supervision:
+        from engine.training.terms import Supervision
+
+        terms = (*terms, (supervision, Supervision(loss.class_weight_C)))
+    if config.loss_terms:
+        from engine.model.plugged import load_terms
+
+        terms = (*terms, *load_terms(config))
+    return replace(loss, terms=terms) if terms else loss
 
 
 def _normalisation(task: FoldTask) -> Normalisation:
@@ -158,8 +184,9 @@ class FoldTraining:
             from engine.training.starts import resume
 
             resume(self, saved)
-        weights_C = step.class_weights(training, classes, policy.device)
-        loss = _with_terms(step.TrainingLoss(training, weights_C, policy.operations))
+        weights_C = _class_weights(task, policy.device)
+        plain = step.TrainingLoss(training, weights_C, policy.operations)
+        loss = _with_terms(plain, model.supervision)
         exchange = None
         if training.parts > 1:
             from engine.distributed.exchange import open_exchange

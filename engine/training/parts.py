@@ -1,4 +1,4 @@
-"""Parts of a network by name: which are frozen, and at which rate the others learn.
+"""Parts of a network by name: which are frozen, in all or in their batch norms; learning rates.
 
 A part is a module, named as in the network but without the `model` that follows `encoder`; points
 and underscores are one: `encoder.stages.0` is timm's `encoder.model.stages_0`.
@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.config import TrainingConfig
 from engine.mistakes import ConfigError
@@ -34,6 +35,19 @@ def freeze(network: nn.Module, names: Iterable[str]) -> None:
         network.get_submodule(path).eval().requires_grad_(False)
     state = {name for name in network.state_dict() if _within(name, paths) is not None}
     network.frozen = frozenset(state)  # type: ignore[assignment]
+
+
+def freeze_norms(network: nn.Module, names: Iterable[str]) -> None:
+    """Let batch norms in the parts of these names keep their statistics, and normalise by them.
+
+    Their scales and shifts are trained on. `network.frozen` holds the names of the statistics, too.
+    A later call of `train` would undo it.
+    """
+    frozen: set[str] = set(getattr(network, "frozen", ()))
+    for name, norm in _norms(network, names):
+        norm.eval()
+        frozen |= {f"{name}.{key}" for key, _ in norm.named_buffers()}
+    network.frozen = frozenset(frozen)  # type: ignore[assignment]
 
 
 def rate_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -100,6 +114,11 @@ def check_parts(network: nn.Module, config: TrainingConfig) -> None:
     if still == (total := sum(sizes.values())):
         told = f"training.frozen = {list(config.frozen)} leaves nothing to train"
         raise ConfigError(f"{told}; leave a part out, or use training.epochs = 0")
+    if config.frozen_norms:
+        count = len(_norms(network, config.frozen_norms))
+        _log.info(
+            "%d batch norms keep their statistics, in %s", count, ", ".join(config.frozen_norms)
+        )
     if frozen:
         told = "frozen: %s, %s of %s weights"
         _log.info(told, ", ".join(config.frozen), f"{still:,}", f"{total:,}")
@@ -109,6 +128,25 @@ def check_parts(network: nn.Module, config: TrainingConfig) -> None:
     )
     if least != most:
         _log.info("learning rates of parts: %.3g to %.3g times training.lr", least, most)
+
+
+def _norms(network: nn.Module, names: Iterable[str]) -> list[tuple[str, nn.Module]]:
+    """The batch norms with statistics in parts of these names; a part without any is refused."""
+    found: dict[str, nn.Module] = {}
+    for name in names:
+        path = _path(network, name, "training.frozen_norms")
+        inside = {
+            inner: module
+            for inner, module in network.named_modules()
+            if _is_below(inner, path)
+            and isinstance(module, _BatchNorm)
+            and module.track_running_stats
+        }
+        if not inside:
+            told = f"training.frozen_norms names {name!r}, and no batch norm is in it"
+            raise ConfigError(f"{told}; leave it out")
+        found |= inside
+    return [*found.items()]
 
 
 def _path(network: nn.Module, name: str, field: str) -> str:

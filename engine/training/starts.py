@@ -23,7 +23,10 @@ def restore(saved: Checkpoint, learner: Learner) -> None:
         learner.ema.network.load_state_dict(saved.content["ema"])
     learner.sums.sums.copy_(saved.content["sums"])
     optimizer, state = learner.optimizer, saved.content["optimizer"]
-    living = [{name: group[name] for name in _OF_DEVICE} for group in optimizer.param_groups]
+    living = [
+        {name: group[name] for name in _OF_DEVICE if name in group}
+        for group in optimizer.param_groups
+    ]
     # Before it loads, for they say on which device step counts are to be.
     groups = [was | own for was, own in zip(state["param_groups"], living, strict=True)]
     optimizer.load_state_dict({**state, "param_groups": groups})

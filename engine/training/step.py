@@ -39,13 +39,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingLoss:
-    """Boundary-weighted cross-entropy + `depth_weight` x depth L1, classes by `class_weights`."""
+    """Boundary-weighted cross-entropy + `depth_weight` x depth L1, classes by `class_weights`.
+
+    Of the cross-entropy the total has 1 - `label_smoothing`; what replaces the rest is a term.
+    """
 
     config: TrainingConfig
     class_weight_C: Tensor
     operations: Operations
-    terms: Sequence[tuple[float, Callable[[Prediction, Batch], Tensor]]] = ()
-    """Of the user's own, each with its weight; they count as the cross-entropy's share does."""
+    terms: Sequence[tuple[float, Callable[[Any, Batch], Tensor]]] = ()
+    """Others, each with its weight; they count as the cross-entropy's share does."""
 
     def __call__(self, prediction: Prediction, batch: Batch, shares: Shares = WHOLE) -> Losses:
         """The losses of a batch, or of a part of one that counts by `shares` in the batch's."""
@@ -59,6 +62,8 @@ class TrainingLoss:
         )
         depth = depth_l1(prediction.depth_Bhw, batch.depth_BHW) * shares.depth
         total = segmentation + self.config.depth_weight * depth
+        if self.config.label_smoothing:
+            total = total - self.config.label_smoothing * segmentation
         for weight, term in self.terms:
             total = total + weight * shares.segmentation * term(prediction, batch)
         return Losses(total, segmentation, depth)
@@ -92,8 +97,10 @@ def make_optimizer(
     one_pass: "Ema | None" = None,
     form: StepForm = PLAIN,
     shards: "Shards | None" = None,
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """AdamW over every parameter, in torch's fused form (one pass over the weights) or another.
+
+    Or, in its plain form only, the other optimiser that the config names.
 
     Parameters that need no gradient get no state. Where rates differ by part, each group has its
     `rate`, a factor; the parameters keep their order.
@@ -104,6 +111,18 @@ def make_optimizer(
     parameters, decay = list(network.parameters()), config.weight_decay
     device = parameters[0].device
     on_gpu = device.type == "cuda"
+    # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
+    settings: dict[str, Any] = {
+        "lr": torch.tensor(config.lr, device=device) if on_gpu else config.lr,
+        "weight_decay": decay,
+        "fused": form.optimizer == "fused",
+        "foreach": True if form.optimizer == "foreach" else None,
+        "capturable": on_gpu,
+    }
+    if config.optimizer != "adamw":
+        from engine.training.optimizers import make_other
+
+        return make_other(network, config, settings)
     groups: list[Any] = parameters
     if config.lr_of or config.layer_decay != 1:
         from engine.training.parts import rate_groups
@@ -116,20 +135,12 @@ def make_optimizer(
         lr = torch.tensor(config.lr, device=device)
         clip_norm = config.clip_norm
         return OnePassAdamW(groups, one_pass.averages, lr, decay, clip_norm=clip_norm)
-    # On a GPU its learning rate and step counts are tensors, as a recorded step needs them.
     make: Callable[..., torch.optim.AdamW] = torch.optim.AdamW
     if shards is not None:
         from engine.training.sharded import ShardedAdamW
 
         make = partial(ShardedAdamW, shards)
-    return make(
-        groups,
-        lr=torch.tensor(config.lr, device=device) if on_gpu else config.lr,
-        weight_decay=decay,
-        fused=form.optimizer == "fused",
-        foreach=True if form.optimizer == "foreach" else None,
-        capturable=on_gpu,
-    )
+    return make(groups, **settings)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -146,8 +157,13 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     """Learning rate of step `step`, counted from 0 over the whole fold.
 
     `cosine_epoch` holds lr (1 + cos(pi e / E)) / 2 through epoch e, as the reports do.
-    `warmup_cosine` rises linearly over the first `warmup` of the steps, then falls by a cosine.
+    `warmup_cosine` rises linearly over the first `warmup` of the steps, then falls by a cosine. For
+    others see `engine.training.schedules`.
     """
+    if config.schedule in ("linear", "one_cycle"):
+        from engine.training.schedules import share_of_peak
+
+        return config.lr * share_of_peak(config, step, config.epochs * steps_per_epoch)
     if config.schedule == "cosine_epoch":
         angle = math.pi * (step // steps_per_epoch) / config.epochs
     else:

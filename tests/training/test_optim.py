@@ -47,16 +47,40 @@ def test_warm_up_rises_in_equal_steps_to_the_peak_and_then_falls_to_almost_0() -
     assert 0 < lr[-1] < 1e-3
 
 
+@pytest.mark.parametrize("schedule", ["warmup_cosine", "linear", "one_cycle"])
 @pytest.mark.parametrize(("epochs", "warmup"), [(1, 0.0), (1, 0.99), (3, 0.5), (1, 0.04)], ids=str)
-def test_any_share_of_warm_up_gives_rates_within_0_and_the_peak(epochs: int, warmup: float) -> None:
-    lr = rates(lr=2.0, epochs=epochs, schedule="warmup_cosine", warmup=warmup)
+def test_any_share_of_warm_up_gives_rates_within_0_and_the_peak(
+    epochs: int, warmup: float, schedule: str
+) -> None:
+    lr = rates(lr=2.0, epochs=epochs, schedule=schedule, warmup=warmup)
     assert all(0 < rate <= 2.0 for rate in lr)
-    assert max(lr) == 2.0
+    # The peak of one cycle may lie between two steps.
+    assert max(lr) == pytest.approx(2.0, rel=0.1 if schedule == "one_cycle" else 0)
 
 
 def test_a_fold_of_one_step_trains_at_the_peak() -> None:
-    config = TrainingConfig(epochs=1, schedule="warmup_cosine", lr=0.5)
-    assert learning_rate(config, 0, 1) == 0.5
+    for schedule in ("warmup_cosine", "linear", "one_cycle"):
+        config = TrainingConfig.model_validate({"epochs": 1, "schedule": schedule, "lr": 0.5})
+        assert learning_rate(config, 0, 1) == 0.5
+
+
+def test_a_straight_line_falls_by_the_same_at_every_step() -> None:
+    lr = rates(lr=1.0, epochs=10, schedule="linear", warmup=0.1)
+    assert lr[:10] == pytest.approx([0.1 * (s + 1) for s in range(10)])
+    assert lr[10:] == pytest.approx([1 - s / 90 for s in range(90)])
+
+
+@pytest.mark.parametrize("warmup", [0.1, 0.33, 0.5])
+def test_one_cycle_is_torchs(warmup: float) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-3, total_steps=50, pct_start=warmup, cycle_momentum=False
+    )
+    for lr in rates(lr=3e-3, epochs=5, schedule="one_cycle", warmup=warmup):
+        assert lr == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
 
 
 def test_the_optimiser_is_fused_adamw_over_every_parameter() -> None:

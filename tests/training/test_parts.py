@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.config import Config, ModelConfig, TrainingConfig
@@ -14,7 +15,14 @@ from engine.model.network import Network
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.one_pass import OnePassAdamW
-from engine.training.parts import check_parts, encoder_layers, freeze, rate_groups, rates_of
+from engine.training.parts import (
+    check_parts,
+    encoder_layers,
+    freeze,
+    freeze_norms,
+    rate_groups,
+    rates_of,
+)
 from engine.training.step import Ema, make_optimizer, set_learning_rate
 
 CPU = torch.device("cpu")
@@ -53,6 +61,56 @@ def test_a_frozen_encoder_keeps_every_bit_and_the_rest_is_trained(
         assert not any(name.startswith("encoder.") for name in moved)
     kept = {id(parameter) for parameter in learner.optimizer.state}
     assert kept == {id(p) for p in learner.network.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(("parts", "own_layers"), [(1, True), (2, False)])
+def test_frozen_norms_keep_their_statistics_and_the_rest_is_trained(
+    make_task: MakeTask, parts: int, own_layers: bool
+) -> None:
+    model = {"weights": "file"}  # of which a blank fold reads nothing
+    training = {"frozen_norms": ("encoder",), "parts": parts}
+    fold = FoldTraining(
+        make_task(training=training, model=model),
+        replace(POLICY, own_layers=own_layers),
+        blank=True,
+    )
+    learner = fold.learner
+    for each in (learner.network, learner.ema.network):
+        # Statistics that normalise, and a zero with a sign, which an average would lose.
+        each.state_dict()["encoder.model.bn1.running_mean"].fill_(0.5)[0] = -0.0
+    before = {name: content(t) for name, t in learner.network.state_dict().items()}
+    for number, batch in enumerate(fold.open_source().batches(fold.draws(0, 0))):
+        fold.step(batch, 1e-2, number, number)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    for trained in (learner.network, learner.ema.network):
+        after = {name: content(t) for name, t in trained.state_dict().items()}
+        for name, value in after.items():
+            assert (value == before[name]) == name.endswith(statistics), name
+
+
+def test_a_frozen_norm_normalises_by_its_statistics() -> None:
+    ours = network().train()
+    freeze_norms(ours, ["encoder"])
+    norm = ours.get_submodule("encoder.model.bn1")
+    norm.get_buffer("running_mean").fill_(0.5)
+    norm.get_buffer("running_var").fill_(4.0)
+    x_BCHW = torch.randn(2, norm.get_buffer("running_mean").numel(), 4, 4)
+    expected = F.silu((x_BCHW - 0.5) / 2)
+    torch.testing.assert_close(norm(x_BCHW), expected, rtol=1e-4, atol=1e-4)
+    assert ours.training
+    assert ours.decoder.training
+
+
+def test_frozen_norms_are_refused_where_there_are_none() -> None:
+    ours = network()
+    with pytest.raises(ConfigError, match=r"names 'decoder', and no batch norm is in it; leave it"):
+        check_parts(ours, TrainingConfig(frozen_norms=("decoder",)))
+    with pytest.raises(ConfigError, match="training.frozen_norms names 'encode', .*mean encoder"):
+        check_parts(ours, TrainingConfig(frozen_norms=("encode",)))
+    with pytest.raises(ValueError, match=r"type training.frozen_norms=\[\], or name weights"):
+        Config.model_validate(
+            {"training": {"frozen_norms": ["encoder"]}, "model": {"weights": "none"}}
+        )
 
 
 def test_what_is_frozen_makes_no_gradients_below(make_task: MakeTask) -> None:
@@ -169,7 +227,7 @@ def test_one_pass_over_frozen_parts_and_rates_is_torchs_step(tiny_config: Config
             groups = rate_groups(ours, config)
             for group in groups:
                 group["lr"] = lr.clone()  # as `make_optimizer` on a GPU
-            optimizer: torch.optim.AdamW = OnePassAdamW(
+            optimizer: torch.optim.Optimizer = OnePassAdamW(
                 groups, ema.averages, lr, config.weight_decay, clip_norm=0.0
             )
         else:

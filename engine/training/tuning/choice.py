@@ -37,6 +37,7 @@ _SOURCES = ("kernels/**/*.py", "engine/model/*.py", "engine/training/step.py")
 """What a step is made of; `AXES` and `options` are told apart."""
 
 _OF_STEP = {"accumulate", "clip_norm", "boundary_weight", "ignored_edges", "depth_weight"}
+_OF_STEP |= {"dice_weight", "lovasz_weight", "focal_weight", "label_smoothing"}
 """Fields of [training] that change what a step computes, beside its batch."""
 
 
