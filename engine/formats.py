@@ -31,6 +31,7 @@ INTRODUCED: Sections = {
         "ignore": [],
         "depth_scale": 0.001,
         "depth_invalid": [0],
+        "horizontal_fov": 63.31,
         "exif": "ignore",
         "splits": "",
     },

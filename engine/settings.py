@@ -17,8 +17,11 @@ ROOMS = "rooms"
 DECODERS = ("fpn", "deeplabv3plus")
 """Values of `model.decoder` that are no path to code."""
 
-IN_CHANNELS = {"rgb": 3, "rgbd": 4}
+IN_CHANNELS = {"rgb": 3, "rgbd": 4, "rgbdn": 7, "rgbhha": 6}
 """Number of channels of the network's input, by `model.input`."""
+
+SURFACES = {"rgbdn": "normals", "rgbhha": "hha"}
+"""What `engine.data.surface` makes of a frame's depth for it, by `model.input`."""
 
 
 class Section(BaseModel):
@@ -44,6 +47,8 @@ class DataFields(Section):
     """metres that a unit of the depth maps stands for"""
     depth_invalid: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (0,)
     """values in depth maps that mean missing; 0 always does"""
+    horizontal_fov: float = Field(63.31, gt=0, lt=180)
+    """degrees that a frame's width takes, for surface normals and height; NYU Depth v2's"""
     exif: Literal["turn", "ignore"] = "turn"
     """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     splits: str = ""
@@ -93,8 +98,9 @@ class ModelFields(Section):
     decoder: str = "fpn"
     """fpn | deeplabv3plus | one of your own: mypackage.mymodule:Decoder; the others' fields are
     ignored"""
-    input: Literal["rgb", "rgbd"] = "rgb"
-    """3 channels, or 4 with inverse depth"""
+    input: Literal["rgb", "rgbd", "rgbdn", "rgbhha"] = "rgb"
+    """3 channels; rgbd: 4, with inverse depth; rgbdn: 7, with surface normals behind it; rgbhha: 6,
+    with height above the floor and angle with gravity behind it"""
     pyramid_channels: int = Field(256, ge=8)
     """FPN pyramid width"""
     segmentation_channels: int = Field(128, multiple_of=32, ge=32)

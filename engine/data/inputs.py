@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,8 +30,13 @@ from torch import Tensor
 from engine.config import Config, DataConfig
 from engine.data.batch import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
+from engine.settings import SURFACES
 from kernels import gpu
 from kernels.crop_resize import Crops, Encoding, Frames
+
+if TYPE_CHECKING:
+    # Not for networks that see none.
+    from engine.data.surface import Surface
 
 _ROW_STREAM, _ORDER_STREAM = 0, 1
 """Words of the counter that keep a row's numbers and an epoch's order apart."""
@@ -73,7 +79,8 @@ Derived = Callable[[Tensor, Tensor], Tensor]
 """From network input (B, 3 or 4, H, W) and depth in metres (B, H, W) to one more channel."""
 
 DERIVED: dict[str, tuple[Derived, ...]] = {"rgb": (), "rgbd": ()}
-"""Channels behind RGB and inverse depth, by `model.input`; neither published input has any."""
+"""Channels behind RGB and inverse depth, by `model.input`; neither published input has any. Those
+of whole frames, `engine.data.surface`, are none of them."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,12 @@ class InputSpec:
     """The input of a network; ValueError if there are neither 3 nor 4 channels."""
 
     channels: int
-    """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
+    """3 (RGB), or 4 with inverse depth; those of `surface` and `derived` come behind them."""
     normalisation: Normalisation
     derived: tuple[Derived, ...] = ()
     depth_scale: float = 0.001
     """Metres that a unit of the depth maps stands for."""
+    surface: "Surface | None" = None
 
     def __post_init__(self) -> None:
         if self.channels not in (3, 4):
@@ -94,9 +102,14 @@ class InputSpec:
     @classmethod
     def of(cls, config: Config, normalisation: Normalisation) -> "InputSpec":
         """What the network that a config describes sees."""
+        scale = config.data.depth_scale
+        if kind := SURFACES.get(config.model.input):
+            from engine.data.surface import Surface
+
+            return cls(4, normalisation, (), scale, Surface.of(kind, config.data))
         derived = DERIVED[config.model.input]
         channels = config.model.in_channels - len(derived)
-        return cls(channels, normalisation, derived, config.data.depth_scale)
+        return cls(channels, normalisation, derived, scale)
 
     @property
     def mm_a_unit(self) -> float:
@@ -114,6 +127,14 @@ class InputSpec:
             return image_BCHW
         more = [channel(image_BCHW, depth_BHW)[:, None] for channel in self.derived]
         return torch.cat([image_BCHW, *more], 1).contiguous(memory_format=torch.channels_last)
+
+    def mirrored(self, image_BCHW: Tensor) -> Tensor:
+        """What a mirror shows of the network's input: left to right, and normals turned."""
+        if self.surface is None:
+            return image_BCHW.flip(-1)
+        from engine.data.surface import mirror_image
+
+        return mirror_image(image_BCHW, self.surface)
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -200,7 +221,7 @@ def crop_frames(
 ) -> Crops:
     """Crops of the frames that `draws` count in, on their device; does not wait for it.
 
-    The image is of `dtype`, float32 or bfloat16, but float32 where channels are derived from it. A
+    The image is of `dtype`, float32 or bfloat16, but float32 where channels come behind it. A
     frame that is not there, or four channels without depth, is a ValueError.
     """
     # In the order of `kernels.crop_resize.DRAW_COLUMNS`.
@@ -211,10 +232,17 @@ def crop_frames(
     # the same by a range that is k times nearer; only the metres have to be multiplied.
     range_m = DEPTH_MIN_M / spec.mm_a_unit, DEPTH_MAX_M / spec.mm_a_unit
     encoding = Encoding(rgb.mean, rgb.std, range_m, spec.channels)
-    dtype = torch.float32 if spec.derived else dtype
+    dtype = torch.float32 if spec.derived or spec.surface is not None else dtype
     crops = crop(frames, draw_B8, crop_hw, encoding, dtype)
     if spec.mm_a_unit != 1:
         crops = crops._replace(depth_Bhw=crops.depth_Bhw * spec.mm_a_unit)
+    if spec.surface is not None:
+        from engine.data.surface import append_surface, known_cells
+
+        cells = known_cells(frames, draws.index, spec.surface)
+        hw_B2 = frames.hw_N2.numpy()[draws.index]
+        image_BChw = append_surface(*crops[:2], cells, draws, hw_B2, spec.surface)
+        crops = crops._replace(image_BChw=image_BChw)
     return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
 
 
