@@ -96,6 +96,16 @@ class DataConfig(DataFields):
         return tuple(sorted({*given, 0} if info.field_name == "depth_invalid" else given))
 
     @model_validator(mode="after")
+    @field_validator("scale_range")
+    @classmethod
+    def _two_scales(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        if given and (len(given) != 2 or given[0] > given[1]):
+            raise ValueError(
+                f"data.scale_range = {list(given)}: type the smallest and the largest scale, as in "
+                "0.5,2, or nothing"
+            )
+        return given
+
     def _check(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"data.classes must differ from one another, got {self.classes}")

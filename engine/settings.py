@@ -47,8 +47,8 @@ class DataFields(Section):
     """metres that a unit of the depth maps stands for"""
     depth_invalid: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (0,)
     """values in depth maps that mean missing; 0 always does"""
-    horizontal_fov: float = Field(63.31, gt=0, lt=180)
-    """degrees that a frame's width takes, for surface normals and height; NYU Depth v2's"""
+    fov: float = Field(63.31, gt=0, lt=180)
+    """horizontal field of view of the camera, degrees, for surfaces; NYU Depth v2's"""
     exif: Literal["turn", "ignore"] = "turn"
     """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     splits: str = ""
@@ -70,6 +70,8 @@ class DataFields(Section):
     """training crop, pixels of the input"""
     scale_limit: float = Field(0.2, ge=0, lt=1)
     """random scale in 1 +- limit"""
+    scale_range: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """random scale between these two, as often halved as doubled: 0.5,2; empty: by scale_limit"""
     scale_p: float = Field(0.5, ge=0, le=1)
     """probability of a random scale"""
     class_aware_p: float = Field(0.5, ge=0, le=1)
@@ -84,6 +86,12 @@ class DataFields(Section):
     """brightness shift, share of full scale"""
     contrast: float = Field(0.2, ge=0, lt=1)
     """contrast gain in 1 +- contrast"""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """hue turned by up to this share of its circle, where brightness is changed; 0 = off"""
+    saturation: float = Field(0.0, ge=0, le=1)
+    """saturation gain in 1 +- saturation, where brightness is changed; 0 = off"""
+    depth_dropout: float = Field(0.0, ge=0, lt=1)
+    """probability that a network sees no depth of a sample; its depth is still predicted"""
 
 
 class ModelFields(Section):

@@ -54,7 +54,7 @@ class FileSource:
         Raises:
             ValueError: four channels are wanted, and there is no depth.
         """
-        device, spec = self.device, self.spec
+        device, spec, hw_B2 = self.device, self.spec, self._hw(draws)
         in_rows_BH, in_columns_BW = self.inside(draws)
         in_columns_BW[draws.flip] = in_columns_BW[draws.flip, ::-1]
         in_rows, in_columns, light_B2 = (
@@ -82,9 +82,11 @@ class FileSource:
         if spec.surface is not None:
             from engine.data.surface import append_surface
 
-            moved, how = [upload(each, device) for each in cells], (draws, self._hw(draws))
-            input_BCHW = append_surface(input_BCHW, metres_BHW, moved, *how, spec.surface)
-        return Batch(spec.complete(input_BCHW, metres_BHW), metres_BHW, label_BHW, draws.index)
+            moved = [upload(each, device) for each in cells]
+            how = draws, hw_B2, spec.surface
+            input_BCHW = append_surface(input_BCHW, metres_BHW, moved, *how)
+        input_BCHW = spec.finish(input_BCHW, metres_BHW, draws, hw_B2)
+        return Batch(input_BCHW, metres_BHW, label_BHW, draws.index)
 
     def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""

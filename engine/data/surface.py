@@ -66,7 +66,7 @@ class Surface:
     @classmethod
     def of(cls, kind: str, data: DataConfig) -> "Surface":
         """That of a kind, of a dataset's camera."""
-        return cls(kind, data.horizontal_fov, data.depth_scale)
+        return cls(kind, data.fov, data.depth_scale)
 
     @property
     def channels(self) -> int:

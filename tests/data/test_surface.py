@@ -97,7 +97,7 @@ def frames() -> Frames:
 
 
 def spec_of(kind: str) -> InputSpec:
-    config = Config.model_validate({"data": {"horizontal_fov": FOV}, "model": {"input": kind}})
+    config = Config.model_validate({"data": {"fov": FOV}, "model": {"input": kind}})
     assert config.model.needs_depth
     spec = InputSpec.of(config, NORMALISATION)
     assert (
