@@ -3,6 +3,7 @@
 The fields stand in `engine.settings`; `engine.cli` reads files and flags into a `Config`.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -95,7 +96,6 @@ class DataConfig(DataFields):
         # A depth of 0 metres is none, whatever else is missing.
         return tuple(sorted({*given, 0} if info.field_name == "depth_invalid" else given))
 
-    @model_validator(mode="after")
     @field_validator("scale_range")
     @classmethod
     def _two_scales(cls, given: tuple[float, ...]) -> tuple[float, ...]:
@@ -106,6 +106,7 @@ class DataConfig(DataFields):
             )
         return given
 
+    @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"data.classes must differ from one another, got {self.classes}")
@@ -229,6 +230,17 @@ class Config(Section):
                 raise unknown_class("training.class_weights", name, self.data.classes)
             if weight <= 0:
                 raise ValueError(f"training.class_weights.{name} must be positive, got {weight}")
+        if self.data.depth_dropout and not self.model.needs_depth:
+            raise ValueError(
+                f"data.depth_dropout = {self.data.depth_dropout} hides depth, and model.input = "
+                "'rgb' sees none; type data.depth_dropout=0, or model.input=rgbd"
+            )
+        sizes, epochs = self.training.sizes, self.training.epochs
+        if len(sizes) > epochs:
+            raise ValueError(
+                f"training.sizes names {len(sizes)} sizes for {epochs} epochs; type fewer, or "
+                "more training.epochs"
+            )
         for name in self.training.loss_terms:
             _code_path("training.loss_terms", name)
         chosen = self.selection.temperature
@@ -264,6 +276,21 @@ class Config(Section):
                 f"must pass the network together; training.batch_size {batch} in {cut}"
                 f"training.accumulate {passes} leaves {together}"
             )
+
+    def data_at(self, epoch: int) -> DataConfig:
+        """The section in an epoch of training, from 0: smaller by its share of `training.sizes`."""
+        share, data = self.training.size_of(epoch), self.data
+        if share == 1:
+            return data
+        crop_hw = [max(1, math.floor(side * share / 32 + 0.5)) * 32 for side in data.crop_hw]
+        pairs = zip(data.input_hw, crop_hw, strict=True)
+        input_hw = [max(round(side * share), least) for side, least in pairs]
+        return data.model_copy(update={"input_hw": (*input_hw,), "crop_hw": (*crop_hw,)})
+
+    def work(self, first: int, end: int) -> float:
+        """Pixels of crops from one epoch to another, from 0, in epochs at whole size."""
+        whole = math.prod(self.data.crop_hw)
+        return sum(math.prod(self.data_at(epoch).crop_hw) / whole for epoch in range(first, end))
 
     @property
     def code(self) -> list[str]:

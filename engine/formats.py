@@ -41,6 +41,7 @@ INTRODUCED: Sections = {
     },
     "training": {
         "parts": 1,
+        "sizes": [],
         "reduce": "auto",
         "lr_of": {},
         "layer_decay": 1.0,

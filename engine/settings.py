@@ -134,6 +134,9 @@ class TrainingConfig(Section):
     """epochs a fold, 0 = the starting weights are the fold's"""
     batch_size: int = Field(4, ge=1)
     """samples a step"""
+    sizes: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """progressive resizing: shares of data.input_hw and data.crop_hw in equal parts of the epochs,
+    crops to multiples of 32, batches as they are: 0.5,0.75,1; empty: whole all along"""
     accumulate: int = Field(1, ge=1)
     """parts in which a step's batch passes the network, for less memory"""
     parts: int = Field(1, ge=1)
@@ -175,6 +178,10 @@ class TrainingConfig(Section):
     """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)
     """epochs between validations"""
+
+    def size_of(self, epoch: int) -> float:
+        """The share of `sizes` in an epoch, from 0; 1 without any."""
+        return self.sizes[epoch * len(self.sizes) // self.epochs] if self.sizes else 1.0
 
 
 class InferenceFields(Section):
