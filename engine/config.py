@@ -235,6 +235,11 @@ class Config(Section):
                 f"data.depth_dropout = {self.data.depth_dropout} hides depth, and model.input = "
                 "'rgb' sees none; type data.depth_dropout=0, or model.input=rgbd"
             )
+        if self.data.class_mix and (self.training.batch_size < 2 or self.training.parts > 1):
+            raise ValueError(
+                f"data.class_mix = {self.data.class_mix} needs 2 samples a batch or more, in one "
+                "part; type training.parts=1 and a larger training.batch_size, or data.class_mix=0"
+            )
         sizes, epochs = self.training.sizes, self.training.epochs
         if len(sizes) > epochs:
             raise ValueError(

@@ -36,6 +36,7 @@ INTRODUCED: Sections = {
         "hue": 0.0,
         "saturation": 0.0,
         "depth_dropout": 0.0,
+        "class_mix": 0.0,
         "exif": "ignore",
         "splits": "",
     },

@@ -92,6 +92,9 @@ class DataFields(Section):
     """saturation gain in 1 +- saturation, where brightness is changed; 0 = off"""
     depth_dropout: float = Field(0.0, ge=0, lt=1)
     """probability that a network sees no depth of a sample; its depth is still predicted"""
+    class_mix: float = Field(0.0, ge=0, le=1)
+    """probability that half of the classes of the batch's next sample are pasted over a sample,
+    with label and depth (ClassMix)"""
 
 
 class ModelFields(Section):

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     # Not for networks that see none.
     from engine.data.surface import Surface
 
-_ROW_STREAM, _ORDER_STREAM, _LOOK_STREAM = 0, 1, 2
-"""Words of the counter that keep a row's numbers, an epoch's order and a row's colours apart."""
+_ROW_STREAM, _ORDER_STREAM, _LOOK_STREAM, _MIX_STREAM = 0, 1, 2, 3
+"""Words of the counter that keep apart a row's numbers, an epoch's order, a row's colours, and what
+is pasted over it."""
 
 _NUMBERS_PER_ROW, _NUMBERS_PER_LOOK = 10, 3
 """Random numbers that `draw` reads for a row, whether its probabilities need them or not; those of
@@ -234,6 +235,14 @@ def draw(
         colour=colour_B2 if config.hue or config.saturation else None,
         hidden=hide_B < config.depth_dropout if config.depth_dropout else None,
     )
+
+
+def class_mix_draws(
+    probability: float, *, seed: int, epoch: int, index: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Keys of classes (B, C) and which rows (B,) are pasted over: for `engine.data.class_mix`."""
+    u_BR = _uniform(seed, epoch, index, _MIX_STREAM, classes + 1)
+    return u_BR[:, 1:], u_BR[:, 0] < probability
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:

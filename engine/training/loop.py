@@ -15,8 +15,8 @@ from torch import nn
 
 from engine import interrupts
 from engine.config import Config, DataConfig, TrainingConfig
-from engine.data.batch import Draws, Source
-from engine.data.inputs import InputSpec, Normalisation, draw, epoch_order
+from engine.data.batch import Batch, Draws, Source
+from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
@@ -311,6 +311,8 @@ class FoldTraining:
         batches = source.batches(draws)
         with track(title, steps, position.step) as advance:
             for batch in batches:
+                if data.class_mix:
+                    self._mix(batch)
                 number = position.epoch * steps + position.step
                 self.step(batch, step.learning_rate(training, number, steps), position.step, number)
                 position.step += 1
@@ -330,6 +332,16 @@ class FoldTraining:
                     interrupts.checkpoint()
                     interrupts.stop()  # it is another process that was asked
         self._check_finite()
+
+    def _mix(self, batch: Batch) -> None:
+        """Paste classes from row to row; a lone row stays as it is."""
+        from engine.data.class_mix import mix_classes
+
+        classes, epoch = len(self.config.data.classes), self.position.epoch
+        keyed = {"seed": self.config.training.seed, "epoch": epoch, "classes": classes}
+        if len(batch.index) > 1:
+            p = self.config.data.class_mix
+            mix_classes(batch, *class_mix_draws(p, index=batch.index, **keyed))
 
     def _meet(self) -> None:
         """Where there are other processes, wait until the first one has written what it saved."""
