@@ -3,6 +3,7 @@
 The fields stand in `engine.settings`; `engine.cli` reads files and flags into a `Config`.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -94,6 +95,16 @@ class DataConfig(DataFields):
             raise ValueError(f"data.{info.field_name} names a value twice: {given}")
         # A depth of 0 metres is none, whatever else is missing.
         return tuple(sorted({*given, 0} if info.field_name == "depth_invalid" else given))
+
+    @field_validator("scale_range")
+    @classmethod
+    def _two_scales(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        if given and (len(given) != 2 or given[0] > given[1]):
+            raise ValueError(
+                f"data.scale_range = {list(given)}: type the smallest and the largest scale, as in "
+                "0.5,2, or nothing"
+            )
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -230,6 +241,22 @@ class Config(Section):
                 "training.frozen_norms keeps statistics of the starting weights, and model.weights "
                 "= 'none' has none; type training.frozen_norms=[], or name weights"
             )
+        if self.data.depth_dropout and not self.model.needs_depth:
+            raise ValueError(
+                f"data.depth_dropout = {self.data.depth_dropout} hides depth, and model.input = "
+                "'rgb' sees none; type data.depth_dropout=0, or model.input=rgbd"
+            )
+        if self.data.class_mix and (self.training.batch_size < 2 or self.training.parts > 1):
+            raise ValueError(
+                f"data.class_mix = {self.data.class_mix} needs 2 samples a batch or more, in one "
+                "part; type training.parts=1 and a larger training.batch_size, or data.class_mix=0"
+            )
+        sizes, epochs = self.training.sizes, self.training.epochs
+        if len(sizes) > epochs:
+            raise ValueError(
+                f"training.sizes names {len(sizes)} sizes for {epochs} epochs; type fewer, or "
+                "more training.epochs"
+            )
         for name in self.training.loss_terms:
             _code_path("training.loss_terms", name)
         chosen = self.selection.temperature
@@ -277,6 +304,21 @@ class Config(Section):
             )
         if self.runtime.tune != "off":
             raise ValueError(f"{told}has one form, nothing is tuned; type runtime.tune=off")
+
+    def data_at(self, epoch: int) -> DataConfig:
+        """The section in an epoch of training, from 0: smaller by its share of `training.sizes`."""
+        share, data = self.training.size_of(epoch), self.data
+        if share == 1:
+            return data
+        crop_hw = [max(1, math.floor(side * share / 32 + 0.5)) * 32 for side in data.crop_hw]
+        pairs = zip(data.input_hw, crop_hw, strict=True)
+        input_hw = [max(round(side * share), least) for side, least in pairs]
+        return data.model_copy(update={"input_hw": (*input_hw,), "crop_hw": (*crop_hw,)})
+
+    def work(self, first: int, end: int) -> float:
+        """Pixels of crops from one epoch to another, from 0, in epochs at whole size."""
+        whole = math.prod(self.data.crop_hw)
+        return sum(math.prod(self.data_at(epoch).crop_hw) / whole for epoch in range(first, end))
 
     @property
     def code(self) -> list[str]:

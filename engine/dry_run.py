@@ -66,7 +66,12 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
         "folds": f"{data.folds} {run.folds.kind}; to train: {_folds(run, untrained)}",
         "network": f"{config.model.encoder} + {config.model.decoder}, {parameters:,} parameters, "
         f"{config.model.in_channels} channels in",
-        "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}",
+        "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}"
+        + (
+            f", times {', '.join(f'{share:g}' for share in training.sizes)}"
+            if training.sizes
+            else ""
+        ),
         "views": _views(run),
     }
     if untrained:

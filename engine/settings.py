@@ -17,8 +17,11 @@ ROOMS = "rooms"
 DECODERS = ("fpn", "deeplabv3plus")
 """Values of `model.decoder` that are no path to code."""
 
-IN_CHANNELS = {"rgb": 3, "rgbd": 4}
+IN_CHANNELS = {"rgb": 3, "rgbd": 4, "rgbdn": 7, "rgbhha": 6}
 """Number of channels of the network's input, by `model.input`."""
+
+SURFACES = {"rgbdn": "normals", "rgbhha": "hha"}
+"""What `engine.data.surface` makes of a frame's depth for it, by `model.input`."""
 
 
 class Section(BaseModel):
@@ -44,6 +47,8 @@ class DataFields(Section):
     """metres that a unit of the depth maps stands for"""
     depth_invalid: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (0,)
     """values in depth maps that mean missing; 0 always does"""
+    fov: float = Field(63.31, gt=0, lt=180)
+    """horizontal field of view of the camera, degrees, for surfaces; NYU Depth v2's"""
     exif: Literal["turn", "ignore"] = "turn"
     """images that carry an EXIF orientation: turn them upright, or leave them as stored"""
     splits: str = ""
@@ -65,6 +70,8 @@ class DataFields(Section):
     """training crop, pixels of the input"""
     scale_limit: float = Field(0.2, ge=0, lt=1)
     """random scale in 1 +- limit"""
+    scale_range: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """random scale between these two, as often halved as doubled: 0.5,2; empty: by scale_limit"""
     scale_p: float = Field(0.5, ge=0, le=1)
     """probability of a random scale"""
     class_aware_p: float = Field(0.5, ge=0, le=1)
@@ -79,6 +86,15 @@ class DataFields(Section):
     """brightness shift, share of full scale"""
     contrast: float = Field(0.2, ge=0, lt=1)
     """contrast gain in 1 +- contrast"""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """hue turned by up to this share of its circle, where brightness is changed; 0 = off"""
+    saturation: float = Field(0.0, ge=0, le=1)
+    """saturation gain in 1 +- saturation, where brightness is changed; 0 = off"""
+    depth_dropout: float = Field(0.0, ge=0, lt=1)
+    """probability that a network sees no depth of a sample; its depth is still predicted"""
+    class_mix: float = Field(0.0, ge=0, le=1)
+    """probability that half of the classes of the batch's next sample are pasted over a sample,
+    with label and depth (ClassMix)"""
 
 
 class ModelFields(Section):
@@ -93,8 +109,9 @@ class ModelFields(Section):
     decoder: str = "fpn"
     """fpn | deeplabv3plus | one of your own: mypackage.mymodule:Decoder; the others' fields are
     ignored"""
-    input: Literal["rgb", "rgbd"] = "rgb"
-    """3 channels, or 4 with inverse depth"""
+    input: Literal["rgb", "rgbd", "rgbdn", "rgbhha"] = "rgb"
+    """3 channels; rgbd: 4, with inverse depth; rgbdn: 7, with surface normals behind it; rgbhha: 6,
+    with height above the floor and angle with gravity behind it"""
     pyramid_channels: int = Field(256, ge=8)
     """FPN pyramid width"""
     segmentation_channels: int = Field(128, multiple_of=32, ge=32)
@@ -123,6 +140,9 @@ class TrainingConfig(Section):
     """epochs a fold, 0 = the starting weights are the fold's"""
     batch_size: int = Field(4, ge=1)
     """samples a step"""
+    sizes: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """progressive resizing: shares of data.input_hw and data.crop_hw in equal parts of the epochs,
+    crops to multiples of 32, batches as they are: 0.5,0.75,1; empty: whole all along"""
     accumulate: int = Field(1, ge=1)
     """parts in which a step's batch passes the network, for less memory"""
     parts: int = Field(1, ge=1)
@@ -184,6 +204,10 @@ class TrainingConfig(Section):
     """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)
     """epochs between validations"""
+
+    def size_of(self, epoch: int) -> float:
+        """The share of `sizes` in an epoch, from 0; 1 without any."""
+        return self.sizes[epoch * len(self.sizes) // self.epochs] if self.sizes else 1.0
 
 
 class InferenceFields(Section):

@@ -26,13 +26,25 @@ class Draws:
     """(B,) mirrored left to right."""
     light: NDArray[np.float32]
     """(B, 2) gain and shift: image' = clip(gain * image + 255 * shift, 0, 255)."""
+    colour: NDArray[np.float64] | None = None
+    """(B, 2) then: the hue's turn, 1 is a full circle, and the saturation's gain; None = none."""
+    hidden: NDArray[np.bool_] | None = None
+    """(B,) no depth is shown to the network; None = in no row."""
 
     def at(self, rows: slice) -> "Draws":
         """Some of the rows."""
-        return Draws(self.index[rows], self.box[rows], self.flip[rows], self.light[rows])
+        return Draws(
+            self.index[rows],
+            self.box[rows],
+            self.flip[rows],
+            self.light[rows],
+            None if self.colour is None else self.colour[rows],
+            None if self.hidden is None else self.hidden[rows],
+        )
 
     def __post_init__(self) -> None:
-        rows = [len(part) for part in (self.index, self.box, self.flip, self.light)]
+        parts = self.index, self.box, self.flip, self.light, self.colour, self.hidden
+        rows = [len(part) for part in parts if part is not None]
         if len(set(rows)) > 1:
             raise ValueError(f"index, box, flip and light must have a row a sample, got {rows}")
 

@@ -13,8 +13,9 @@ import io
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ _PREFETCH = 2
 _Fed = tuple[NDArray[Any] | list[NDArray[Any]], ...]
 """Of a batch: B encoded images, B decoded maps (H, W, 1) of every other kind, then what
 `DaliSource._windows` returns."""
+
+
+_Rows = tuple[Draws, list[Future[torch.Tensor]]]
+"""A batch's draws, and the cells of its frames, which are none where no surfaces are seen."""
 
 
 @dataclass(eq=False)
@@ -67,7 +72,7 @@ class DaliSource(FileSource):
         first = next(iterator, None)
         if first is None:
             return
-        fed: deque[Draws] = deque()
+        fed: deque[_Rows] = deque()
         pipeline, feed = self._take_pipeline(len(first.index))
         with ThreadPoolExecutor(self.workers, thread_name_prefix="read") as pool:
             rows = itertools.chain([first], iterator)
@@ -85,15 +90,17 @@ class DaliSource(FileSource):
                     self._idle.append((pipeline, feed))
                     return
                 except (OSError, RuntimeError) as error:
-                    raise self._blame(fed, error) from error
+                    raise self._blame([rows for rows, _ in fed], error) from error
                 tensors = (from_dlpack(output.as_tensor()) for output in outputs)
                 crops = dict(zip(self._kinds, tensors, strict=True))
                 image_BCHW = crops.pop("image").permute(0, 3, 1, 2)
                 maps = {kind: map_BHW1[..., 0] for kind, map_BHW1 in crops.items()}
-                yield self.finish(fed.popleft(), {"image": image_BCHW, **maps})
+                done, cells = fed.popleft()
+                whole = [each.result() for each in cells]
+                yield self.finish(done, {"image": image_BCHW, **maps}, whole)
 
     def _read(
-        self, draws: Iterable[Draws], rows_max: int, pool: ThreadPoolExecutor, fed: deque[Draws]
+        self, draws: Iterable[Draws], rows_max: int, pool: ThreadPoolExecutor, fed: deque[_Rows]
     ) -> Iterator[_Fed]:
         """What each run of the pipeline takes; batches are noted in `fed` before they are read."""
         for rows in draws:
@@ -102,10 +109,16 @@ class DaliSource(FileSource):
                     f"a batch of {len(rows.index)} rows follows a first one of {rows_max}; "
                     "DALI allocates for the first, so none may be larger"
                 )
-            fed.append(rows)
+            cells: list[Future[torch.Tensor]] = []
+            fed.append((rows, cells))
             samples = [self.samples[sample] for sample in rows.index]
             asked = [pool.map(_READ[kind], samples) for kind in self._kinds]
-            yield (*map(list, asked), *self._windows(rows))
+            files = [*map(list, asked)]
+            if self.spec.surface is not None:
+                maps, of = files[self._kinds.index("depth")], self.spec.surface.cells
+                made = [partial(of, depth_HW1[..., 0]) for depth_HW1 in maps]
+                cells.extend(pool.submit(_as_tensor, make) for make in made)
+            yield (*files, *self._windows(rows))
 
     def _windows(self, draws: Draws) -> tuple[NDArray[Any], ...]:
         """The part of each crop whose sample positions lie inside the frame.
@@ -218,6 +231,10 @@ def _crop_files(
             fn.slice(window, start=offset, shape=crop_hw, axes=(0, 1), out_of_bounds_policy="pad")
         )
     return tuple(crops)
+
+
+def _as_tensor(make: Callable[[], NDArray[np.int32]]) -> torch.Tensor:
+    return torch.from_numpy(make())
 
 
 def _image(sample: Sample) -> NDArray[np.uint8]:

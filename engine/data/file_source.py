@@ -33,7 +33,9 @@ class FileSource:
     workers: int
     """Decoding threads."""
 
-    def finish(self, draws: Draws, crops: Mapping[str, Tensor]) -> Batch:
+    def finish(
+        self, draws: Draws, crops: Mapping[str, Tensor], cells: Sequence[Tensor] = ()
+    ) -> Batch:
         """Turn resampled crops, mirrored already, into a batch: light, fill, normalise.
 
         A pixel is outside if its sample position is outside [0, H) x [0, W) of its frame. There RGB
@@ -44,6 +46,7 @@ class FileSource:
             draws: B rows that the crops were made by.
             crops: on the source's device: "image" (B, 3, H, W) float32 in 0..255; "depth"
                 (B, H, W) uint16 units, 0 = missing, if any; "label" (B, H, W) uint8, if any.
+            cells: on the CPU, `Surface.cells` of each row's frame, where the network sees surfaces.
 
         Returns:
             The batch, in new tensors: the crops may be overwritten afterwards.
@@ -51,7 +54,7 @@ class FileSource:
         Raises:
             ValueError: four channels are wanted, and there is no depth.
         """
-        device, spec = self.device, self.spec
+        device, spec, hw_B2 = self.device, self.spec, self._hw(draws)
         in_rows_BH, in_columns_BW = self.inside(draws)
         in_columns_BW[draws.flip] = in_columns_BW[draws.flip, ::-1]
         in_rows, in_columns, light_B2 = (
@@ -76,14 +79,27 @@ class FileSource:
         input_BCHW = network_input(lit_BCHW, metres_BHW, spec)
         input_BCHW = torch.where(inside_BHW[:, None], input_BCHW, 0.0)
         input_BCHW = input_BCHW.contiguous(memory_format=torch.channels_last)
-        return Batch(spec.complete(input_BCHW, metres_BHW), metres_BHW, label_BHW, draws.index)
+        if spec.surface is not None:
+            from engine.data.surface import append_surface
+
+            moved = [upload(each, device) for each in cells]
+            how = draws, hw_B2, spec.surface
+            input_BCHW = append_surface(input_BCHW, metres_BHW, moved, *how)
+        input_BCHW = spec.finish(input_BCHW, metres_BHW, draws, hw_B2)
+        return Batch(input_BCHW, metres_BHW, label_BHW, draws.index)
 
     def inside(self, draws: Draws) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows (B, H) and columns (B, W) of crops lie in their frames, unmirrored."""
-        hw_B2 = np.array([self.samples[sample].hw for sample in draws.index]).reshape(-1, 2)
+        hw_B2 = self._hw(draws)
         rows_BH, columns_BW = sample_positions(draws, self.crop_hw)
         in_rows_BH = (rows_BH >= 0) & (rows_BH < hw_B2[:, :1])
         return in_rows_BH, (columns_BW >= 0) & (columns_BW < hw_B2[:, 1:])
+
+    def _hw(self, draws: Draws) -> NDArray[np.int64]:
+        """(B, 2) height and width of the frames."""
+        return np.array([self.samples[sample].hw for sample in draws.index], np.int64).reshape(
+            -1, 2
+        )
 
 
 def choose_file_source(

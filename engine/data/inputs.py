@@ -17,8 +17,9 @@ frame. R: random numbers of a row.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,14 +30,21 @@ from torch import Tensor
 from engine.config import Config, DataConfig
 from engine.data.batch import Draws
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M
+from engine.settings import SURFACES
 from kernels import gpu
 from kernels.crop_resize import Crops, Encoding, Frames
 
-_ROW_STREAM, _ORDER_STREAM = 0, 1
-"""Words of the counter that keep a row's numbers and an epoch's order apart."""
+if TYPE_CHECKING:
+    # Not for networks that see none.
+    from engine.data.surface import Surface
 
-_NUMBERS_PER_ROW = 10
-"""Random numbers that `draw` reads for a row, whether its probabilities need them or not."""
+_ROW_STREAM, _ORDER_STREAM, _LOOK_STREAM, _MIX_STREAM = 0, 1, 2, 3
+"""Words of the counter that keep apart a row's numbers, an epoch's order, a row's colours, and what
+is pasted over it."""
+
+_NUMBERS_PER_ROW, _NUMBERS_PER_LOOK = 10, 3
+"""Random numbers that `draw` reads for a row, whether its probabilities need them or not; those of
+colours and hidden depth only where the config has them."""
 
 _PINNED_BYTES = 1 << 28
 """More, which a split's frames have and no batch, is waited for: pinned it would be there twice."""
@@ -73,7 +81,8 @@ Derived = Callable[[Tensor, Tensor], Tensor]
 """From network input (B, 3 or 4, H, W) and depth in metres (B, H, W) to one more channel."""
 
 DERIVED: dict[str, tuple[Derived, ...]] = {"rgb": (), "rgbd": ()}
-"""Channels behind RGB and inverse depth, by `model.input`; neither published input has any."""
+"""Channels behind RGB and inverse depth, by `model.input`; neither published input has any. Those
+of whole frames, `engine.data.surface`, are none of them."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +90,12 @@ class InputSpec:
     """The input of a network; ValueError if there are neither 3 nor 4 channels."""
 
     channels: int
-    """3 (RGB), or 4 with inverse depth; `derived` come behind them."""
+    """3 (RGB), or 4 with inverse depth; those of `surface` and `derived` come behind them."""
     normalisation: Normalisation
     derived: tuple[Derived, ...] = ()
     depth_scale: float = 0.001
     """Metres that a unit of the depth maps stands for."""
+    surface: "Surface | None" = None
 
     def __post_init__(self) -> None:
         if self.channels not in (3, 4):
@@ -94,9 +104,14 @@ class InputSpec:
     @classmethod
     def of(cls, config: Config, normalisation: Normalisation) -> "InputSpec":
         """What the network that a config describes sees."""
+        scale = config.data.depth_scale
+        if kind := SURFACES.get(config.model.input):
+            from engine.data.surface import Surface
+
+            return cls(4, normalisation, (), scale, Surface.of(kind, config.data))
         derived = DERIVED[config.model.input]
         channels = config.model.in_channels - len(derived)
-        return cls(channels, normalisation, derived, config.data.depth_scale)
+        return cls(channels, normalisation, derived, scale)
 
     @property
     def mm_a_unit(self) -> float:
@@ -114,6 +129,32 @@ class InputSpec:
             return image_BCHW
         more = [channel(image_BCHW, depth_BHW)[:, None] for channel in self.derived]
         return torch.cat([image_BCHW, *more], 1).contiguous(memory_format=torch.channels_last)
+
+    def finish(
+        self, image_BCHW: Tensor, depth_BHW: Tensor, draws: Draws, hw_B2: NDArray[np.int64]
+    ) -> Tensor:
+        """The network's input of crops that have all but derived channels, which may change.
+
+        Args:
+            image_BCHW: normalised RGB, lit, inverse depth and surfaces.
+            depth_BHW: metres, 0 = missing or outside; not changed.
+            draws: what the crops were made by.
+            hw_B2: height and width of their frames.
+        """
+        if draws.colour is not None or draws.hidden is not None:
+            from engine.data.after_crop import hide_depth, recolour
+
+            recolour(image_BCHW, draws, hw_B2, self.normalisation)
+            depth_BHW = hide_depth(image_BCHW, depth_BHW, draws, self)
+        return self.complete(image_BCHW, depth_BHW)
+
+    def mirrored(self, image_BCHW: Tensor) -> Tensor:
+        """What a mirror shows of the network's input: left to right, and normals turned."""
+        if self.surface is None:
+            return image_BCHW.flip(-1)
+        from engine.data.surface import mirror_image
+
+        return mirror_image(image_BCHW, self.surface)
 
 
 def epoch_order(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -146,10 +187,11 @@ def draw(
 ) -> Draws:
     """Draw the augmentation of the samples `index` (B,) in one epoch, from 0; 0 <= seed < 2**128.
 
-    The frame is resized to its `training_hw` and scaled by s in 1 +- `scale_limit` (probability
-    `scale_p`); of the result S x S', a crop of `crop_hw` starts uniformly in
-    [min(0, S - crop), max(0, S - crop)], or, with probability `class_aware_p`, is centred on a
-    pixel of the small classes as far as that range allows. No row depends on another.
+    The frame is resized to its `training_hw` and scaled by s in 1 +- `scale_limit`, or, evenly in
+    its logarithm, in `scale_range` (probability `scale_p`); of the result S x S', a crop of
+    `crop_hw` starts uniformly in [min(0, S - crop), max(0, S - crop)], or, with probability
+    `class_aware_p`, is centred on a pixel of the small classes as far as that range allows. No row
+    depends on another.
 
     `hw` (N, 2) is height and width of every frame of the split, `small_pixels` N arrays (K, 2) of
     row and column, K may be 0. Different lengths or a sample out of range are a ValueError.
@@ -165,14 +207,42 @@ def draw(
         pixels = small_pixels[sample]
         if u_RB[2, row] < config.class_aware_p and len(pixels):
             centre_B2[row] = pixels[int(u_RB[3, row] * len(pixels))] + 0.5
-    scale_B = 1.0 + (u_RB[0] < config.scale_p) * config.scale_limit * (2 * u_RB[1] - 1)
+    scaled_B = u_RB[0] < config.scale_p
+    if config.scale_range:
+        low, high = config.scale_range
+        scale_B = np.where(scaled_B, low * (high / low) ** u_RB[1], 1.0)
+    else:
+        scale_B = 1.0 + scaled_B * config.scale_limit * (2 * u_RB[1] - 1)
     box_B4 = _boxes(config, hw[index], scale_B[:, None], centre_B2, u_RB[4:6].T)
     lit_B = u_RB[7] < config.jitter_p
     gain_B = 1.0 + lit_B * config.contrast * (2 * u_RB[8] - 1)
     shift_B = 0.0 + lit_B * config.brightness * (2 * u_RB[9] - 1)  # 0.0 + -0.0 is 0.0
     # Every source computes the light in float32.
     light_B2 = np.stack([gain_B, shift_B], axis=1).astype(np.float32)
-    return Draws(index, box_B4, u_RB[6] < config.flip_p, light_B2)
+    draws = Draws(index, box_B4, u_RB[6] < config.flip_p, light_B2)
+    if not (config.hue or config.saturation or config.depth_dropout):
+        return draws
+    turn_B, gain_B, hide_B = _uniform(seed, epoch, index, _LOOK_STREAM, _NUMBERS_PER_LOOK).T
+    colour_B2 = np.stack(
+        [
+            lit_B * config.hue * (2 * turn_B - 1),
+            1.0 + lit_B * config.saturation * (2 * gain_B - 1),
+        ],
+        axis=1,
+    )
+    return replace(
+        draws,
+        colour=colour_B2 if config.hue or config.saturation else None,
+        hidden=hide_B < config.depth_dropout if config.depth_dropout else None,
+    )
+
+
+def class_mix_draws(
+    probability: float, *, seed: int, epoch: int, index: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Keys of classes (B, C) and which rows (B,) are pasted over: for `engine.data.class_mix`."""
+    u_BR = _uniform(seed, epoch, index, _MIX_STREAM, classes + 1)
+    return u_BR[:, 1:], u_BR[:, 0] < probability
 
 
 def whole_frame_draws(index: NDArray[np.int64], hw: NDArray[np.int64]) -> Draws:
@@ -200,7 +270,7 @@ def crop_frames(
 ) -> Crops:
     """Crops of the frames that `draws` count in, on their device; does not wait for it.
 
-    The image is of `dtype`, float32 or bfloat16, but float32 where channels are derived from it. A
+    The image is of `dtype`, float32 or bfloat16, but float32 where channels come behind it. A
     frame that is not there, or four channels without depth, is a ValueError.
     """
     # In the order of `kernels.crop_resize.DRAW_COLUMNS`.
@@ -211,11 +281,21 @@ def crop_frames(
     # the same by a range that is k times nearer; only the metres have to be multiplied.
     range_m = DEPTH_MIN_M / spec.mm_a_unit, DEPTH_MAX_M / spec.mm_a_unit
     encoding = Encoding(rgb.mean, rgb.std, range_m, spec.channels)
-    dtype = torch.float32 if spec.derived else dtype
-    crops = crop(frames, draw_B8, crop_hw, encoding, dtype)
+    exact = spec.derived or spec.surface is not None or draws.colour is not None
+    crops = crop(frames, draw_B8, crop_hw, encoding, torch.float32 if exact else dtype)
     if spec.mm_a_unit != 1:
         crops = crops._replace(depth_Bhw=crops.depth_Bhw * spec.mm_a_unit)
-    return crops._replace(image_BChw=spec.complete(crops.image_BChw, crops.depth_Bhw))
+    hw_B2 = frames.hw_N2.numpy()[draws.index]
+    if spec.surface is not None:
+        from engine.data.surface import append_surface, known_cells
+
+        cells = known_cells(frames, draws.index, spec.surface)
+        image_BChw = append_surface(*crops[:2], cells, draws, hw_B2, spec.surface)
+        crops = crops._replace(image_BChw=image_BChw)
+    image_BChw = spec.finish(crops.image_BChw, crops.depth_Bhw, draws, hw_B2)
+    if exact and not spec.derived and spec.surface is None:
+        image_BChw = image_BChw.to(dtype)
+    return crops._replace(image_BChw=image_BChw)
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
@@ -256,10 +336,16 @@ def _boxes(
     return np.hstack([start_B2, length_B2])
 
 
-def _uniform(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+def _uniform(
+    seed: int,
+    epoch: int,
+    index: NDArray[np.int64],
+    stream: int = _ROW_STREAM,
+    count: int = _NUMBERS_PER_ROW,
+) -> NDArray[np.float64]:
     """(B, R) numbers in [0, 1); made of raw bits, because NumPy may change its distributions."""
-    bits = [_random_bits(seed, epoch, sample, _ROW_STREAM, _NUMBERS_PER_ROW) for sample in index]
-    bits_BR = np.array(bits, np.uint64).reshape(-1, _NUMBERS_PER_ROW)
+    bits = [_random_bits(seed, epoch, sample, stream, count) for sample in index]
+    bits_BR = np.array(bits, np.uint64).reshape(-1, count)
     return (bits_BR >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ from engine.data.file_source import FileSource, sample_positions
 from engine.data.inputs import upload
 from engine.frames.build import read_whole
 from engine.frames.decode import Sample
+
+if TYPE_CHECKING:
+    # Not for networks that see none.
+    from engine.data.surface import Surface
 
 _BATCHES_AHEAD = 2
 """Batches in preparation while one is used: two even out frames of unequal cost."""
@@ -47,25 +52,35 @@ class TorchSource(FileSource):
         rows_BH, columns_BW = sample_positions(rows, self.crop_hw)
         columns_BW = np.where(rows.flip[:, None], columns_BW[:, ::-1], columns_BW)
         positions = zip(samples, rows_BH, columns_BW, strict=True)
-        return [pool.submit(_crop, *each) for each in positions]
+        return [pool.submit(_crop, *each, self.spec.surface) for each in positions]
 
     def _assemble(self, rows: Draws, futures: list[Future[dict[str, Tensor]]]) -> Batch:
         crops = [future.result() for future in futures]
+        # Of the whole frames, which need not be of one size.
+        cells = [crop.pop("cells") for crop in crops if "cells" in crop]
         stacks = {kind: torch.stack([crop[kind] for crop in crops]) for kind in crops[0]}
         moved = {kind: upload(stack, self.device) for kind, stack in stacks.items()}
-        return self.finish(rows, moved)
+        return self.finish(rows, moved, cells)
 
 
 def _crop(
-    sample: Sample, rows_H: NDArray[np.float64], columns_W: NDArray[np.float64]
+    sample: Sample,
+    rows_H: NDArray[np.float64],
+    columns_W: NDArray[np.float64],
+    surface: "Surface | None",
 ) -> dict[str, Tensor]:
-    """By kind: (3, H, W) image, (H, W) depth in its units and label, of one row."""
+    """By kind: (3, H, W) image, (H, W) depth in its units and label, of one row.
+
+    Where a `surface` is wanted, "cells" (h, w) of the whole frame, too.
+    """
     frame = read_whole(sample)
     image_CYX = torch.from_numpy(frame.image_HW3).permute(2, 0, 1)
     crops = {"image": _bilinear(image_CYX, rows_H, columns_W)}
     for kind, map_YX in (("depth", frame.depth_HW), ("label", frame.label_HW)):
         if map_YX is not None:
             crops[kind] = _nearest(torch.from_numpy(map_YX), rows_H, columns_W)
+    if surface is not None and frame.depth_HW is not None:
+        crops["cells"] = torch.from_numpy(surface.cells(frame.depth_HW))
     return crops
 
 

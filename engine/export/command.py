@@ -13,8 +13,9 @@ from engine.export.sizes import needed_hw
 from engine.lease import look
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
+from engine.settings import SURFACES
 from engine.suggest import Parser
-from engine.trained import Sight, choose_runs
+from engine.trained import Sight, TrainedRun, choose_runs
 from engine.verbs import program
 
 
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _refuse_others(out)
     check_packages(asked)
     chosen = choose_runs([options.run], sight, options.fold)
+    _check_inputs(chosen)
     hw = needed_hw(chosen, hw)
     _check_data(chosen[0].config, chosen[0].run, options.data)
     from engine.export.make import Order, export, place
@@ -78,6 +80,17 @@ def _size(text: str) -> tuple[int, int]:
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 1 for side in sides):
         raise ConfigError(f"--size {text}: needed is height x width in pixels, as in 480x640")
     return int(sides[0]), int(sides[1])
+
+
+def _check_inputs(chosen: Sequence[TrainedRun]) -> None:
+    """Refuse networks whose input a graph cannot make of a frame."""
+    for one in chosen:
+        if one.config.model.input in SURFACES:
+            raise ConfigError(
+                f"{one.run.root} has model.input = {one.config.model.input!r}, whose surfaces are "
+                "fitted to a whole frame's depth, outside of any graph: only the engine runs it; "
+                "export a run of model.input = 'rgbd' or 'rgb'"
+            )
 
 
 def _check_data(config: Config, run: RunDir, moved: Path | None) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from engine import interrupts
-from engine.config import Config, TrainingConfig
-from engine.data.batch import Draws, Source
-from engine.data.inputs import InputSpec, Normalisation, draw, epoch_order
+from engine.config import Config, DataConfig, TrainingConfig
+from engine.data.batch import Batch, Draws, Source
+from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
@@ -237,10 +237,11 @@ class FoldTraining:
 
                     adopt(self)
                     return None
-                source = self.open_source()
+                whole = source = self.open_source()
                 with interrupts.at_checkpoints():
                     while self.position.epoch < task.epochs:
                         if self.position.step < task.steps_per_epoch:
+                            source = self._at_size(source, whole)
                             self._train_epoch(source)
                         self._finish_epoch()
                 return self.predictor.reader.resident
@@ -257,9 +258,12 @@ class FoldTraining:
             self.predictor = replace(self.predictor, reader=reader)
         return source
 
-    def draws(self, epoch: int, first: int) -> Iterator[Draws]:
-        """How each sample of an epoch's batches is cropped, from step `first` on."""
-        task, data, seed = self.task, self.config.data, self.config.training.seed
+    def draws(self, epoch: int, first: int, data: DataConfig | None = None) -> Iterator[Draws]:
+        """How each sample of an epoch's batches is cropped, from step `first` on.
+
+        At whole size, unless the epoch's own `Config.data_at` is given.
+        """
+        task, data, seed = self.task, data or self.config.data, self.config.training.seed
         split, size = task.dataset.train, task.batch_size
         hw, small = hw_of(split.samples), split.small_pixels
         order = epoch_order(seed, epoch, task.training)
@@ -305,6 +309,21 @@ class FoldTraining:
         self.save()
         self._show(line)
 
+    def _at_size(self, source: Source, whole: Source) -> Source:
+        """What makes crops of the present epoch's size: `source`, if it does, or one like `whole`.
+
+        What a source of files has prepared belongs to its size; decoded frames do not.
+        """
+        if not self.config.training.sizes:
+            return source
+        crop_hw = self.config.data_at(self.position.epoch).crop_hw
+        if cast(Any, source).crop_hw == crop_hw:
+            return source
+        if self.leads:
+            size = self.task.fold, self.position.epoch + 1, *crop_hw
+            _log.info("fold %d: from epoch %d on crops of %d x %d", *size)
+        return cast(Source, replace(cast(Any, whole), crop_hw=crop_hw))
+
     def _train_epoch(self, source: Source) -> None:
         task, position, runtime = self.task, self.position, self.config.runtime
         training, steps = self.config.training, task.steps_per_epoch
@@ -312,12 +331,15 @@ class FoldTraining:
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
         exchange = self.step.exchange
-        draws = self.draws(position.epoch, position.step)
+        data = self.config.data_at(position.epoch)
+        draws = self.draws(position.epoch, position.step, data)
         if exchange is not None:
             draws = (rows.at(exchange.rows) for rows in draws)
         batches = source.batches(draws)
         with track(title, steps, position.step) as advance:
             for batch in batches:
+                if data.class_mix:
+                    self._mix(batch)
                 number = position.epoch * steps + position.step
                 self.step(batch, step.learning_rate(training, number, steps), position.step, number)
                 position.step += 1
@@ -337,6 +359,16 @@ class FoldTraining:
                     interrupts.checkpoint()
                     interrupts.stop()  # it is another process that was asked
         self._check_finite()
+
+    def _mix(self, batch: Batch) -> None:
+        """Paste classes from row to row; a lone row stays as it is."""
+        from engine.data.class_mix import mix_classes
+
+        classes, epoch = len(self.config.data.classes), self.position.epoch
+        keyed = {"seed": self.config.training.seed, "epoch": epoch, "classes": classes}
+        if len(batch.index) > 1:
+            p = self.config.data.class_mix
+            mix_classes(batch, *class_mix_draws(p, index=batch.index, **keyed))
 
     def _meet(self) -> None:
         """Where there are other processes, wait until the first one has written what it saved."""

@@ -292,7 +292,7 @@ class TrainStep:
         # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
         compiles = policy.compile and (exchange is None or exchange.is_traceable)
         self.forward: Callable[[Tensor], Prediction] = (
-            _compiled(learner.network, policy.form) if compiles else learner.network
+            _compiled(learner.network, policy.form, loss.config) if compiles else learner.network
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
         self.spread: Callable[[], None] | None = getattr(learner.optimizer, "spread", None)
@@ -369,12 +369,16 @@ class TrainStep:
         return torch.stack(losses).detach()
 
 
-def _compiled(network: Network, form: StepForm) -> Callable[[Tensor], Prediction]:
+def _compiled(
+    network: Network, form: StepForm, config: TrainingConfig
+) -> Callable[[Tensor], Prediction]:
+    # Of a second size torch would make code for any size, which is slower.
+    dynamic = False if config.sizes else None
     # Inductor decides by counting whether a network's convolutions are worth it.
     if form.compile == "channels_last":
         forced = {"force_layout_optimization": True}
-        return torch.compile(network, fullgraph=True, options={**forced})
-    return torch.compile(network, fullgraph=True)
+        return torch.compile(network, fullgraph=True, dynamic=dynamic, options={**forced})
+    return torch.compile(network, fullgraph=True, dynamic=dynamic)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:

@@ -24,17 +24,20 @@ def time_left(metrics: Sequence[EpochLine], task: "FoldTask") -> str:
         metrics[-RECENT:],
         [line for line in metrics if line.miou is not None][-RECENT:],
     )
-    train_s = sum(line.train_s for line in recent) / len(recent)
+    done, epochs = len(metrics), task.config.training.epochs
+    # Of an epoch at whole size: those to come may have larger crops.
+    train_s = sum(line.train_s for line in recent)
+    train_s /= task.config.work(recent[0].epoch - 1, recent[-1].epoch)
     if not scored:
-        epochs = task.config.training.epochs
-        return f"> {duration(train_s * (epochs * (1 + task.later) - len(metrics)))}"
+        due = task.config.work(done, epochs) + task.later * task.config.work(0, epochs)
+        return f"> {duration(train_s * due)}"
     validation_s, views = (
         sum(line.validation_s for line in scored) / len(scored),
         task.config.inference,
     )
     pixels = sum(scale**2 for scale in views.scales) * (1 + views.flip)
     views_s = validation_s * pixels / max(1, len(task.validation))
-    return duration(seconds_left(task, len(metrics), train_s, validation_s, views_s))
+    return duration(seconds_left(task, done, train_s, validation_s, views_s))
 
 
 def seconds_left(
@@ -42,7 +45,8 @@ def seconds_left(
 ) -> float:
     """What a call still takes after `done` epochs of a fold.
 
-    By seconds of an epoch, of a validation, and of all views of a frame by one network.
+    By seconds of an epoch at whole size, of a validation, and of all views of a frame by one
+    network.
     """
     training, epochs = task.config.training, task.config.training.epochs
     due = [
@@ -50,7 +54,8 @@ def seconds_left(
         for epoch in range(1, epochs + 1)
         if epoch % training.validate_every == 0 or epoch == epochs
     ]
-    left_s = train_s * (epochs - done + task.later * epochs)
+    work = task.config.work
+    left_s = train_s * (work(done, epochs) + task.later * work(0, epochs))
     left_s += validation_s * (sum(epoch > done for epoch in due) + task.later * len(due))
     frames, folds = len(task.dataset.train.samples), task.config.data.folds
     if task.fold + task.later + 1 < folds:

@@ -138,7 +138,7 @@ def _inputs(predictor: Predictor, samples: Sequence[Sample]) -> list[NDArray[np.
             one, hw = replace(frames, index=frames.index[place : place + 1]), view_hw(out_hw, scale)
             crop = predictor.policy.operations.crop_resize
             image_1CHW = view_input(one, hw, network.spec, crop, torch.float32)
-            image_1CHW = image_1CHW.flip(-1) if flipped else image_1CHW
+            image_1CHW = network.spec.mirrored(image_1CHW) if flipped else image_1CHW
             found.append(image_1CHW.permute(0, 2, 3, 1).contiguous().numpy())
     return found
 

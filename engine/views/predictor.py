@@ -109,7 +109,7 @@ class Predictor:
             crop, dtype = operations.crop_resize, self.policy.input_dtype
             image_BCHW = view_input(frames, hw, spec, crop, dtype)
             for flipped in (False, True)[: 1 + views.flip]:
-                view_BCHW = image_BCHW.flip(-1) if flipped else image_BCHW
+                view_BCHW = spec.mirrored(image_BCHW) if flipped else image_BCHW
                 parts = [
                     part_BCHW.contiguous(memory_format=torch.channels_last)
                     for part_BCHW in torch.split(view_BCHW, most)

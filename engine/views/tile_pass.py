@@ -177,8 +177,9 @@ class TiledView:
         box_B4 = np.hstack([np.array([(top, left)]) * zoom_2, np.array([hw]) * zoom_2])
         part = replace(self.frames, label_BHW=None, box_B4=box_B4)
         crop, dtype = self.policy.operations.crop_resize, self.policy.input_dtype
-        image_BCHW = view_input(part, hw, self.network.spec, crop, dtype)
-        image_BCHW = image_BCHW.flip(-1) if self.view.flipped else image_BCHW
+        spec = self.network.spec
+        image_BCHW = view_input(part, hw, spec, crop, dtype)
+        image_BCHW = spec.mirrored(image_BCHW) if self.view.flipped else image_BCHW
         return image_BCHW.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import astuple, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_a_row_depends_on_its_sample_alone_and_not_on_its_batch(
         for i in range(0, 12, batch)
     ]
     for i, part in zip(range(0, 12, batch), parts, strict=True):
-        assert_equal(part, Draws(*(column[i : i + batch] for column in astuple(whole))))
+        assert_equal(part, whole.at(slice(i, i + batch)))
 
 
 def test_seed_epoch_and_sample_each_change_the_draw() -> None:
@@ -257,3 +258,69 @@ def test_draws_of_different_lengths_are_refused(short: str) -> None:
     draws = whole_frame_draws(np.array([0, 1]), np.full((2, 2), 4))
     with pytest.raises(ValueError, match="must have a row a sample, got .*1"):
         replace(draws, **{short: getattr(draws, short)[:1]})
+
+
+LOOKS = {"hue": 0.1, "saturation": 0.5, "depth_dropout": 0.3}
+
+
+def many(config: DataConfig, n: int = 4000) -> Draws:
+    hw, none = np.full((n, 2), (480, 640)), [np.zeros((0, 2), np.int32)] * n
+    return draw(config, seed=0, epoch=0, index=np.arange(n), hw=hw, small_pixels=none)
+
+
+def test_colours_and_hidden_depth_move_no_other_draw_and_are_none_where_they_are_off() -> None:
+    plain, looks = (many(config_of((240, 320), (192, 256), **f), 50) for f in ({}, LOOKS))
+    assert plain.colour is None
+    assert plain.hidden is None
+    for ours, theirs in zip(astuple(plain)[:4], astuple(looks)[:4], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    alone = many(config_of((240, 320), (192, 256), depth_dropout=0.3), 50)
+    assert alone.colour is None
+    np.testing.assert_array_equal(alone.hidden, looks.hidden)
+
+
+def test_rows_with_colours_depend_on_their_sample_alone() -> None:
+    config = config_of((240, 320), (192, 256), jitter_p=1, **LOOKS)
+    hw, none = np.full((9, 2), (480, 640)), [np.zeros((0, 2), np.int32)] * 9
+    fields: dict[str, Any] = {"hw": hw, "small_pixels": none}
+    whole = draw(config, seed=1, epoch=2, index=np.arange(9), **fields)
+    assert_equal(
+        draw(config, seed=1, epoch=2, index=np.array([4, 5]), **fields), whole.at(slice(4, 6))
+    )
+    seen = set()
+    for seed, epoch in itertools.product(range(3), range(3)):
+        drawn = draw(config, seed=seed, epoch=epoch, index=np.arange(9), **fields).colour
+        assert drawn is not None
+        seen |= {row.tobytes() for row in drawn}
+    assert len(seen) == 81
+
+
+def test_colours_and_hidden_depth_are_as_often_and_as_strong_as_the_config_says() -> None:
+    draws = many(config_of((240, 320), (192, 256), jitter_p=0.7, **LOOKS))
+    assert draws.colour is not None
+    assert draws.hidden is not None
+    np.testing.assert_array_equal(draws.colour[:, 0] != 0, draws.light[:, 1] != 0)
+    assert abs(draws.hidden.mean() - 0.3) < 0.03
+    for values, low, high in ((draws.colour[:, 0], -0.1, 0.1), (draws.colour[:, 1], 0.5, 1.5)):
+        assert low <= values.min() < low + 0.01
+        assert high - 0.01 < values.max() <= high
+
+
+def test_a_scale_range_is_as_often_halved_as_doubled() -> None:
+    config = config_of((240, 320), (192, 256), scale_range=(0.5, 2), scale_p=0.8)  # type: ignore[arg-type]
+    plain = many(config_of((240, 320), (192, 256), scale_p=0.8))
+    draws = many(config)
+    scale = 2 * 192 / draws.box[:, 2]
+    assert 0.5 - 1e-3 <= scale.min() < 0.51
+    assert 1.98 < scale.max() <= 2 + 2e-3
+    moved = np.abs(scale - 1) > 1e-6
+    assert abs(moved.mean() - 0.8) < 0.03
+    assert abs((scale[moved] < 1).mean() - 0.5) < 0.03
+    # The same rows are scaled; one whose scale rounds to 1 may tell otherwise.
+    assert (moved == (np.abs(2 * 192 / plain.box[:, 2] - 1) > 1e-6)).mean() > 0.999
+
+
+@pytest.mark.parametrize("given", [[0.5], [2, 0.5], [0.5, 1, 2], [0, 1]])
+def test_a_scale_range_that_is_none_is_refused(given: list[float]) -> None:
+    with pytest.raises(ValueError, match="data.scale_range = |greater than 0"):
+        DataConfig.model_validate({"scale_range": given})

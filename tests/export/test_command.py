@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from engine.api import open_predictor
 from engine.command import start_logging
-from engine.export import make
+from engine.config import Config
+from engine.export import command, make
 from engine.export.command import main
 from engine.export.form import FORMS, check_packages
 from engine.export.records import NAME, Agreement, Export
@@ -187,6 +189,17 @@ def test_a_size_a_form_and_a_folder_that_do_not_fit_are_one_line(
         ConfigError, match="gone, the dataset of .* is not there, and files are held"
     ):
         main([run, "--to", "torch", *lost])
+
+
+@pytest.mark.parametrize("kind", ["rgbdn", "rgbhha"])
+def test_networks_that_see_surfaces_are_refused_by_name(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = Config.model_validate({"model": {"input": kind}})
+    theirs = SimpleNamespace(run=RunDir(tmp_path), config=config)
+    monkeypatch.setattr(command, "choose_runs", lambda *_: [theirs])
+    with pytest.raises(ConfigError, match=rf"model.input = '{kind}'.* only the engine runs it"):
+        command.main([str(tmp_path), "--to", "torch", "--out", str(tmp_path / "out")])
 
 
 def test_a_missing_package_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
