@@ -70,7 +70,7 @@ class WatchedTraining(FoldTraining):
         before = [point for point in points if point.steps <= steps]
         known = [point.train_s for point in before if point.steps == steps]
         at = max([*known, self._saved[str(steps)] if steps else 0.0]), steps
-        self.clock = Clock(every_s, self._look, self._keep, at, before)
+        self.clock = Clock(every_s, self._look, self._write_clock, at, before)
 
     def open_source(self) -> Source:
         """As it is, with the clock over it."""
@@ -79,14 +79,14 @@ class WatchedTraining(FoldTraining):
     def save(self) -> None:
         """Write the clock, then `last.pt`: killed between the two, the older time stands there."""
         self._saved[str(self._steps)] = self.clock.now_s()
-        self._keep()
+        self._write_clock()
         super().save()
 
     @property
     def _steps(self) -> int:
         return self.position.epoch * self.task.steps_per_epoch + self.position.step
 
-    def _keep(self) -> None:
+    def _write_clock(self) -> None:
         saved = dict([*self._saved.items()][-_KEPT:])
         write_text(self._state, json.dumps({"saved": saved, "points": self.clock.points}) + "\n")
 

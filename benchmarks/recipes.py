@@ -71,7 +71,11 @@ def recipe(words: Sequence[str], root: Path, *, plain: bool = False) -> Recipe:
         section: {**changes.get(section, {}), **flags.get(section, {})}
         for section in {**changes, **flags}
     }
-    return Recipe(name, load_config(asked.files, merged), plain)
+    config = load_config(asked.files, merged)
+    if not config.holds_out:
+        told = 'training.frames = "all" holds no frame out to be scored'
+        raise ConfigError(f"--config {name}: {told}; type training.frames=folds")
+    return Recipe(name, config, plain)
 
 
 def by_name(recipes: Sequence[Recipe], name: str) -> Recipe:

@@ -41,6 +41,8 @@ INTRODUCED: Sections = {
         "layer_decay": 1.0,
         "frozen": [],
         "loss_terms": {},
+        "frames": "folds",
+        "members": 1,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

@@ -113,6 +113,7 @@ def test_a_recipe_is_named_or_named_after_what_it_is(tiny_toml: Path, tmp_path: 
         (["a b:", "lite"], "letters, digits"),
         ([str(tmp_path)], "type --root"),
         (["lite", "training.speed=1"], "unknown key"),
+        (["lite", "training.frames=all", "selection.temperature=1.0"], "holds no frame out"),
     ):
         with pytest.raises(ConfigError, match=told):
             recipe(typed, tmp_path)
