@@ -83,6 +83,9 @@ class Run:
     def summary(self) -> "Summary":
         """Its figures: `summary.oof.miou` is its OOF mIoU at label resolution.
 
+        Of a run with `training.frames = "all"`, which measures none, `summary.oof` raises a
+        ConfigError, and `summary.oof_scores` is None.
+
         Raises:
             ConfigError: the run is not finished; the message says how to complete it.
             DamageError: `summary.json` is not as it was written.

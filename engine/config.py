@@ -224,6 +224,7 @@ class Config(Section):
             raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         self._check_batch(self.training)
         self._check_optimizer(self.training.optimizer)
+        self._check_frames()
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -266,6 +267,31 @@ class Config(Section):
                 f"{self.inference.temperatures}"
             )
         return self
+
+    def _check_frames(self) -> None:
+        """Refuse what nothing can be held out for, where all frames are trained on."""
+        training, all_frames = self.training, 'training.frames = "all"'
+        if training.frames == "folds":
+            if training.members > 1:
+                raise ValueError(
+                    f"training.members = {training.members} counts networks of {all_frames}; "
+                    f"folds are counted by data.folds"
+                )
+            return
+        if not training.epochs:
+            raise ValueError(f"{all_frames} trains networks; training.epochs = 0 trains none")
+        temperatures = self.inference.temperatures
+        if self.selection.temperature is None and len(temperatures) > 1:
+            raise ValueError(
+                f"{all_frames} measures no temperature, and there are {temperatures}; type "
+                "selection.temperature=T, the one that the run of folds chose (its "
+                f"temperature.json), such as {temperatures[-1]:g}"
+            )
+        if self.int8:
+            raise ValueError(
+                f"{all_frames} holds no frame out, on which the loss of "
+                "runtime.inference = 'openvino-int8' could be measured; use openvino"
+            )
 
     def _check_batch(self, training: TrainingConfig) -> None:
         """Refuse a batch that cannot be cut as it is asked for."""
@@ -319,6 +345,16 @@ class Config(Section):
         """Pixels of crops from one epoch to another, from 0, in epochs at whole size."""
         whole = math.prod(self.data.crop_hw)
         return sum(math.prod(self.data_at(epoch).crop_hw) / whole for epoch in range(first, end))
+
+    @property
+    def networks(self) -> int:
+        """How many are trained: one for each fold, or the members of those on all frames."""
+        return self.data.folds if self.training.frames == "folds" else self.training.members
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether each network is scored on frames that it did not train on."""
+        return self.training.frames == "folds"
 
     @property
     def code(self) -> list[str]:

@@ -10,7 +10,7 @@ from engine.config import Config
 from engine.early import check_train
 from engine.lease import look
 from engine.report.seal import is_sealed
-from engine.rundir import RunDir
+from engine.rundir import NOT_MEASURED, RunDir
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +63,7 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
     rows = {
         "frames": f"{len(train)} training, {len(run.dataset.test.samples)} test, {_hw(run)}",
         "classes": f"{len(data.classes)}: {', '.join(data.classes)}",
-        "folds": f"{data.folds} {run.folds.kind}; to train: {_folds(run, untrained)}",
+        "folds": _folds(run, untrained),
         "network": f"{config.model.encoder} + {config.model.decoder}, {parameters:,} parameters, "
         f"{config.model.in_channels} channels in",
         "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}"
@@ -93,12 +93,16 @@ def _hw(run: "Experiment") -> str:
 
 
 def _folds(run: "Experiment", untrained: Sequence[int]) -> str:
+    if not run.config.holds_out:
+        told = f"networks {', '.join(map(str, untrained))} on all frames" if untrained else "none"
+        return f"none; to train: {told}; {NOT_MEASURED}"
     parts = (
         f"{fold} ({len(run.folds.training(fold))} frames, "
         f"{len(run.folds.validation(fold))} to validate)"
         for fold in untrained
     )
-    return ", ".join(parts) or "none"
+    kind = f"{run.config.data.folds} {run.folds.kind}"
+    return f"{kind}; to train: {', '.join(parts) or 'none'}"
 
 
 def _views(run: "Experiment") -> str:
@@ -150,9 +154,9 @@ def _disk(run: "Experiment", network: "Network") -> str:
     config, test = run.config, run.dataset.test.samples
     state = sum(part.nbytes for part in network.state_dict().values())
     # Network, average and two moments; beside them the best average.
-    folds = config.data.folds * 5 * state
+    folds = config.networks * 5 * state
     layout = oof_layout(config, run.dataset.train.samples, run.folds, "")
-    store = 2 * math.prod(layout.shape)
+    store = 2 * math.prod(layout.shape) if config.holds_out else 0
     masks = 2 * sum(math.prod(sample.hw) for sample in test)
     most = folds + store * len(layout.temperatures) + masks
     there = next(path for path in (run.dir.root, *run.dir.root.absolute().parents) if path.is_dir())

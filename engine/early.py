@@ -73,7 +73,7 @@ def check_weights(config: Config, run: RunDir, folds: Sequence[int] | None = Non
 
     In INT8, if that is asked for.
     """
-    for fold in range(config.data.folds) if folds is None else folds:
+    for fold in range(config.networks) if folds is None else folds:
         if not (path := run.best(fold)).exists():
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
             lost = lost if _is_begun(run, fold, config.training.epochs) else ""
@@ -84,7 +84,7 @@ def check_weights(config: Config, run: RunDir, folds: Sequence[int] | None = Non
 
 def check_int8(config: Config, run: RunDir, folds: Sequence[int] | None = None) -> None:
     """Refuse, by a FileNotFoundError, a run whose folds have no networks in INT8."""
-    for fold in range(config.data.folds) if folds is None else folds:
+    for fold in range(config.networks) if folds is None else folds:
         if not (path := run.int8(fold)).exists():
             raise FileNotFoundError(
                 f"{path} is missing: networks are quantised on their training frames, before they "

@@ -38,7 +38,7 @@ from engine.report.page.write import report_at_the_end
 from engine.report.seal import dataset_files, seal
 from engine.report.seen import seen_by_source, tell_origin
 from engine.report.submission_scores import score_submission
-from engine.report.summary import summarise
+from engine.report.summary import summarise, summarise_unscored
 from engine.report.zoom_gap import zoom_gap
 from engine.resume import (
     FINISHED,
@@ -49,7 +49,7 @@ from engine.resume import (
     resolved,
     stopped,
 )
-from engine.rundir import RunDir, load_run, to_complete, write_config
+from engine.rundir import NOT_MEASURED, RunDir, load_run, to_complete, write_config
 from engine.runtime.device import DevicePolicy, set_up_device
 from engine.runtime.gpu import compiling_pays
 from engine.runtime.graphs import free_recordings
@@ -85,9 +85,12 @@ class Experiment:
     """What the config names of another run or of code."""
 
     def task(self, fold: int) -> FoldTask:
-        """What training of a fold needs."""
-        frames = self.folds.training(fold), self.folds.validation(fold)
-        return FoldTask(self.config, self.dataset, self.dir, fold, *frames, self.weights_hash)
+        """What training of a fold needs; of a network on all frames, whose seed is its own."""
+        config, frames = self.config, (self.folds.training(fold), self.folds.validation(fold))
+        if not config.holds_out:
+            training = config.training.model_copy(update={"seed": config.training.seed + fold})
+            config = config.model_copy(update={"training": training})
+        return FoldTask(config, self.dataset, self.dir, fold, *frames, self.weights_hash)
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
@@ -185,12 +188,15 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
         check_openvino(policy.device, config.runtime.inference)
     dataset, data = read_dataset(config, policy.device), config.data
     frames, kept = dataset.train.samples, cache_folder(config.runtime.cache)
-    alike = alike_frames(dataset.train, exact=is_exact(run_dir), folder=kept)
+    alike = None
+    if config.holds_out:
+        alike = alike_frames(dataset.train, exact=is_exact(run_dir), folder=kept)
     folds = cut_folds(config, frames, alike)
     check_same_folds(run_dir, folds, frames)
-    told = "%s: %d training and %d test frames; %s folds, %s"
     leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
-    _log.info(told, data.root, len(frames), len(dataset.test.samples), folds.kind, leakage)
+    told = f"{folds.kind} folds, {leakage}" if config.holds_out else NOT_MEASURED
+    counts = len(frames), len(dataset.test.samples)
+    _log.info("%s: %d training and %d test frames; %s", data.root, *counts, told)
     if gap := zoom_gap(config, hw_of(frames).tolist()):
         _log.info("%s", gap.told())
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
@@ -249,25 +255,30 @@ def complete(
         mend(run_dir)
         store.adopt_progress(run_dir)
         # In this order: another process may train a fold meanwhile; a trained one stays as it is.
-        whole = run_dir.manifest.exists() and run_dir.store.exists()
-        trained = [k for k in range(config.data.folds) if not whole and run.is_trained(k)]
+        whole = config.holds_out and run_dir.manifest.exists() and run_dir.store.exists()
+        trained = [k for k in range(config.networks) if not whole and run.is_trained(k)]
         weights = fold_hashes(config, run_dir)
-        networks = _networks(run, range(config.data.folds) if whole else trained, weights)
+        networks = _networks(run, range(config.networks) if whole else trained, weights)
         key = stage_identity(config, run.weights_hash, *weights)
         if finished := _is_finished(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
-            _map_errors(run, key)
+            if config.holds_out:
+                _map_errors(run, key)
             if compared:  # it was damaged, perhaps; a run of an older release has none
                 _compare_step(run)
             store.forget_progress(run_dir)
         else:
             if run_dir.config.is_file() and load_run(run_dir).int8 != config.int8:
                 write_config(config, run_dir)  # by which a blend opens the store
-            predicted = stages.predict_out_of_fold(run, trained, networks, key, resident)
+            predicted: Mapping[int, FoldState] = {}
+            if config.holds_out:
+                predicted = stages.predict_out_of_fold(run, trained, networks, key, resident)
             del resident
-            missing = [str(k) for k in range(config.data.folds) if k not in predicted]
+            done_with = predicted if config.holds_out else trained
+            missing = [str(k) for k in range(config.networks) if k not in done_with]
             if missing:
-                told = "folds %s remain: run the same command without --folds to complete %s"
+                what = "folds" if config.holds_out else "networks"
+                told = f"{what} %s remain: run the same command without --folds to complete %s"
                 _log.info(told, " ".join(missing), run_dir.root)
                 return False
             if goal.until == "predicted":
@@ -286,23 +297,28 @@ def complete(
 def _write_results(
     run: Experiment, key: str, predicted: Mapping[int, FoldState], opened_s: float
 ) -> None:
-    """Submission, parity, atlas and, last, the summary."""
+    """Submission, parity, atlas and, last, the summary; of all that was `predicted` out-of-fold."""
     run_dir = run.dir
     described = run_dir.config, run_dir.environment, run_dir.folds
     if not all(path.exists() for path in described):
         run.write_description()
-    summary = summarise(run.config, run_dir, key, predicted, run.folds.leakage, opened_s)
-    summary = summary.model_copy(update=run.folds.measured())
+    if run.config.holds_out:
+        summary = summarise(run.config, run_dir, key, predicted, run.folds.leakage, opened_s)
+        summary = summary.model_copy(update=run.folds.measured())
+    else:
+        stages.set_temperature(run)
+        summary = summarise_unscored(run.config, run_dir, key, opened_s)
     if gap := zoom_gap(run.config, hw_of(run.dataset.train.samples).tolist()):
         summary = summary.model_copy(update={"zoom_gap": gap})
     submission_s = stages.predict_test(run, key)
     _compare_step(run)
-    finish(run_dir, summary, submission_s, _map_errors(run, key).elapsed_s)
+    atlas_s = _map_errors(run, key).elapsed_s if run.config.holds_out else None
+    finish(run_dir, summary, submission_s, atlas_s)
 
 
 def _is_finished(run: Experiment, key: str) -> bool:
     submitted = not run.dataset.test.samples or submission.is_submitted(run.dir)
-    return submitted and is_finished(run.dir, key)
+    return submitted and is_finished(run.dir, key, holds_out=run.config.holds_out)
 
 
 def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list[int]:

@@ -50,7 +50,7 @@ def follow(config: Config, run_dir: RunDir, world: World) -> None:
             alike = here.policy.device == run.policy.device
             _predict(here, world, order, resident if alike else None)
         else:
-            folds = range(config.data.folds)
+            folds = range(config.networks)
             opened = open_predictor(here.config, run_dir, folds, here.policy)
             opened = opened.at(order.temperature)
             hand_masks(opened, run.dataset.test.samples, order.start, world)

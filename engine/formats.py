@@ -57,6 +57,8 @@ INTRODUCED: Sections = {
         "focal_weight": 0.0,
         "focal_gamma": 2.0,
         "label_smoothing": 0.0,
+        "frames": "folds",
+        "members": 1,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

@@ -77,7 +77,7 @@ def fold_hashes(config: Config, run: RunDir) -> list[str]:
 
     Raises DamageError.
     """
-    paths = [run.best(fold) for fold in range(config.data.folds)]
+    paths = [run.best(fold) for fold in range(config.networks)]
     for path in filter(Path.exists, paths):
         sums.check(path)
     return [file_hash(path) if path.exists() else "untrained" for path in paths]

@@ -116,7 +116,7 @@ def found_now(config: Config) -> Origin:
 
 def sources_of(config: Config) -> list[RunSource]:
     """What each fold of a config starts from; raises as `find_source`."""
-    return [find_source(config.model.of_fold(k).weights) for k in range(config.data.folds)]
+    return [find_source(config.model.of_fold(k).weights) for k in range(config.networks)]
 
 
 def find_source(weights: str) -> RunSource:
@@ -136,7 +136,7 @@ def find_source(weights: str) -> RunSource:
         why = "it has no config.toml" if root.is_dir() else "there is no such folder"
         raise ConfigError(f"{told}: {why}; name the folder of a run, such as run:runs/demo")
     config = load_run(run)
-    folds = config.data.folds
+    folds = config.networks
     fold = int(asked[1]) if asked else 0
     if asked and asked[2]:
         fold %= folds

@@ -115,7 +115,7 @@ def resolved(
 
 def told_trained(config: Config, run: RunDir, chosen: Sequence[int]) -> str:
     """How far the `chosen` folds and the others of a run are, for a call that ends with them."""
-    epochs, folds = max(config.training.epochs, 1), range(config.data.folds)
+    epochs, folds = max(config.training.epochs, 1), range(config.networks)
     done = [epochs_of(run, fold) for fold in folds]
     stood = ", ".join(
         f"fold {fold} "

@@ -52,6 +52,10 @@ FOR_PEOPLE = frozenset(("log.txt", "metrics.csv", "report.html", "tensorboard", 
 have no checksums, and are in no hash or seal."""
 
 
+NOT_MEASURED = "out-of-fold: not measured, for all frames are trained on"
+"""Where a score would stand of a run with `training.frames = "all"`."""
+
+
 class _Name:
     """A file of the run folder: `run.summary` is the path of its `summary.json`."""
 
@@ -184,6 +188,15 @@ def refuse_unfinished(run: RunDir, *needed: Path) -> None:
         if not path.exists():
             told = f"{run.root} is not finished: it has no {path.name}"
             raise ConfigError(f"{told}; {to_complete(run.root)}")
+
+
+def refuse_unscored(run: RunDir, instead: str) -> None:
+    """Refuse a run that holds no frame out; the ConfigError says what to do `instead`.
+
+    Raises as `load_run`.
+    """
+    if run.config.is_file() and not load_run(run).holds_out:
+        raise ConfigError(f"{run.root}: {NOT_MEASURED}; {instead}")
 
 
 def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Config:

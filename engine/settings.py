@@ -204,6 +204,11 @@ class TrainingConfig(Section):
     """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)
     """epochs between validations"""
+    frames: Literal["folds", "all"] = "folds"
+    """all: networks trained on every frame, for as many steps as a fold has; nothing is held out,
+    so out-of-fold is not measured: choose by folds first"""
+    members: int = Field(1, ge=1)
+    """networks of frames = "all", each with a seed of its own: seed, seed + 1, ..."""
 
     def size_of(self, epoch: int) -> float:
         """The share of `sizes` in an epoch, from 0; 1 without any."""

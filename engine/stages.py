@@ -102,8 +102,8 @@ def predict_out_of_fold(
             predicted[fold] = store.predict_fold(
                 opening, fold, networks[fold], samples, writer, world
             )
-    if len(predicted) == config.data.folds:
-        warn_apart(run.dir, config.data.folds)
+    if len(predicted) == config.networks:
+        warn_apart(run.dir, config.networks)
         writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted
 
@@ -118,12 +118,21 @@ def _choose_temperature(run: Opened, predicted: Mapping[int, FoldState]) -> Temp
     return choice
 
 
+def set_temperature(run: Opened) -> None:
+    """Write the temperature that the config sets, where no frame is held out to score one."""
+    given = run.config.inference.temperatures
+    fixed = run.config.selection.temperature
+    best = given[0] if fixed is None else fixed
+    choice = TemperatureChoice(best=best, index=given.index(best), chosen_by="config", scores=[])
+    choice.write(run.dir.temperature)
+
+
 def predict_test(run: Opened, key: str) -> float | None:
     """Predict the test frames into the submission; the seconds that it took, None without any."""
 
     def predict(start: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         temperature = TemperatureChoice.read(run.dir.temperature).best
-        folds, begun = range(run.config.data.folds), run.as_begun(0)
+        folds, begun = range(run.config.networks), run.as_begun(0)
         predictor = open_predictor(begun.config, run.dir, folds, begun.policy).at(temperature)
         if run.world is None or run.config.openvino:
             return masks(predictor, test, start)

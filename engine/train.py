@@ -18,7 +18,7 @@ from engine.named import CONFIGS, config_file, sort_words
 from engine.report.seal import is_sealed
 from engine.resume import FINISHED, Goal, told_trained
 from engine.run_log import logged, message_and_code, tell_end
-from engine.rundir import RunDir, load_run, unnamed_fields
+from engine.rundir import NOT_MEASURED, RunDir, load_run, unnamed_fields
 from engine.suggest import Parser
 from engine.sums import check
 from engine.verbs import VERBS, program
@@ -60,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def chosen_folds(config: Config, asked: Sequence[int] | None) -> Sequence[int]:
     """The folds that are `asked` for, None = all; a ConfigError names one that there is not."""
-    folds = range(config.data.folds)
+    folds = range(config.networks)
     for fold in asked or ():
         if fold not in folds:
-            exist = f"data.folds = {len(folds)}, so 0 .. {folds[-1]} exist"
+            counted = "data.folds" if config.holds_out else "training.members"
+            exist = f"{counted} = {len(folds)}, so 0 .. {folds[-1]} exist"
             raise ConfigError(f"--folds {fold}: {exist}")
     return folds if asked is None else sorted(set(asked))
 
@@ -83,6 +84,8 @@ def train(
     """
     here = ranks()
     _check_processes(config, here)
+    if goal.until == "predicted" and not config.holds_out:
+        raise ConfigError(f"--until predicted, but {NOT_MEASURED}; type --until trained")
     if here.rank:
         if not is_sealed(config, run_dir):
             from engine.distributed.world import open_world

@@ -231,14 +231,16 @@ def _open(
 
     flags = sight.flags()
     config = load_run(run, flags)
-    if fold is not None and not 0 <= fold < config.data.folds:
-        raise ConfigError(f"--fold {fold}: {run.root} has folds 0 to {config.data.folds - 1}")
+    if fold is not None and not 0 <= fold < config.networks:
+        raise ConfigError(f"--fold {fold}: {run.root} has folds 0 to {config.networks - 1}")
     refuse_unfinished(run, run.temperature)
-    if changed_config(run.root) is not None:
+    if (changed := changed_config(run.root)) is not None:
+        if not config.holds_out:  # no store of its predictions says what it was made with
+            raise changed
         from engine.selection.members import refuse_other_config
 
         refuse_other_config(load_run(run), run)
-    folds = tuple(range(config.data.folds)) if fold is None else (fold,)
+    folds = tuple(range(config.networks)) if fold is None else (fold,)
     check_packages(config.runtime)
     check_weights(config, run, folds)
     if temperature is None:

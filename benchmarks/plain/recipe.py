@@ -1,6 +1,7 @@
 """The ways in which users of these libraries differ."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +19,8 @@ class Recipe(NamedTuple):
         onnx: predict by ONNX Runtime; CPU only.
         lightning: train by Lightning's Trainer.
         workers: processes of a DataLoader.
+        watch: is given an epoch's batches, the network that averages are validated in, and what
+            steps; hands the batches on.
     """
 
     device: str = "cpu"
@@ -28,6 +31,7 @@ class Recipe(NamedTuple):
     onnx: bool = False
     lightning: bool = False
     workers: int = 2
+    watch: Callable[[Iterable[Any], Any, Any], Iterable[Any]] | None = None
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -92,7 +92,8 @@ def train_fold(
     best_miou = -1.0
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        logged = [stepper(*batch) for batch in loader]
+        batches = recipe.watch(loader, averaged, stepper) if recipe.watch else loader
+        logged = [stepper(*batch) for batch in batches]
         line = {key: sum(losses[key] for losses in logged) / len(logged) for key in logged[0]}
         if epoch % settings.validate_every == 0 or epoch == settings.epochs:
             averaged.load_state_dict(stepper.average.state)

@@ -74,7 +74,7 @@ class Folds:
 
     kind: str
     fold_of: NDArray[np.int64]
-    """(N,) the fold, 0 .. folds - 1, that each frame validates."""
+    """(N,) the fold, 0 .. folds - 1, that each frame validates; -1: none does."""
     leakage: float
     """Share of frames, 0..1, with a neighbour in the training set of the fold they validate."""
     numbered: bool = True
@@ -84,12 +84,12 @@ class Folds:
 
     @property
     def count(self) -> int:
-        """Number of folds."""
+        """Number of folds; 0 where nothing is held out."""
         return int(self.fold_of.max()) + 1
 
     def validation(self, fold: int) -> NDArray[np.int64]:
         """Indices, ascending, of the frames that `fold` validates."""
-        if not 0 <= fold < self.count:
+        if self.kind != ALL and not 0 <= fold < self.count:
             raise ValueError(f"fold {fold} does not exist; there are 0 .. {self.count - 1}")
         return np.flatnonzero(self.fold_of == fold)
 
@@ -113,6 +113,9 @@ class Folds:
 OWN = "own"
 """`Folds.kind` where a file says which frame is of which fold."""
 
+ALL = "all"
+"""`Folds.kind` where no fold validates any frame, -1: every network trains on all of them."""
+
 
 def cut_folds(config: Config, samples: Sequence[Sample], alike: Alike | None = None) -> Folds:
     """The folds of a config: those of `data.splits`, or else as `make_folds` deals them.
@@ -120,6 +123,9 @@ def cut_folds(config: Config, samples: Sequence[Sample], alike: Alike | None = N
     Raises ConfigError for a file that does not fit the frames; else as `make_folds`.
     """
     data = config.data
+    if not config.holds_out:
+        nobody = np.full(len(samples), -1, np.int64)
+        return Folds(ALL, nobody, 0.0, numbered=False)
     if not data.splits:
         cut = data.folds, data.fold_seed, data.blocks_per_fold
         return make_folds(samples, data.fold_kind, *cut, alike)

@@ -10,17 +10,22 @@ from typing import NamedTuple
 
 import timm
 
+from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.export.examples import example
 from engine.export.form import FORMS
 from engine.export.records import Export
 from engine.model.sources import PACKAGE_PREFIX
 from engine.report.page.contents import read_counted
-from engine.rundir import RunDir, load_run
+from engine.report.summary import Summary
+from engine.rundir import NOT_MEASURED, RunDir, load_run
 from engine.trained import TrainedRun
 
 _LOW = 0.3
 """IoU below which a class is named among the limits."""
+
+
+_UNSCORED = f"{NOT_MEASURED.capitalize()}."
 
 
 class Licence(NamedTuple):
@@ -44,8 +49,7 @@ def model_card(
     Raises as `read_counted`.
     """
     name, told = root.resolve().name, export.told
-    counted = read_counted(RunDir(root))
-    summary, interval = counted.summary, counted.intervals.miou
+    scored = chosen[0].config.holds_out
     licences = {each.told: each for one in chosen for each in [_licence(one)]}
     named = {each.name for each in licences.values()}
     config = chosen[0].config
@@ -57,22 +61,8 @@ def model_card(
     lines += ["pipeline_tag: image-segmentation", "tags:", "- semantic-segmentation"]
     lines += ["- rgb-d"] if told["depth"] else []
     lines += [f"- {form}" for form in sorted(export.forms)]
+    lines += _model_index(name, data, root) if scored else []
     lines += [
-        "model-index:",
-        f"- name: {_quoted(name)}",
-        "  results:",
-        "  - task:",
-        "      type: image-segmentation",
-        "    dataset:",
-        f"      name: {_quoted(data)}",
-        f"      type: {_quoted(data)}",
-        "    metrics:",
-        "    - type: mean_iou",
-        "      name: out-of-fold mIoU at label resolution",
-        f"      value: {summary.oof.miou:.4f}",
-        "    - type: accuracy",
-        "      name: out-of-fold pixel accuracy",
-        f"      value: {summary.oof.pixel_acc:.4f}",
         "---",
         "",
         f"# {name}",
@@ -91,9 +81,49 @@ def model_card(
         *(_int8(export)),
         "## Data",
         "",
-        f"`{data}`: {len(folds.fold_of)} labelled frames in {config.data.folds} folds "
-        f"({folds.kind}). Not carried: the frames.",
+        f"`{data}`: {len(folds.fold_of)} labelled frames{_folds_told(config, folds)}. Not "
+        "carried: the frames.",
         "",
+        *(_scores(root, chosen, fold) if scored else ["## Scores", "", _UNSCORED, ""]),
+        "## Licence of the starting weights",
+        "",
+        *(f"- {each}" for each in licences),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _model_index(name: str, data: str, root: Path) -> list[str]:
+    """What the Hub reads of the scores."""
+    oof = Summary.read(RunDir(root).summary).oof
+    return [
+        "model-index:",
+        f"- name: {_quoted(name)}",
+        "  results:",
+        "  - task:",
+        "      type: image-segmentation",
+        "    dataset:",
+        f"      name: {_quoted(data)}",
+        f"      type: {_quoted(data)}",
+        "    metrics:",
+        "    - type: mean_iou",
+        "      name: out-of-fold mIoU at label resolution",
+        f"      value: {oof.miou:.4f}",
+        "    - type: accuracy",
+        "      name: out-of-fold pixel accuracy",
+        f"      value: {oof.pixel_acc:.4f}",
+    ]
+
+
+def _folds_told(config: Config, folds: FoldsFile) -> str:
+    return f" in {config.data.folds} folds ({folds.kind})" if config.holds_out else ""
+
+
+def _scores(root: Path, chosen: Sequence[TrainedRun], fold: int | None) -> list[str]:
+    """Scores, leakage and limits."""
+    counted = read_counted(RunDir(root))
+    summary, interval = counted.summary, counted.intervals.miou
+    lines = [
         "## Scores",
         "",
         "Out of fold: each frame is scored by the network that was not trained on it"
@@ -106,10 +136,13 @@ def model_card(
     if fold is not None:
         own = next(each for each in summary.folds if each.fold == fold)
         lines.append(f"- of fold {fold} alone, whose network this is: mIoU {own.miou:.4f}")
-    lines += ["", "| class | IoU |", "| --- | --- |"]
     iou = summary.oof.iou
-    lines += [f"| {k} | {'-' if v is None else f'{v:.4f}'} |" for k, v in iou.items()]
-    lines += [
+    return [
+        *lines,
+        "",
+        "| class | IoU |",
+        "| --- | --- |",
+        *(f"| {k} | {'-' if v is None else f'{v:.4f}'} |" for k, v in iou.items()),
         "",
         "## Leakage",
         "",
@@ -119,12 +152,7 @@ def model_card(
         "",
         *_limits(chosen, iou, fold),
         "",
-        "## Licence of the starting weights",
-        "",
-        *(f"- {each}" for each in licences),
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _graph(export: Export, chosen: Sequence[TrainedRun]) -> list[str]:

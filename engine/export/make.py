@@ -125,7 +125,8 @@ def _held(order: Order, graph: Graph) -> _Held:
     samples = read_dataset(config).train.samples
     fold_of = FoldsFile.read(first.run.folds).fold_of
     training, scored = list(samples), list(samples)
-    if order.fold is not None:
+    held_out = order.fold is not None and config.holds_out
+    if held_out:
         training = [s for s in samples if fold_of.get(s.stem) != order.fold]
         scored = [s for s in samples if fold_of.get(s.stem) == order.fold]
     if graph.hw is not None:
@@ -134,7 +135,7 @@ def _held(order: Order, graph: Graph) -> _Held:
         )
     system = open_system(order.chosen, order.sight, set_up_device(config.runtime))
     asked = asked_frames(system, training, graph.hw, depth=graph.has_depth)
-    return _Held(asked, training, scored, order.fold is not None)
+    return _Held(asked, training, scored, held_out)
 
 
 def _one(name: str, order: Order, graph: Graph, held: _Held, note: Export, out: Path) -> Export:

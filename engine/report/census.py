@@ -79,7 +79,8 @@ def take_census(
         stems = [samples[n].stem for n in np.flatnonzero(~labelled_N).tolist()]
         count = f"{len(stems)} of {len(samples)} training frames"
         notes.append(f"{count} have no labelled pixel: {_listed(stems)}")
-    void = [fold for fold in chosen if not labelled_N[folds.validation(fold)].any()]
+    held_out = [fold for fold in chosen if len(folds.validation(fold))]
+    void = [fold for fold in held_out if not labelled_N[folds.validation(fold)].any()]
     if void:
         told = f"fold{'s' * (len(void) > 1)} {_listed(list(map(str, void)))}"
         notes.append(f"{told}: no validation frame has a labelled pixel, so none of it is scored")

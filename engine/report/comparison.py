@@ -15,7 +15,7 @@ from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.counts import read_counts
 from engine.report.tables import Cell, Row, table
-from engine.rundir import RunDir, refuse_unfinished
+from engine.rundir import RunDir, refuse_unfinished, refuse_unscored
 from engine.selection.records import AT_STORE
 from kernels.metrics import class_iou, mean_iou
 
@@ -96,6 +96,7 @@ def open_pair(first: RunDir, second: RunDir) -> tuple[CountedRun, CountedRun]:
 def _open(run: RunDir) -> CountedRun:
     if not run.config.is_file():
         raise ConfigError(f"{run.root} is not a run folder: it has no {run.config.name}")
+    refuse_unscored(run, "compare the runs of folds that it was chosen by")
     refuse_unfinished(run, run.folds, run.atlas, run.frame_counts)
     atlas = Atlas.read(run.atlas)
     return CountedRun(run, atlas, FoldsFile.read(run.folds), read_counts(run, atlas))

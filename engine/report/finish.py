@@ -13,14 +13,14 @@ from engine.views.store import forget_progress, open_store
 from kernels.compiling import COMPILING
 
 
-def is_finished(run: RunDir, key: str) -> bool:
+def is_finished(run: RunDir, key: str, *, holds_out: bool = True) -> bool:
     """Whether an earlier call finished the run; an atlas that is missing since is to be made anew.
 
-    Without one of its other files it is not finished: the stages that write them run again.
-    Raises DamageError if the store is damaged.
+    One that `holds_out` no frame has no store. Without one of its other files a run is not
+    finished: the stages that write them run again. Raises DamageError if the store is damaged.
     """
     files = [run.summary, run.config, run.environment, run.folds, run.temperature]
-    files += [run.manifest, run.store]
+    files += [run.manifest, run.store] if holds_out else []
     if not all(path.exists() for path in files):
         return False
     try:
@@ -30,7 +30,8 @@ def is_finished(run: RunDir, key: str) -> bool:
     is_lost = "submission" in summary.seconds and not run.submission_zip.exists()
     if summary.key != key or is_lost:
         return False
-    open_store(run.oof, key)
+    if holds_out:
+        open_store(run.oof, key)
     return True
 
 
@@ -44,19 +45,22 @@ def run_atlas(run: RunDir, key: str, frames: AtlasFrames, policy: DevicePolicy) 
     return complete_atlas(run, key, frames, open_masks)
 
 
-def finish(run: RunDir, summary: Summary, submission_s: float | None, atlas_s: float) -> None:
+def finish(
+    run: RunDir, summary: Summary, submission_s: float | None, atlas_s: float | None
+) -> None:
     """Write the summary, with the seconds of all stages and the peak memory.
 
     Args:
         run: the folder of a run or a blend.
         summary: of the stages before submission and atlas.
         submission_s: seconds; None if there is no submission, or a later call makes it.
-        atlas_s: seconds.
+        atlas_s: seconds; None if there is none, as nothing was held out.
     """
     seconds = dict(summary.seconds)
     if submission_s is not None:
         seconds["submission"] = submission_s
-    seconds["atlas"] = atlas_s
+    if atlas_s is not None:
+        seconds["atlas"] = atlas_s
     # Of this call: what an earlier one compiled, and this one found, is in no file.
     seconds["compiling"] = round(COMPILING.seconds(), 3)
     seconds["total"] = round(sum(seconds.values()), 3)

@@ -34,6 +34,9 @@ def compare_with_float32(task: FoldTask, policy: DevicePolicy, began: RecordedRu
         policy: what this call runs on.
         began: what the fold's steps ran on.
     """
+    if not len(task.validation):
+        none = "it is compared on frames that are held out, and none are"
+        return Parity(step=str(policy.device), compared=False, why_not=none)
     path, ran = task.run.step_form(task.fold), _as_it_ran(policy, began)
     if path.exists():
         ran = ran.formed(Tuned.read(path).form)

@@ -9,7 +9,7 @@ from rich.table import Table
 from engine.report.atlas_report import Atlas, PartErrors
 from engine.report.summary import Summary
 from engine.report.tables import Cell, Row, shown, table
-from engine.rundir import RunDir
+from engine.rundir import NOT_MEASURED, RunDir
 from engine.runtime.progress import duration
 from engine.selection.records import AT_LABELS, AT_STORE, SubmissionScores, TemperatureChoice
 
@@ -30,15 +30,21 @@ def show(run: RunDir) -> None:
         tables = summary_tables(summary, TemperatureChoice.read(run.temperature))
     if summary.test is not None:
         tables.append(test_table(summary.test))
-    for drawn in [*tables, *atlas_tables(Atlas.read(run.atlas))]:
+    if summary.oof_scores is not None:
+        tables += atlas_tables(Atlas.read(run.atlas))
+    for drawn in tables:
         console.print(drawn)
+    if summary.oof_scores is None:
+        console.print(NOT_MEASURED, soft_wrap=True, highlight=False)
     if summary.zoom_gap:
         console.print(summary.zoom_gap.told(), soft_wrap=True, highlight=False)
     console.print(f"written to {run.root}", highlight=False)
 
 
 def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Table]:
-    """Folds, temperatures, classes and seconds of a run."""
+    """Folds, temperatures, classes and seconds of a run; of one that holds no frame out, these."""
+    if summary.oof_scores is None:
+        return [seconds_table(summary.seconds)]
     oof = summary.oof
     leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
     folds = table(

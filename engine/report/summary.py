@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field, JsonValue
 
 from engine.config import Config
 from engine.data.leakage import ContentLeakage
+from engine.mistakes import ConfigError
 from engine.report.zoom_gap import ZoomGap
-from engine.rundir import Record, RunDir
+from engine.rundir import NOT_MEASURED, Record, RunDir
 from engine.selection.records import FoldScore, OofScores, SubmissionScores, TemperatureChoice
 from engine.selection.scores import score_folds
 from kernels.metrics import mean_iou
@@ -22,7 +24,8 @@ class Summary(Record):
 
     key: str
     """Hash of everything that the run's or the blend's results are made from."""
-    oof: OofScores
+    oof_scores: OofScores | None = Field(None, alias="oof")
+    """Left out where no frame was held out; see `oof`."""
     folds: list[FoldScore]
     seconds: dict[str, float]
     """By stage; the last is "total"."""
@@ -38,6 +41,17 @@ class Summary(Record):
     """Largest resident size of the process that wrote the summary; left out before."""
     test: SubmissionScores | None = None
     """Of the submission; left out where no test frame has labels."""
+
+    @property
+    def oof(self) -> OofScores:
+        """What the out-of-fold predictions reach; a ConfigError where there are none."""
+        if self.oof_scores is None:
+            raise ConfigError(NOT_MEASURED)
+        return self.oof_scores
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The record as JSON holds it."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 
 def summarise(
@@ -90,3 +104,13 @@ def summarise(
         },
         leakage=leakage,
     )
+
+
+def summarise_unscored(config: Config, run: RunDir, key: str, prepare_s: float) -> Summary:
+    """Of a run that holds no frame out: seconds, and no score; arguments as of `summarise`."""
+    from engine.training.checkpoint import read_metrics
+
+    epochs, networks = config.training.epochs, range(config.networks)
+    lines = [line for k in networks for line in read_metrics(run.metrics(k), epochs)]
+    seconds = {"prepare": prepare_s, "training": sum(line.train_s for line in lines)}
+    return Summary(key=key, folds=[], seconds=seconds, leakage=0.0, leakage_measured=False)

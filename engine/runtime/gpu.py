@@ -57,7 +57,7 @@ def compiling_pays(config: Config, frames: int) -> bool:
     """
     folds, training = config.data.folds, config.training
     a_fold = max(1, frames * (folds - 1) // folds // training.batch_size)
-    steps = folds * training.epochs * a_fold
+    steps = config.networks * training.epochs * a_fold
     saved_s = steps * SAVED_S
     pays = saved_s > COMPILE_S
     told = "steps %s: by exp093_5 on an H100, %d save %.0f s, and compiling takes %.0f s"

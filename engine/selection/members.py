@@ -17,7 +17,7 @@ from engine.config import Config
 from engine.data.folds import FoldsFile
 from engine.frames.decode import read_label
 from engine.identity import fold_hashes, stage_identity, weights_identity
-from engine.rundir import RunDir, load_run, refuse_unfinished, to_complete
+from engine.rundir import RunDir, load_run, refuse_unfinished, refuse_unscored, to_complete
 from engine.runtime.recorded import Environment
 from engine.views.records import Manifest
 
@@ -114,6 +114,8 @@ def open_pixels(members: Sequence[Member], dataset: "Dataset") -> "OofPixels":
 def _read_member(root: Path) -> Told:
     run = RunDir(root)
     config = load_run(run)
+    told = "no weights of a blend can be found for it; engine.predict takes several runs alike"
+    refuse_unscored(run, told)
     refuse_unfinished(run, run.environment, run.folds, run.temperature, run.manifest)
     folds, manifest = FoldsFile.read(run.folds), Manifest.read(run.manifest)
     fingerprint = Environment.read(run.environment).dataset_fingerprint

@@ -19,6 +19,7 @@ from engine.cli import load_config
 from engine.config import Config
 from engine.mistakes import ConfigError
 from engine.named import config_file
+from engine.rundir import NOT_MEASURED
 from engine.sweep.sweep_file import Asked, Distribution, Random, SweepFile
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Run:
     @property
     def is_whole(self) -> bool:
         """Whether all folds are trained, so that it can be finished."""
-        return len(self.folds) == self.config.data.folds
+        return len(self.folds) == self.config.networks
 
 
 def runs_of(sweep: SweepFile, file: Path, root: Path) -> list[Run]:
@@ -119,6 +120,9 @@ def _run(name: str, asked: Asked, values: Values, sweep: SweepFile, file: Path) 
     except ConfigError as error:
         told = str(error).replace("command line: ", f"{file}: {name}: ")
         raise ConfigError(told) from None
+    if not config.holds_out:
+        told = f'{name} has training.frames = "all", and a sweep compares runs; {NOT_MEASURED}'
+        raise ConfigError(f"{file}: {told}: type engine.train, once folds have chosen")
     folds = range(config.data.folds) if sweep.folds is None else sweep.folds
     for fold in folds:
         if fold >= config.data.folds:

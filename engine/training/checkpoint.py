@@ -90,7 +90,7 @@ def position_of(run: RunDir, fold: int, epochs: int, config_hash: str) -> Positi
 
 def forget(config: Config, run: RunDir) -> None:
     """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
-    folds = range(config.data.folds)
+    folds = range(config.networks)
     if not config.runtime.keep_last and (size := discard_last(run, folds)):
         told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
         _log.info(told, size / (1 << 20))

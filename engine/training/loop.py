@@ -75,8 +75,14 @@ class FoldTask:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only: static shapes, and no batch statistics over a lone sample."""
-        return len(self.training) // self.batch_size
+        """Whole batches only: static shapes, and no batch statistics over a lone sample.
+
+        Of all frames as many as of a fold's, each epoch others: the schedule is that of a fold.
+        """
+        frames, folds = len(self.training), self.config.data.folds
+        if not self.config.holds_out:
+            frames = max(self.batch_size, frames * (folds - 1) // folds)
+        return frames // self.batch_size
 
 
 def _average(
@@ -275,7 +281,13 @@ class FoldTraining:
         """The average's `miou`, `pixel_acc` and `validation_loss`, by one view; keeps the best.
 
         Both scores at the labels' size; the loss is left out where no sampled pixel has a label.
+        Where nothing is held out nothing is known, and the last epoch's average is kept.
         """
+        if not len(self.task.validation):
+            if epoch == self.config.training.epochs:
+                with self.learner.ema.whole():
+                    self._keep(epoch)
+            return {}
         task, samples = self.task, self.task.dataset.train.samples
         validation = [samples[i] for i in task.validation]
         with self.learner.ema.whole():
@@ -285,11 +297,16 @@ class FoldTraining:
             # Kept before the line that says so: killed in between, the epoch is validated again and
             # the same weights are written again.
             if miou > best:
-                note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
-                weights = self.learner.ema.network.state_dict()
-                self.files.save_best(task.run.best(task.fold), weights, note)
+                self._keep(epoch)
         losses = {} if loss is None else {"validation_loss": loss}
         return {**losses, "miou": miou, "pixel_acc": pixel_accuracy(count_CC)}
+
+    def _keep(self, epoch: int) -> None:
+        """Write `best.safetensors`."""
+        task = self.task
+        note = BestNote(task.config_hash, task.fold, epoch, self.spec.normalisation)
+        weights = self.learner.ema.network.state_dict()
+        self.files.save_best(task.run.best(task.fold), weights, note)
 
     def save(self) -> None:
         """Write `last.pt`."""

@@ -100,7 +100,8 @@ def _step(fold: FoldTraining, batches: Iterator[Batch], rate: float, number: int
 def _views(fold: FoldTraining) -> tuple[float, float, int]:
     """Seconds a frame by one view and by all, and the number of frames."""
     samples, config = fold.task.dataset.train.samples, fold.config
-    asked = [samples[index] for index in fold.task.validation[:FRAMES]]
+    some = fold.task.validation if len(fold.task.validation) else fold.task.training
+    asked = [samples[index] for index in some[:FRAMES]]
     single = fold.predictor
     each = []
     for predictor in (single, replace(single, inference=config.inference)):

@@ -57,10 +57,11 @@ def seconds_left(
     work = task.config.work
     left_s = train_s * (work(done, epochs) + task.later * work(0, epochs))
     left_s += validation_s * (sum(epoch > done for epoch in due) + task.later * len(due))
-    frames, folds = len(task.dataset.train.samples), task.config.data.folds
+    frames, folds = len(task.dataset.train.samples), task.config.networks
+    held_out = frames if task.config.holds_out else 0
     if task.fold + task.later + 1 < folds:
         # Other folds remain for another call: it predicts the test frames, with all of them.
-        predicted = frames * (task.later + 1) / folds
+        predicted = held_out * (task.later + 1) / folds
     else:
-        predicted = frames + len(task.dataset.test.samples) * folds
+        predicted = held_out + len(task.dataset.test.samples) * folds
     return left_s + views_s * predicted

@@ -73,7 +73,7 @@ def blend_page(run: RunDir, data: Path | None = None) -> str:
         leakage_told=f"{100 * blend.leakage:.1f} % of the validation frames have a neighbour by "
         "number that is trained on; the pages of the runs say more.",
         stages=stages(counted.summary.seconds),
-        memory_told=memory_told(counted),
+        memory_told=memory_told(counted.summary),
         commands=_commands(told),
         colours=colours_of(counted.classes),
     )

@@ -18,7 +18,7 @@ from engine.report.counts import read_counts
 from engine.report.environment import told_apart
 from engine.report.parity_report import Parity
 from engine.report.summary import Summary
-from engine.rundir import RunDir, load_run, refuse_unfinished
+from engine.rundir import RunDir, load_run, refuse_unfinished, refuse_unscored
 from engine.runtime.recorded import Environment
 from engine.selection.blend_search import Blend
 from engine.selection.records import TemperatureChoice
@@ -99,6 +99,7 @@ def read_counted(run: RunDir) -> Counted:
         if not run.config.is_file():
             told = f"{run.root} is not a run folder: it has neither {run.config.name} nor"
             raise ConfigError(f"{told} {run.blend.name}")
+        refuse_unscored(run, "it has no figures to be shown beside others'")
         refuse_unfinished(run, run.summary, run.atlas, run.frame_counts)
     elif missing := [f for f in (run.summary, run.atlas, run.frame_counts) if not f.exists()]:
         told = f"{run.root} is not finished: it has no {missing[0].name}"
@@ -122,9 +123,9 @@ def read_run(run: RunDir) -> RunContents:
         FoldsFile.read(run.folds),
         Environment.read(run.environment),
         TemperatureChoice.read(run.temperature),
-        _curves(run, config),
+        curves_of(run, config),
         Parity.read(run.parity) if run.parity.exists() else None,
-        told_apart(run, config.data.folds),
+        told_apart(run, config.networks),
     )
 
 
@@ -148,10 +149,10 @@ def changed_fields(config: Config, default: Config | None = None) -> list[Change
     return sorted(changed, key=lambda one: one.name.startswith(("runtime.", "report.")))
 
 
-def _curves(run: RunDir, config: Config) -> dict[int, list[EpochLine]]:
+def curves_of(run: RunDir, config: Config) -> dict[int, list[EpochLine]]:
     """The lines of each fold's epochs; of weights taken as they are none."""
     curves = {}
-    for fold in range(config.data.folds):
+    for fold in range(config.networks):
         path: Path = run.metrics(fold)
         if config.training.epochs and path.exists():
             curves[fold] = read_metrics(path, config.training.epochs)

@@ -1,7 +1,7 @@
 """The page of a run."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,10 @@ from engine.report.page.heat import heat_block
 from engine.report.page.render import render
 from engine.report.page.sources import run_source
 from engine.report.parity_report import Parity
+from engine.report.summary import Summary
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
+from engine.runtime.recorded import Environment
 from engine.selection.records import AT_LABELS, AT_STORE
 from engine.training.records import EpochLine
 
@@ -82,7 +84,7 @@ def run_page(run: RunDir, data: Path | None = None) -> str:
         zoom_told=summary.zoom_gap.told() if summary.zoom_gap else "",
         changed=changed_fields(config),
         toml=to_toml(config),
-        environment=_environment(told),
+        environment=environment_rows(told.environment, told.apart),
         training_told=_training_told(told),
         plots=curve_plots(told.curves, ""),
         losses_told=losses_told(told.curves),
@@ -104,7 +106,7 @@ def run_page(run: RunDir, data: Path | None = None) -> str:
         + _content_told(folds.leakage_content),
         closest=closest,
         stages=stages(summary.seconds),
-        memory_told=memory_told(counted),
+        memory_told=memory_told(summary),
         parity_told=_parity_told(told.parity),
         parity_rows=_parity_rows(told.parity),
         commands=_commands(told),
@@ -137,9 +139,9 @@ def key_figures(counted: Counted, run: RunContents | None) -> list[KeyFigure]:
     return figures
 
 
-def memory_told(counted: Counted) -> str:
+def memory_told(summary: Summary) -> str:
     """The peak of memory, in a sentence."""
-    peak = counted.summary.peak_memory_mib
+    peak = summary.peak_memory_mib
     if not peak:
         return "Peak memory: not measured."
     return f"Peak memory of the process that wrote the summary: {peak / 1024:.2f} GiB."
@@ -209,8 +211,9 @@ def _origin_told(told: RunContents) -> str:
     return f" It started from {origin.run}; {known}."
 
 
-def _environment(told: RunContents) -> list[tuple[str, str]]:
-    found, machine = told.environment, told.environment.machine
+def environment_rows(found: Environment, apart: Sequence[str]) -> list[tuple[str, str]]:
+    """What computed, by name; `apart` is what was computed otherwise than the first fold."""
+    machine = found.machine
     rows = [
         ("processor", f"{machine.processor}, {machine.cores} cores, {machine.threads} threads"),
         ("GPU", machine.gpu or "none"),
@@ -218,7 +221,7 @@ def _environment(told: RunContents) -> list[tuple[str, str]]:
         ("commit", found.commit or "not known"),
     ]
     rows += [(name, version or "not installed") for name, version in found.versions.items()]
-    return rows + [("otherwise", line) for line in told.apart]
+    return rows + [("otherwise", line) for line in apart]
 
 
 def _training_told(told: RunContents) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.rundir import RunDir
+from engine.rundir import RunDir, load_run
 from engine.whole import write_text
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ def page_of(run: RunDir, data: Path | None = None) -> str:
         from engine.report.page.blend_page import blend_page
 
         return blend_page(run, data)
+    if run.config.is_file() and not load_run(run).holds_out:
+        from engine.report.page.unscored_page import unscored_page
+
+        return unscored_page(run)
     from engine.report.page.run_page import run_page
 
     return run_page(run, data)

@@ -1,0 +1,196 @@
+"""Two trainings of a fold in equal time: steps timed in turns, epochs by them, the fold predicted.
+
+The epochs of a side are as many as fit the seconds by its own measured step, so that no side gains
+by what else the machine did meanwhile. Each training and measurement is a process of its own.
+
+Axes: N frames that the fold validates, C classes (truth by prediction).
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.apart import apart
+from benchmarks.recipes import Recipe
+from engine.config import Config
+from engine.mistakes import ConfigError
+
+if TYPE_CHECKING:
+    from engine.experiment import Experiment
+
+TURNS = 2
+"""Measurements of each side's steps, in turns."""
+
+VALIDATIONS = 3
+"""Of each training, evenly spread, the last one at its end; the best of them is predicted."""
+
+TEMPERATURE = 1.0
+"""Of the softmax by which a fold's frames are predicted."""
+
+
+class Measured(NamedTuple):
+    """What an epoch takes.
+
+    Attributes:
+        step_s: median seconds of a step, by turn.
+        steps: of an epoch.
+    """
+
+    step_s: Sequence[float]
+    steps: int
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of the steps of an epoch."""
+        return statistics.median(self.step_s) * self.steps
+
+
+class Trained(NamedTuple):
+    """A fold that was trained and predicted by all views.
+
+    Attributes:
+        counts: name of the .npy of each frame's pixels, (N, C, C) uint32.
+        group: (N,) scene or block of each frame, see `engine.selection.scores.group_of`.
+        groups_of: "scene" or "block".
+        miou: of all frames, at the labels' size.
+        frames: trained on, and predicted.
+        train_s: seconds of its epochs.
+        validation_s: seconds of their validations.
+    """
+
+    counts: str
+    group: Sequence[int]
+    groups_of: str
+    miou: float
+    frames: tuple[int, int]
+    train_s: float
+    validation_s: float
+
+    def loaded(self) -> NDArray[np.uint32]:
+        """What `counts` holds, (N, C, C)."""
+        count_NCC: NDArray[np.uint32] = np.load(self.counts)
+        return count_NCC
+
+
+def measure_in_turns(
+    recipes: Sequence[Recipe], fold: int, scratch: Path, turns: int = TURNS
+) -> dict[str, Measured]:
+    """Time steps of each recipe in turns; by name."""
+    found: dict[str, list[Measured]] = {one.name: [] for one in recipes}
+    for turn in range(turns):
+        for one in recipes:
+            found[one.name].append(apart(measure, one, fold, scratch / f"{turn}{one.name}"))
+    return {
+        name: Measured([each.step_s[0] for each in all_], all_[0].steps)
+        for name, all_ in found.items()
+    }
+
+
+def measure(one: Recipe, fold: int, folder: Path) -> Measured:
+    """Time steps once, batches included; leaves nothing that stays."""
+    run = open_run(one.config, folder)
+    if one.plain:
+        from benchmarks.plain_fold import step_s
+
+        return Measured([step_s(run, fold)], run.task(fold).steps_per_epoch)
+    from engine.training.pace import measure as pace
+
+    task = run.task(fold)
+    return Measured([pace(task, run.policy).step_s], task.steps_per_epoch)
+
+
+def fitted(one: Recipe, epoch_s: float, seconds: float) -> Recipe:
+    """The recipe with as many epochs as fit the seconds, evenly validated.
+
+    Raises:
+        ConfigError: not one does.
+    """
+    epochs = int(seconds / epoch_s + 1e-6)
+    if not epochs:
+        needed = f"give --minutes {math.ceil(epoch_s / 6) / 10:g} or more"
+        raise ConfigError(
+            f"{one.name}: an epoch takes {epoch_s:.1f} s, more than {seconds:.1f} s; {needed}"
+        )
+    return one.having(epochs=epochs, validate_every=math.ceil(epochs / VALIDATIONS))
+
+
+def train_and_predict(one: Recipe, fold: int, folder: Path) -> Trained:
+    """Train a fold, or go on with it, and predict the frames that it validates by all views.
+
+    A training by the engine goes on where it stopped, a plain one begins anew.
+
+    Args:
+        one: how, and for how many epochs.
+        fold: which.
+        folder: for the run, `run`, and the counts.
+    """
+    if one.plain:
+        from benchmarks.plain_fold import train_and_count
+
+        count_NCC, seconds, run = train_and_count(one.config, fold, folder)
+    else:
+        count_NCC, seconds, run = _ours(one.config, fold, folder)
+    path = folder / "counts.npy"
+    np.save(path, count_NCC.astype(np.uint32))
+    from engine.selection.scores import group_of
+    from kernels.metrics import mean_iou
+
+    groups, validation = group_of(run.dataset.train.samples), run.folds.validation(fold)
+    frames = len(run.folds.training(fold)), len(validation)
+    group = np.array(groups.of)[validation].tolist()
+    miou = float(mean_iou(count_NCC.sum(axis=0)))
+    return Trained(str(path), group, groups.kind, miou, frames, *seconds)
+
+
+def open_run(config: Config, folder: Path) -> "Experiment":
+    """The experiment on its frames, its run in `folder`; writes nothing."""
+    from engine.experiment import open_experiment
+    from engine.rundir import RunDir
+
+    return open_experiment(config, RunDir(folder))
+
+
+def predict_counts(run: "Experiment", fold: int) -> NDArray[np.int64]:
+    """(N, C, C) of the fold's validation frames by all views of its best network."""
+    from engine.views.predictor import open_predictor
+
+    begun = run.as_begun(fold)
+    predictor = open_predictor(begun.config, run.dir, [fold], begun.policy).at(TEMPERATURE)
+    samples = [run.dataset.train.samples[index] for index in run.folds.validation(fold).tolist()]
+    counts = []
+    for frames, prob_BTCHW in predictor.predict(samples, label=True):
+        assert frames.label_BHW is not None, "asked for"
+        for prob_CHW, label_HW in zip(prob_BTCHW[:, 0], frames.label_BHW, strict=True):
+            count = predictor.policy.operations.probability_confusion
+            counts.append(count(prob_CHW[None], label_HW[None]).cpu().numpy())
+    return np.stack(counts)
+
+
+def _ours(
+    config: Config, fold: int, folder: Path
+) -> tuple[NDArray[np.int64], tuple[float, float], "Experiment"]:
+    """Counts, seconds of training and of validation, and the experiment."""
+    from engine.resume import Goal
+    from engine.rundir import RunDir
+    from engine.train import train
+    from engine.training.checkpoint import read_metrics
+
+    dir_ = RunDir(folder / "run")
+    train(config, dir_, [fold], resume=True, goal=Goal("trained"))
+    lines = read_metrics(dir_.metrics(fold), config.training.epochs)
+    seconds = sum(line.train_s for line in lines), sum(line.validation_s for line in lines)
+    run = open_run(config, dir_.root)
+    return predict_counts(run, fold), seconds, run
+
+
+def told_measured(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """By name what the JSON says of measured steps."""
+    return {
+        name: {"step_s": [round(s, 5) for s in each.step_s], "steps_per_epoch": each.steps}
+        for name, each in measured.items()
+    }

@@ -1,0 +1,66 @@
+"""A folder of trainings: what was stopped goes on, what is done is read."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.apart import apart
+from benchmarks.command import write_json
+from benchmarks.equal_time import Measured, measure_in_turns
+from benchmarks.recipes import Recipe
+from engine.cli import to_toml
+from engine.mistakes import ConfigError
+
+
+class WorkFolder:
+    """Trainings of one fold, each in a folder of its recipe's name, with its `result.json`."""
+
+    def __init__(self, root: Path, fold: int) -> None:
+        self.root, self.fold = root, fold
+
+    def measured(self, recipes: Sequence[Recipe]) -> dict[str, Measured]:
+        """The steps of the recipes, timed in turns by the first call, by name; raises as `once`."""
+        path, keys = self.root / "measured.json", {one.name: self._key(one) for one in recipes}
+        if path.exists():
+            kept = self._read(path, keys)
+            return {name: Measured(**each) for name, each in kept.items()}
+        found = measure_in_turns(recipes, self.fold, self.root / "measuring")
+        self._write(path, keys, {name: each._asdict() for name, each in found.items()})
+        return found
+
+    def once(self, one: Recipe, work: Callable[..., Any], *more: Any) -> dict[str, Any]:
+        """What `work(recipe, fold, folder, *more)` returns in a process of its own, or returned.
+
+        It is a dict of JSON or a NamedTuple of it, whose paths have become text.
+
+        Raises:
+            ConfigError: the folder holds what came of other arguments.
+            RuntimeError: it failed.
+        """
+        path, key = self.root / one.name / "result.json", self._key(one, work.__name__, *more)
+        if not path.exists():
+            found = apart(work, one, self.fold, path.parent, *more)
+            self._write(path, key, found if isinstance(found, dict) else found._asdict())
+        return self._read(path, key)
+
+    def _key(self, one: Recipe, *more: object) -> str:
+        """What a result is of."""
+        text = "\n".join([to_toml(one.config), *map(str, (one.plain, self.fold, *more))])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _read(self, path: Path, key: object) -> dict[str, Any]:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["key"] != key:
+            raise ConfigError(
+                f"--work {self.root} holds other trainings ({path.relative_to(self.root)}); type "
+                "what they were begun with, or choose another --work"
+            )
+        found: dict[str, Any] = kept["found"]
+        return found
+
+    def _write(self, path: Path, key: object, found: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plain = json.loads(json.dumps(found, default=str))
+        write_json(path, {"key": key, "found": plain})
