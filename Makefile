@@ -70,7 +70,7 @@ test-oldest: $(OLDEST)
 test-lowering: $(READY) $(OLDEST)
 	@for python in $(PY) $(OLDEST_PY); do \
 	    $$python -c "import triton; print('Triton', triton.__version__)"; \
-	    LOWER_ALL=1 $$python -m pytest tests/kernels/test_lowering.py $(ARGS); \
+	    LOWER_ALL=1 $$python -m pytest tests/kernels/test_lowering.py $(FULL) $(ARGS); \
 	done
 
 # Each torch pins its Triton: 2.11 has 3.6, whose interpreter does what NumPy 2.4 refuses.
