@@ -1,7 +1,8 @@
 # `make demo` and `make test` need nothing but Python 3.11: both set up .venv first, once.
 #
 #   make demo       train the embedded default, from folds to a submission (ARGS="..." adds flags)
-#   make test       checks, then all tests                                 (ARGS="..." adds flags)
+#   make test       checks, then all tests, slow proofs in a small form    (ARGS="..." adds flags)
+#   make test-full  the same with every proof in its full form
 #   make check      style, formatting, types, import contracts
 #   make test-bench the tests of the benchmarks against their rivals, and of sweeps on Ray; it
 #                   installs both first
@@ -21,13 +22,16 @@ PY := .venv/bin/python
 READY := .venv/.ready
 OLDEST := .venv-oldest/.ready
 OLDEST_PY := .venv-oldest/bin/python
-# A file of tests at a time on each of up to four cores, in their order: the last ones are short.
+# A file of tests at a time on each of up to four cores, the longest first: see tests/conftest.py.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # What needs Ray, which is 240 MB and no part of `make setup`.
 ON_RAY := tests/sweep/test_ray_workers.py tests/sweep/test_halving.py tests/test_cluster_storm.py
 
-.PHONY: help setup demo test check test-bench test-gpu test-oldest test-lowering clean
+# Slow proofs too, whatever their marker.
+FULL := -m ""
+
+.PHONY: help setup demo test test-full check test-bench test-gpu test-oldest test-lowering clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -40,6 +44,9 @@ demo: $(READY)
 test: check
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
+test-full: check
+	@LOWER_ALL=1 $(PY) -m pytest $(SIDE_BY_SIDE) $(FULL) $(ARGS)
+
 check: $(READY)
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --check --quiet . || { echo "run: $(PY) -m ruff format ."; exit 1; }
@@ -49,7 +56,7 @@ check: $(READY)
 
 test-bench: $(READY)
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench,ray]'
-	@$(PY) -m pytest $(SIDE_BY_SIDE) $$(grep -l importorskip tests/benchmarks/test_*.py) $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $$(grep -l "a rival: " tests/benchmarks/test_*.py) $(ARGS)
 	@$(PY) -m pytest $(ON_RAY) $(ARGS)
 
 test-gpu: $(READY)
@@ -58,12 +65,12 @@ test-gpu: $(READY)
 	@$(PY) -m pytest -m "not gpu" tests/kernels $(ARGS)
 
 test-oldest: $(OLDEST)
-	@$(OLDEST_PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	@$(OLDEST_PY) -m pytest $(SIDE_BY_SIDE) $(FULL) $(ARGS)
 
 test-lowering: $(READY) $(OLDEST)
 	@for python in $(PY) $(OLDEST_PY); do \
 	    $$python -c "import triton; print('Triton', triton.__version__)"; \
-	    LOWER_ALL=1 $$python -m pytest tests/kernels/test_lowering.py $(ARGS); \
+	    LOWER_ALL=1 $$python -m pytest tests/kernels/test_lowering.py $(FULL) $(ARGS); \
 	done
 
 # Each torch pins its Triton: 2.11 has 3.6, whose interpreter does what NumPy 2.4 refuses.

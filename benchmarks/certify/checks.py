@@ -25,6 +25,9 @@ SMALLEST = ["tests/kernels", "-k", "triton and (layout or bfloat16 or off_the_fr
 """A few tests of each operation, of few pixels and odd sides: a kernel is hundreds of times slower
 under compute-sanitizer."""
 
+_FULL = ["-m", ""]
+"""Those marked `full` too; machine code is quick."""
+
 _SANITIZER = "compute-sanitizer"
 _FOUND = 99
 """Exit code by which it says that it found something."""
@@ -56,7 +59,7 @@ def sanitizer(notes: Notes) -> None:
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     for tool in ("memcheck", "racecheck"):
         command = [program, "--tool", tool, "--error-exitcode", str(_FOUND), sys.executable]
-        command += ["-m", "pytest", "-q", *SMALLEST]
+        command += ["-m", "pytest", "-q", *_FULL, *SMALLEST]
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         told = {0: "nothing found", _FOUND: "see sanitizer.log"}.get(code, f"exit code {code}")
         notes.check(tool, code == 0, told)
@@ -72,7 +75,7 @@ def _pytest(notes: Notes, name: str, asked: list[str]) -> None:
     report = notes.folder / "junit.xml"
     report.unlink(missing_ok=True)
     command = ["-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    code = subprocess.run(tied(*command, *asked), cwd=ROOT, check=False).returncode
+    code = subprocess.run(tied(*command, *_FULL, *asked), cwd=ROOT, check=False).returncode
     suite = ET.parse(report).getroot()[0]
     told = ", ".join(
         f"{suite.get(key)} {key}" for key in ("tests", "failures", "errors", "skipped")

@@ -90,7 +90,11 @@ def test_bytes_are_those_that_an_operation_reads_and_writes() -> None:
 @pytest.mark.parametrize(
     ("section", "found"),
     [
-        (run, ["fold 0 went on", "out-of-fold by ten views", "submission", "where the time goes"]),
+        pytest.param(
+            run,
+            ["fold 0 went on", "out-of-fold by ten views", "submission", "where the time goes"],
+            marks=pytest.mark.full,
+        ),
         (repeat, ["five equal steps", "replays that wait for nothing"]),
         (decode, ["label", "depth", "image"]),
         (step, ["eager, batch 8", "longest kernels", "time and bytes by kind"]),

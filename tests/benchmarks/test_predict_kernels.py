@@ -27,6 +27,9 @@ from benchmarks.sass import Block
 from engine.mistakes import ConfigError
 
 PREDICTED = [name for name in CASES if not re.fullmatch("depthwise_norm_(256|512|1024)", name)]
+# Those below are lowered in seconds each; all are in the full form.
+FEW = ["boundary_ce", "tta_accumulate", "confusion", "confusion_3M", "crop_resize"]
+FEW += ["group_norm_relu", "scaled_weight"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # 20 instructions of its own, then a loop of 30 with one of 12 in it, then one of 8.
@@ -116,19 +119,26 @@ def test_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         predict_kernels.main(["confusion"])
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+@pytest.fixture(
+    scope="module",
+    params=[FEW, pytest.param(PREDICTED, marks=pytest.mark.full)],
+    ids=["few", "all"],
+)
+def rows(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     """What the command says on an H100, by name; of one stage of ConvNeXt, as all are alike."""
     out = tmp_path_factory.mktemp("predicted") / "rows.json"
-    done = run("-m", "benchmarks.predict_kernels", *PREDICTED, "--json", out)
+    done = run("-m", "benchmarks.predict_kernels", *request.param, "--json", out)
     assert done.returncode == 0, done.stderr
-    return {row["name"]: row for row in json.loads(out.read_text("utf-8"))["rows"]}
+    found = {row["name"]: row for row in json.loads(out.read_text("utf-8"))["rows"]}
+    assert list(found) == request.param
+    return found
 
 
 def test_every_operation_is_predicted_from_loops_that_its_kernels_have(
     rows: dict[str, dict[str, Any]],
 ) -> None:
-    assert list(rows) == PREDICTED
     for row in rows.values():
         kernels = row["kernels"].values()
         assert sum(kernel["launches"] for kernel in kernels) == row["launches"]
@@ -159,10 +169,11 @@ def test_the_kernels_stay_below_the_times_that_they_are_built_for(
     rows: dict[str, dict[str, Any]],
 ) -> None:
     most_us = {"boundary_ce": 30, "confusion_3M": 25, "tta_accumulate": 300, "crop_resize": 20}
+    if len(rows) > len(FEW):
+        most_us["crop_resize_bf16"] = 20
+        assert rows["blend_64"]["seconds"] <= 2 * rows["blend_1"]["seconds"]
     for name, most in most_us.items():
         assert rows[name]["seconds"] <= most * 1e-6, name
-    assert rows["crop_resize_bf16"]["seconds"] <= 20e-6
-    assert rows["blend_64"]["seconds"] <= 2 * rows["blend_1"]["seconds"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

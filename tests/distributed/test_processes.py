@@ -52,7 +52,7 @@ def test_two_processes_stop_after_the_same_step_and_one_goes_on(
     assert expected.keys() == found.keys()
 
 
-@pytest.mark.parametrize("reduce", ["tree", "fast"])
+@pytest.mark.parametrize("reduce", ["fast", pytest.param("tree", marks=pytest.mark.full)])
 def test_what_is_not_finite_on_one_ends_both_and_is_told_once(
     reduce: str, tiny_toml: Path, tmp_path: Path
 ) -> None:

@@ -6,13 +6,16 @@ that on before anything imports Triton). The last two go through the folder's op
 them `kernels.gpu.uses_triton(tensor)` decides, and a test that asks for `triton` overrules it.
 """
 
+import functools
 import importlib
+import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +24,39 @@ from kernels import gpu
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BACKENDS = ("reference", "cpu", "triton")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _taken_over_once() -> Iterator[None]:
+    """A function that a kernel calls finds `triton.language` as the kernel's launch left it.
+
+    Triton's interpreter (3.8) takes over each operation of the language at a launch, and looks
+    through them all again at every call of a function below it: a third of a kernel's time. It is
+    left to do so where there is anything left to take over.
+    """
+    if torch.cuda.is_available():
+        yield
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    take_over, nothing = interpreter._patch_lang, getattr(interpreter, "_LangPatchScope", None)
+
+    @functools.cache
+    def languages(function: Callable[..., Any]) -> list[Any]:
+        named = (value for value in function.__globals__.values() if inspect.ismodule(value))
+        return [module for module in named if module in (tl, tl.core)]
+
+    def what_is_left(function: Callable[..., Any]) -> Any:
+        own = (
+            part for module in languages(function) for part in (module.load, module.tensor.__add__)
+        )
+        return take_over(function) if any(map(tl.core.is_builtin, own)) else nothing()
+
+    with pytest.MonkeyPatch.context() as patch:
+        if nothing is not None:
+            patch.setattr(interpreter, "_patch_lang", what_is_left)
+        yield
 
 
 @pytest.fixture(params=BACKENDS)

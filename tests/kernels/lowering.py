@@ -5,8 +5,8 @@
 prints one JSON list: for each kernel that `kernels/FOLDER/launch.py` launches, at each of its
 specialisations and architecture, its registers, the bytes spilled from them, shared memory, global
 accesses, and its instructions, loop by loop (`benchmarks/sass.py` says what is counted). Without
---all, of each kernel its first and its last specialisation for MAIN, and its first for the oldest
-architecture, whose shared memory is the least: two minutes of one core instead of ten.
+--all, of each kernel its first specialisation for MAIN, and of each folder's first kernel that for
+the oldest architecture, whose shared memory is the least: a seventh of all.
 `specialisations.py` beside this file lists all that decides the machine code.
 """
 
@@ -27,21 +27,19 @@ from tests.kernels.specialisations import specialisations
 ARCHITECTURES = (80, 90, 100)
 MAIN = 90
 """That of the H100."""
-SMALL = (80, MAIN)
-"""Those without --all."""
+OLDEST = ARCHITECTURES[0]
 
 
 def main(folders: list[str], *, everything: bool) -> None:
     """Lower the specialisations of `folders`, on all cores."""
     assert os.environ.get("TRITON_INTERPRET", "0") in ("", "0"), "the interpreter lowers nothing"
     todo = []
-    for folder, arch in itertools.product(folders, ARCHITECTURES if everything else SMALL):
-        numbers: dict[str, list[int]] = {}
+    for folder, arch in itertools.product(folders, ARCHITECTURES):
+        numbers: dict[str, int] = {}
         for number, specialisation in enumerate(specialisations(folder, arch)):
-            numbers.setdefault(specialisation.kernel.__name__, []).append(number)
-        for first, *others in numbers.values():
-            few = others[-1:] if arch == MAIN else []
-            todo += [(folder, n, arch) for n in (first, *(others if everything else few))]
+            first = numbers.setdefault(specialisation.kernel.__name__, number) == number
+            few = (arch == MAIN and first) or (arch == OLDEST and number == 0)
+            todo += [(folder, number, arch)] * (everything or few)
     # Forked workers keep what is imported; nothing has started a thread yet.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
         json.dump(list(pool.map(_lower, *zip(*todo, strict=True))), sys.stdout)

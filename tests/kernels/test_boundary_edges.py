@@ -67,8 +67,19 @@ def weights_of(
     return weights_of
 
 
-@pytest.mark.parametrize("ignored_edges", [True, False])
-@pytest.mark.parametrize("ignored", [0.0, 0.1, 0.6, 1.0])
+@pytest.mark.parametrize(
+    ("ignored", "ignored_edges"),
+    [
+        (0.0, False),
+        (0.1, True),
+        (0.1, False),
+        (0.6, True),
+        (1.0, False),
+        pytest.param(0.0, True, marks=pytest.mark.full),
+        pytest.param(0.6, False, marks=pytest.mark.full),
+        pytest.param(1.0, True, marks=pytest.mark.full),
+    ],
+)
 def test_edges_are_the_definitions_over_random_labels(
     weights_of: WeightsOf, ignored: float, ignored_edges: bool
 ) -> None:

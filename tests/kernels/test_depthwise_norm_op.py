@@ -47,8 +47,15 @@ def taps_and_others(inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return (x, weight.flatten(1).t().contiguous(), *others)
 
 
-@pytest.mark.parametrize("gradient", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "gradient"),
+    [
+        (torch.float32, True),
+        (torch.bfloat16, False),
+        pytest.param(torch.float32, False, marks=pytest.mark.full),
+        pytest.param(torch.bfloat16, True, marks=pytest.mark.full),
+    ],
+)
 def test_it_is_registered_as_torch_wants_it(
     fused: Form, device: torch.device, dtype: torch.dtype, gradient: bool
 ) -> None:
@@ -70,8 +77,15 @@ def test_its_backward_pass_is_registered_as_torch_wants_it(
     assert set(done.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(
+    ("autocast", "residual"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.full),
+        pytest.param(False, True, marks=pytest.mark.full),
+    ],
+)
 def test_compiled_without_a_break_it_is_the_same(
     fused: Form,
     with_residual: Callable[..., tuple[Tensor, Tensor]],

@@ -1,6 +1,7 @@
 """tta_accumulate against float64, and what must hold for any view; all three implementations."""
 
 from collections.abc import Callable
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,14 @@ SIZES = [
     ((9, 11), (4, 6)),
     ((1, 1), (4, 4)),
     ((3, 3), (1, 1)),
+]
+
+# Each size with either corner and either direction, and in the full form with all four.
+VIEWS = [
+    pytest.param(*size, corners, flipped, marks=[] if straight else [pytest.mark.full])
+    for number, size in enumerate(SIZES)
+    for corners, flipped in product([False, True], repeat=2)
+    for straight in [number % 2 == (corners ^ flipped)]
 ]
 
 Accumulate = Callable[..., Tensor]
@@ -114,9 +123,7 @@ def assert_as_exact_as_steps(
     assert (found - truth).abs().max() <= allowed
 
 
-@pytest.mark.parametrize("flipped", [False, True])
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("base_hw", "view_hw"), SIZES)
+@pytest.mark.parametrize(("base_hw", "view_hw", "align_corners", "flipped"), VIEWS)
 def test_it_errs_no_more_than_twice_as_much_as_float32_steps(
     accumulate: Accumulate,
     base_hw: tuple[int, int],
@@ -128,8 +135,17 @@ def test_it_errs_no_more_than_twice_as_much_as_float32_steps(
     assert_as_exact_as_steps(accumulate, logits_of(view_hw), base_hw, view_hw, **options)
 
 
-@pytest.mark.parametrize("classes", [1, 20, launch.MOST_CLASSES + 2])
-@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize(
+    ("classes", "flipped"),
+    [
+        (1, False),
+        (20, True),
+        (launch.MOST_CLASSES + 2, False),
+        pytest.param(1, True, marks=pytest.mark.full),
+        pytest.param(20, False, marks=pytest.mark.full),
+        pytest.param(launch.MOST_CLASSES + 2, True, marks=pytest.mark.full),
+    ],
+)
 def test_one_class_and_many_are_as_exact(
     accumulate: Accumulate, classes: int, flipped: bool
 ) -> None:
@@ -139,8 +155,15 @@ def test_one_class_and_many_are_as_exact(
         assert_as_exact_as_steps(accumulate, logits, base_hw, view_hw, flipped=flipped)
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("base_hw", "view_hw"), [((40, 9), (24, 8)), ((31, 5), (64, 4))])
+@pytest.mark.parametrize(
+    ("base_hw", "view_hw", "align_corners"),
+    [
+        ((40, 9), (24, 8), False),
+        ((31, 5), (64, 4), True),
+        pytest.param((40, 9), (24, 8), True, marks=pytest.mark.full),
+        pytest.param((31, 5), (64, 4), False, marks=pytest.mark.full),
+    ],
+)
 def test_bands_add_what_all_rows_add(
     backend: str,
     operation: Operation,

@@ -102,7 +102,10 @@ def test_files_are_renamed_in_order(task: FoldTask, monkeypatch: pytest.MonkeyPa
     assert files[-3:] == epoch[1:]
 
 
-@pytest.mark.parametrize("steps", range(1, 7))
+@pytest.mark.parametrize(
+    "steps",
+    [pytest.param(n, marks=[pytest.mark.full] if n in (1, 4, 6) else []) for n in range(1, 7)],
+)
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     steps: int,
     task: FoldTask,
@@ -126,7 +129,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     ends_the_same()
 
 
-@pytest.mark.parametrize(("failing", "steps"), [(1, 3), (2, 4), (4, 6)])
+@pytest.mark.parametrize(
+    ("failing", "steps"), [(1, 3), pytest.param(2, 4, marks=pytest.mark.full), (4, 6)]
+)
 def test_an_error_of_the_writer_ends_the_fold_at_the_next_save_or_its_end(
     failing: int,
     steps: int,
