@@ -40,7 +40,8 @@ def _taken_over_once() -> Iterator[None]:
     import triton.language as tl
     from triton.runtime import interpreter
 
-    take_over, nothing = interpreter._patch_lang, getattr(interpreter, "_LangPatchScope", None)
+    take_over = interpreter._patch_lang
+    nothing: Any = getattr(interpreter, "_LangPatchScope", None)  # not in older ones
 
     @functools.cache
     def languages(function: Callable[..., Any]) -> list[Any]:
