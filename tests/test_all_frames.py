@@ -153,3 +153,14 @@ def test_what_cannot_be_is_told_before_anything(flags: dict[str, Any], told: str
     sections = {name: {**TINY.get(name, {}), **flags.get(name, {})} for name in {*TINY, *flags}}
     with pytest.raises(ConfigError, match=told):
         load_config([], sections)
+
+
+def test_a_dry_run_tells_that_nothing_is_held_out(
+    typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train.main([*typed, "--out", str(out), "--dry-run"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "to train: networks 0, 1 on all frames" in told
+    assert "not measured" in told
+    assert not out.exists()
