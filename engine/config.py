@@ -333,7 +333,8 @@ class Config(Section):
 
     def data_at(self, epoch: int) -> DataConfig:
         """The section in an epoch of training, from 0: smaller by its share of `training.sizes`."""
-        share, data = self.training.size_of(epoch), self.data
+        sizes, data = self.training.sizes, self.data
+        share = sizes[epoch * len(sizes) // self.training.epochs] if sizes else 1.0
         if share == 1:
             return data
         crop_hw = [max(1, math.floor(side * share / 32 + 0.5)) * 32 for side in data.crop_hw]

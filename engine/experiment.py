@@ -29,10 +29,9 @@ from engine.lease import hold
 from engine.model.network import input_normalisation
 from engine.origin import Origin, check_origin, origin_of
 from engine.rehearsal import check_training, check_views
-from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.census import judge_data
 from engine.report.environment import describe_environment, note_computer
-from engine.report.finish import finish, is_finished, run_atlas
+from engine.report.finish import finish
 from engine.report.mend import mend
 from engine.report.page.write import report_at_the_end
 from engine.report.seal import dataset_files, seal
@@ -56,7 +55,7 @@ from engine.runtime.graphs import free_recordings
 from engine.training import checkpoint
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.records import Position
-from engine.views import int8_network, store, submission
+from engine.views import int8_network, store
 from engine.views.openvino_pass import check_openvino
 from engine.views.records import FoldState
 from kernels.compiling import work_s
@@ -243,7 +242,7 @@ def complete(
     run = open_together(config, run_dir, world)
     opened_s = round(work_s() - start_s, 3)
     key = stage_identity(config, run.weights_hash, *fold_hashes(config, run_dir))
-    done = _is_finished(run, key)
+    done = stages.is_complete(run, key)
     if done and not os.access(run_dir.root, os.W_OK):
         _log.info("%s is complete; nothing can be written there", run_dir.root)
         return True
@@ -260,10 +259,10 @@ def complete(
         weights = fold_hashes(config, run_dir)
         networks = _networks(run, range(config.networks) if whole else trained, weights)
         key = stage_identity(config, run.weights_hash, *weights)
-        if finished := _is_finished(run, key):
+        if finished := stages.is_complete(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
             if config.holds_out:
-                _map_errors(run, key)
+                stages.map_errors(run, key)
             if compared:  # it was damaged, perhaps; a run of an older release has none
                 _compare_step(run)
             store.forget_progress(run_dir)
@@ -312,13 +311,8 @@ def _write_results(
         summary = summary.model_copy(update={"zoom_gap": gap})
     submission_s = stages.predict_test(run, key)
     _compare_step(run)
-    atlas_s = _map_errors(run, key).elapsed_s if run.config.holds_out else None
+    atlas_s = stages.map_errors(run, key).elapsed_s if run.config.holds_out else None
     finish(run_dir, summary, submission_s, atlas_s)
-
-
-def _is_finished(run: Experiment, key: str) -> bool:
-    submitted = not run.dataset.test.samples or submission.is_submitted(run.dir)
-    return submitted and is_finished(run.dir, key, holds_out=run.config.holds_out)
 
 
 def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list[int]:
@@ -365,12 +359,6 @@ def _networks(run: Experiment, trained: Sequence[int], weights: Sequence[str]) -
         if run.dir.best(fold).exists():
             hashes[fold] = run.quantise(fold, weights[fold])
     return hashes
-
-
-def _map_errors(run: Experiment, key: str) -> Atlas:
-    samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
-    frames = AtlasFrames(samples, fold_of, run.config.data.classes)
-    return run_atlas(run.dir, key, frames, run.policy)
 
 
 def _compare_step(run: Experiment) -> None:

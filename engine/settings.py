@@ -210,10 +210,6 @@ class TrainingConfig(Section):
     members: int = Field(1, ge=1)
     """networks of frames = "all", each with a seed of its own: seed, seed + 1, ..."""
 
-    def size_of(self, epoch: int) -> float:
-        """The share of `sizes` in an epoch, from 0; 1 without any."""
-        return self.sizes[epoch * len(self.sizes) // self.epochs] if self.sizes else 1.0
-
 
 class InferenceFields(Section):
     """Views and what the probability store keeps."""

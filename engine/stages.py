@@ -13,7 +13,9 @@ from engine.data.folds import Folds
 from engine.data.sources import ResidentFrames
 from engine.frames.index import Dataset
 from engine.identity import stage_identity
+from engine.report.atlas_report import Atlas, AtlasFrames
 from engine.report.environment import warn_apart
+from engine.report.finish import is_finished, run_atlas
 from engine.resume import resolved
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, own_threads
@@ -145,3 +147,17 @@ def predict_test(run: Opened, key: str) -> float | None:
     test = run.dataset.test.samples
     with own_threads():
         return submission.write_submission(predict, test, run.dir, key)
+
+
+def map_errors(run: Opened, key: str) -> Atlas:
+    """The atlas of a run's out-of-fold masks, made unless it is there."""
+    samples, fold_of = run.dataset.train.samples, run.folds.fold_of.tolist()
+    return run_atlas(
+        run.dir, key, AtlasFrames(samples, fold_of, run.config.data.classes), run.policy
+    )
+
+
+def is_complete(run: Opened, key: str) -> bool:
+    """Whether the summary of what `key` stands for is there, and the submission, if any is due."""
+    submitted = not run.dataset.test.samples or submission.is_submitted(run.dir)
+    return submitted and is_finished(run.dir, key, holds_out=run.config.holds_out)

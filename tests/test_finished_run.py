@@ -130,7 +130,7 @@ def test_a_run_whose_dataset_changed_meanwhile_gets_no_seal(
         return is_finished(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.experiment.is_finished", finish_and_touch)
+        patch.setattr("engine.stages.is_finished", finish_and_touch)
         assert train.main(files_of(config, run)) == 0
     assert f"{run.root} gets no seal ({data} changed while it ran; run the same" in caplog.text
     assert not run.seal.exists()

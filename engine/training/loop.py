@@ -31,6 +31,7 @@ from engine.runtime.progress import track
 from engine.training import checkpoint, step
 from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
+from engine.training.objective import loss_of
 from engine.training.records import BestNote, EpochLine, Position
 from engine.training.time_left import time_left
 from engine.training.tracking.tracker import tracked
@@ -116,36 +117,6 @@ def _set_up(network: Network, training: TrainingConfig, policy: DevicePolicy) ->
         use_kernels(network)
 
 
-def _class_weights(task: FoldTask, device: torch.device) -> torch.Tensor:
-    training, classes = task.config.training, task.config.data.classes
-    weights_C = step.class_weights(training, classes, device)
-    if training.balance:
-        from engine.training.balance import balanced, class_pixels, tell
-
-        pixels_C = class_pixels(task.dataset.train.reports, task.training)
-        weights_C = balanced(weights_C, pixels_C, training.balance)
-        tell(weights_C, classes)
-    return weights_C
-
-
-def _with_terms(loss: step.TrainingLoss, supervision: float) -> step.TrainingLoss:
-    config, terms = loss.config, loss.terms
-    ours = config.dice_weight, config.lovasz_weight, config.focal_weight, config.label_smoothing
-    if any(ours):
-        from engine.training.terms import Terms
-
-        terms = (*terms, (1.0, Terms(config)))
-    if supervision:
-        from engine.training.terms import Supervision
-
-        terms = (*terms, (supervision, Supervision(loss.class_weight_C)))
-    if config.loss_terms:
-        from engine.model.plugged import load_terms
-
-        terms = (*terms, *load_terms(config))
-    return replace(loss, terms=terms) if terms else loss
-
-
 def _normalisation(task: FoldTask) -> Normalisation:
     """What the starting weights were trained with; those of a run may be gone by now."""
     origin = origin_of(task.config, task.run)
@@ -190,9 +161,7 @@ class FoldTraining:
             from engine.training.starts import resume
 
             resume(self, saved)
-        weights_C = _class_weights(task, policy.device)
-        plain = step.TrainingLoss(training, weights_C, policy.operations)
-        loss = _with_terms(plain, model.supervision)
+        loss = loss_of(task, policy)
         exchange = None
         if training.parts > 1:
             from engine.distributed.exchange import open_exchange

@@ -31,10 +31,9 @@ def config_of(sizes: list[float], epochs: int, crop_hw: tuple[int, int] = (288, 
 
 def test_sizes_take_equal_parts_of_the_epochs_and_crops_stay_multiples_of_32() -> None:
     config = config_of([0.5, 0.75, 1], 7)
-    shares = [config.training.size_of(epoch) for epoch in range(7)]
-    assert shares == [0.5, 0.5, 0.5, 0.75, 0.75, 1, 1]
+    crops = [config.data_at(epoch).crop_hw for epoch in range(7)]
+    assert crops == [(160, 192)] * 3 + [(224, 288)] * 2 + [(288, 384)] * 2
     sections = [config.data_at(epoch) for epoch in (0, 3, 5)]
-    assert [data.crop_hw for data in sections] == [(160, 192), (224, 288), (288, 384)]
     # As far as the crop lets it: 160 is no smaller than half of 320.
     assert [data.input_hw for data in sections] == [(160, 224), (240, 336), (320, 448)]
     assert sections[2] is config.data
