@@ -15,13 +15,13 @@ from engine.cli import load_config
 from engine.config import Config
 from engine.plan.choices import (
     MOST_EPOCHS,
-    SEEN,
     Choice,
     Machine,
     Shape,
     batch_size,
     data_choices,
     inference_choices,
+    least_epochs,
     model_choices,
     shapes,
     training_choices,
@@ -99,7 +99,7 @@ def make_plan(found: Fingerprint, machine: Machine, time_s: float) -> Plan:
     trial = may_be[len(may_be) // 2]
     pace, run = _measured(found, machine, trial, VIEWS)
     for_fold = time_s * (1 - _VIEWS_SHARE) / run.config.data.folds
-    shape = with_zoom(may_be, pace.step_s * _steps(run, trial), trial, for_fold)
+    shape = with_zoom(may_be, pace.step_s, _steps(run, trial), trial, for_fold)
     if shape != trial:
         pace, run = _measured(found, machine, shape, VIEWS)
     views: tuple[float, ...] = VIEWS
@@ -123,8 +123,8 @@ def _planned(
     told = f"an epoch of a fold takes {duration(epoch_s)} here: {duration(whole_s)} in all"
     if epochs == MOST_EPOCHS:
         told += "; more would hardly help"
-    elif epochs < SEEN:
-        told += f"; fewer than {SEEN} are few: give it more --time"
+    elif epochs < (least := least_epochs(_steps(run, shape))):
+        told += f"; fewer than {least} are few: give it more --time"
     view_told = "as lite.toml, each mirrored too"
     if views != VIEWS:
         view_told = f"one view and its mirror: more would take over {100 * _VIEWS_SHARE:g} % of it"

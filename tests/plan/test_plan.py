@@ -19,6 +19,7 @@ from engine.plan.choices import (
     Machine,
     batch_size,
     data_choices,
+    least_epochs,
     shapes,
     training_choices,
     with_zoom,
@@ -73,12 +74,14 @@ def test_inputs_ascend_and_fit_crops() -> None:
 def test_the_input_is_the_largest_that_leaves_enough_epochs() -> None:
     made = shapes(FOUND, 8)
     at = made[1]
-    for budget_s in (1.0, 100.0, 1000.0, 1e6):
-        chosen = with_zoom(made, 10.0, at, budget_s)
-        taken_s = [10.0 * one.pixels / at.pixels * choices.SEEN for one in made]
-        fits = [one for one, s in zip(made, taken_s, strict=True) if s <= budget_s]
-        assert chosen == (fits[-1] if fits else made[0])
-    assert with_zoom(made, 10.0, at, 1e6).zoom == 1
+    for steps, epochs in ((200, 3), (20, 3), (15, 4), (7, 9)):
+        assert least_epochs(steps) == epochs
+        for budget_s in (1.0, 100.0, 1000.0, 1e6):
+            chosen = with_zoom(made, 10 / steps, steps, at, budget_s)
+            taken_s = [10.0 * one.pixels / at.pixels * epochs for one in made]
+            fits = [one for one, s in zip(made, taken_s, strict=True) if s <= budget_s + 1e-6]
+            assert chosen == (fits[-1] if fits else made[0])
+        assert with_zoom(made, 10 / steps, steps, at, 1e6).zoom == 1
 
 
 def test_few_frames_make_small_batches_and_rare_classes_are_named() -> None:
