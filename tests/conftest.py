@@ -103,15 +103,18 @@ def _two_threads() -> None:
 
 @pytest.fixture(autouse=True)
 def _as_found() -> Iterator[None]:
-    """Commands that run inside the tests set threads and logging; the next test has neither."""
-    loggers = [logging.getLogger(name) for name in ("engine", "kernels")]
+    """Commands that run inside tests, and fixtures of many, set threads and logging: none stays."""
     threads = torch.get_num_threads()
-    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    _log_as_found()
     yield
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    _log_as_found()
     torch.set_num_threads(threads)
+
+
+def _log_as_found() -> None:
+    for logger in (logging.getLogger(name) for name in ("engine", "kernels")):
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -125,9 +125,9 @@ def test_a_run_whose_dataset_changed_meanwhile_gets_no_seal(
     config, run, data = sealed
     run.seal.unlink()
 
-    def finish_and_touch(*arguments: Any) -> bool:
+    def finish_and_touch(*arguments: Any, **named: Any) -> bool:
         (data / "train" / "label" / "003.png").touch()
-        return is_finished(*arguments)
+        return is_finished(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr("engine.stages.is_finished", finish_and_touch)

@@ -373,12 +373,11 @@ def _compiled(
     network: Network, form: StepForm, config: TrainingConfig
 ) -> Callable[[Tensor], Prediction]:
     # Of a second size torch would make code for any size, which is slower.
-    dynamic = False if config.sizes else None
+    more: dict[str, Any] = {"dynamic": False} if config.sizes else {}
     # Inductor decides by counting whether a network's convolutions are worth it.
     if form.compile == "channels_last":
-        forced = {"force_layout_optimization": True}
-        return torch.compile(network, fullgraph=True, dynamic=dynamic, options={**forced})
-    return torch.compile(network, fullgraph=True, dynamic=dynamic)
+        more["options"] = {"force_layout_optimization": True}
+    return torch.compile(network, fullgraph=True, **more)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:

@@ -141,8 +141,8 @@ def test_outputs_are_bound_to_the_stream_that_reads_them_and_kept_until_it_was_a
 
         return make
 
-    def finish(self: FileSource, draws: Draws, crops: Any) -> Batch:
-        batch = real(self, draws, crops)
+    def finish(self: FileSource, draws: Draws, crops: Any, whole: Any) -> Batch:
+        batch = real(self, draws, crops, whole)
         log.append("read")
         return batch
 
