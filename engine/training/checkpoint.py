@@ -92,7 +92,7 @@ def forget(config: Config, run: RunDir) -> None:
     """Delete what only training would go on from, unless `runtime.keep_last`; before the seal."""
     folds = range(config.networks)
     if not config.runtime.keep_last and (size := discard_last(run, folds)):
-        told = "all folds are trained, their last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
+        told = "all is trained, each last.pt deleted: %.0f MiB (runtime.keep_last keeps it)"
         _log.info(told, size / (1 << 20))
     for fold in folds:
         clear(run.training(fold))  # of who died between a fold's last file and its end

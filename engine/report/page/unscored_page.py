@@ -44,6 +44,7 @@ def unscored_page(run: RunDir) -> str:
         sections=_SECTIONS,
         figures=_figures(summary, TemperatureChoice.read(run.temperature)),
         data_told=f"Fingerprint of the data {environment.dataset_fingerprint[:16]}.",
+        zoom_told=summary.zoom_gap.told() if summary.zoom_gap else "",
         changed=changed_fields(config),
         toml=to_toml(config),
         environment=environment_rows(environment, told_apart(run, networks)),
