@@ -173,7 +173,8 @@ def quantised(
                 "runtime.inference = 'openvino-int8' quantises by NNCF, which cannot be imported: "
                 f"{error}; {to_install('openvino', 'nncf')}"
             ) from error
-        nncf.set_log_level(logging.ERROR)
+        # Not set_log_level, which sets the levels of handlers, too, whoever they belong to.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         model = model.clone()
         int8_network.name_by_place(model)
         found = nncf.quantize(

@@ -1,5 +1,6 @@
 """A run in INT8: what it is quantised on, what it loses, and that it never mixes with float32."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -136,11 +137,13 @@ def test_quantised_again_it_is_the_same_to_the_byte_and_a_loss_is_warned_of(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(int8, "_TOLERATED", -1.0)
     given = opened(tiny_config, int8_run, tmp_path)
     start_logging()
     note = quantise(*given)
+    assert caplog.handler.level == logging.NOTSET, "others' handlers stay as they are"
     assert note == Int8.read(int8_run.int8(0))
     for name in ("int8.xml", "int8.bin", "int8.json"):
         new, old = ((run.fold(0) / name).read_bytes() for run in (RunDir(tmp_path), int8_run))
