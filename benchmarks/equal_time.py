@@ -6,6 +6,7 @@ by what else the machine did meanwhile. Each training and measurement is a proce
 Axes: N frames that the fold validates, C classes (truth by prediction).
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -92,8 +93,8 @@ def measure_in_turns(
 
 
 def measure(one: Recipe, fold: int, folder: Path) -> Measured:
-    """Time steps once, batches included; leaves nothing that stays."""
-    run = open_run(one.config, folder)
+    """Time steps of whole size once, batches included; leaves nothing that stays."""
+    run = open_run(one.having(sizes=()).config, folder)
     if one.plain:
         from benchmarks.plain_fold import step_s
 
@@ -107,10 +108,17 @@ def measure(one: Recipe, fold: int, folder: Path) -> Measured:
 def fitted(one: Recipe, epoch_s: float, seconds: float) -> Recipe:
     """The recipe with as many epochs as fit the seconds, evenly validated.
 
+    One at a share of the whole size counts by the pixels of its crops.
+
     Raises:
         ConfigError: not one does.
     """
-    epochs = int(seconds / epoch_s + 1e-6)
+    limit, epochs = seconds / epoch_s + 1e-6, 0
+    least = max(1, len(one.config.training.sizes))
+    for more in itertools.count(least):
+        if one.having(epochs=more).config.work(0, more) > limit:
+            break
+        epochs = more
     if not epochs:
         needed = f"give --minutes {math.ceil(epoch_s / 6) / 10:g} or more"
         raise ConfigError(

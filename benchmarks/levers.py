@@ -28,12 +28,16 @@ RESAMPLES = 10_000
 _APART = ("data.root:", "runtime.", "report.", "training.epochs:", "training.validate_every:")
 """Fields that are no part of a lever, or follow from the time."""
 
+_LEVERS = ("runtime.precision:", "runtime.threads:")
+"""Among them, those that change what a training does in a second, and its bytes."""
+
 
 def differing(a: Recipe, b: Recipe) -> list[str]:
     """What the first recipe does otherwise than the second; a ConfigError if they are the same."""
     from engine.resume import differences
 
-    lines = [line for line in differences(b.config, a.config) if not line.startswith(_APART)]
+    found = differences(b.config, a.config)
+    lines = [line for line in found if line.startswith(_LEVERS) or not line.startswith(_APART)]
     if a.plain != b.plain:
         lines.insert(0, "plain PyTorch" if a.plain else "the engine, not plain PyTorch")
     if not lines:

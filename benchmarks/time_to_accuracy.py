@@ -4,8 +4,9 @@ One fold is trained by each recipe, a list of configs and fields such as `wide: 
 training.lr=2e-3`, and by the plain PyTorch recipe (benchmarks/plain) where it is asked for. Each
 training is a process of its own, seeds interleaved. Validation is no part of its time; it is told.
 
-By itself: a curve of each recipe, whose own schedule is spread over --minutes. With --compare: two
-recipes at equal training time, their difference with interval and p appended to a file of levers.
+By itself: a curve of each recipe, whose own schedule is spread over --minutes. With --compare:
+recipes against the last one at equal training time, each one's difference with interval and p
+appended to a file of levers.
 With --to-plain: how long ours takes to the plain recipe's mIoU after all its epochs. With --table:
 a file of levers as a table.
 
@@ -75,10 +76,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, metavar="FILE", help="draw the curves as .png or .svg")
     only = parser.add_mutually_exclusive_group()
     add = only.add_argument
-    add("--compare", nargs=2, metavar="NAME", help="what the first gains over the second")
+    add("--compare", nargs="+", metavar="NAME", help="what each gains over the last of them")
     add("--to-plain", action="store_true", help="one recipe's time to the plain one's last mIoU")
     add("--table", type=Path, metavar="FILE", help="print a file of levers as a table")
-    parser.add_argument("--lever", metavar="NAME", help="of the row (default: the first's name)")
+    parser.add_argument("--lever", metavar="NAME", help="of the only row (default: the recipe's)")
     options = parser.parse_args(arguments)
     if not options.table:
         _check(options)
@@ -98,14 +99,22 @@ def _check(options: argparse.Namespace) -> None:
     if options.plot and options.plot.suffix not in (".png", ".svg"):
         raise ConfigError(f"--plot {options.plot}: name a .png or .svg")
     if options.compare:
-        if options.minutes is None:
-            raise ConfigError("--compare is at equal time; type --minutes M")
-        if options.seeds < 2:
-            raise ConfigError("--compare: one seed tells nothing of chance; type --seeds 2 or more")
-        if options.plot:
-            raise ConfigError("--plot draws curves, and --compare has none")
+        _check_compare(options)
     if options.to_plain and len(options.config) != 1:
         raise ConfigError("--to-plain takes one recipe: --config ... once")
+
+
+def _check_compare(options: argparse.Namespace) -> None:
+    if options.minutes is None:
+        raise ConfigError("--compare is at equal time; type --minutes M")
+    if options.seeds < 2:
+        raise ConfigError("--compare: one seed tells nothing of chance; type --seeds 2 or more")
+    if options.plot:
+        raise ConfigError("--plot draws curves, and --compare has none")
+    if len(set(options.compare)) < max(2, len(options.compare)):
+        raise ConfigError("--compare: name two recipes or more, each once; the last is the rival")
+    if options.lever and len(options.compare) > 2:
+        raise ConfigError("--lever names one row; leave it out: rows have their recipes' names")
 
 
 def _recipes(options: argparse.Namespace) -> list[Recipe]:
@@ -117,46 +126,62 @@ def _recipes(options: argparse.Namespace) -> list[Recipe]:
         from benchmarks.levers import check_comparable, differing
 
         found = [by_name(found, name) for name in options.compare]
-        differing(*found)
-        check_comparable(*found)
+        for one in found[:-1]:
+            differing(one, found[-1])
+            check_comparable(one, found[-1])
     return found
 
 
 def _compare(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
-    """Train two recipes for equal times and add a row to the levers."""
-    from benchmarks.equal_time import Trained, told_measured, train_and_predict
+    """Train recipes for equal times; what each gains over the last becomes a row of the levers."""
+    from benchmarks.equal_time import Trained, train_and_predict
     from benchmarks.figures import say
-    from benchmarks.levers import append, differing, row_of
+    from benchmarks.levers import append, row_of
     from benchmarks.work import WorkFolder
 
-    work, seconds = WorkFolder(options.work, options.fold), 60 * options.minutes
+    work = WorkFolder(options.work, options.fold)
     measured = work.measured(recipes)
-    fitted = _fitted(recipes, measured, seconds)
+    *levers, rival = _fitted(recipes, measured, 60 * options.minutes)
     trained: dict[str, Trained] = {}
-    for one in _in_turns(fitted, options.seeds):
+    for one in _in_turns([*levers, rival], options.seeds):
         trained[one.name] = found = Trained(**work.once(one, train_and_predict))
         say(f"{one.name}: mIoU {found.miou:.4f} in {found.train_s:.0f} s of training")
-    pairs = [
-        (trained[f"{fitted[0].name}-{number}"], trained[f"{fitted[1].name}-{number}"])
-        for number in range(options.seeds)
-    ]
-    row = {
-        "lever": options.lever or recipes[0].name,
-        "rival": recipes[1].name,
-        "differs": differing(*recipes),
+    for one, lever in zip(recipes, levers, strict=False):
+        pairs = [
+            (trained[f"{lever.name}-{number}"], trained[f"{rival.name}-{number}"])
+            for number in range(options.seeds)
+        ]
+        row = {**_told(options, one, recipes[-1], lever, rival, measured), **row_of(pairs)}
+        say(f"{row['lever']} against {row['rival']}: {row['told']}; {row['decision']}")
+        if options.json:
+            append(options.json, row)
+
+
+def _told(
+    options: argparse.Namespace,
+    one: Recipe,
+    rival: Recipe,
+    fitted: Recipe,
+    fitted_rival: Recipe,
+    measured: Mapping[str, "Measured"],
+) -> dict[str, Any]:
+    """What a row says of how it was measured."""
+    from benchmarks.equal_time import told_measured
+    from benchmarks.levers import differing
+
+    return {
+        "lever": options.lever or one.name,
+        "rival": rival.name,
+        "differs": differing(one, rival),
         "data": options.root.name,
         "fold": options.fold,
-        "seeds": [fitted[0].seeded(n).config.training.seed for n in range(options.seeds)],
-        "seconds": seconds,
-        "epochs": fitted[0].config.training.epochs,
-        "rival_epochs": fitted[1].config.training.epochs,
-        **row_of(pairs),
-        "measured": told_measured(measured),
+        "seeds": [fitted.seeded(n).config.training.seed for n in range(options.seeds)],
+        "seconds": 60 * options.minutes,
+        "epochs": fitted.config.training.epochs,
+        "rival_epochs": fitted_rival.config.training.epochs,
+        "measured": told_measured({name: measured[name] for name in (one.name, rival.name)}),
         "machine": command.describe_machine(),
     }
-    say(f"{row['lever']} against {row['rival']}: {row['told']}; {row['decision']}")
-    if options.json:
-        append(options.json, row)
 
 
 def _curves(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:

@@ -21,14 +21,20 @@ class WorkFolder:
         self.root, self.fold = root, fold
 
     def measured(self, recipes: Sequence[Recipe]) -> dict[str, Measured]:
-        """The steps of the recipes, timed in turns by the first call, by name; raises as `once`."""
-        path, keys = self.root / "measured.json", {one.name: self._key(one) for one in recipes}
-        if path.exists():
-            kept = self._read(path, keys)
-            return {name: Measured(**each) for name, each in kept.items()}
-        found = measure_in_turns(recipes, self.fold, self.root / "measuring")
-        self._write(path, keys, {name: each._asdict() for name, each in found.items()})
-        return found
+        """The steps of the recipes, those not yet timed in turns with each other, by name.
+
+        Raises:
+            ConfigError: the folder holds those of another recipe by that name.
+        """
+        found = {}
+        for one in recipes:
+            if (path := self._measured(one)).exists():
+                found[one.name] = Measured(**self._read(path, self._key(one)))
+        missing = [one for one in recipes if one.name not in found]
+        new = measure_in_turns(missing, self.fold, self.root / "measuring")
+        for one in missing:
+            self._write(self._measured(one), self._key(one), new[one.name]._asdict())
+        return found | new
 
     def once(self, one: Recipe, work: Callable[..., Any], *more: Any) -> dict[str, Any]:
         """What `work(recipe, fold, folder, *more)` returns in a process of its own, or returned.
@@ -44,6 +50,9 @@ class WorkFolder:
             found = apart(work, one, self.fold, path.parent, *more)
             self._write(path, key, found if isinstance(found, dict) else found._asdict())
         return self._read(path, key)
+
+    def _measured(self, one: Recipe) -> Path:
+        return self.root / "measured" / f"{one.name}.json"
 
     def _key(self, one: Recipe, *more: object) -> str:
         """What a result is of."""

@@ -97,6 +97,10 @@ def test_epochs_are_those_that_fit(tiny_config: Config) -> None:
     assert fitted(one, 70 / 3, 70.0).config.training.epochs == 3
     with pytest.raises(ConfigError, match="an epoch takes 100.0 s.* give --minutes 1.7 or more"):
         fitted(one, 100.0, 70.0)
+    # Crops of 32 x 32 in half of the epochs, of 32 x 64 in the others.
+    growing = one.having(sizes=(0.5, 1.0), epochs=4)
+    assert fitted(growing, 10.0, 30.0).config.training.epochs == 4
+    assert fitted(growing, 10.0, 37.0).config.training.epochs == 5
 
 
 def test_a_recipe_is_named_or_named_after_what_it_is(tiny_toml: Path, tmp_path: Path) -> None:
@@ -125,6 +129,10 @@ def test_a_recipe_is_named_or_named_after_what_it_is(tiny_toml: Path, tmp_path: 
         (["--compare", "base", "slow"], "type --minutes"),
         (["--compare", "base", "slow", "--minutes", "1"], "type --seeds 2"),
         (["--compare", "base", "b", "--minutes", "1", "--seeds", "2"], "b: no recipe of that"),
+        (
+            ["--compare", "base", "base", "--minutes", "1", "--seeds", "2"],
+            "two recipes or more, each once; the last is the rival",
+        ),
         (["--to-plain"], "takes one recipe"),
         (["--plot", "curve.pdf"], ".png or .svg"),
         (["--minutes", "0"], "must be above 0"),
@@ -237,6 +245,28 @@ def test_a_lever_is_compared_at_equal_time_and_added_to_the_file(
     assert head.count("|") == line.count("|") == rows[0].count("|") == 11
     assert rows[0].startswith("| base | training.lr: 0.0001 -> 0.01 | ")
     assert "too few groups" in rows[0]
+
+
+def test_several_levers_are_held_against_one_training_of_their_rival(
+    words: list[str], here: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "recipe.json"
+    toml = words[words.index("base:") + 1]
+    typed = [*words, "--config", "bf16:", toml, "runtime.precision=bf16"]
+    typed += ["--minutes", "0.1", "--seeds", "2", "--json", str(out)]
+    assert main([*typed, "--compare", "slow", "bf16", "base"]) == 0
+    assert here == ["slow-0", "bf16-0", "base-0", "base-1", "bf16-1", "slow-1"]
+    rows = levers.read(out)
+    assert [(row["lever"], row["rival"]) for row in rows] == [("slow", "base"), ("bf16", "base")]
+    assert rows[1]["differs"] == ["runtime.precision: auto -> bf16"]
+    assert set(rows[0]["measured"]) == {"slow", "base"}
+    # One more is trained alone: what the rival has done stays.
+    more = [*typed, "--config", "more:", toml, "training.lr=2e-3", "--compare", "more", "base"]
+    assert main(more) == 0
+    assert here[6:] == ["more-0", "more-1"]
+    assert [row["lever"] for row in levers.read(out)] == ["slow", "bf16", "more"]
+    with pytest.raises(ConfigError, match="--lever names one row"):
+        main([*typed, "--compare", "slow", "bf16", "base", "--lever", "two"])
 
 
 @pytest.mark.parametrize(
