@@ -67,7 +67,7 @@ def convert(network: Network, in_channels: int) -> "openvino.Model":
         end.tensor().set_layout(openvino.Layout("NHWC"))
         end.model().set_layout(openvino.Layout("NCHW"))
     model = layout.build()
-    _log.info("OpenVINO %s, float32: %.1f s", openvino.__version__, time.monotonic() - start_s)
+    _log.info("OpenVINO %s: converted in %.1f s", openvino.__version__, time.monotonic() - start_s)
     return model
 
 
@@ -77,8 +77,15 @@ class OpenVinoPass:
     What a call returns is overwritten by the next of the same shape.
     """
 
-    def __init__(self, model: "openvino.Model") -> None:
-        self.model = model
+    def __init__(self, model: "openvino.Model", *, bf16: bool = False) -> None:
+        """Compile nothing yet.
+
+        Args:
+            model: takes (B, H, W, C) float32.
+            bf16: what is not quantised is computed in bfloat16, as `runtime.precision` has it; a
+                processor without it computes in float32.
+        """
+        self.model, self.bf16 = model, bf16
         # Not a cache of the bound method: that would be a cycle, which only a collection frees.
         self._requests: dict[torch.Size, openvino.InferRequest] = {}
 
@@ -96,7 +103,7 @@ class OpenVinoPass:
         model = self.model.clone()
         model.reshape(list(shape))
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised
+            "INFERENCE_PRECISION_HINT": "bf16" if self.bf16 else "f32",  # of what is not quantised
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }

@@ -198,7 +198,8 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     if config.int8:
         forward = OpenVinoPass(int8_network.read(run, fold, file_hash(path)))
     elif config.openvino:
-        forward = OpenVinoPass(convert(network, channels))
+        bf16 = policy.autocast_dtype == torch.bfloat16
+        forward = OpenVinoPass(convert(network, channels), bf16=bf16)
     return FoldNetwork(fold, forward, spec, functools.cache(pixels), eager)
 
 

@@ -14,10 +14,10 @@ from engine.config import Config
 from engine.data.inputs import Normalisation
 from engine.model.network import build_network
 from engine.rundir import RunDir
-from engine.runtime.device import DevicePolicy, choose_operations
+from engine.runtime.device import DevicePolicy, choose_operations, set_up_device
 from engine.training.checkpoint import save_best
 from engine.training.records import BestNote
-from engine.views.openvino_pass import OpenVinoPass, check_openvino, convert
+from engine.views.openvino_pass import OpenVinoPass, check_openvino, convert, core
 from engine.views.predictor import load_fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,6 +49,32 @@ def test_every_shape_gives_what_the_network_gives(
             found, expected = forward(image.to(memory_format=layout)), network(image)
             torch.testing.assert_close(found.logits_BChw, expected.logits_BChw, rtol=0, atol=1e-4)
             torch.testing.assert_close(found.depth_Bhw, expected.depth_Bhw, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@torch.inference_mode()
+def test_it_computes_in_the_precision_of_the_run(
+    tiny_config: Config, tmp_path: Path, precision: str
+) -> None:
+    pytest.importorskip("openvino", reason="pip install openvino")
+    from openvino import properties
+
+    note = BestNote("hash", 0, 1, Normalisation((128.0,) * 3, (64.0,) * 3))
+    network = build_network(tiny_config.model, 13).eval()
+    save_best(RunDir(tmp_path).best(0), network.state_dict(), note)
+    runtime = tiny_config.runtime.model_copy(
+        update={"inference": "openvino", "precision": precision}
+    )
+    config = tiny_config.model_copy(update={"runtime": runtime})
+    forward = load_fold(config, RunDir(tmp_path), 0, set_up_device(runtime)).forward
+    assert isinstance(forward, OpenVinoPass)
+    image = torch.randn(1, 3, 64, 96)
+    found, expected = forward(image).logits_BChw, network(image).logits_BChw
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if precision == "fp32" else 0.1)
+    (request,) = forward._requests.values()
+    asked = request.get_compiled_model().get_property(properties.hint.inference_precision())
+    fast = "BF16" in core().get_property("CPU", properties.device.capabilities())
+    assert asked.get_type_name() == ("bf16" if fast and precision == "bf16" else "f32")
 
 
 @torch.inference_mode()
