@@ -72,6 +72,11 @@ def steps(rank: int, size: int, reduce: str) -> dict[str, object]:
     return found
 
 
+def of_each(rank: int, size: int, *reduces: str) -> dict[str, dict[str, object]]:
+    """`steps` by how parts are added up; by the same processes."""
+    return {reduce: steps(rank, size, reduce) for reduce in reduces}
+
+
 def copied(learner: Learner) -> dict[str, object]:
     """A checkpoint's content as it is now; by all processes at once."""
     with learner.ema.whole():

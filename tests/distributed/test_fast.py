@@ -16,27 +16,24 @@ BOUNDS = {"32": 1e-5, "64": 1e-6}
 ends as far from itself, if its starting weights are rounded otherwise (see `thirty.py`). In float64
 what is left are shares, which are float32."""
 
-TARGET = "tests.distributed.thirty:thirty"
+SOME = [
+    ("smooth deeplabv3plus", "32", "lr=1e-4"),
+    ("fpn", "64", "lr=1e-3", "accumulate=2", "batch_size=6"),
+]
+OTHERS = [("smooth fpn", "32", "lr=1e-4"), ("deeplabv3plus", "64", "lr=1e-4")]
 
 
-@pytest.mark.parametrize(
-    ("network", "bits", "changes"),
-    [
-        pytest.param("smooth fpn", "32", ["lr=1e-4"], marks=pytest.mark.full),
-        ("smooth deeplabv3plus", "32", ["lr=1e-4"]),
-        ("fpn", "64", ["lr=1e-3", "accumulate=2", "batch_size=6"]),
-        pytest.param("deeplabv3plus", "64", ["lr=1e-4"], marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.parametrize("trainings", [SOME, pytest.param(OTHERS, marks=pytest.mark.full)])
 def test_after_thirty_steps_weights_are_as_of_one_process(
-    network: str, bits: str, changes: list[str], tmp_path: Path
+    trainings: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     """With clipping, dropout, uneven parts and parts without a label; so are the averages."""
-    given = network, bits, *changes
     torch.set_num_threads(1)
-    one, two = thirty(0, 1, *given), run_ranks(2, TARGET, tmp_path, *given)
-    assert distances(two[0], two[1])[0] == 0, "the same bytes in both"
-    assert distances(one, two[0])[0] < BOUNDS[bits]
+    target, words = "tests.distributed.thirty:one_after_another", map(",".join, trainings)
+    ranks = run_ranks(2, target, tmp_path, *words)
+    for training, *two in zip(trainings, *ranks, strict=True):
+        assert distances(two[0], two[1])[0] == 0, f"{training}: the same bytes in both"
+        assert distances(thirty(0, 1, *training), two[0])[0] < BOUNDS[training[1]], training
 
 
 def test_passes_have_their_share_of_every_part_whoever_has_it() -> None:

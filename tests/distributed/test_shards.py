@@ -1,7 +1,7 @@
 """An optimiser and an average that processes share leave the bytes of those that they do not."""
 
 import io
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +9,19 @@ import torch
 from tests.distributed.ranks import run_ranks
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What two processes found, by how they reduce."""
+    folder, target = tmp_path_factory.mktemp("ranks"), "tests.distributed.sharing:of_each"
+    return run_ranks(2, target, folder, "tree", "fast")
+
+
 @pytest.mark.parametrize("reduce", ["tree", "fast"])
 def test_what_is_kept_by_one_process_has_the_bytes_of_what_all_keep(
-    reduce: str, tmp_path: Path
+    reduce: str, trained: list[Any]
 ) -> None:
     """The sharded one begins in the middle, from a checkpoint of the whole one."""
-    ranks = run_ranks(2, "tests.distributed.sharing:steps", tmp_path, reduce)
+    ranks = [found[reduce] for found in trained]
     whole, sharded = ranks[0]["whole"], ranks[0]["sharded"]
     # `sums` goes on from the checkpoint too.
     files = []

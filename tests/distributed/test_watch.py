@@ -42,10 +42,16 @@ def two_processes(kind: str, run: Path) -> tuple[list[int], list[str], list[int]
     ("kind", "codes", "told"),
     [
         ("raise", [1, 1], "rank 1 of 2 (process {1}"),
-        ("mistake", [2, 2], "type another"),
+        pytest.param("mistake", [2, 2], "type another", marks=pytest.mark.full),
         ("lost", [1, -9], "rank 1 of 2 (process {1} on {host}) is gone: killed"),
-        ("0lost", [-9, 1], "rank 0 of 2 (process {0} on {host}) is gone: killed"),
-        ("frozen", [1, -9], "rank 1 of 2 (process {1} on {host}) has given no sign of life"),
+        pytest.param(
+            *("0lost", [-9, 1], "rank 0 of 2 (process {0} on {host}) is gone: killed"),
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            *("frozen", [1, -9], "rank 1 of 2 (process {1} on {host}) has given no sign of life"),
+            marks=pytest.mark.full,
+        ),
         ("0frozen", [-9, 1], "rank 0 of 2 (process {0} on {host}) has given no sign of life"),
     ],
 )

@@ -162,6 +162,11 @@ def thirty(rank: int, size: int, name: str, bits: str, *changes: str) -> dict[st
     return state | {"losses": learner.sums.sums}
 
 
+def one_after_another(rank: int, size: int, *trainings: str) -> list[dict[str, Tensor]]:
+    """`thirty` of each training, its words with commas between them; by the same processes."""
+    return [thirty(rank, size, *training.split(",")) for training in trainings]
+
+
 def distances(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, float, str]:
     """The largest absolute difference, the largest as a share of its tensor's largest value."""
     absolute, relative, worst = 0.0, 0.0, ""

@@ -71,7 +71,7 @@ def upsampled(logits_BChw: Tensor) -> Tensor:
     [
         ("convnext_atto", {}),
         ("convnext_atto", {"input": "rgbd", "aspp_channels": 32}),
-        ("convnext_base", {}),
+        pytest.param("convnext_base", {}, marks=pytest.mark.full),
         ("tf_efficientnet_lite0", {"aspp_channels": 48, "aspp_rates": (1, 2, 5)}),
         ("resnet18", {"aspp_channels": 64, "aspp_rates": (4, 8, 12)}),
     ],

@@ -79,7 +79,7 @@ def upsampled(logits_BChw: torch.Tensor) -> torch.Tensor:
         ("convnext_atto", "rgb"),
         ("convnext_atto", "rgbd"),
         ("tf_efficientnet_lite0", "rgb"),
-        ("convnext_base", "rgbd"),
+        pytest.param("convnext_base", "rgbd", marks=pytest.mark.full),
     ],
 )
 def test_logits_equal_those_of_smp(encoder: str, channels: str) -> None:
