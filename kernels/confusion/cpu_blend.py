@@ -60,7 +60,9 @@ def count_blends(prob_MBChw: Sequence[Tensor], weight_KM: Tensor, label_BHW: Ten
         probs = [prob_BChw[b].detach().to(weight_KM.dtype).numpy() for prob_BChw in prob_MBChw]
         if len({prob_Chw.shape for prob_Chw in probs}) > 1:
             probs = [_resized(prob_Chw, label_HW.shape) for prob_Chw in probs]
-        frame = Frame(np.stack(probs), label_HW)
+        # Row by row, however they lie: another layout would be compiled anew, for as long again.
+        prob_MChw = np.stack(probs, out=np.empty((M, *probs[0].shape), probs[0].dtype))
+        frame = Frame(prob_MChw, label_HW)
         down_H, across_W = _taps(label_HW.shape, probs[0])
         count_JKCC = np.empty((-(-len(label_HW) // STRIP), K, C, C), np.int64)
         if M == 2 and proper:
