@@ -17,7 +17,8 @@ With "full" behind its count, from the moment on no file can grow, as on a full 
 has to end by saying so, or without having written anything more.
 
 Every call after the first has --resume. Each is a fork of one process that has imported
-everything, which spares the imports' seconds; torch has computed nothing before the fork.
+everything, which spares the imports' seconds; torch has computed nothing before the fork, but for
+what a pass on the meta device takes, which loads SymPy.
 """
 
 import json
@@ -29,13 +30,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch import nn
+
 import engine.experiment
 import engine.train
 from engine.command import start_logging
 from engine.full_disk import DiskFullError
 from engine.runtime.device import DevicePolicy
+from engine.runtime.memory import pass_bytes
 from engine.training.loop import FoldTask, FoldTraining
 from engine.training.step import TrainStep
+
+pass_bytes(nn.Conv2d(3, 4, 3), 3)  # each fork would load SymPy
 
 TRACE = "KILLING_TRACE"
 """The file that events are noted in, one a line; for whoever wants to see them."""

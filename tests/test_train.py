@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +289,7 @@ def test_depth_as_input_is_a_fourth_channel(rgbd_run: RunDir, finished_run: Fini
     assert stem_channels(finished_run.dir) == 3
 
 
-def run_killed(moments: list[list[Any] | None], *arguments: object) -> str:
+def run_killed(moments: Sequence[list[Any] | None], *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, "tests/killing.py", json.dumps(moments), *map(str, arguments)],
         cwd=ROOT,
@@ -302,11 +302,13 @@ def run_killed(moments: list[list[Any] | None], *arguments: object) -> str:
     return done.stdout
 
 
+# Each call takes seconds: a few moments for all kinds of files, or all of them.
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
-    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
+    few: bool, finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
 ) -> None:
     rng = random.Random(0)
-    moments = [
+    moments: list[list[Any]] = [
         ["step", rng.randint(1, 5)],  # within an epoch of fold 0
         ["write last.pt", 1],  # half a checkpoint on disk
         ["fold 1", 1],  # between the folds
@@ -316,15 +318,18 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_bytes(
         ["unlink", 1],  # the store is finished, but not tidied up
         ["write .submission.json", rng.randint(1, 3)],  # prediction of the test frames
         ["write atlas.json", 1],
-        None,
     ]
-    run_killed(moments, "--config", tiny_toml, "--out", tmp_path)
+    if few:
+        kept = ("write last.pt", "write best.safetensors", "pwrite", "write .submission.json")
+        moments = [moments[0], *(moment for moment in moments if moment[0] in kept)]
+    run_killed([*moments, None], "--config", tiny_toml, "--out", tmp_path)
     assert read_run(tmp_path) == read_run(finished_run.dir.root)
     assert {verdict.state for verdict in verify(tmp_path)} == {"sound"}
 
 
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_on_a_disk_that_is_full_nothing_is_lost_and_one_line_says_so(
-    finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
+    few: bool, finished_run: FinishedRun, tiny_toml: Path, tmp_path: Path, read_run: ReadRun
 ) -> None:
     moments = [
         ("write environment.json", 1),
@@ -339,6 +344,8 @@ def test_on_a_disk_that_is_full_nothing_is_lost_and_one_line_says_so(
         ("renamed submission.zip", 1),
         ("renamed frames.npy", 1),
     ]
+    if few:
+        moments = moments[1:3] + moments[5::3]
     calls = [[*moment, "full"] for moment in moments]
     told = run_killed([*calls, None], "--config", tiny_toml, "--out", tmp_path)
     assert read_run(tmp_path) == read_run(finished_run.dir.root)

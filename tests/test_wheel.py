@@ -98,9 +98,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-four rendered frames: 20 to train on, in five scenes, and 4 for the submission."""
+    """Twelve rendered frames: ten to train on, in five scenes, and two for the submission."""
     root = tmp_path_factory.mktemp("data") / "rooms"
-    render_rooms(root, scenes=6, frames=4)
+    render_rooms(root, scenes=6, frames=2)
     return root
 
 

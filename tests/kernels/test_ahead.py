@@ -40,7 +40,7 @@ print(json.dumps([sorted(called), sorted(listed)]))
 
 COMPILE = """
 from kernels import ahead
-ahead.GROUPS = ahead.confusion.SPECIALISATIONS[-1:], ()
+ahead.GROUPS = ahead.batch_norm.SPECIALISATIONS[1:2], ()  # the quickest to compile
 assert not ahead._is_cached(ahead.GROUPS[0])
 assert ahead.main() == 0
 assert ahead._is_cached(ahead.GROUPS[0])

@@ -35,6 +35,12 @@ for weight in (torch.eye(3)[:, :2], torch.rand(5, 3), torch.rand(4, 2), torch.ra
     assert torch.equal(
         confusion.blend_confusion(*arguments), confusion_reference.blend_confusion(*arguments)
     )
+fine = [torch.full((1, 3, 4, 2), 0.5, dtype=torch.float64) for _ in "ab"]
+fine[0][:, 2] += 1e-12
+fine[1][:, 2] += 1e-12
+for weight in (torch.tensor([[0.5, 0.5], [0.0, 2.0]]), torch.tensor([[2.0, -0.5]])):
+    found = confusion.blend_confusion(fine, weight.double(), torch.full((1, 8, 4), 2).byte())
+    assert (found[:, 2, 2] == 32).all(), "float64 was rounded to float32"
 for view_hw, flipped in (((10, 7), True), ((23, 4), False), ((18, 5), True), ((1, 1), False)):
     totals = []
     for module in (tta_accumulate, tta_reference):
