@@ -4,13 +4,11 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from engine import interrupts
@@ -18,13 +16,11 @@ from engine.config import Config, DataConfig, TrainingConfig
 from engine.data.batch import Batch, Draws, Source
 from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
-from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 from engine.model.fused import fuse, fusions_of
 from engine.model.network import Network, build_network, input_normalisation
 from engine.model.on_cpu import use_kernels
 from engine.origin import origin_of
-from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import PLAIN
 from engine.runtime.progress import track
@@ -33,6 +29,7 @@ from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.objective import loss_of
 from engine.training.records import BestNote, EpochLine, Position
+from engine.training.task import FoldTask
 from engine.training.time_left import time_left
 from engine.training.tracking.tracker import tracked
 from engine.views.predictor import FoldNetwork, Predictor
@@ -44,46 +41,10 @@ if TYPE_CHECKING:
     from engine.distributed.shards import Shards
     from engine.distributed.world import World
 
+# With what others need to train a fold.
+__all__ = ["FoldTask", "FoldTraining"]
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """One fold to train: on which positions in `dataset.train.samples`, where to, as what."""
-
-    config: Config
-    dataset: Dataset
-    run: RunDir
-    fold: int
-    training: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    config_hash: str
-    """What a checkpoint must have been made from to be continued."""
-    later: int = 0
-    """Folds that this call trains after it."""
-    stop_after: int | None = None
-    """Epochs after which this call leaves it as it is; its schedule is that of all."""
-
-    @property
-    def batch_size(self) -> int:
-        """Samples a step; a fold smaller than a batch is one batch."""
-        return min(self.config.training.batch_size, len(self.training))
-
-    @property
-    def epochs(self) -> int:
-        """Those after which this call is done with it."""
-        return min(self.config.training.epochs, self.stop_after or self.config.training.epochs)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches only: static shapes, and no batch statistics over a lone sample.
-
-        Of all frames as many as of a fold's, each epoch others: the schedule is that of a fold.
-        """
-        frames, folds = len(self.training), self.config.data.folds
-        if not self.config.holds_out:
-            frames = max(self.batch_size, frames * (folds - 1) // folds)
-        return frames // self.batch_size
 
 
 def _average(
