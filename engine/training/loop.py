@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -163,6 +164,8 @@ class FoldTraining:
         is not finite, or a file that cannot be read, is a RuntimeError.
         """
         task = self.task
+        if task.config.training.teacher and task.unlabelled is None:
+            raise ValueError("a fold with a teacher is trained with what that labels: `begin` it")
         try:
             with ExitStack() as shown:
                 if self.leads:
@@ -187,9 +190,17 @@ class FoldTraining:
     def open_source(self) -> Source:
         """Where batches come from; validation frames too, where it keeps decoded frames."""
         samples, data = self.task.dataset.train.samples, self.config.data
-        source = make_source(samples, data.crop_hw, self.spec, self.policy, self.config.runtime)
-        if isinstance(source, ResidentSource):
-            reader = replace(self.predictor.reader, resident=source.resident)
+        how = data.crop_hw, self.spec, self.policy, self.config.runtime
+        source: Source
+        if (unlabelled := self.task.unlabelled) is not None:
+            from engine.data.unlabelled import mixed_source
+
+            mixed = mixed_source(samples, unlabelled, *how)
+            source, labelled = mixed, mixed.labelled
+        else:
+            source = labelled = make_source(samples, *how)
+        if isinstance(labelled, ResidentSource):
+            reader = replace(self.predictor.reader, resident=labelled.resident)
             # Validation reads the arrays that training keeps in memory, not the files once more.
             self.predictor = replace(self.predictor, reader=reader)
         return source
@@ -200,12 +211,22 @@ class FoldTraining:
         At whole size, unless the epoch's own `Config.data_at` is given.
         """
         task, data, seed = self.task, data or self.config.data, self.config.training.seed
-        split, size = task.dataset.train, task.batch_size
+        split, others, steps = task.dataset.train, task.unlabelled, task.steps_per_epoch
         hw, small = hw_of(split.samples), split.small_pixels
         order = epoch_order(seed, epoch, task.training)
-        for start in range(first * size, task.steps_per_epoch * size, size):
-            index = order[start : start + size]
-            yield draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
+        size = task.batch_size if others is None else task.labelled
+        # A task that is only measured has labelled frames in the place of a teacher's.
+        order = np.resize(order, steps * size)
+        for number in range(first, steps):
+            index = order[number * size : (number + 1) * size]
+            rows = draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
+            if others is not None:
+                from engine.data.unlabelled import with_unlabelled
+
+                count = task.batch_size - size
+                before = (epoch * steps + number) * count
+                rows = with_unlabelled(rows, data, others, seed=seed, first=before, count=count)
+            yield rows
 
     def validate(self, epoch: int) -> dict[str, float]:
         """The average's `miou`, `pixel_acc` and `validation_loss`, by one view; keeps the best.
@@ -351,6 +372,5 @@ class FoldTraining:
         bad_step, epoch = int(self.learner.sums.first_bad_step), self.position.epoch
         if bad_step >= 0:
             where = f"fold {self.task.fold}, epoch {epoch + 1}, step {bad_step + 1}"
-            samples = self.task.dataset.train.samples
-            stems = [samples[i].stem for i in next(self.draws(epoch, bad_step)).index]
-            raise not_finite(where, stems)
+            rows = next(self.draws(epoch, bad_step))
+            raise not_finite(where, self.task.stems(rows.index))
