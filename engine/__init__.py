@@ -10,7 +10,7 @@ Nothing is imported here; this page is the map. `docs/walk.md` follows one image
     named  choice  suggest                      configs by name; one for a dataset without; what a
                                                 wrong word was meant to be
     rundir  sums                                a run folder: its files, hashes and checksums
-    origin  plug_ins                            what a run starts from besides: another run, code
+    origin  plug_ins  teacher                   what a run starts from besides: another run, code
     experiment rehearsal                        a config opened for work, judged, and its stages
     trained                                     runs, opened to look at frames with
     command  mistakes  damage  full_disk  exits errors and exit codes

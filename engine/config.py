@@ -225,6 +225,7 @@ class Config(Section):
         self._check_batch(self.training)
         self._check_optimizer(self.training.optimizer)
         self._check_frames()
+        self._check_teacher(self.training)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -293,6 +294,16 @@ class Config(Section):
                 "runtime.inference = 'openvino-int8' could be measured; use openvino"
             )
 
+    def _check_teacher(self, training: TrainingConfig) -> None:
+        """Refuse what nobody can learn from a teacher by."""
+        told = f"training.teacher = {training.teacher!r}"
+        if training.teacher and not is_run(training.teacher):
+            raise ValueError(f"{told} names no run; type training.teacher=run:{training.teacher}")
+        if training.teacher and not training.epochs:
+            raise ValueError(f"{told}, and training.epochs = 0 learns nothing; give it epochs")
+        if training.teacher and training.batch_size < 2:
+            raise ValueError(f"{told} labels a part of a batch; type training.batch_size=2 or more")
+
     def _check_batch(self, training: TrainingConfig) -> None:
         """Refuse a batch that cannot be cut as it is asked for."""
         batch, parts, passes = training.batch_size, training.parts, training.accumulate
@@ -346,6 +357,13 @@ class Config(Section):
         """Pixels of crops from one epoch to another, from 0, in epochs at whole size."""
         whole = math.prod(self.data.crop_hw)
         return sum(math.prod(self.data_at(epoch).crop_hw) / whole for epoch in range(first, end))
+
+    @property
+    def unlabelled(self) -> int:
+        """Samples of a batch that a teacher labels; 0 without one."""
+        training = self.training
+        asked = max(round(training.teacher_share * training.batch_size), 1)
+        return min(asked, training.batch_size - 1) if training.teacher else 0
 
     @property
     def networks(self) -> int:

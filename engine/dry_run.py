@@ -67,6 +67,7 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
         "network": f"{config.model.encoder} + {config.model.decoder}, {parameters:,} parameters, "
         f"{config.model.in_channels} channels in",
         "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}"
+        + (f", {config.unlabelled} of it labelled by a teacher" if training.teacher else "")
         + (
             f", times {', '.join(f'{share:g}' for share in training.sizes)}"
             if training.sizes
@@ -121,13 +122,14 @@ def _memory(run: "Experiment", network: "Network") -> str:
 
     Weights count four times: the average and two moments of AdamW are of their size.
     """
-    from engine.data.sources import choose_source
+    from engine.data.sources import choose_source, trained_frames
     from engine.frames.cache import Layout
     from engine.runtime.device import total_bytes
     from engine.runtime.memory import PROBE_HW, pass_bytes, step_bytes
     from engine.views.zoom import base_hw, view_hw
 
-    config, samples, device = run.config, run.dataset.train.samples, run.policy.device
+    config, device = run.config, run.policy.device
+    samples = trained_frames(config, run.dataset)
     training, views, channels = config.training, config.inference, config.model.in_channels
     halves = 2 if run.policy.autocast_dtype is not None else 1
     weights = 4 * sum(part.nbytes for part in network.parameters())

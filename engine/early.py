@@ -19,6 +19,7 @@ from engine.model.names import check_seen
 from engine.model.sources import check_source
 from engine.resume import check_same_experiment, epochs_of, stopped
 from engine.rundir import RunDir, to_complete
+from engine.teacher import find_teacher, nothing_to_label
 
 _BY_NAME = ("random", "blocked", "scene")
 """Kinds of folds that are cut without a look at what frames show."""
@@ -59,6 +60,8 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
         raise RuntimeError(f"runtime.inference = 'openvino-int8' quantises by NNCF: {needed}")
     if (tune := config.runtime.tune) not in ("off", "auto") and not Path(tune).is_file():
         raise FileNotFoundError(f"runtime.tune = {tune!r} is no file; name one, or use auto or off")
+    if folds and config.training.teacher:
+        find_teacher(config)
     # Rooms are rendered where they are not there.
     if config.data.root != ROOMS:
         _check_dataset(config)
@@ -130,9 +133,11 @@ def _check_dataset(config: Config) -> None:
         there = "a file" if root.exists() else "no such folder"
         needed = "name a folder with train/image and train/label: --data.root FOLDER"
         raise ConfigError(f"data.root = {str(root)!r}: {there}; {needed}")
-    train, _, scenes, faults = list_dataset(root, need_depth=config.model.needs_depth)
+    train, test, scenes, faults = list_dataset(root, need_depth=config.model.needs_depth)
     if faults:
         raise DatasetError(root, faults)
+    if config.training.teacher and not test:
+        raise nothing_to_label(config)
     if not (data.label_map or data.ignore) and (told := foreign_labels(root, train, data.classes)):
         raise ConfigError(told)
     samples = [

@@ -20,7 +20,7 @@ from engine.data.alike import alike_frames
 from engine.data.checked import read_dataset
 from engine.data.folds import Folds, check_same_folds, cut_folds, images_of, is_exact
 from engine.data.leakage import leakage_told
-from engine.data.sources import ResidentFrames
+from engine.data.sources import ResidentFrames, trained_frames
 from engine.frames.cache import cache_folder
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of, of_each_size
@@ -35,7 +35,7 @@ from engine.report.finish import finish
 from engine.report.mend import mend
 from engine.report.page.write import report_at_the_end
 from engine.report.seal import dataset_files, seal
-from engine.report.seen import seen_by_source, tell_origin
+from engine.report.seen import judged_origin
 from engine.report.submission_scores import score_submission
 from engine.report.summary import summarise, summarise_unscored
 from engine.report.zoom_gap import zoom_gap
@@ -93,11 +93,15 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        begun, samples = self.position(fold) is not None, self.dataset.train.samples
+        begun, samples = self.position(fold) is not None, trained_frames(self.config, self.dataset)
         note_computer(self.dir.fold_environment(fold), fold, begun=begun)
         run = self.as_begun(fold) if begun else self
         resolved(run.config, run.policy, samples).write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
+        if run.config.training.teacher:
+            from engine.training.pseudo import taught
+
+            task = taught(task, policy)
         if run.config.training.parts > 1:
             if run.config.runtime.tune != "off":
                 _log.info("runtime.tune: steps of several parts have one form, nothing is tuned")
@@ -109,7 +113,7 @@ class Experiment:
 
     def as_begun(self, fold: int) -> Self:
         """The same with the settings that a fold began with, see `kept_setup`; sets its threads."""
-        now = resolved(self.config, self.policy, self.dataset.train.samples)
+        now = resolved(self.config, self.policy, trained_frames(self.config, self.dataset))
         config, policy = kept_setup(self.config, self.policy, now, self.dir, fold)
         return replace(self, config=config, policy=policy)
 
@@ -201,11 +205,7 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     weights_hash = weights_identity(config, run_dir, dataset.fingerprint, folds.fold_of.tolist())
     if policy.replay and config.runtime.compile == "auto":
         policy = replace(policy, compile=compiling_pays(config, len(frames)))
-    if origin is not None and origin.folds:
-        if not run_dir.origin.exists():
-            seen = seen_by_source(config, dataset, folds)
-            origin = origin.model_copy(update={"seen": seen})
-        tell_origin(origin, len(frames))
+    origin = judged_origin(origin, config, run_dir, dataset, folds)
     return Experiment(config, run_dir, dataset, folds, policy, weights_hash, origin=origin)
 
 

@@ -78,6 +78,10 @@ def _train(run: Experiment, world: World, order: Order) -> ResidentFrames | None
         )
     task = run.task(order.fold)
     task = replace(task, stop_after=order.stop_after)
+    if run.config.training.teacher:
+        from engine.training.pseudo import with_labels
+
+        task = with_labels(task)
     resident = FoldTraining(task, run.policy, world=world).run()
     if run.policy.device.type == "cuda":
         free_recordings()

@@ -59,6 +59,9 @@ INTRODUCED: Sections = {
         "label_smoothing": 0.0,
         "frames": "folds",
         "members": 1,
+        "teacher": "",
+        "teacher_share": 0.25,
+        "teacher_threshold": 0.0,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

@@ -26,8 +26,8 @@ def identity(
     """SHA-256 over the experiment's fields in the named sections, and `parts`.
 
     A `run` folder of format 1, for which the hash is, says what its hash was made of; one of any
-    format, in which order its class weights were hashed. With an `origin`, the run that the config
-    starts from is hashed by its weights.
+    format, in which order its class weights were hashed. With an `origin`, runs that the config
+    starts from, or learns from, are hashed by their weights.
     """
     runtime = RUNTIME_1
     weights = ordered_weights(config, run)
@@ -44,6 +44,8 @@ def identity(
             name: None for name, value in ABSENT.get(section, {}).items() if fields[name] == value
         }
         digest.update(f"{section}=".encode() + to_json(fields) + b"\n")
+        if origin is not None and origin.teacher is not None and section == "training":
+            values = values.model_copy(update={"teacher": origin.teacher.digest})
         if section in INTRODUCED:
             digest.update(introduced_text(section, values))
     for part in parts:

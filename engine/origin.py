@@ -1,8 +1,9 @@
-"""What a run was begun with that its config only names: weights of another run, code of plug-ins.
+"""What a run was begun with that its config only names: another run's networks, code of plug-ins.
 
 `origin.json` keeps their hashes, by which a fold is resumed exactly; once it is there, a fold that
 has begun needs neither. `model.weights = "run:RUN"` starts fold K from fold K of the run, counted
-round where that has fewer folds; `run:RUN#2` starts all from its fold 2.
+round where that has fewer folds; `run:RUN#2` starts all from its fold 2. Of `training.teacher` see
+`engine.teacher`.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
@@ -19,7 +21,8 @@ from engine import sums
 from engine.config import Config, is_run
 from engine.mistakes import ConfigError
 from engine.plug_ins import find_code, source_hash
-from engine.rundir import Record, RunDir, load_run, to_complete
+from engine.rundir import Record, RunDir, named_run, to_complete
+from engine.teacher import TeacherOrigin, check_teacher, find_teacher
 
 _FOLD = re.compile(r"#(\d+)(\*?)$")
 """Behind the folder's name; an asterisk counts round."""
@@ -79,6 +82,7 @@ class Origin(Record):
     seen: SeenFrames | None = None
     plug_ins: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the module's source by the path that the config names."""
+    teacher: TeacherOrigin | None = None
 
     @property
     def weights(self) -> str | None:
@@ -94,24 +98,24 @@ class Origin(Record):
 def origin_of(config: Config, run: RunDir) -> Origin | None:
     """What a run was begun with, or is going to be; None if its config names all there is.
 
-    Raises as `find_source`; DamageError for a file of either run that is not as it was written.
+    Raises as `find_source` and `find_teacher`; DamageError for a file of a run that is not as it
+    was written.
     """
-    if not is_run(config.model.weights) and not config.code:
+    if not (is_run(config.model.weights) or config.code or config.training.teacher):
         return None
     return Origin.read(run.origin) if run.origin.is_file() else found_now(config)
 
 
 def found_now(config: Config) -> Origin:
     """What a run of this config would be begun with now; raises as `origin_of`."""
-    plug_ins = {path: source_hash(path) for path in config.code}
-    if not is_run(config.model.weights):
-        return Origin(plug_ins=plug_ins)
-    sources = sources_of(config)
-    files = dict.fromkeys(source.file for source in sources)
-    known = {file: _fold_origin(file) for file in files}
-    folds = [known[s.file].model_copy(update={"fold": s.fold}) for s in sources]
-    more = {"plug_ins": plug_ins} if plug_ins else {}
-    return Origin(run=str(sources[0].run.root), folds=folds, **more)
+    found: dict[str, Any] = {}
+    if plug_ins := {path: source_hash(path) for path in config.code}:
+        found["plug_ins"] = plug_ins
+    if is_run(config.model.weights):
+        found |= {"run": str(sources_of(config)[0].run.root), "folds": _folds_now(config)}
+    if config.training.teacher:
+        found["teacher"] = find_teacher(config).origin
+    return Origin(**found)
 
 
 def sources_of(config: Config) -> list[RunSource]:
@@ -129,13 +133,8 @@ def find_source(weights: str) -> RunSource:
     named = weights.removeprefix("run:")
     asked = _FOLD.search(named)
     root = Path(named[: asked.start()] if asked else named)
-    run, told = RunDir(root), f"model.weights = 'run:{root}'"
-    if run.blend.is_file():
-        raise ConfigError(f"{told}: that is a blend; name one of its runs")
-    if not run.config.is_file():
-        why = "it has no config.toml" if root.is_dir() else "there is no such folder"
-        raise ConfigError(f"{told}: {why}; name the folder of a run, such as run:runs/demo")
-    config = load_run(run)
+    told = f"model.weights = 'run:{root}'"
+    run, config = named_run(root, told)
     folds = config.networks
     fold = int(asked[1]) if asked else 0
     if asked and asked[2]:
@@ -171,10 +170,12 @@ def check_origin(
             f"{', '.join(changed)}: its module has changed since {run.root} was begun with it, "
             "and a fold is trained by one code only; undo the change, or begin another run: --out"
         )
-    if not is_run(config.model.weights) or not run.origin.is_file():
+    if not folds or not run.origin.is_file():
         return
     known = Origin.read(run.origin)
-    for fold in folds:
+    if known.teacher is not None:
+        check_teacher(config, run, known.teacher)
+    for fold in folds if is_run(config.model.weights) else ():
         source = find_source(config.model.of_fold(fold).weights)
         if _fold_origin(source.file).sha256 != known.folds[fold].sha256:
             raise ConfigError(
@@ -183,11 +184,25 @@ def check_origin(
             )
 
 
-def is_moved(config: Config, run: RunDir) -> bool:
-    """Whether a config names, in another place, the very weights that a run was begun with."""
-    if not is_run(config.model.weights) or not run.origin.is_file():
-        return False
-    return found_now(config).weights == Origin.read(run.origin).weights
+def is_moved(config: Config, run: RunDir, field: str) -> bool:
+    """Whether a field names, in another place, the very networks that a run was begun with.
+
+    Of `model.weights` and `training.teacher`; no other field names any.
+    """
+    if field == "model.weights" and is_run(config.model.weights) and run.origin.is_file():
+        return Origin(folds=_folds_now(config)).weights == Origin.read(run.origin).weights
+    if field == "training.teacher" and config.training.teacher and run.origin.is_file():
+        known = Origin.read(run.origin).teacher
+        return known is not None and known.digest == find_teacher(config).origin.digest
+    return False
+
+
+def _folds_now(config: Config) -> list[FoldOrigin]:
+    """What each fold of a config that names a run would start from now."""
+    sources = sources_of(config)
+    files = dict.fromkeys(source.file for source in sources)
+    known = {file: _fold_origin(file) for file in files}
+    return [known[s.file].model_copy(update={"fold": s.fold}) for s in sources]
 
 
 def _fold_origin(file: Path) -> FoldOrigin:

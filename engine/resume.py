@@ -55,8 +55,8 @@ def check_same_experiment(config: Config, run: RunDir) -> None:
     apart = ("data.root:", *(f"{name}:" for name in READ_BY), "runtime.", "report.")
     before = load_run(run)
     lines = differences(before, config)
-    if any(line.startswith("model.weights:") for line in lines) and is_moved(config, run):
-        apart += ("model.weights:",)
+    fields = (line.partition(":")[0] for line in lines)
+    apart += tuple(f"{field}:" for field in fields if is_moved(config, run, field))
     changed = [line for line in lines if not line.startswith(apart)]
     if changed:
         told = f"{run.root} holds another experiment; choose another --out, or undo:"

@@ -5,6 +5,7 @@ runs/NAME/
   origin.json                                hashes of a run that it starts from, and of plug-ins
   fold0/ runtime.json environment.json       what it runs with, and where
          metrics.jsonl best.safetensors
+         pseudo.zip                          labels of test frames, if `training.teacher` makes some
          last.pt                             until the run is finished, or for `runtime.keep_last`
          step.json                           the form of its steps, if `runtime.tune` chose one
          int8.json int8.xml int8.bin         its network in INT8, if `runtime.inference` asks for it
@@ -123,6 +124,10 @@ class RunDir:
         """The averaged weights of the best epoch."""
         return self.fold(fold) / "best.safetensors"
 
+    def pseudo(self, fold: int) -> Path:
+        """The labels that the fold's teacher has made of test frames, if it has one."""
+        return self.fold(fold) / "pseudo.zip"
+
     def int8(self, fold: int) -> Path:
         """What the fold's network in INT8 was made of, and what it loses."""
         return self.fold(fold) / "int8.json"
@@ -205,6 +210,20 @@ def load_run(run: RunDir, flags: Mapping[str, JsonValue] | None = None) -> Confi
         told = f"{run.root} is not a run folder: it has no {run.config.name}"
         raise ConfigError(f"{told}; name one that engine.train made, such as runs/demo")
     return load_config([run.config], flags, stood())
+
+
+def named_run(root: Path, told: str) -> tuple[RunDir, Config]:
+    """A run that a field names, and its config; a ConfigError that begins with `told`, if none.
+
+    Raises as `load_run`, too.
+    """
+    run = RunDir(root)
+    if run.blend.is_file():
+        raise ConfigError(f"{told}: that is a blend; name one of its runs")
+    if not run.config.is_file():
+        why = "it has no config.toml" if root.is_dir() else "there is no such folder"
+        raise ConfigError(f"{told}: {why}; name the folder of a run, such as run:runs/demo")
+    return run, load_run(run)
 
 
 def unnamed_fields(run: RunDir) -> Sections:

@@ -209,6 +209,13 @@ class TrainingConfig(Section):
     so out-of-fold is not measured: choose by folds first"""
     members: int = Field(1, ge=1)
     """networks of frames = "all", each with a seed of its own: seed, seed + 1, ..."""
+    teacher: str = ""
+    """run:RUN, the folder of a finished run whose networks label the test frames, which are then
+    trained on too: fold k by its fold k, frames = "all" by all of them; empty: none"""
+    teacher_share: float = Field(0.25, gt=0, lt=1)
+    """share of a batch that the teacher labels: at least one sample, and not all"""
+    teacher_threshold: float = Field(0.0, ge=0, lt=1)
+    """pixels whose class the teacher gives a lower probability are ignored, 0 = none"""
 
 
 class InferenceFields(Section):

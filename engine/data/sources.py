@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.config import RuntimeConfig
+from engine.config import Config, RuntimeConfig
 from engine.data.batch import Batch, Draws, FrameBatch, Source
 from engine.data.inputs import CropResize, InputSpec, crop_frames, upload
 from engine.frames.cache import GIB, Layout, cache_folder, open_frames
+from engine.frames.dataset import Dataset
 from engine.frames.decode import Sample, in_order, read_frame
 from engine.frames.prune import prune
 from engine.frames.samples import count_files, hw_of
@@ -70,6 +71,12 @@ def make_source(
     from engine.data.file_source import file_source
 
     return file_source(chosen)(samples, crop_hw, spec, device, workers)
+
+
+def trained_frames(config: Config, dataset: Dataset) -> Sequence[Sample]:
+    """All frames that training reads: the labelled ones, and those that a teacher labels."""
+    train = dataset.train.samples
+    return [*train, *dataset.test.samples] if config.training.teacher else train
 
 
 def choose_source(

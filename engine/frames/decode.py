@@ -187,6 +187,27 @@ def decode(content: bytes, kind: FileKind) -> NDArray[np.uint8 | np.uint16]:
     return pixels
 
 
+def places_of(
+    label_HW: NDArray[np.uint8], small: Sequence[int], counts: NDArray[np.intp] | None = None
+) -> list[int]:
+    """2 K numbers: row and column of one pixel of the classes `small` after another.
+
+    K is at most `MAX_SMALL_PIXELS`. `counts` are pixels by class, if they are known.
+    """
+    found: list[int] = []
+    # Of each class an equal quota, spread evenly over its pixels in raster order.
+    quota = MAX_SMALL_PIXELS // max(1, len(small))
+    for index in small:
+        if counts is not None and not counts[index]:
+            continue
+        places = np.flatnonzero(label_HW == index)
+        if len(places) > quota:
+            places = places[(2 * np.arange(quota) + 1) * len(places) // (2 * quota)]
+        rows_columns = np.stack(np.divmod(places, label_HW.shape[1]), axis=1)
+        found += rows_columns.ravel().tolist()
+    return found
+
+
 def in_order(
     work: Callable[[_Files], _Result],
     frames: Iterable[_Files],
@@ -264,12 +285,5 @@ def _count(
     counts = np.bincount(label.ravel(), minlength=256)
     report.class_pixels = counts[:classes].tolist()
     report.ignored_pixels = int(counts[IGNORE_INDEX])
-    # Of each class an equal quota, spread evenly over its pixels in raster order.
-    quota = MAX_SMALL_PIXELS // max(1, len(small))
-    for index in small:
-        places = np.flatnonzero(label == index) if counts[index] else np.zeros(0, np.int64)
-        if len(places) > quota:
-            places = places[(2 * np.arange(quota) + 1) * len(places) // (2 * quota)]
-        rows_columns = np.stack(np.divmod(places, label.shape[1]), axis=1)
-        report.small_pixels += rows_columns.ravel().tolist()
+    report.small_pixels += places_of(label, small, counts)
     return counts

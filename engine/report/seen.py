@@ -10,10 +10,12 @@ from engine.data.folds import Folds, FoldsFile, images_of
 from engine.frames.dataset import Dataset
 from engine.frames.decode import Sample
 from engine.frames.kinds import KINDS
+from engine.frames.samples import count_files
 from engine.identity import file_hash
 from engine.mistakes import ConfigError
 from engine.origin import Origin, RunSource, SeenFrames, find_source, origin_of, sources_of
 from engine.rundir import RunDir
+from engine.teacher import Teacher, find_teacher, nothing_to_label
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +26,8 @@ def seen_stems(
     """Stems of those samples that the networks of these folds of a run were trained on.
 
     Only files of one size are read; those that a run was trained on from which it started count,
-    too. None: the folder of training images is not where it was, or the run says of no frame which
-    fold validates it.
+    too, and test frames that a teacher labelled for it. None: the folder of training images is not
+    where it was, or the run says of no frame which fold validates it.
     """
     seen, origin = _seen_here(config, run, folds, samples), origin_of(config, run)
     for fold in {origin.folds[k].fold for k in folds} if origin and origin.folds else ():
@@ -44,10 +46,13 @@ def _seen_here(
     fold_of = FoldsFile.read(run.folds).fold_of
     # A frame is held out of the network of the fold that it validates, and seen by all others.
     held_out = folds[0] if len(folds) == 1 else None
+    paths = [path for path in images.iterdir() if fold_of.get(path.stem, held_out) != held_out]
+    labelled = data_root(config) / "test" / "image"
+    if config.training.teacher and labelled.is_dir():
+        paths += labelled.iterdir()
     of_size = defaultdict[int, list[Path]](list)
-    for path in images.iterdir():
-        is_image = path.suffix.lower() in KINDS["image"].suffixes and path.is_file()
-        if is_image and fold_of.get(path.stem, held_out) != held_out:
+    for path in paths:
+        if path.suffix.lower() in KINDS["image"].suffixes and path.is_file():
             of_size[path.stat().st_size].append(path)
     hashes: dict[int, set[str]] = {}
     seen = set[str]()
@@ -78,6 +83,71 @@ def seen_by_source(config: Config, dataset: Dataset, folds: Folds) -> SeenFrames
         in_test |= {n for n, image in enumerate(shown) if image in trained}
     told = {"unknown": True} if unknown else {}
     return SeenFrames(validated=validated, test=len(in_test), **told)
+
+
+def judged_origin(
+    origin: Origin | None, config: Config, run: RunDir, dataset: Dataset, folds: Folds
+) -> Origin | None:
+    """What a run is begun with, once it is told, and judged where it is not begun yet.
+
+    Raises ConfigError for a teacher that may not teach it.
+    """
+    new = not run.origin.exists()
+    if origin is not None and origin.folds:
+        if new:
+            origin = origin.model_copy(update={"seen": seen_by_source(config, dataset, folds)})
+        tell_origin(origin, len(dataset.train.samples))
+    if config.training.teacher and new:
+        check_taught(config, dataset, folds)
+    return origin
+
+
+def check_taught(config: Config, dataset: Dataset, folds: Folds) -> None:
+    """Refuse a teacher whose fold K was trained on a frame that fold K is to hold out; tell of it.
+
+    It must have been trained on the same folds of the same image files, and whatever it started
+    from on none that they hold out. Raises ConfigError; else as `find_teacher`.
+    """
+    teacher, test = find_teacher(config), dataset.test.samples
+    if not len(test):
+        raise nothing_to_label(config)
+    if teacher.config.model.needs_depth and count_files(test, "depth") < len(test):
+        raise ConfigError(f"{teacher.told} sees depth, and test frames have none; give them maps")
+    if config.holds_out:
+        _check_held_out(teacher, dataset, folds)
+    who = "fold k by fold k" if config.holds_out else f"{teacher.config.networks} networks together"
+    _log.info(
+        "%d test frames are labelled by %s (%s) and trained on: whatever is scored on them is not "
+        "of new frames",
+        *(len(test), teacher.run.root, who),
+    )
+
+
+def _check_held_out(teacher: Teacher, dataset: Dataset, folds: Folds) -> None:
+    run, told = teacher.run, teacher.told
+    file = FoldsFile.read(run.folds) if run.folds.is_file() else None
+    if file is None or not file.image_of:
+        why = "does not tell on which frames it was trained: it has no folds.json, or an older one"
+        raise ConfigError(f"{told} {why}; train it once more")
+    images = images_of(dataset.train)
+    ours = set(zip(images, folds.fold_of.tolist(), strict=True))
+    theirs = {(file.image_of[stem], fold) for stem, fold in file.fold_of.items()}
+    if ours != theirs:
+        apart = len(ours - theirs)
+        raise ConfigError(
+            f"{told} has other folds: {apart} of {len(images)} frames here are of another fold "
+            f"there, or not there, and {len(theirs - ours)} of {len(theirs)} there; fold k may "
+            "learn only from what saw none of its validation frames: use the same frames and "
+            "data.folds, data.fold_kind, data.fold_seed, data.blocks_per_fold, data.splits"
+        )
+    for fold in range(folds.count):
+        trained = _trained_before(RunSource(run, fold, teacher.config))
+        if trained is None or any(image in trained for image, k in ours if k == fold):
+            seen = "may have been" if trained is None else "were"
+            raise ConfigError(
+                f"{told} started from weights that {seen} trained on frames which fold {fold} "
+                "holds out; name a run that was not"
+            )
 
 
 def tell_origin(origin: Origin, frames: int) -> None:
@@ -113,12 +183,17 @@ def _trained_on(source: RunSource) -> set[str] | None:
     if not file.image_of:
         return None
     found = {file.image_of[stem] for stem, fold in file.fold_of.items() if fold != source.fold}
+    earlier = _trained_before(source)
+    return None if earlier is None else found | earlier
+
+
+def _trained_before(source: RunSource) -> set[str] | None:
+    """The same of the weights that it started from; none where those are of no run."""
     origin = origin_of(source.config, source.run)
-    if origin is not None and origin.folds:
-        before = _source(f"run:{origin.run}#{origin.folds[source.fold].fold}")
-        earlier = None if before is None else _trained_on(before)
-        return None if earlier is None else found | earlier
-    return found
+    if origin is None or not origin.folds:
+        return set()
+    before = _source(f"run:{origin.run}#{origin.folds[source.fold].fold}")
+    return None if before is None else _trained_on(before)
 
 
 def _source(weights: str) -> RunSource | None:

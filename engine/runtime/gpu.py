@@ -56,7 +56,8 @@ def compiling_pays(config: Config, frames: int) -> bool:
     form of what it is given, and a later process finds it on disk.
     """
     folds, training = config.data.folds, config.training
-    a_fold = max(1, frames * (folds - 1) // folds // training.batch_size)
+    labelled = training.batch_size - config.unlabelled
+    a_fold = max(1, frames * (folds - 1) // folds // labelled)
     steps = config.networks * training.epochs * a_fold
     saved_s = steps * SAVED_S
     pays = saved_s > COMPILE_S

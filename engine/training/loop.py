@@ -4,13 +4,12 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from engine import interrupts
@@ -18,13 +17,11 @@ from engine.config import Config, DataConfig, TrainingConfig
 from engine.data.batch import Batch, Draws, Source
 from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
-from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 from engine.model.fused import fuse, fusions_of
 from engine.model.network import Network, build_network, input_normalisation
 from engine.model.on_cpu import use_kernels
 from engine.origin import origin_of
-from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import PLAIN
 from engine.runtime.progress import track
@@ -33,6 +30,7 @@ from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.objective import loss_of
 from engine.training.records import BestNote, EpochLine, Position
+from engine.training.task import FoldTask
 from engine.training.time_left import time_left
 from engine.training.tracking.tracker import tracked
 from engine.views.predictor import FoldNetwork, Predictor
@@ -44,46 +42,10 @@ if TYPE_CHECKING:
     from engine.distributed.shards import Shards
     from engine.distributed.world import World
 
+# With what others need to train a fold.
+__all__ = ["FoldTask", "FoldTraining"]
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """One fold to train: on which positions in `dataset.train.samples`, where to, as what."""
-
-    config: Config
-    dataset: Dataset
-    run: RunDir
-    fold: int
-    training: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    config_hash: str
-    """What a checkpoint must have been made from to be continued."""
-    later: int = 0
-    """Folds that this call trains after it."""
-    stop_after: int | None = None
-    """Epochs after which this call leaves it as it is; its schedule is that of all."""
-
-    @property
-    def batch_size(self) -> int:
-        """Samples a step; a fold smaller than a batch is one batch."""
-        return min(self.config.training.batch_size, len(self.training))
-
-    @property
-    def epochs(self) -> int:
-        """Those after which this call is done with it."""
-        return min(self.config.training.epochs, self.stop_after or self.config.training.epochs)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches only: static shapes, and no batch statistics over a lone sample.
-
-        Of all frames as many as of a fold's, each epoch others: the schedule is that of a fold.
-        """
-        frames, folds = len(self.training), self.config.data.folds
-        if not self.config.holds_out:
-            frames = max(self.batch_size, frames * (folds - 1) // folds)
-        return frames // self.batch_size
 
 
 def _average(
@@ -202,6 +164,8 @@ class FoldTraining:
         is not finite, or a file that cannot be read, is a RuntimeError.
         """
         task = self.task
+        if task.config.training.teacher and task.unlabelled is None:
+            raise ValueError("a fold with a teacher is trained with what that labels: `begin` it")
         try:
             with ExitStack() as shown:
                 if self.leads:
@@ -226,9 +190,17 @@ class FoldTraining:
     def open_source(self) -> Source:
         """Where batches come from; validation frames too, where it keeps decoded frames."""
         samples, data = self.task.dataset.train.samples, self.config.data
-        source = make_source(samples, data.crop_hw, self.spec, self.policy, self.config.runtime)
-        if isinstance(source, ResidentSource):
-            reader = replace(self.predictor.reader, resident=source.resident)
+        how = data.crop_hw, self.spec, self.policy, self.config.runtime
+        source: Source
+        if (unlabelled := self.task.unlabelled) is not None:
+            from engine.data.unlabelled import mixed_source
+
+            mixed = mixed_source(samples, unlabelled, *how)
+            source, labelled = mixed, mixed.labelled
+        else:
+            source = labelled = make_source(samples, *how)
+        if isinstance(labelled, ResidentSource):
+            reader = replace(self.predictor.reader, resident=labelled.resident)
             # Validation reads the arrays that training keeps in memory, not the files once more.
             self.predictor = replace(self.predictor, reader=reader)
         return source
@@ -239,12 +211,22 @@ class FoldTraining:
         At whole size, unless the epoch's own `Config.data_at` is given.
         """
         task, data, seed = self.task, data or self.config.data, self.config.training.seed
-        split, size = task.dataset.train, task.batch_size
+        split, others, steps = task.dataset.train, task.unlabelled, task.steps_per_epoch
         hw, small = hw_of(split.samples), split.small_pixels
         order = epoch_order(seed, epoch, task.training)
-        for start in range(first * size, task.steps_per_epoch * size, size):
-            index = order[start : start + size]
-            yield draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
+        size = task.batch_size if others is None else task.labelled
+        # A task that is only measured has labelled frames in the place of a teacher's.
+        order = np.resize(order, steps * size)
+        for number in range(first, steps):
+            index = order[number * size : (number + 1) * size]
+            rows = draw(data, seed=seed, epoch=epoch, index=index, hw=hw, small_pixels=small)
+            if others is not None:
+                from engine.data.unlabelled import with_unlabelled
+
+                count = task.batch_size - size
+                before = (epoch * steps + number) * count
+                rows = with_unlabelled(rows, data, others, seed=seed, first=before, count=count)
+            yield rows
 
     def validate(self, epoch: int) -> dict[str, float]:
         """The average's `miou`, `pixel_acc` and `validation_loss`, by one view; keeps the best.
@@ -390,6 +372,5 @@ class FoldTraining:
         bad_step, epoch = int(self.learner.sums.first_bad_step), self.position.epoch
         if bad_step >= 0:
             where = f"fold {self.task.fold}, epoch {epoch + 1}, step {bad_step + 1}"
-            samples = self.task.dataset.train.samples
-            stems = [samples[i].stem for i in next(self.draws(epoch, bad_step)).index]
-            raise not_finite(where, stems)
+            rows = next(self.draws(epoch, bad_step))
+            raise not_finite(where, self.task.stems(rows.index))

@@ -194,8 +194,14 @@ def _data_told(told: RunContents) -> str:
     return (
         f"{len(folds.fold_of)} training frames of {told.config.data.root} in {count} "
         f"{folds.kind} folds, {len(told.counted.classes)} classes; fingerprint of the data "
-        f"{environment.dataset_fingerprint[:16]}.{_origin_told(told)}"
+        f"{environment.dataset_fingerprint[:16]}.{_origin_told(told)}{_teacher_told(told)}"
     )
+
+
+def _teacher_told(told: RunContents) -> str:
+    """Who labelled its test frames, if they were trained on; nothing of most runs."""
+    teacher = told.config.training.teacher.removeprefix("run:")
+    return f" Its test frames were labelled by {teacher} and trained on." if teacher else ""
 
 
 def _origin_told(told: RunContents) -> str:
