@@ -225,6 +225,7 @@ class Config(Section):
         self._check_batch(self.training)
         self._check_optimizer(self.training.optimizer)
         self._check_frames()
+        self._check_patience(self.training)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -291,6 +292,23 @@ class Config(Section):
             raise ValueError(
                 f"{all_frames} holds no frame out, on which the loss of "
                 "runtime.inference = 'openvino-int8' could be measured; use openvino"
+            )
+
+    def _check_patience(self, training: TrainingConfig) -> None:
+        """Refuse patience that ends no fold: the first validation is always the best so far."""
+        if not training.patience:
+            return
+        told, every = f"training.patience = {training.patience}", training.validate_every
+        if not self.holds_out:
+            raise ValueError(
+                f'{told} counts validations, and training.frames = "all" has none; type '
+                "training.patience=0"
+            )
+        if (earliest := (training.patience + 1) * every) >= training.epochs:
+            raise ValueError(
+                f"{told} with training.validate_every = {every} ends a fold after epoch {earliest} "
+                f"at the earliest, and training.epochs = {training.epochs}; type less patience, "
+                "or training.patience=0"
             )
 
     def _check_batch(self, training: TrainingConfig) -> None:

@@ -59,6 +59,7 @@ INTRODUCED: Sections = {
         "label_smoothing": 0.0,
         "frames": "folds",
         "members": 1,
+        "patience": 0,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

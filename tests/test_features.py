@@ -49,6 +49,7 @@ SHOWN_BY = {
     "test_a_decoder_and_a_loss_of_a_package_train_resume_and_predict",
     "rates by part, frozen parts": "training/test_parts.py::"
     "test_a_frozen_encoder_keeps_every_bit_and_the_rest_is_trained",
+    "early stopping": "test_patience.py::test_a_fold_ends_with_its_patience_and_says_so_once",
     "ensemble on new images": "test_blend.py::"
     "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
 }

@@ -28,7 +28,7 @@ from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import PLAIN
 from engine.runtime.progress import track
-from engine.training import checkpoint, step
+from engine.training import checkpoint, patience, step
 from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.objective import loss_of
@@ -214,7 +214,7 @@ class FoldTraining:
                     return None
                 whole = source = self.open_source()
                 with interrupts.at_checkpoints():
-                    while self.position.epoch < task.epochs:
+                    while self.position.epoch < task.epochs and not patience.is_over(self.metrics):
                         if self.position.step < task.steps_per_epoch:
                             source = self._at_size(source, whole)
                             self._train_epoch(source)
@@ -380,10 +380,12 @@ class FoldTraining:
             **scores,
             train_s=round(position.elapsed_s, 3),
             validation_s=round(work_s() - start_s, 3),
+            **patience.end_of(training, self.metrics, scores, done),
         )
         self.close_epoch(line)
         left = time_left(self.metrics, task)
         _log.info("%s", checkpoint.epoch_row(task.fold, line, training.epochs, left))
+        patience.tell_end(task.fold, training, self.metrics)
 
     def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""
