@@ -50,6 +50,8 @@ SHOWN_BY = {
     "rates by part, frozen parts": "training/test_parts.py::"
     "test_a_frozen_encoder_keeps_every_bit_and_the_rest_is_trained",
     "early stopping": "test_patience.py::test_a_fold_ends_with_its_patience_and_says_so_once",
+    "more epochs for a finished run": "test_extend.py::"
+    "test_its_folds_go_on_by_the_schedule_of_all_epochs",
     "ensemble on new images": "test_blend.py::"
     "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
 }

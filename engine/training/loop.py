@@ -18,6 +18,7 @@ from engine.config import Config, DataConfig, TrainingConfig
 from engine.data.batch import Batch, Draws, Source
 from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
+from engine.extended import hashes_before
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of
 from engine.model.fused import fuse, fusions_of
@@ -145,7 +146,8 @@ class FoldTraining:
         self.position, self.metrics = Position(), list[EpochLine]()
         saved = None
         if not blank:
-            saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
+            hashes = task.config_hash, hashes_before(task.run)
+            saved = checkpoint.load_last(task.run.last(task.fold), *hashes)
         # The generator's state is in no checkpoint: whatever draws is seeded anew by what it is
         # for. Here the new layers, at step -1; in each step its dropout; in each epoch its order.
         torch.manual_seed(step.step_seed(training.seed, task.fold, -1))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.cli import to_toml
 from engine.data.leakage import ContentLeakage, leakage_told
+from engine.extended import stands_before
 from engine.origin import origin_of
 from engine.report.page import plots
 from engine.report.page.blocks import (
@@ -233,6 +234,9 @@ def _training_told(told: RunContents) -> str:
     if not told.curves:
         return "The lines of the epochs are not in the run folder."
     kept = "Of each fold the epoch with the best mIoU of its own validation frames is kept."
+    for stand in stands_before(told.config, told.counted.run):
+        reached = "" if stand.miou is None else f", out-of-fold mIoU {stand.miou:.4f},"
+        kept += f" Finished with {stand.epochs} epochs{reached} it was given more."
     if not training.patience:
         return kept
     counted = f"{training.patience} validation{'s' * (training.patience != 1)}"
