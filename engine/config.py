@@ -18,6 +18,7 @@ from pydantic import (
 
 from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
+from engine.rules import check_batch, check_optimizer, check_patience, check_teacher
 from engine.settings import (
     DECODERS,
     IN_CHANNELS,
@@ -222,10 +223,11 @@ class Config(Section):
         if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.runtime.device):
             named = self.runtime.device
             raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
-        self._check_batch(self.training)
-        self._check_optimizer(self.training.optimizer)
+        check_batch(self.training, self.model.decoder)
+        check_optimizer(self.training.optimizer, self.runtime)
         self._check_frames()
-        self._check_teacher(self.training)
+        check_teacher(self.training)
+        check_patience(self.training, holds_out=self.holds_out)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")
         if not self.training.epochs and random_decoder:
@@ -293,54 +295,6 @@ class Config(Section):
                 f"{all_frames} holds no frame out, on which the loss of "
                 "runtime.inference = 'openvino-int8' could be measured; use openvino"
             )
-
-    def _check_teacher(self, training: TrainingConfig) -> None:
-        """Refuse what nobody can learn from a teacher by."""
-        told = f"training.teacher = {training.teacher!r}"
-        if training.teacher and not is_run(training.teacher):
-            raise ValueError(f"{told} names no run; type training.teacher=run:{training.teacher}")
-        if training.teacher and not training.epochs:
-            raise ValueError(f"{told}, and training.epochs = 0 learns nothing; give it epochs")
-        if training.teacher and training.batch_size < 2:
-            raise ValueError(f"{told} labels a part of a batch; type training.batch_size=2 or more")
-
-    def _check_batch(self, training: TrainingConfig) -> None:
-        """Refuse a batch that cannot be cut as it is asked for."""
-        batch, parts, passes = training.batch_size, training.parts, training.accumulate
-        if batch < parts:
-            raise ValueError(
-                f"training.batch_size {batch} must be at least training.parts {parts}: the batch "
-                "is cut into so many parts"
-            )
-        if batch % passes:
-            raise ValueError(
-                f"training.batch_size {batch} must be a multiple of training.accumulate {passes}"
-            )
-        together = batch // parts // passes
-        if not together:
-            raise ValueError(
-                f"training.batch_size {batch} must be at least training.parts {parts} x "
-                f"training.accumulate {passes}: each part is cut into so many"
-            )
-        if self.model.decoder == "deeplabv3plus" and together < 2:
-            cut = f"training.parts {parts} and " if parts > 1 else ""
-            raise ValueError(
-                "deeplabv3plus normalises each image's mean over the batch, so at least 2 samples "
-                f"must pass the network together; training.batch_size {batch} in {cut}"
-                f"training.accumulate {passes} leaves {together}"
-            )
-
-    def _check_optimizer(self, optimizer: str) -> None:
-        """Refuse what only AdamW has a form for."""
-        if optimizer == "adamw":
-            return
-        told = f"training.optimizer = {optimizer!r} "
-        if self.runtime.shard_optimizer:
-            raise ValueError(
-                f"{told}is kept whole by every process; type runtime.shard_optimizer=false"
-            )
-        if self.runtime.tune != "off":
-            raise ValueError(f"{told}has one form, nothing is tuned; type runtime.tune=off")
 
     def data_at(self, epoch: int) -> DataConfig:
         """The section in an epoch of training, from 0: smaller by its share of `training.sizes`."""

@@ -36,7 +36,9 @@ def remedy(path: Path) -> str:
         spent = _spent(_predicted_s(folder))
         again = f"engine.train then predicts the out-of-fold frames again{spent}"
         return f"{copy}, or delete it: {again}"
-    return f"{copy}, or delete it and run again: what made it makes it again"
+    if name != "extended.json":
+        copy += ", or delete it and run again: what made it makes it again"
+    return copy
 
 
 def _trained_s(fold: Path) -> float:

@@ -79,7 +79,8 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
         tasks = [run.task(fold) for fold in untrained]
         each = ", ".join(str(count) for count in dict.fromkeys(t.steps_per_epoch for t in tasks))
         total = sum(task.steps_per_epoch for task in tasks) * training.epochs
-        rows["steps"] = f"{each} an epoch, {training.epochs} epochs a fold, {total:,} in all"
+        most = "at most " if training.patience else ""
+        rows["steps"] = f"{each} an epoch, {most}{training.epochs} epochs a fold, {total:,} in all"
     rows["memory, estimated"] = _memory(run, network)
     rows["disk, estimated"] = _disk(run, network)
     return rows
@@ -190,7 +191,9 @@ def _paces(run: "Experiment", untrained: Sequence[int], pace: "Pace") -> dict[st
     what = "of this process" if pace.peak_bytes is None else "of tensors on the GPU"
     rows["memory, measured"] = f"{held:.2f} GiB, the peak {what} so far"
     counted = f"by {pace.steps} steps and {pace.frames} frames" if pace.steps else "by views alone"
-    rows["time, estimated"] = f"{duration(left_s)}, {counted}; without checking files and the atlas"
+    most = "at most " if task.config.training.patience else ""
+    told = f"{most}{duration(left_s)}, {counted}; without checking files and the atlas"
+    rows["time, estimated"] = told
     if run.config.openvino:
         rows["time, estimated"] += "; views by PyTorch, OpenVINO's are faster"
     if run.config.runtime.tune != "off":

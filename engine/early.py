@@ -9,15 +9,16 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine.config import ROOMS, Config, ReportConfig, RuntimeConfig, data_root
+from engine.config import ROOMS, Config, ReportConfig, RuntimeConfig, TrainingConfig, data_root
 from engine.data.folds import cut_folds
+from engine.epochs import epochs_of, is_trained
 from engine.frames.decode import Sample
 from engine.frames.glance import foreign_labels
 from engine.frames.index import DatasetError, list_dataset
 from engine.mistakes import ConfigError, to_install
 from engine.model.names import check_seen
 from engine.model.sources import check_source
-from engine.resume import check_same_experiment, epochs_of, stopped
+from engine.resume import check_same_experiment, stopped
 from engine.rundir import RunDir, to_complete
 from engine.teacher import find_teacher, nothing_to_label
 
@@ -38,14 +39,13 @@ def check_train(config: Config, run: RunDir, chosen: Sequence[int], *, resume: b
     check_out(run.root, is_read=run.summary.exists())
     if run.config.is_file():
         check_same_experiment(config, run)
-    epochs = config.training.epochs
-    check_inputs(config, [fold for fold in chosen if not _is_begun(run, fold, epochs)])
-    if any(epochs_of(run, fold) < max(epochs, 1) for fold in chosen):
+    training = config.training
+    check_inputs(config, [fold for fold in chosen if not _is_begun(run, fold, training)])
+    if not all(is_trained(run, fold, training) for fold in chosen):
         _check_trackers(config.report)
     for fold in chosen if not resume else ():
-        done = epochs_of(run, fold)
-        if run.last(fold).exists() and done < epochs:
-            raise stopped(run, fold, done, epochs)
+        if run.last(fold).exists() and not is_trained(run, fold, training):
+            raise stopped(run, fold, epochs_of(run, fold), training.epochs)
 
 
 def check_inputs(config: Config, folds: Sequence[int]) -> None:
@@ -79,7 +79,7 @@ def check_weights(config: Config, run: RunDir, folds: Sequence[int] | None = Non
     for fold in range(config.networks) if folds is None else folds:
         if not (path := run.best(fold)).exists():
             lost = f"restore it, or move {run.fold(fold)} away to train the fold again, then "
-            lost = lost if _is_begun(run, fold, config.training.epochs) else ""
+            lost = lost if _is_begun(run, fold, config.training) else ""
             raise FileNotFoundError(f"{path} is missing; {lost}{to_complete(run.root)}")
     if config.int8:
         check_int8(config, run, folds)
@@ -191,6 +191,6 @@ def _is_installed(package: str) -> bool:
     return False
 
 
-def _is_begun(run: RunDir, fold: int, epochs: int) -> bool:
+def _is_begun(run: RunDir, fold: int, training: TrainingConfig) -> bool:
     """Whether a fold needs no starting weights: it can go on, or was trained to its last epoch."""
-    return run.last(fold).exists() or epochs_of(run, fold) >= max(epochs, 1)
+    return run.last(fold).exists() or is_trained(run, fold, training)

@@ -21,6 +21,7 @@ from engine.data.checked import read_dataset
 from engine.data.folds import Folds, check_same_folds, cut_folds, images_of, is_exact
 from engine.data.leakage import leakage_told
 from engine.data.sources import ResidentFrames, trained_frames
+from engine.epochs import last_epoch
 from engine.frames.cache import cache_folder
 from engine.frames.index import Dataset
 from engine.frames.samples import hw_of, of_each_size
@@ -126,7 +127,7 @@ class Experiment:
 
     def position(self, fold: int) -> Position | None:
         """Where an earlier call left the fold; None if it never saved."""
-        epochs = self.config.training.epochs
+        epochs = last_epoch(self.dir, fold, self.config.training)
         return checkpoint.position_of(self.dir, fold, epochs, self.weights_hash)
 
     def is_trained(self, fold: int, epochs: int | None = None) -> bool:
@@ -134,7 +135,7 @@ class Experiment:
 
         After its last one, its weights have to be there.
         """
-        position, last = self.position(fold), self.config.training.epochs
+        position, last = self.position(fold), last_epoch(self.dir, fold, self.config.training)
         if position is None or position.epoch < min(last, last if epochs is None else epochs):
             return False
         if position.epoch >= last and not (best := self.dir.best(fold)).exists():
@@ -320,12 +321,12 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
 
     Writes nothing. Raises as `complete`; whatever it does not refuse cannot be known before.
     """
-    dataset, epochs = run.dataset, run.config.training.epochs
+    dataset, training = run.dataset, run.config.training
     check_views(run.config, of_each_size(dataset.train, dataset.test), run.policy.device)
     for fold in chosen:
         position = run.position(fold)
-        if position and position.epoch < epochs and not resume:
-            raise stopped(run.dir, fold, position.epoch, epochs)
+        if position and position.epoch < last_epoch(run.dir, fold, training) and not resume:
+            raise stopped(run.dir, fold, position.epoch, training.epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
     if untrained:
         judge_data(run.config, run.dataset, run.folds, untrained)

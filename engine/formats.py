@@ -62,6 +62,7 @@ INTRODUCED: Sections = {
         "teacher": "",
         "teacher_share": 0.25,
         "teacher_threshold": 0.0,
+        "patience": 0,
     },
 }
 """Fields of the experiment that format 1 lacked, each with the default that it was introduced with:

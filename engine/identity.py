@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from engine import sums
 from engine.config import Config
+from engine.extended import stands_before
 from engine.formats import ABSENT, HASHED_1, INTRODUCED, RUNTIME_1, introduced_text
 from engine.origin import Origin, origin_of
 from engine.rundir import RunDir, load_run, ordered_weights, run_format
@@ -57,10 +58,12 @@ def weights_identity(config: Config, run: RunDir, fingerprint: str, fold_of: Seq
     """Hash of all that trained weights depend on; the `run` folder need not exist yet.
 
     Beside the `config`: the dataset's `fingerprint`, the fold that each frame validates, and what
-    the config names of another run or of code. Raises as `origin_of`.
+    the config names of another run or of code, and what the run was before it was extended. Raises
+    as `origin_of` and `stands_before`.
     """
     sections, origin = ("data", "model", "training"), origin_of(config, run)
-    parts = fingerprint, ",".join(map(str, fold_of)), *(origin.code if origin else ())
+    before = [f"extended {stand.weights_hash}" for stand in stands_before(config, run)]
+    parts = fingerprint, ",".join(map(str, fold_of)), *(origin.code if origin else ()), *before
     return identity(config, *parts, sections=sections, run=run, origin=origin)
 
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.config import Config
+from engine.epochs import epochs_of, is_trained
 from engine.formats import FORMAT, READ_BY
 from engine.mistakes import ConfigError
 from engine.origin import is_moved
@@ -116,21 +117,15 @@ def resolved(
 def told_trained(config: Config, run: RunDir, chosen: Sequence[int]) -> str:
     """How far the `chosen` folds and the others of a run are, for a call that ends with them."""
     epochs, folds = max(config.training.epochs, 1), range(config.networks)
-    done = [epochs_of(run, fold) for fold in folds]
+    done = [is_trained(run, fold, config.training) for fold in folds]
     stood = ", ".join(
         f"fold {fold} "
-        + ("is trained" if done[fold] >= epochs else f"has {done[fold]} of {epochs}")
+        + ("is trained" if done[fold] else f"has {epochs_of(run, fold)} of {epochs}")
         for fold in chosen
     )
-    rest = [str(fold) for fold in folds if done[fold] < epochs]
+    rest = [str(fold) for fold in folds if not done[fold]]
     remain = f"folds {' '.join(rest)} and all that follows remain" if rest else "the rest remains"
     return f"{stood}; {remain}, as asked: {to_complete(run.root)}"
-
-
-def epochs_of(run: RunDir, fold: int) -> int:
-    """Epochs of a fold that have a line in `metrics.jsonl`: one may be ahead of the checkpoint."""
-    path = run.metrics(fold)
-    return len(path.read_bytes().splitlines()) if path.is_file() else 0
 
 
 def kept_setup(

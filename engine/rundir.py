@@ -3,6 +3,7 @@
 runs/NAME/
   config.toml environment.json folds.json    what was run, where, on which folds
   origin.json                                hashes of a run that it starts from, and of plug-ins
+  extended.json epochs50/                    what it was before it got more epochs, if it did
   fold0/ runtime.json environment.json       what it runs with, and where
          metrics.jsonl best.safetensors
          pseudo.zip                          labels of test frames, if `training.teacher` makes some
@@ -77,6 +78,7 @@ class RunDir:
     environment = _Name("environment.json")
     folds = _Name("folds.json")
     origin = _Name("origin.json")
+    extended = _Name("extended.json")
     oof = _Name("oof")
     store = _Name("oof/prob.npy")
     manifest = _Name("oof/manifest.json")

@@ -204,6 +204,9 @@ class TrainingConfig(Section):
     """weight of each term of your own that is added: mypackage.mymodule:function"""
     validate_every: int = Field(1, ge=1)
     """epochs between validations"""
+    patience: int = Field(0, ge=0)
+    """early stopping: validations in a row without a higher mIoU after which a fold ends; the
+    schedule is spread over epochs as ever; 0 = off"""
     frames: Literal["folds", "all"] = "folds"
     """all: networks trained on every frame, for as many steps as a fold has; nothing is held out,
     so out-of-fold is not measured: choose by folds first"""

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "data_dir": "data.root",
     "data_root": "data.root",
     "dataset": "data.root",
+    "early_stopping_patience": "training.patience",
     "image_size": "data.input_hw",
     "img_size": "data.input_hw",
     "imgsz": "data.input_hw",

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     config, run = _resolve(options, flags, typed)
     chosen, goal = chosen_folds(config, options.folds), _goal(options)
+    if (more := options.extend is not None) and (options.profile or options.dry_run):
+        raise ConfigError("--extend changes the run; type it without --dry-run and --profile")
     if (options.profile or options.dry_run) and ranks().size > 1:
         raise ConfigError("--profile and --dry-run are of one process; call them without torchrun")
     if options.profile:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from engine.dry_run import dry_run
 
         dry_run(config, run, chosen, resume=options.resume)
-    elif train(config, run, chosen, resume=options.resume, goal=goal):
+    elif train(config, run, chosen, resume=options.resume, goal=goal, more=more):
         from engine.report.show import show
 
         show(run)
@@ -76,10 +78,12 @@ def train(
     *,
     resume: bool = False,
     goal: Goal = FINISHED,
+    more: bool = False,
 ) -> bool:
     """Run every stage that is not done yet; whether the run is finished. See `experiment.complete`.
 
-    Where it is, and all is as it was, PyTorch is not loaded. What is said stands in the run's log.
+    A run that the config gives `more` epochs, and nothing else, is extended before. Where it is
+    finished, and all is as it was, PyTorch is not loaded. What is said stands in the run's log.
     Of several processes that torchrun started the first does all that, and the others help it.
     """
     here = ranks()
@@ -95,6 +99,11 @@ def train(
                 follow(config, run_dir, world)
         return False
     with logged(run_dir, go_on=VERBS["train"].go_on):
+        if more:
+            from engine.extend import extend
+
+            extend(config, run_dir)
+            resume = True
         if is_sealed(config, run_dir):
             clear(run_dir.results)
             return True
@@ -173,6 +182,9 @@ def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
     )
     epochs = "stop each fold after so many of its epochs; a later call goes on as if it had not"
     add("--stop-after", type=int, metavar="EPOCHS", help=epochs)
+    more = "give a finished run more epochs, so many in all, and go on with it; "
+    more += "needs each fold's last.pt: runtime.keep_last"
+    add("--extend", type=int, metavar="EPOCHS", help=more)
     only = parser.add_mutually_exclusive_group()
     only.add_argument(
         "--print-config",
@@ -198,6 +210,11 @@ def _parse(typed: Sequence[str]) -> tuple[argparse.Namespace, Sections]:
     options, flags = parse_command_line(parser, typed)
     if options.kernels:
         flags.setdefault("runtime", {})["kernels"] = options.kernels
+    if options.extend is not None:
+        given = flags.setdefault("training", {}).setdefault("epochs", options.extend)
+        if str(given) != str(options.extend):
+            told = f"--extend {options.extend} and training.epochs = {given} are two numbers"
+            raise ConfigError(f"{told}; type one")
     return options, flags
 
 

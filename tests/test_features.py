@@ -51,6 +51,9 @@ SHOWN_BY = {
     "test_a_frozen_encoder_keeps_every_bit_and_the_rest_is_trained",
     "pseudo-labels of a teacher": "training/test_teacher.py::"
     "test_a_run_learns_from_its_teacher_up_to_its_report",
+    "early stopping": "test_patience.py::test_a_fold_ends_with_its_patience_and_says_so_once",
+    "more epochs for a finished run": "test_extend.py::"
+    "test_its_folds_go_on_by_the_schedule_of_all_epochs",
     "ensemble on new images": "test_blend.py::"
     "test_a_blend_predicts_new_images_of_mixed_sizes_by_its_weights",
 }

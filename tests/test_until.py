@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine import train
+from engine.epochs import epochs_of
 from engine.mistakes import ConfigError
-from engine.resume import epochs_of
 from engine.rundir import RunDir
 from tests.conftest import FinishedRun
 

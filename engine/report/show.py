@@ -47,11 +47,18 @@ def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Tab
         return [seconds_table(summary.seconds)]
     oof = summary.oof
     leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
+    columns = ["fold", AT_LABELS, "best epoch", "single-view mIoU", "stopped after"]
+    if all(fold.stopped_after is None for fold in summary.folds):
+        del columns[-1]
+    rows = (
+        (fold.fold, fold.miou, fold.best_epoch, fold.validation_miou, fold.stopped_after)
+        for fold in summary.folds
+    )
     folds = table(
         f"{AT_LABELS} {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "
         f"T = {oof.temperature:g}; leakage {leakage}",
-        ("fold", AT_LABELS, "best epoch", "single-view mIoU"),
-        ((fold.fold, fold.miou, fold.best_epoch, fold.validation_miou) for fold in summary.folds),
+        columns,
+        (row[: len(columns)] for row in rows),
         text=0,
     )
     if summary.leakage_content:

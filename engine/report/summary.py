@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from engine.config import Config
 from engine.data.leakage import ContentLeakage
+from engine.epochs import last_epoch
 from engine.mistakes import ConfigError
 from engine.report.zoom_gap import ZoomGap
 from engine.rundir import NOT_MEASURED, Record, RunDir
@@ -82,13 +83,16 @@ def summarise(
     training_s, validation_s = [], []
     for fold, state in sorted(predicted.items()):
         # A fold that was not trained has one line too: the score of the weights it was given.
-        lines = read_metrics(run.metrics(fold), max(config.training.epochs, 1))
+        last = last_epoch(run, fold, config.training)
+        lines = read_metrics(run.metrics(fold), max(last, 1))
         validated = [line for line in lines if line.miou is not None]
         # The first of the highest.
         best = max(validated, key=lambda line: line.miou or 0.0)
         counts[fold] = np.array(state.confusion[choice.index])
         miou, epoch = mean_iou(counts[fold]), best.epoch
         score = FoldScore(fold=fold, miou=miou, best_epoch=epoch, validation_miou=best.miou)
+        if last < config.training.epochs:
+            score = score.model_copy(update={"stopped_after": last})
         folds.append(score)
         training_s.append(sum(line.train_s for line in lines))
         validation_s.append(sum(line.validation_s for line in lines))

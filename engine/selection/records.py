@@ -82,6 +82,8 @@ class FoldScore(Record):
     """The epoch that its weights are from."""
     validation_miou: float | None = None
     """What that epoch's validation measured, by a single view."""
+    stopped_after: int | None = None
+    """The epoch after which `training.patience` ended it; left out where that was the last one."""
 
 
 class TemperatureScore(Record):

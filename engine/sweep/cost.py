@@ -29,6 +29,7 @@ _NO_SHAPE: Mapping[str, set[str] | bool] = {
         "class_weights",
         "boundary_weight",
         "validate_every",
+        "patience",
     },
     "selection": True,
     "report": True,

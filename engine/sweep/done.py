@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from engine import epochs
+from engine.config import TrainingConfig
 from engine.damage import DamageError
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, load_run
@@ -26,7 +28,7 @@ def state_of(command: Command) -> State:
         return State(done=False)
     run = RunDir(command.run)
     if command.fold is not None:
-        done, of = epochs_of(run, command.fold), epochs_to_train(run)
+        done, of = epochs_of(run, command.fold), epochs_to_train(run, command.fold)
         return State(of is not None and done >= of and run.best(command.fold).exists(), done)
     needed = [run.summary, run.atlas, run.blend if command.argv[0] == "blend" else run.parity]
     # A lease that is still there is of who works on it, or died before the end.
@@ -37,20 +39,29 @@ def state_of(command: Command) -> State:
 def epochs_of(run: RunDir, fold: int) -> int:
     """Epochs of a fold that have a line."""
     with suppress(OSError):
-        return len(run.metrics(fold).read_bytes().splitlines())
+        return epochs.epochs_of(run, fold)
     return 0
 
 
-def epochs_to_train(run: RunDir) -> int | None:
-    """Lines that a trained fold of a run has, one at least; None where no run is there."""
+def epochs_to_train(run: RunDir, fold: int) -> int | None:
+    """Lines that a fold has when it is trained, one at least; None where no run is there."""
+    if (training := training_of(run)) is None:
+        return None
+    with suppress(OSError):
+        return max(1, epochs.last_epoch(run, fold, training))
+    return max(1, training.epochs)
+
+
+def training_of(run: RunDir) -> TrainingConfig | None:
+    """How a run is trained; None where none is there."""
     with suppress(OSError, ConfigError, DamageError):
-        return _epochs(run, run.config.stat().st_mtime_ns)
+        return _training(run, run.config.stat().st_mtime_ns)
     return None
 
 
 @cache
-def _epochs(run: RunDir, _written_ns: int) -> int:
-    return max(1, load_run(run).training.epochs)
+def _training(run: RunDir, _written_ns: int) -> TrainingConfig:
+    return load_run(run).training
 
 
 def _is_current(page: Path, command: Command) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.mistakes import ConfigError, to_install
 from engine.rundir import Record, RunDir
-from engine.sweep.done import epochs_of, state_of
+from engine.sweep.done import epochs_of, epochs_to_train, state_of
 from engine.sweep.driver import State
 from engine.sweep.plan import Command
 from engine.sweep.runs import Run
@@ -128,8 +128,9 @@ class Halving:
             return state_of(command)
         assert command.run is not None, "a rung is trained in a run's folder"
         here, at = RunDir(command.run), int(part.removeprefix("rung"))
-        done = epochs_of(here, 0)
-        if done < at:
+        # One that its patience has ended is judged by what it had reached.
+        done, of = epochs_of(here, 0), epochs_to_train(here, 0)
+        if done < min(at, of or at):
             return State(done=False, mark=done)
         if not any((one.run, one.epochs) == (run, at) for one in self.decisions):
             self._decide(run, at, miou_at(here, at))

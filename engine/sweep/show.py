@@ -51,7 +51,8 @@ def show_plan(sweep: "Sweep", *, measured: bool) -> None:
             alone = duration(sum(cost.seconds for cost in some))
             total = f"{sum(cost.hours for cost in some):.3g} {kind} in all"
             note = "by steps and views measured here, without checking files, atlas and blends"
-            note += "; no run stopped early" if sweep.asked.halving else ""
+            ends = sweep.asked.halving or any(run.config.training.patience for run in sweep.runs)
+            note += "; no run stopped early" if ends else ""
             console.print(f"{total}, {alone} one after another: {note}", soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from engine.lease import Place
 from engine.owner import read_owner
 from engine.rundir import RunDir
 from engine.runtime.progress import PLAIN_INTERVAL_S, duration
-from engine.sweep.done import epochs_to_train
+from engine.sweep.done import epochs_to_train, training_of
 from engine.sweep.driver import Driver
 from engine.sweep.plan import Command
 
@@ -44,6 +44,8 @@ class Stand(NamedTuple):
     """The last one measured."""
     left_s: float | None
     """By its last epochs; None before there is one."""
+    at_most: bool = False
+    """Whether `training.patience` may end it earlier."""
 
 
 def stand_of(run: RunDir, fold: int) -> Stand:
@@ -53,13 +55,14 @@ def stand_of(run: RunDir, fold: int) -> Stand:
         for text in run.metrics(fold).read_bytes().splitlines():
             with suppress(ValueError):
                 lines.append(json.loads(text))
-    epochs = epochs_to_train(run)
+    epochs, training = epochs_to_train(run, fold), training_of(run)
     scored = [line["miou"] for line in lines if line.get("miou") is not None]
     recent, left_s = lines[-_RECENT:], None
     if recent and epochs is not None:
         each_s = sum(line["train_s"] + line["validation_s"] for line in recent) / len(recent)
         left_s = each_s * (epochs - len(lines))
-    return Stand(len(lines), epochs, scored[-1] if scored else None, left_s)
+    at_most = training is not None and training.patience > 0 and bool(left_s)
+    return Stand(len(lines), epochs, scored[-1] if scored else None, left_s, at_most)
 
 
 def node_of(place: Place) -> str:
@@ -142,7 +145,7 @@ def row(command: Command) -> Sequence[str]:
         f"{found.epoch}/{'?' if found.epochs is None else found.epochs}",
         "" if found.miou is None else f"{found.miou:.4f}",
         node_of(run.training(command.fold)),
-        "" if found.left_s is None else duration(found.left_s),
+        "" if found.left_s is None else "at most " * found.at_most + duration(found.left_s),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from engine import sums
 from engine.config import Config
 from engine.damage import DamageError
+from engine.extended import hashes_before
 from engine.lease import clear, hold
 from engine.rundir import RunDir
 from engine.training import curves
@@ -47,10 +48,11 @@ def save_last(path: Path, saved: Checkpoint) -> None:
         torch.save(saved.content, temporary)
 
 
-def load_last(path: Path, config_hash: str) -> Checkpoint | None:
+def load_last(path: Path, config_hash: str, before: Container[str] = ()) -> Checkpoint | None:
     """What `save_last` wrote, or None.
 
-    A damaged file is a DamageError, one that another config wrote a RuntimeError.
+    A damaged file is a DamageError, one that another config wrote a RuntimeError, unless its hash
+    is of those `before` the run was extended.
     """
     try:
         sums.check(path)  # torch checks nothing: 299 of 300 flipped bits were loaded without a word
@@ -59,7 +61,7 @@ def load_last(path: Path, config_hash: str) -> Checkpoint | None:
         return None
     except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
         raise unreadable(path, error) from error
-    if state["config_hash"] != config_hash:
+    if state["config_hash"] != config_hash and state["config_hash"] not in before:
         raise of_another_config(path)
     return Checkpoint(Position(state["epoch"], state["step"], state["elapsed_s"]), state)
 
@@ -71,7 +73,8 @@ def position_of(run: RunDir, fold: int, epochs: int, config_hash: str) -> Positi
     its last one: the best weights were written before that line. Raises as `load_last` and
     `read_metrics`.
     """
-    saved = load_last(run.last(fold), config_hash)
+    earlier = hashes_before(run)
+    saved = load_last(run.last(fold), config_hash, earlier)
     if saved is not None:
         return saved.position
     path, best = run.metrics(fold), run.best(fold)
@@ -83,7 +86,7 @@ def position_of(run: RunDir, fold: int, epochs: int, config_hash: str) -> Positi
     if len(sums.read(path, longer=True).splitlines()) < lines:
         return None
     read_metrics(path, lines)
-    if best.exists() and _written_by(best) not in (None, config_hash):
+    if best.exists() and _written_by(best) not in (None, config_hash, *earlier):
         raise of_another_config(best)
     return Position(epochs)
 

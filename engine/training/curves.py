@@ -26,7 +26,7 @@ COLUMNS = (
     "train_s",
     "validation_s",
 )
-"""The fold, and the fields of `EpochLine`; what an epoch did not measure is empty."""
+"""The fold, and the fields of `EpochLine` but for its end; what was not measured is empty."""
 
 
 def write_curves(run: RunDir) -> None:
@@ -42,7 +42,9 @@ def write_curves(run: RunDir) -> None:
     for fold, path in _metrics(run):
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
-                table.writerow({"fold": fold, **json.loads(line)})
+                row = {"fold": fold, **json.loads(line)}
+                row.pop("stopped_early", None)
+                table.writerow(row)
             except (ValueError, TypeError) as error:
                 _tell_damaged(path, f"line {number}: {error}")
     write_text(run.curves, text.getvalue())

@@ -17,6 +17,7 @@ from engine.config import Config, DataConfig, TrainingConfig
 from engine.data.batch import Batch, Draws, Source
 from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
+from engine.extended import hashes_before
 from engine.frames.samples import hw_of
 from engine.model.fused import fuse, fusions_of
 from engine.model.network import Network, build_network, input_normalisation
@@ -25,7 +26,7 @@ from engine.origin import origin_of
 from engine.runtime.device import DevicePolicy
 from engine.runtime.forms import PLAIN
 from engine.runtime.progress import track
-from engine.training import checkpoint, step
+from engine.training import checkpoint, patience, step
 from engine.training.background import BackgroundFiles, Files
 from engine.training.faults import not_finite
 from engine.training.objective import loss_of
@@ -107,7 +108,8 @@ class FoldTraining:
         self.position, self.metrics = Position(), list[EpochLine]()
         saved = None
         if not blank:
-            saved = checkpoint.load_last(task.run.last(task.fold), task.config_hash)
+            hashes = task.config_hash, hashes_before(task.run)
+            saved = checkpoint.load_last(task.run.last(task.fold), *hashes)
         # The generator's state is in no checkpoint: whatever draws is seeded anew by what it is
         # for. Here the new layers, at step -1; in each step its dropout; in each epoch its order.
         torch.manual_seed(step.step_seed(training.seed, task.fold, -1))
@@ -178,7 +180,7 @@ class FoldTraining:
                     return None
                 whole = source = self.open_source()
                 with interrupts.at_checkpoints():
-                    while self.position.epoch < task.epochs:
+                    while self.position.epoch < task.epochs and not patience.is_over(self.metrics):
                         if self.position.step < task.steps_per_epoch:
                             source = self._at_size(source, whole)
                             self._train_epoch(source)
@@ -362,10 +364,12 @@ class FoldTraining:
             **scores,
             train_s=round(position.elapsed_s, 3),
             validation_s=round(work_s() - start_s, 3),
+            **patience.end_of(training, self.metrics, scores, done),
         )
         self.close_epoch(line)
         left = time_left(self.metrics, task)
         _log.info("%s", checkpoint.epoch_row(task.fold, line, training.epochs, left))
+        patience.tell_end(task.fold, training, self.metrics)
 
     def _check_finite(self) -> None:
         """Stop on a loss or gradient that was not finite; the one place that waits for it."""

@@ -42,6 +42,8 @@ class EpochLine(Record):
     pixel_acc: float | None = None
     train_s: float
     validation_s: float
+    stopped_early: bool | None = None
+    """True where `training.patience` ended the fold with this epoch, else left out."""
 
 
 @dataclass

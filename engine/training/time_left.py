@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.runtime.progress import duration
+from engine.training.patience import is_over
 from engine.training.records import EpochLine
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ RECENT = 3
 def time_left(metrics: Sequence[EpochLine], task: "FoldTask") -> str:
     """Time until the call ends, after the last epoch of a fold; "> " before what more comes on top.
 
+    "at most" where `training.patience` may end this fold, or one to come, before its last epoch.
+
     This fold's epochs and those of the folds to come, their validations, and the views of the
     frames that are then predicted, which take a validation's time by their size. Not known is how
     long a validation takes before there was one, and so the views. Nothing is said of the atlas.
@@ -24,20 +27,23 @@ def time_left(metrics: Sequence[EpochLine], task: "FoldTask") -> str:
         metrics[-RECENT:],
         [line for line in metrics if line.miou is not None][-RECENT:],
     )
-    done, epochs = len(metrics), task.config.training.epochs
+    training, epochs = task.config.training, task.config.training.epochs
+    done = epochs if is_over(metrics) else len(metrics)
+    most = "at most " if training.patience and (done < epochs or task.later) else ""
     # Of an epoch at whole size: those to come may have larger crops.
     train_s = sum(line.train_s for line in recent)
     train_s /= task.config.work(recent[0].epoch - 1, recent[-1].epoch)
     if not scored:
         due = task.config.work(done, epochs) + task.later * task.config.work(0, epochs)
-        return f"> {duration(train_s * due)}"
+        due_s = duration(train_s * due)
+        return f"{most}{due_s} and scores" if most else f"> {due_s}"
     validation_s, views = (
         sum(line.validation_s for line in scored) / len(scored),
         task.config.inference,
     )
     pixels = sum(scale**2 for scale in views.scales) * (1 + views.flip)
     views_s = validation_s * pixels / max(1, len(task.validation))
-    return duration(seconds_left(task, done, train_s, validation_s, views_s))
+    return most + duration(seconds_left(task, done, train_s, validation_s, views_s))
 
 
 def seconds_left(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import load_config
 from engine.mistakes import ConfigError
-from engine.rundir import RunDir
+from engine.rundir import RunDir, write_config
 from engine.sweep.build import plan_of
 from engine.sweep.halving import FILE, Halving, Trial, miou_at, rung_name, rungs, tunes
 from engine.sweep.plan import Command
@@ -86,6 +87,20 @@ def test_who_goes_on_repeats_the_decisions_in_their_order_and_asks_for_none_twic
     assert (tmp_path / FILE).read_bytes() == written
     with pytest.raises(ConfigError, match="was decided with first = 2, factor = 2; leave"):
         Halving(tmp_path, 2, 3, 8, Median())
+
+
+def test_a_run_that_its_patience_has_ended_is_judged_by_what_it_had_reached(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "ended")
+    halving = Halving(tmp_path, 4, 2, 8, Median())
+    train(tmp_path, "ended", [0.3, 0.2, 0.1])
+    config = load_config([], {"training": {"epochs": 8, "patience": 2}})
+    write_config(config, run)
+    assert not halving.state(rung(tmp_path, "ended", 4)).done
+    lines = run.metrics(0).read_text("utf-8")
+    run.metrics(0).write_text(lines[:-2] + ', "stopped_early": true}\n', encoding="utf-8")
+    assert halving.state(rung(tmp_path, "ended", 4)) == (True, 3)
+    (decision,) = halving.decisions
+    assert (decision.epochs, decision.miou) == (4, 0.1)
 
 
 def test_the_latest_validation_counts_and_none_at_all_is_a_mistake(tmp_path: Path) -> None:

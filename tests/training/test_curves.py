@@ -19,8 +19,8 @@ def rows(run: RunDir) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_its_columns_are_the_fold_and_the_fields_of_a_line() -> None:
-    assert ("fold", *EpochLine.model_fields) == COLUMNS
+def test_its_columns_are_the_fold_and_the_fields_of_a_line_but_for_its_end() -> None:
+    assert ("fold", *EpochLine.model_fields) == (*COLUMNS, "stopped_early")
 
 
 def test_a_run_leaves_every_epoch_of_every_fold(finished_run: FinishedRun) -> None:
@@ -39,7 +39,9 @@ def test_what_was_not_measured_is_empty_and_folds_stand_in_the_order_of_their_nu
     run = RunDir(tmp_path)
     for fold in (10, 2):
         run.fold(fold).mkdir()
-        write_metrics(run.metrics(fold), [EpochLine(epoch=1, train_s=1.5, validation_s=0.0)])
+        end = {"stopped_early": True} if fold == 2 else {}
+        line = EpochLine(epoch=1, train_s=1.5, validation_s=0.0, **end)
+        write_metrics(run.metrics(fold), [line])
     run.fold(3).mkdir()  # begun, no epoch yet
     write_curves(run)
     assert run.curves.read_text(encoding="utf-8").splitlines()[1:] == [

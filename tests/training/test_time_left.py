@@ -43,6 +43,22 @@ def test_it_follows_the_last_epochs(make_task: MakeTask) -> None:
     assert time_left([line(1, 900), line(2, 2), line(3, 2), line(4, 2)], task) == "> 4.0 s"
 
 
+def test_patience_makes_it_the_most_that_is_left(make_task: MakeTask) -> None:
+    views = {"scales": (1.0,), "flip": False}
+    task = make_task(training={"epochs": 10, "patience": 1}, inference=views)
+    predicted_s = 3 / 6 * (12 + 5 * 2)
+    lines = [line(1, 20, 3), line(2, 20, 3)]
+    assert time_left(lines, task) == f"at most {shown(8 * 23 + predicted_s)}"
+    # Ended, it is the views that remain, and the folds to come.
+    lines[1] = lines[1].model_copy(update={"stopped_early": True})
+    assert time_left(lines, task) == "11.0 s"
+    both = replace(task, fold=0, later=1)
+    assert time_left(lines, both) == f"at most {shown(10 * 23 + predicted_s)}"
+    # Before a validation nobody knows how long one takes.
+    scored = make_task(training={"epochs": 10, "patience": 1, "validate_every": 4})
+    assert time_left([line(1, 20)], scored) == "at most 3 min 00 s and scores"
+
+
 def shown(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"

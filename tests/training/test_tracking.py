@@ -64,7 +64,7 @@ def stop_after(steps: int, patch: pytest.MonkeyPatch) -> None:
 
 def test_every_figure_of_a_line_has_a_name() -> None:
     assert [*NAMES, "epoch"] == [*sorted(NAMES, key=list(EpochLine.model_fields).index), "epoch"]
-    assert set(NAMES) == set(EpochLine.model_fields) - {"epoch"}
+    assert set(NAMES) == set(EpochLine.model_fields) - {"epoch", "stopped_early"}
     line = EpochLine(epoch=1, loss=0.5, train_s=1.0, validation_s=0.0)
     assert figures_of(line) == {
         "loss/training": 0.5,

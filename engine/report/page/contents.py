@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.data.folds import FoldsFile
+from engine.epochs import last_epoch
 from engine.mistakes import ConfigError
 from engine.report.atlas_report import Atlas
 from engine.report.counts import read_counts
@@ -155,5 +156,5 @@ def curves_of(run: RunDir, config: Config) -> dict[int, list[EpochLine]]:
     for fold in range(config.networks):
         path: Path = run.metrics(fold)
         if config.training.epochs and path.exists():
-            curves[fold] = read_metrics(path, config.training.epochs)
+            curves[fold] = read_metrics(path, last_epoch(run, fold, config.training))
     return curves

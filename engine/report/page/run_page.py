@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.cli import to_toml
 from engine.data.leakage import ContentLeakage, leakage_told
+from engine.extended import stands_before
 from engine.origin import origin_of
 from engine.report.page import plots
 from engine.report.page.blocks import (
@@ -89,6 +90,7 @@ def run_page(run: RunDir, data: Path | None = None) -> str:
         plots=curve_plots(told.curves, ""),
         losses_told=losses_told(told.curves),
         fold_rows=_folds(told),
+        patience=config.training.patience,
         classes=class_block(
             at_store,
             atlas.classes,
@@ -184,7 +186,8 @@ def losses_told(curves: Mapping[int, list[EpochLine]]) -> str:
 def _lead(told: RunContents) -> str:
     model, training = told.config.model, told.config.training
     inputs = "RGB and depth" if model.needs_depth else "RGB"
-    epochs = f"{training.epochs} epoch{'s' * (training.epochs != 1)} a fold"
+    most = "at most " if training.patience else ""
+    epochs = f"{most}{training.epochs} epoch{'s' * (training.epochs != 1)} a fold"
     return f"{model.encoder} + {model.decoder} on {inputs}, {epochs}, {told.folds.kind} folds."
 
 
@@ -231,11 +234,22 @@ def environment_rows(found: Environment, apart: Sequence[str]) -> list[tuple[str
 
 
 def _training_told(told: RunContents) -> str:
-    if not told.config.training.epochs:
+    training = told.config.training
+    if not training.epochs:
         return "No step was trained: the weights were taken as they came."
     if not told.curves:
         return "The lines of the epochs are not in the run folder."
-    return "Of each fold the epoch with the best mIoU of its own validation frames is kept."
+    kept = "Of each fold the epoch with the best mIoU of its own validation frames is kept."
+    for stand in stands_before(told.config, told.counted.run):
+        reached = "" if stand.miou is None else f", out-of-fold mIoU {stand.miou:.4f},"
+        kept += f" Finished with {stand.epochs} epochs{reached} it was given more."
+    if not training.patience:
+        return kept
+    counted = f"{training.patience} validation{'s' * (training.patience != 1)}"
+    ended = sum(one.stopped_after is not None for one in told.counted.summary.folds)
+    folds = f"{ended} of {len(told.counted.summary.folds)} folds"
+    why = f"after {counted} in a row without a better one (training.patience)"
+    return f"{kept} {folds} ended before epoch {training.epochs}, {why}."
 
 
 def _folds(told: RunContents) -> list[dict[str, Any]]:

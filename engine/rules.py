@@ -1,0 +1,75 @@
+"""What has to hold within [training], and between it and other sections.
+
+Each function refuses by a ValueError that says what to type.
+"""
+
+from engine.settings import RuntimeConfig, TrainingConfig
+
+
+def check_teacher(training: TrainingConfig) -> None:
+    """Refuse what nobody can learn from a teacher by."""
+    told = f"training.teacher = {training.teacher!r}"
+    if training.teacher and not training.teacher.startswith("run:"):
+        raise ValueError(f"{told} names no run; type training.teacher=run:{training.teacher}")
+    if training.teacher and not training.epochs:
+        raise ValueError(f"{told}, and training.epochs = 0 learns nothing; give it epochs")
+    if training.teacher and training.batch_size < 2:
+        raise ValueError(f"{told} labels a part of a batch; type training.batch_size=2 or more")
+
+
+def check_patience(training: TrainingConfig, *, holds_out: bool) -> None:
+    """Refuse patience that ends no fold: the first validation is always the best so far."""
+    if not training.patience:
+        return
+    told, every = f"training.patience = {training.patience}", training.validate_every
+    if not holds_out:
+        raise ValueError(
+            f'{told} counts validations, and training.frames = "all" has none; type '
+            "training.patience=0"
+        )
+    if (earliest := (training.patience + 1) * every) >= training.epochs:
+        raise ValueError(
+            f"{told} with training.validate_every = {every} ends a fold after epoch {earliest} "
+            f"at the earliest, and training.epochs = {training.epochs}; type less patience, "
+            "or training.patience=0"
+        )
+
+
+def check_batch(training: TrainingConfig, decoder: str) -> None:
+    """Refuse a batch that cannot be cut as it is asked for."""
+    batch, parts, passes = training.batch_size, training.parts, training.accumulate
+    if batch < parts:
+        raise ValueError(
+            f"training.batch_size {batch} must be at least training.parts {parts}: the batch "
+            "is cut into so many parts"
+        )
+    if batch % passes:
+        raise ValueError(
+            f"training.batch_size {batch} must be a multiple of training.accumulate {passes}"
+        )
+    together = batch // parts // passes
+    if not together:
+        raise ValueError(
+            f"training.batch_size {batch} must be at least training.parts {parts} x "
+            f"training.accumulate {passes}: each part is cut into so many"
+        )
+    if decoder == "deeplabv3plus" and together < 2:
+        cut = f"training.parts {parts} and " if parts > 1 else ""
+        raise ValueError(
+            "deeplabv3plus normalises each image's mean over the batch, so at least 2 samples "
+            f"must pass the network together; training.batch_size {batch} in {cut}"
+            f"training.accumulate {passes} leaves {together}"
+        )
+
+
+def check_optimizer(optimizer: str, runtime: RuntimeConfig) -> None:
+    """Refuse what only AdamW has a form for."""
+    if optimizer == "adamw":
+        return
+    told = f"training.optimizer = {optimizer!r} "
+    if runtime.shard_optimizer:
+        raise ValueError(
+            f"{told}is kept whole by every process; type runtime.shard_optimizer=false"
+        )
+    if runtime.tune != "off":
+        raise ValueError(f"{told}has one form, nothing is tuned; type runtime.tune=off")
