@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from benchmarks.rows import ours
 from engine import train
@@ -16,7 +17,6 @@ from engine.cli import load_config
 from engine.config import Config
 from engine.experiment import open_experiment
 from engine.identity import stage_identity, weights_identity
-from engine.model.network import Network
 from engine.named import config_file
 from engine.resume import differences
 from engine.rundir import RunDir
@@ -121,6 +121,6 @@ def test_one_step_at_full_size_trains_the_real_network(rooms: Path, tmp_path: Pa
     assert still == unlike, "the average follows"
 
 
-def unmoved(network: Network, before: dict[str, torch.Tensor]) -> list[str]:
+def unmoved(network: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
     now = network.state_dict()
     return [name for name, value in before.items() if torch.equal(now[name], value)]
