@@ -6,8 +6,10 @@ by what else the machine did meanwhile. Each training and measurement is a proce
 Axes: N frames that the fold validates, C classes (truth by prediction).
 """
 
+import contextlib
 import itertools
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +18,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.apart import apart
+from benchmarks.figures import Facts
 from benchmarks.recipes import Recipe
+from benchmarks.sides import Prepared, Side
 from engine.config import Config
 from engine.mistakes import ConfigError
 
 if TYPE_CHECKING:
     from engine.experiment import Experiment
 
-TURNS = 2
-"""Measurements of each side's steps, in turns."""
+WARM, ROUNDS = 3, 15
+"""Steps of each side that are not counted, and that are, each round one of every side. A machine
+that is slower for a minute is so for all of them: one side after the other, steps of the same work
+were measured at 0.42 to 0.65 s on two cores that others' work slowed down."""
 
 VALIDATIONS = 3
 """Of each training, evenly spread, the last one at its end; the best of them is predicted."""
@@ -38,7 +43,7 @@ class Measured(NamedTuple):
     """What an epoch takes.
 
     Attributes:
-        step_s: median seconds of a step, by turn.
+        step_s: seconds of a step, by round.
         steps: of an epoch.
     """
 
@@ -79,30 +84,46 @@ class Trained(NamedTuple):
 
 
 def measure_in_turns(
-    recipes: Sequence[Recipe], fold: int, scratch: Path, turns: int = TURNS
+    recipes: Sequence[Recipe], fold: int, scratch: Path, rounds: int = ROUNDS
 ) -> dict[str, Measured]:
-    """Time steps of each recipe in turns; by name."""
-    found: dict[str, list[Measured]] = {one.name: [] for one in recipes}
-    for turn in range(turns):
+    """Time steps of whole size, batches included, a step of each recipe in turns; by name.
+
+    Nothing stays but the folder `scratch`. Raises as `Side`.
+    """
+    taken: dict[str, list[float]] = {one.name: [] for one in recipes}
+    with contextlib.ExitStack() as stack:
+        sides: dict[str, Side] = {}
         for one in recipes:
-            found[one.name].append(apart(measure, one, fold, scratch / f"{turn}{one.name}"))
-    return {
-        name: Measured([each.step_s[0] for each in all_], all_[0].steps)
-        for name, all_ in found.items()
-    }
+            threads = one.config.runtime.threads or len(os.sched_getaffinity(0))
+            side = Side(one.name, threads, _steps, one, fold, scratch / one.name)
+            sides[one.name] = stack.enter_context(side)
+        for number in range(WARM - 1 + rounds):  # each side has taken one by now
+            for name, side in sides.items():
+                called = side.call()
+                if number >= WARM - 1:
+                    taken[name].append(called.seconds)
+        return {name: Measured(taken[name], side.first.facts.steps) for name, side in sides.items()}
 
 
-def measure(one: Recipe, fold: int, folder: Path) -> Measured:
-    """Time steps of whole size once, batches included; leaves nothing that stays."""
+def _steps(one: Recipe, fold: int, folder: Path) -> Prepared:
+    """A side that takes a step at each call."""
     run = open_run(one.having(sizes=()).config, folder)
-    if one.plain:
-        from benchmarks.plain_fold import step_s
-
-        return Measured([step_s(run, fold)], run.task(fold).steps_per_epoch)
-    from engine.training.pace import measure as pace
-
     task = run.task(fold)
-    return Measured([pace(task, run.policy).step_s], task.steps_per_epoch)
+    if one.plain:
+        from benchmarks.plain_fold import stepping as plain_stepping
+
+        step = plain_stepping(run, fold)
+    else:
+        from engine.training.loop import FoldTraining
+        from engine.training.pace import stepping
+
+        step = stepping(FoldTraining(task, run.policy))
+
+    def run_once() -> Facts:
+        step()
+        return Facts(task.batch_size, steps=task.steps_per_epoch)
+
+    return Prepared(run_once)
 
 
 def fitted(one: Recipe, epoch_s: float, seconds: float) -> Recipe:

@@ -34,6 +34,7 @@ class Facts:
         singles: mIoU of the runs that were blended.
         middles: by frame, what was decoded at its middle pixel.
         rounded: whether a network ran in INT8, which costs some mIoU: that is told, not checked.
+        steps: of an epoch, where one was taken.
     """
 
     frames: int
@@ -44,6 +45,7 @@ class Facts:
     singles: tuple[float, ...] = ()
     middles: tuple[list[int | list[int]], ...] = ()
     rounded: bool = False
+    steps: int = 0
 
 
 class Called(NamedTuple):

@@ -4,7 +4,6 @@ Axes: N frames that the fold validates, C classes (truth by prediction).
 """
 
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,7 +24,6 @@ from benchmarks.points import Clock
 from benchmarks.subset import with_section
 from engine.config import Config
 from engine.experiment import Experiment
-from engine.training.pace import STEPS, WARM_STEPS
 
 VARIANT = Recipe(channels_last=True, shared_passes=True)
 """What a user may do to be faster changes no result."""
@@ -33,19 +31,14 @@ VARIANT = Recipe(channels_last=True, shared_passes=True)
 Watch = Callable[[Iterable[Any], nn.Module, Stepper], Iterable[Any]]
 
 
-def step_s(run: Experiment, fold: int) -> float:
-    """Median seconds of a step, its batch included."""
+def stepping(run: Experiment, fold: int) -> Callable[[], None]:
+    """What takes the fold's next step each time that it is called, its batch included."""
     training, config = _parts(run, fold)[0], run.config
     torch.manual_seed(config.training.seed)
     loader = crop_loader(training, config, VARIANT, config.training.seed)
     stepper = Stepper(build_model(config, VARIANT), config, VARIANT, len(loader))
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    taken = []
-    for _ in range(WARM_STEPS + STEPS):
-        start_s = time.perf_counter()
-        stepper(*next(batches))
-        taken.append(time.perf_counter() - start_s)
-    return statistics.median(taken[WARM_STEPS:])
+    return lambda: stepper(*next(batches))
 
 
 def train_and_count(

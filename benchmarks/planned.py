@@ -40,7 +40,6 @@ def _compare(root: Path, budget_s: float, seeds: int, scratch: Path) -> dict[str
     from benchmarks.apart import apart
     from benchmarks.equal_time import (
         fitted,
-        measure,
         measure_in_turns,
         told_measured,
         train_and_predict,
@@ -54,7 +53,7 @@ def _compare(root: Path, budget_s: float, seeds: int, scratch: Path) -> dict[str
     found, machine = examine(root, device="cpu")
     data = sections_of(data_choices(found, shapes(found, 8)[0]))["data"]
     lite = Recipe("lite", _lite(data, epochs=12))
-    epoch_s = apart(measure, lite, 0, scratch / "lite").epoch_s
+    epoch_s = measure_in_turns([lite], 0, scratch)["lite"].epoch_s
     lite = lite.having(epochs=max(1, min(12, int(budget_s / epoch_s))))
     # Of the whole run: as much again as lite takes for views, which the plan counts too.
     fold_s = epoch_s * lite.config.training.epochs

@@ -7,14 +7,13 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from engine.data.batch import Batch
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
 from engine.runtime.progress import track
@@ -72,29 +71,35 @@ def measure(task: FoldTask, policy: DevicePolicy) -> Pace:
     return Pace(step_s, len(taken), validation_s, views_s, frames, peak)
 
 
-def _steps(fold: FoldTraining) -> list[float]:
-    """Seconds of each step that is counted."""
+def stepping(fold: FoldTraining) -> Callable[[], None]:
+    """What takes the fold's next step each time that it is called, batch included."""
     task, training = fold.task, fold.config.training
     source = fold.open_source()
     epochs = (source.batches(fold.draws(epoch, 0)) for epoch in itertools.count())
-    batches = itertools.chain.from_iterable(epochs)
+    batches, numbers = itertools.chain.from_iterable(epochs), itertools.count()
+
+    def step() -> None:
+        number = next(numbers)
+        rate = learning_rate(training, number, task.steps_per_epoch)
+        fold.step(next(batches), rate, number, number)
+
+    return step
+
+
+def _steps(fold: FoldTraining) -> list[float]:
+    """Seconds of each step that is counted."""
+    step = stepping(fold)
     warm = WARM_STEPS_GPU if fold.policy.device.type == "cuda" else WARM_STEPS
     taken: list[float] = []
     with track("measuring steps", warm + STEPS) as advance:
         for number in range(warm + STEPS):
-            rate = learning_rate(training, number, task.steps_per_epoch)
-            act = partial(_step, fold, batches, rate, number)
-            seconds = _seconds(act, fold.policy.device)
+            seconds = _seconds(step, fold.policy.device)
             advance(1)
             if number >= warm:
                 taken.append(seconds)
             if len(taken) >= LEAST and sum(taken) > ENOUGH_S:
                 break
     return taken
-
-
-def _step(fold: FoldTraining, batches: Iterator[Batch], rate: float, number: int) -> None:
-    fold.step(next(batches), rate, number, number)
 
 
 def _views(fold: FoldTraining) -> tuple[float, float, int]:

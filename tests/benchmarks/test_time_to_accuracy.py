@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import levers, points, work
 from benchmarks.apart import apart
-from benchmarks.equal_time import Measured, Trained, fitted, measure, train_and_predict
+from benchmarks.equal_time import Measured, Trained, fitted, measure_in_turns, train_and_predict
 from benchmarks.points import Clock, Point, race, reached_s, told_reached
 from benchmarks.recipes import Recipe, recipe
 from benchmarks.time_to_accuracy import main
@@ -88,6 +88,19 @@ def test_a_level_is_reached_on_the_line_between_two_points() -> None:
     ours = {"seed": 1, "points": [point._asdict() for point in curve]}
     assert race(ours, {"miou": 0.45, "train_s": 384.0})["ratio"] == 4.0
     assert race(ours, {"miou": 0.48, "train_s": 384.0})["ratio"] is None
+
+
+def test_steps_are_timed_in_turns_and_leave_nothing(tiny_config: Config, tmp_path: Path) -> None:
+    one = Recipe("one", tiny_config)
+    two = one.having(sizes=(0.5, 1.0), batch_size=3)._replace(name="two")
+    found = measure_in_turns([one, two], 0, tmp_path / "measuring", rounds=3)
+    assert [(name, each.steps, len(each.step_s)) for name, each in found.items()] == [
+        ("one", 3, 3),
+        ("two", 2, 3),
+    ]
+    assert all(seconds > 0 for each in found.values() for seconds in each.step_s)
+    assert found["one"].epoch_s == pytest.approx(3 * sorted(found["one"].step_s)[1])
+    assert not (tmp_path / "measuring").exists()
 
 
 def test_epochs_are_those_that_fit(tiny_config: Config) -> None:
@@ -325,10 +338,8 @@ def test_plain_steps_are_timed_and_its_frames_predicted(
     pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     training = tiny_config.training.model_copy(update={"epochs": 1})
     one = Recipe("plain", tiny_config.model_copy(update={"training": training}), plain=True)
-    found = measure(one, 0, tmp_path / "measuring")
-    assert found.steps == 3
-    assert found.step_s[0] > 0
-    assert found.epoch_s == pytest.approx(3 * found.step_s[0])
+    (found,) = measure_in_turns([one], 0, tmp_path / "measuring", rounds=2).values()
+    assert (found.steps, len(found.step_s)) == (3, 2)
     assert not (tmp_path / "measuring").exists()
     trained = train_and_predict(one, 0, tmp_path)
     assert trained.loaded().shape == (6, 13, 13)
