@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,6 +109,7 @@ def _steps(one: Recipe, fold: int, folder: Path) -> Prepared:
     """A side that takes a step at each call."""
     run = open_run(one.having(sizes=()).config, folder)
     task = run.task(fold)
+    step: Callable[[], object]
     if one.plain:
         from benchmarks.plain_fold import stepping as plain_stepping
 

@@ -31,7 +31,7 @@ VARIANT = Recipe(channels_last=True, shared_passes=True)
 Watch = Callable[[Iterable[Any], nn.Module, Stepper], Iterable[Any]]
 
 
-def stepping(run: Experiment, fold: int) -> Callable[[], None]:
+def stepping(run: Experiment, fold: int) -> Callable[[], object]:
     """What takes the fold's next step each time that it is called, its batch included."""
     training, config = _parts(run, fold)[0], run.config
     torch.manual_seed(config.training.seed)

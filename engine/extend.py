@@ -177,7 +177,7 @@ def _tell(opened: "Experiment", config: Config, stand: Stand) -> None:
         learning_rate(opened.config.training, first - 1, steps),
         learning_rate(config.training, first, steps),
     )
-    reached = "" if stand.miou is None else f", with its OOF mIoU of {stand.miou:.4f},"
+    reached = "" if stand.miou is None else f", its OOF mIoU at label resolution {stand.miou:.4f},"
     _log.info(
         "%s goes on from %d to %d epochs a fold, by the schedule of %d: the learning rate goes "
         "from %.2e to %.2e; as it was%s it is kept in %s",

@@ -136,9 +136,8 @@ def _make(task: FoldTask, policy: DevicePolicy, key: str) -> None:
             interrupts.checkpoint()
         note = PseudoNote(key=key, kept=kept / pixels)
         _write(archive, _NOTE, note.model_dump_json().encode())
-    if policy.device.type == "cuda":
-        del opened
-        free_recordings()
+    del opened
+    free_recordings()
 
 
 def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
