@@ -21,20 +21,32 @@ class WorkFolder:
         self.root, self.fold = root, fold
 
     def measured(self, recipes: Sequence[Recipe]) -> dict[str, Measured]:
-        """The steps of the recipes, those not yet timed in turns with each other, by name.
+        """The steps of the recipes by name, each timed once, in turns with each other.
+
+        One that comes later is timed in turns with one that is known, and its seconds are brought
+        to those of that time: the machine may have been faster or slower then.
 
         Raises:
             ConfigError: the folder holds those of another recipe by that name.
         """
-        found = {}
-        for one in recipes:
-            if (path := self._measured(one)).exists():
-                found[one.name] = Measured(**self._read(path, self._key(one)))
-        missing = [one for one in recipes if one.name not in found]
-        new = measure_in_turns(missing, self.fold, self.root / "measuring")
+        known = {
+            one.name: Measured(**self._read(path, self._key(one)))
+            for one in recipes
+            if (path := self._measured(one)).exists()
+        }
+        missing = [one for one in recipes if one.name not in known]
+        if not missing:
+            return known
+        beside = [one for one in recipes if one.name in known][-1:]
+        new = measure_in_turns([*missing, *beside], self.fold, self.root / "measuring")
+        scale = 1.0
+        for one in beside:
+            scale = known[one.name].epoch_s / new[one.name].epoch_s
         for one in missing:
-            self._write(self._measured(one), self._key(one), new[one.name]._asdict())
-        return found | new
+            step_s = [scale * seconds for seconds in new[one.name].step_s]
+            known[one.name] = new[one.name]._replace(step_s=step_s)
+            self._write(self._measured(one), self._key(one), known[one.name]._asdict())
+        return known
 
     def once(self, one: Recipe, work: Callable[..., Any], *more: Any) -> dict[str, Any]:
         """What `work(recipe, fold, folder, *more)` returns in a process of its own, or returned.

@@ -282,6 +282,30 @@ def test_several_levers_are_held_against_one_training_of_their_rival(
         main([*typed, "--compare", "slow", "bf16", "base", "--lever", "two"])
 
 
+def test_what_is_timed_later_is_brought_to_the_machine_of_the_first_time(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Recipe("one", tiny_config)
+    two, three = (
+        one.having(lr=lr)._replace(name=name) for lr, name in ((1e-3, "two"), (2e-3, "three"))
+    )
+    asked, slower = list[list[str]](), 1.0
+
+    def timed(recipes: list[Recipe], *_: Any) -> dict[str, Measured]:
+        asked.append([each.name for each in recipes])
+        costs = {"one": 1.0, "two": 2.0, "three": 3.0}
+        return {each.name: Measured([slower * costs[each.name]], 5) for each in recipes}
+
+    monkeypatch.setattr(work, "measure_in_turns", timed)
+    folder = work.WorkFolder(tmp_path, 0)
+    assert [each.epoch_s for each in folder.measured([two, one]).values()] == [10, 5]
+    slower = 1.5
+    found = folder.measured([three, one])
+    assert {name: each.epoch_s for name, each in found.items()} == {"three": 15, "one": 5}
+    assert folder.measured([three, two, one])["three"].epoch_s == 15
+    assert asked == [["two", "one"], ["three", "one"]]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "by_seed", "decision"),
     [
