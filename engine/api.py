@@ -187,7 +187,7 @@ def open_predictor(
 
     Args:
         runs: a finished run, several, which count alike, or the folder of a blend.
-        fold: the network of this fold alone; None = of all folds.
+        fold: the networks of this fold alone; None = of all folds.
         device: auto, cpu, cuda or cuda:N; None = the run's.
         sight: size, scales, flip and tiles of the views; None = the run's.
         allow_code: import plug-ins that the runs name; opening them then runs that code.

@@ -234,7 +234,7 @@ def _finish(
         predictors = []
         for member in members:
             config = member.predicting(options.runtime)
-            predictor = open_predictor(config, member.run, range(config.data.folds), policy)
+            predictor = open_predictor(config, member.run, range(config.networks), policy)
             predictors.append(predictor.at(member.manifest.temperature))
         return masks(Mixture(predictors, weight_MC), test, start)
 

@@ -275,11 +275,6 @@ class Config(Section):
         """Refuse what nothing can be held out for, where all frames are trained on."""
         training, all_frames = self.training, 'training.frames = "all"'
         if training.frames == "folds":
-            if training.members > 1:
-                raise ValueError(
-                    f"training.members = {training.members} counts networks of {all_frames}; "
-                    f"folds are counted by data.folds"
-                )
             return
         if not training.epochs:
             raise ValueError(f"{all_frames} trains networks; training.epochs = 0 trains none")
@@ -321,8 +316,16 @@ class Config(Section):
 
     @property
     def networks(self) -> int:
-        """How many are trained: one for each fold, or the members of those on all frames."""
-        return self.data.folds if self.training.frames == "folds" else self.training.members
+        """How many are trained: the members of each fold, or those on all frames."""
+        folds = self.data.folds if self.holds_out else 1
+        return folds * self.training.members
+
+    def members(self, fold: int) -> tuple[int, ...]:
+        """The networks that validate the frames of a fold; on all frames each is by itself.
+
+        The first networks are the first members of all folds, then come the second ones.
+        """
+        return tuple(range(fold, self.networks, self.data.folds)) if self.holds_out else (fold,)
 
     @property
     def holds_out(self) -> bool:

@@ -104,6 +104,8 @@ def _folds(run: "Experiment", untrained: Sequence[int]) -> str:
         for fold in untrained
     )
     kind = f"{run.config.data.folds} {run.folds.kind}"
+    if (members := run.config.training.members) > 1:
+        kind += f", {members} networks each"
     return f"{kind}; to train: {', '.join(parts) or 'none'}"
 
 

@@ -135,7 +135,9 @@ def _seen(chosen: Sequence[TrainedRun], samples: Sequence["Sample"]) -> "Seen":
             "%d of %d frames are not held out: networks were trained on these images; what is "
             "found is too good for new frames%s",
             *(len(seen), len(samples)),
-            "" if len(chosen) > 1 or len(chosen[0].folds) == 1 else " (--fold K looks by one fold)",
+            ""
+            if len(chosen) > 1 or chosen[0].fold is not None
+            else " (--fold K looks by one fold)",
         )
     if unknown:
         _log.warning(
@@ -155,8 +157,7 @@ def _subject(chosen: Sequence[TrainedRun], sight: Sight, roots: Sequence[Path]) 
     )
     if sight.tile is not None:
         views |= {"tile": list(tile_hw(chosen[0].config, sight)), "overlap": sight.overlap}
-    folds = {one.folds for one in chosen}
-    alone = {"fold": chosen[0].folds[0]} if {len(each) for each in folds} == {1} else {}
+    alone = {"fold": chosen[0].fold} if None not in {one.fold for one in chosen} else {}
     return Subject(
         runs=[str(root) for root in roots],
         temperatures=[one.temperature for one in chosen],

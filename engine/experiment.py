@@ -85,10 +85,10 @@ class Experiment:
     """What the config names of another run or of code."""
 
     def task(self, fold: int) -> FoldTask:
-        """What training of a fold needs; of a network on all frames, whose seed is its own."""
+        """What training of a network needs; of several with the same frames each has a seed."""
         config, frames = self.config, (self.folds.training(fold), self.folds.validation(fold))
-        if not config.holds_out:
-            training = config.training.model_copy(update={"seed": config.training.seed + fold})
+        if member := fold // config.data.folds if config.holds_out else fold:
+            training = config.training.model_copy(update={"seed": config.training.seed + member})
             config = config.model_copy(update={"training": training})
         return FoldTask(config, self.dataset, self.dir, fold, *frames, self.weights_hash)
 
@@ -198,7 +198,7 @@ def open_experiment(config: Config, run_dir: RunDir) -> Experiment:
     folds = cut_folds(config, frames, alike)
     check_same_folds(run_dir, folds, frames)
     leakage = leakage_told(folds.leakage, folds.numbered, folds.content)
-    told = f"{folds.kind} folds, {leakage}" if config.holds_out else NOT_MEASURED
+    told = f"{folds.told()}, {leakage}" if config.holds_out else NOT_MEASURED
     counts = len(frames), len(dataset.test.samples)
     _log.info("%s: %d training and %d test frames; %s", data.root, *counts, told)
     if gap := zoom_gap(config, hw_of(frames).tolist()):
@@ -256,9 +256,9 @@ def complete(
         store.adopt_progress(run_dir)
         # In this order: another process may train a fold meanwhile; a trained one stays as it is.
         whole = config.holds_out and run_dir.manifest.exists() and run_dir.store.exists()
-        trained = [k for k in range(config.networks) if not whole and run.is_trained(k)]
+        trained = [k for k in range(config.networks) if whole or run.is_trained(k)]
         weights = fold_hashes(config, run_dir)
-        networks = _networks(run, range(config.networks) if whole else trained, weights)
+        networks = _networks(run, trained, weights)
         key = stage_identity(config, run.weights_hash, *weights)
         if finished := stages.is_complete(run, key):
             _log.info("%s is complete; nothing to do", run_dir.root)
@@ -274,10 +274,9 @@ def complete(
             if config.holds_out:
                 predicted = stages.predict_out_of_fold(run, trained, networks, key, resident)
             del resident
-            done_with = predicted if config.holds_out else trained
-            missing = [str(k) for k in range(config.networks) if k not in done_with]
+            missing = [str(k) for k in range(config.networks) if k not in trained]
             if missing:
-                what = "folds" if config.holds_out else "networks"
+                what = "folds" if config.holds_out and config.training.members == 1 else "networks"
                 told = f"{what} %s remain: run the same command without --folds to complete %s"
                 _log.info(told, " ".join(missing), run_dir.root)
                 return False
@@ -329,7 +328,7 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
             raise stopped(run.dir, fold, position.epoch, training.epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
     if untrained:
-        judge_data(run.config, run.dataset, run.folds, untrained)
+        judge_data(run.config, dataset, run.folds, sorted({*map(run.folds.of, untrained)}))
         begin = [fold for fold in untrained if run.position(fold) is None]
         check_origin(run.config, run.dir, begin, untrained)
         check_training(run.config, {fold: len(run.folds.training(fold)) for fold in begin})

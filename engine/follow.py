@@ -91,7 +91,8 @@ def _train(run: Experiment, world: World, order: Order) -> ResidentFrames | None
 def _predict(run: Experiment, world: World, order: Order, resident: ResidentFrames | None) -> None:
     """Look at this process's share of the frames that a fold validates."""
     samples = run.dataset.train.samples
-    predictor = open_predictor(run.config, run.dir, [order.fold], run.policy)
+    members = run.config.members(order.fold)
+    predictor = open_predictor(run.config, run.dir, members, run.policy)
     predictor = replace(predictor, reader=replace(predictor.reader, resident=resident))
     asked = [samples[index] for index in run.folds.validation(order.fold)]
     hw = oof_layout(run.config, samples, run.folds, "").shape[2:]

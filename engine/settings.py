@@ -211,7 +211,8 @@ class TrainingConfig(Section):
     """all: networks trained on every frame, for as many steps as a fold has; nothing is held out,
     so out-of-fold is not measured: choose by folds first"""
     members: int = Field(1, ge=1)
-    """networks of frames = "all", each with a seed of its own: seed, seed + 1, ..."""
+    """networks of each fold, or of frames = "all", whose probabilities are averaged, each with a
+    seed of its own: seed, seed + 1, ..."""
     teacher: str = ""
     """run:RUN, the folder of a finished run whose networks label the test frames, which are then
     trained on too: fold k by its fold k, frames = "all" by all of them; empty: none"""

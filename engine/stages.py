@@ -76,14 +76,17 @@ def predict_out_of_fold(
     key: str,
     resident: ResidentFrames | None,
 ) -> dict[int, FoldState]:
-    """Predict every trained fold's validation frames; finish the store once all are trained."""
+    """Predict the validation frames of folds with all their networks; finish once all are there.
+
+    A frame's probabilities are the mean over its fold's networks. `networks` are their hashes.
+    """
 
     def load(fold: int, start: int) -> Predictor:
         begun = run.as_begun(fold)
         if world is not None:
             recorded = resolved(begun.config, begun.policy, samples)
             run.tell(do="predict", fold=fold, start=start, recorded=recorded)
-        opened = open_predictor(begun.config, run.dir, [fold], begun.policy)
+        opened = open_predictor(begun.config, run.dir, config.members(fold), begun.policy)
         here = resident if opened.policy.device == run.policy.device else None
         return replace(opened, reader=replace(opened.reader, resident=here))
 
@@ -98,13 +101,16 @@ def predict_out_of_fold(
     layout = store.oof_layout(config, samples, run.folds, begun)
     writer = store.ProbStoreWriter(run.dir.oof, layout)
     predicted = {}
-    for fold in trained:
+    for fold in range(config.data.folds):
+        members = config.members(fold)
+        if not {*members} <= {*trained}:
+            continue
+        # One hash of one network, as it has always been.
+        weights = ",".join(networks[member] for member in members)
         opening = partial(load, fold)
         with own_threads():
-            predicted[fold] = store.predict_fold(
-                opening, fold, networks[fold], samples, writer, world
-            )
-    if len(predicted) == config.networks:
+            predicted[fold] = store.predict_fold(opening, fold, weights, samples, writer, world)
+    if len(predicted) == config.data.folds:
         warn_apart(run.dir, config.networks)
         writer.finish(_choose_temperature(run, predicted).best, key)
     return predicted

@@ -63,8 +63,10 @@ class Teacher:
         return TeacherOrigin(run=str(self.run.root), networks=networks, views=looked)
 
     def networks(self, fold: int, *, holds_out: bool) -> tuple[int, ...]:
-        """Those of its networks that a fold, or a network on all frames, learns from."""
-        return (fold,) if holds_out else tuple(range(self.config.networks))
+        """Those of its networks that a network of a fold, or one on all frames, learns from."""
+        if holds_out:
+            return self.config.members(fold % self.config.data.folds)
+        return tuple(range(self.config.networks))
 
 
 def find_teacher(config: Config) -> Teacher:
@@ -88,10 +90,11 @@ def find_teacher(config: Config) -> Teacher:
             f"{told} was trained on all frames, those that a fold is to hold out among them; name "
             "a run of the same folds, or type training.frames=all"
         )
-    if config.holds_out and theirs.networks != config.networks:
+    folds, there = config.data.folds, theirs.data.folds
+    if config.holds_out and there != folds:
         raise ConfigError(
-            f"{told} has {theirs.networks} folds, and this run {config.networks}: fold k learns "
-            f"from fold k; type data.folds={theirs.networks}, or name a run of the same folds"
+            f"{told} has {there} folds, and this run {folds}: fold k learns from fold k; type "
+            f"data.folds={there}, or name a run of the same folds"
         )
     fields = ("exif", "depth_scale", "depth_invalid")[: 3 if theirs.model.needs_depth else 1]
     for field in fields:

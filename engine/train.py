@@ -65,8 +65,11 @@ def chosen_folds(config: Config, asked: Sequence[int] | None) -> Sequence[int]:
     folds = range(config.networks)
     for fold in asked or ():
         if fold not in folds:
-            counted = "data.folds" if config.holds_out else "training.members"
-            exist = f"{counted} = {len(folds)}, so 0 .. {folds[-1]} exist"
+            members = config.training.members
+            counted = f"data.folds = {config.data.folds}" if config.holds_out else ""
+            if members > 1 or not counted:
+                counted += f"{', ' * bool(counted)}training.members = {members}"
+            exist = f"{counted}, so 0 .. {folds[-1]} exist"
             raise ConfigError(f"--folds {fold}: {exist}")
     return folds if asked is None else sorted(set(asked))
 

@@ -76,16 +76,22 @@ class TrainedRun(NamedTuple):
     config: Config
     """Its own, but for what a `Sight` sets."""
     folds: tuple[int, ...]
-    """Those whose networks look."""
+    """The numbers of the networks that look."""
     temperature: float
     weight: float | dict[str, float]
     """By class, if it is not one for all."""
+
+    @property
+    def fold(self) -> int | None:
+        """The fold whose networks alone look, or the lone network on all frames; else None."""
+        of = {n % self.config.data.folds if self.config.holds_out else n for n in self.folds}
+        return of.pop() if len(of) == 1 else None
 
 
 def add_sight(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `read_sight` reads, and `--fold`."""
     add = parser.add_argument
-    add("--fold", type=int, metavar="K", help="the network of this fold alone (default: all)")
+    add("--fold", type=int, metavar="K", help="the networks of this fold alone (default: all)")
     add("--size", help="H,W | own | training: size that views are scaled from (default: the run's)")
     add("--scales", help="scales of the views, such as 0.75,1,1.25 (default: the run's)")
     flip = "look at each scale mirrored, too (default: as the run)"
@@ -141,7 +147,7 @@ def choose_runs(
     Args:
         roots: run folders, which count alike, or one folder of `engine.blend`.
         sight: how they are to look at frames.
-        fold: the network of this fold alone, of each.
+        fold: the networks of this fold alone, of each.
 
     Raises:
         ConfigError: a folder is neither, a run is not finished or lacks the fold, or runs differ
@@ -231,8 +237,9 @@ def _open(
 
     flags = sight.flags()
     config = load_run(run, flags)
-    if fold is not None and not 0 <= fold < config.networks:
-        raise ConfigError(f"--fold {fold}: {run.root} has folds 0 to {config.networks - 1}")
+    counted = config.data.folds if config.holds_out else config.networks
+    if fold is not None and not 0 <= fold < counted:
+        raise ConfigError(f"--fold {fold}: {run.root} has folds 0 to {counted - 1}")
     refuse_unfinished(run, run.temperature)
     if (changed := changed_config(run.root)) is not None:
         if not config.holds_out:  # no store of its predictions says what it was made with
@@ -240,7 +247,7 @@ def _open(
         from engine.selection.members import refuse_other_config
 
         refuse_other_config(load_run(run), run)
-    folds = tuple(range(config.networks)) if fold is None else (fold,)
+    folds = tuple(range(config.networks)) if fold is None else config.members(fold)
     check_packages(config.runtime)
     check_weights(config, run, folds)
     if temperature is None:

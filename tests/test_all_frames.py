@@ -136,7 +136,6 @@ def test_what_needs_scores_says_that_there_are_none(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ({"training": {"members": 2}}, 'counts networks of training.frames = "all"'),
         ({"training": {"frames": "all"}}, "type selection.temperature=T"),
         ({"training": {"frames": "all", "epochs": 0}}, "trains none"),
         (

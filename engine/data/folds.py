@@ -9,7 +9,7 @@ N: training frames, in stem order.
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,20 +81,34 @@ class Folds:
     """Whether two names have numbers in a row: without, `leakage` is not measured."""
     content: ContentLeakage | None = None
     """The same by what the frames show; None where nobody compared them."""
+    members: int = 1
+    """Networks of each fold: network n is of fold n % count."""
 
     @property
     def count(self) -> int:
         """Number of folds; 0 where nothing is held out."""
         return int(self.fold_of.max()) + 1
 
+    def told(self) -> str:
+        """Of what kind they are, and which networks are of which where there are several."""
+        told = f"{self.kind} folds"
+        if self.members > 1:
+            told += f", {self.members} networks each (fold {self.count} is one more of fold 0)"
+        return told
+
+    def of(self, network: int) -> int:
+        """The fold whose frames a network validates."""
+        return network % self.count if self.count else network
+
     def validation(self, fold: int) -> NDArray[np.int64]:
-        """Indices, ascending, of the frames that `fold` validates."""
-        if self.kind != ALL and not 0 <= fold < self.count:
-            raise ValueError(f"fold {fold} does not exist; there are 0 .. {self.count - 1}")
-        return np.flatnonzero(self.fold_of == fold)
+        """Indices, ascending, of the frames that `fold`, or a network of one, validates."""
+        networks = self.count * self.members
+        if self.kind != ALL and not 0 <= fold < networks:
+            raise ValueError(f"fold {fold} does not exist; there are 0 .. {networks - 1}")
+        return np.flatnonzero(self.fold_of == self.of(fold))
 
     def training(self, fold: int) -> NDArray[np.int64]:
-        """Indices, ascending, of the frames that `fold` trains on."""
+        """Indices, ascending, of the frames that `fold`, or a network of one, trains on."""
         return np.delete(np.arange(len(self.fold_of)), self.validation(fold))
 
     def file(self, samples: Sequence[Sample], images: Sequence[str] = ()) -> FoldsFile:
@@ -128,12 +142,13 @@ def cut_folds(config: Config, samples: Sequence[Sample], alike: Alike | None = N
         return Folds(ALL, nobody, 0.0, numbered=False)
     if not data.splits:
         cut = data.folds, data.fold_seed, data.blocks_per_fold
-        return make_folds(samples, data.fold_kind, *cut, alike)
+        dealt = make_folds(samples, data.fold_kind, *cut, alike)
+        return replace(dealt, members=config.training.members)
     from engine.data.split_file import find_split_file, read_split_file
 
     path = find_split_file(data.splits, data_root(config))
     fold_of = read_split_file(path, stems_of(samples), data.folds)
-    return _measured(OWN, fold_of, samples, alike)
+    return replace(_measured(OWN, fold_of, samples, alike), members=config.training.members)
 
 
 def check_same_folds(run: RunDir, folds: Folds, samples: Sequence[Sample]) -> None:

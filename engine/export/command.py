@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("run", type=Path, metavar="RUN", help="a run of engine.train, or a blend of engine.blend")
     forms = "; ".join(f"{name}: {form.summary}" for name, form in FORMS.items())
     add("--to", required=True, metavar="FORM,...", help=forms)
-    add("--fold", type=int, metavar="K", help="the network of this fold alone (default: all)")
+    add("--fold", type=int, metavar="K", help="the networks of this fold alone (default: all)")
     views = "1: look once, unmirrored; all: as the run (default: %(default)s)"
     add("--views", choices=("1", "all"), default="all", help=views)
     add("--out", type=Path, help="folder of the files (default: RUN/export)")

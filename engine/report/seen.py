@@ -44,8 +44,9 @@ def _seen_here(
     if not (images.is_dir() and run.folds.exists()):
         return None
     fold_of = FoldsFile.read(run.folds).fold_of
-    # A frame is held out of the network of the fold that it validates, and seen by all others.
-    held_out = folds[0] if len(folds) == 1 else None
+    # A frame is held out of the networks of the fold that it validates, and seen by all others.
+    of = {network % config.data.folds for network in folds}
+    held_out = of.pop() if len(of) == 1 else None
     paths = [path for path in images.iterdir() if fold_of.get(path.stem, held_out) != held_out]
     labelled = data_root(config) / "test" / "image"
     if config.training.teacher and labelled.is_dir():
@@ -78,7 +79,9 @@ def seen_by_source(config: Config, dataset: Dataset, folds: Folds) -> SeenFrames
             unknown = True
             continue
         validated += sum(
-            1 for k, image in zip(fold_of, images, strict=True) if k == fold and image in trained
+            1
+            for k, image in zip(fold_of, images, strict=True)
+            if k == folds.of(fold) and image in trained
         )
         in_test |= {n for n, image in enumerate(shown) if image in trained}
     told = {"unknown": True} if unknown else {}
@@ -140,12 +143,12 @@ def _check_held_out(teacher: Teacher, dataset: Dataset, folds: Folds) -> None:
             "learn only from what saw none of its validation frames: use the same frames and "
             "data.folds, data.fold_kind, data.fold_seed, data.blocks_per_fold, data.splits"
         )
-    for fold in range(folds.count):
-        trained = _trained_before(RunSource(run, fold, teacher.config))
-        if trained is None or any(image in trained for image, k in ours if k == fold):
+    for network in range(teacher.config.networks):
+        trained, of = _trained_before(RunSource(run, network, teacher.config)), folds.of(network)
+        if trained is None or any(image in trained for image, k in ours if k == of):
             seen = "may have been" if trained is None else "were"
             raise ConfigError(
-                f"{told} started from weights that {seen} trained on frames which fold {fold} "
+                f"{told} started from weights that {seen} trained on frames which fold {of} "
                 "holds out; name a run that was not"
             )
 
@@ -182,7 +185,8 @@ def _trained_on(source: RunSource) -> set[str] | None:
     file = FoldsFile.read(source.run.folds)
     if not file.image_of:
         return None
-    found = {file.image_of[stem] for stem, fold in file.fold_of.items() if fold != source.fold}
+    of = source.fold % source.config.data.folds
+    found = {file.image_of[stem] for stem, fold in file.fold_of.items() if fold != of}
     earlier = _trained_before(source)
     return None if earlier is None else found | earlier
 

@@ -48,11 +48,15 @@ def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Tab
     oof = summary.oof
     leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
     columns = ["fold", AT_LABELS, "best epoch", "single-view mIoU", "stopped after"]
-    if all(fold.stopped_after is None for fold in summary.folds):
+    networks = [one for fold in summary.folds for one in fold.networks]
+    if all(one.stopped_after is None for one in networks):
         del columns[-1]
+    # Of several networks of a fold each has a row, the fold's own figures stand in the first.
     rows = (
-        (fold.fold, fold.miou, fold.best_epoch, fold.validation_miou, fold.stopped_after)
+        (*own, one.best_epoch, one.validation_miou, one.stopped_after)
         for fold in summary.folds
+        for number, one in enumerate(fold.networks)
+        for own in [("", "") if number else (fold.fold, fold.miou)]
     )
     folds = table(
         f"{AT_LABELS} {oof.miou:.4f}, pixel accuracy {oof.pixel_acc:.4f} at "

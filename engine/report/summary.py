@@ -12,7 +12,13 @@ from engine.epochs import last_epoch
 from engine.mistakes import ConfigError
 from engine.report.zoom_gap import ZoomGap
 from engine.rundir import NOT_MEASURED, Record, RunDir
-from engine.selection.records import FoldScore, OofScores, SubmissionScores, TemperatureChoice
+from engine.selection.records import (
+    FoldScore,
+    MemberScore,
+    OofScores,
+    SubmissionScores,
+    TemperatureChoice,
+)
 from engine.selection.scores import score_folds
 from kernels.metrics import mean_iou
 
@@ -82,20 +88,24 @@ def summarise(
     choice, counts, folds = TemperatureChoice.read(run.temperature), {}, []
     training_s, validation_s = [], []
     for fold, state in sorted(predicted.items()):
-        # A fold that was not trained has one line too: the score of the weights it was given.
-        last = last_epoch(run, fold, config.training)
-        lines = read_metrics(run.metrics(fold), max(last, 1))
-        validated = [line for line in lines if line.miou is not None]
-        # The first of the highest.
-        best = max(validated, key=lambda line: line.miou or 0.0)
+        members = []
+        for network in config.members(fold):
+            # One that was not trained has one line too: the score of the weights it was given.
+            last = last_epoch(run, network, config.training)
+            lines = read_metrics(run.metrics(network), max(last, 1))
+            validated = [line for line in lines if line.miou is not None]
+            # The first of the highest.
+            best = max(validated, key=lambda line: line.miou or 0.0)
+            one = MemberScore(network=network, best_epoch=best.epoch, validation_miou=best.miou)
+            if last < config.training.epochs:
+                one = one.model_copy(update={"stopped_after": last})
+            members.append(one)
+            training_s.append(sum(line.train_s for line in lines))
+            validation_s.append(sum(line.validation_s for line in lines))
         counts[fold] = np.array(state.confusion[choice.index])
-        miou, epoch = mean_iou(counts[fold]), best.epoch
-        score = FoldScore(fold=fold, miou=miou, best_epoch=epoch, validation_miou=best.miou)
-        if last < config.training.epochs:
-            score = score.model_copy(update={"stopped_after": last})
-        folds.append(score)
-        training_s.append(sum(line.train_s for line in lines))
-        validation_s.append(sum(line.validation_s for line in lines))
+        lone = members[0].model_dump(exclude_unset=True, exclude={"network"})
+        told = {"members": members} if len(members) > 1 else lone
+        folds.append(FoldScore(fold=fold, miou=mean_iou(counts[fold]), **told))
     return Summary(
         key=key,
         oof=score_folds(counts, config.data.classes, choice.best),

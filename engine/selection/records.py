@@ -73,6 +73,15 @@ class SubmissionScores(Scores):
     """Hash of these frames' files, the labels among them."""
 
 
+class MemberScore(Record):
+    """One of several networks of a fold: what `FoldScore` says of a lone one."""
+
+    network: int
+    best_epoch: int
+    validation_miou: float | None = None
+    stopped_after: int | None = None
+
+
 class FoldScore(Record):
     """What one fold's validation frames reach; the rest is left out for a blend."""
 
@@ -84,6 +93,13 @@ class FoldScore(Record):
     """What that epoch's validation measured, by a single view."""
     stopped_after: int | None = None
     """The epoch after which `training.patience` ended it; left out where that was the last one."""
+    members: list[MemberScore] | None = None
+    """Its networks, where there are several: then they say this, and the fold does not."""
+
+    @property
+    def networks(self) -> list["FoldScore | MemberScore"]:
+        """What says of each of its networks when it was best and when it ended."""
+        return [*self.members] if self.members else [self]
 
 
 class TemperatureScore(Record):

@@ -114,7 +114,7 @@ def _cost(run: Run, measured: _Measured) -> Cost:
     seconds = folds * run.config.work(0, training.epochs) * measured.steps * pace.step_s
     seconds += folds * scored * measured.validation * pace.validation_s
     if run.is_whole:
-        seconds += (measured.frames + folds * measured.tests) * pace.views_s
+        seconds += (training.members * measured.frames + folds * measured.tests) * pace.views_s
     return Cost(seconds, measured.threads)
 
 

@@ -123,11 +123,14 @@ def _run(name: str, asked: Asked, values: Values, sweep: SweepFile, file: Path) 
     if not config.holds_out:
         told = f'{name} has training.frames = "all", and a sweep compares runs; {NOT_MEASURED}'
         raise ConfigError(f"{file}: {told}: type engine.train, once folds have chosen")
-    folds = range(config.data.folds) if sweep.folds is None else sweep.folds
-    for fold in folds:
-        if fold >= config.data.folds:
-            exist = f"data.folds = {config.data.folds}, so 0 .. {config.data.folds - 1} exist"
+    count = config.data.folds
+    for fold in sweep.folds or ():
+        if fold >= count:
+            exist = f"data.folds = {count}, so 0 .. {count - 1} exist"
             raise ConfigError(f"{file}: folds: {fold}: {name} has {exist}")
+    # Every network of a fold is a command of its own.
+    chosen = range(count) if sweep.folds is None else sweep.folds
+    folds = [first + fold for first in range(0, config.networks, count) for fold in chosen]
     base = load_config(files)
     found = base, config, tuple(folds), asked.after
     return Run(name, asked.called, asked.configs, values, *found)

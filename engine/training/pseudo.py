@@ -153,9 +153,14 @@ def _teacher(task: FoldTask) -> Teacher:
     return check_teacher(task.config, run, known)
 
 
+def _fold(task: FoldTask) -> int:
+    """The fold that a network is of."""
+    return task.fold % task.config.data.folds
+
+
 def _key(task: FoldTask) -> str:
     """What labels are made from: the hash has the frames, the teacher and the threshold."""
-    whose = f"fold {task.fold}" if task.config.holds_out else "all networks"
+    whose = f"fold {_fold(task)}" if task.config.holds_out else "all networks"
     return f"{task.config_hash} {whose}"
 
 
@@ -201,7 +206,7 @@ def _entry(stem: str) -> str:
 
 def _tell(task: FoldTask, kept: float) -> None:
     training, count = task.config.training, len(task.dataset.test.samples)
-    whose = f"fold {task.fold}" if task.config.holds_out else "all networks"
+    whose = f"fold {_fold(task)}" if task.config.holds_out else "all networks"
     least, pixels = training.teacher_threshold, "all pixels"
     if least:
         pixels = f"{100 * kept:.1f} % of their pixels, the others are below {least:g} and ignored"

@@ -64,7 +64,7 @@ def seconds_left(
     left_s = train_s * (work(done, epochs) + task.later * work(0, epochs))
     left_s += validation_s * (sum(epoch > done for epoch in due) + task.later * len(due))
     frames, folds = len(task.dataset.train.samples), task.config.networks
-    held_out = frames if task.config.holds_out else 0
+    held_out = frames * training.members if task.config.holds_out else 0
     if task.fold + task.later + 1 < folds:
         # Other folds remain for another call: it predicts the test frames, with all of them.
         predicted = held_out * (task.later + 1) / folds

@@ -49,9 +49,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FoldNetwork:
-    """A network in evaluation mode, whose weights never saw the validation frames of `fold`."""
+    """A network in evaluation mode, whose weights never saw the validation frames of its fold."""
 
     fold: int
+    """its number; of several in each fold see `Config.members`"""
     forward: Callable[[Tensor], Prediction]
     """(B, C, H, W) input to stride-4 prediction, which its next call may overwrite"""
     spec: inputs.InputSpec
@@ -66,7 +67,7 @@ class Predictor:
     """Looks at frames with networks: the mean of their probabilities over networks and views."""
 
     networks: Sequence[FoldNetwork]
-    """one for out-of-fold frames, all of a run for new frames"""
+    """of one fold for out-of-fold frames, all of a run for new frames"""
     inference: InferenceConfig
     """scales, flip, base size and the T temperatures"""
     data: DataConfig

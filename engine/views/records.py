@@ -35,7 +35,7 @@ class FoldState(Record):
     """How many of a fold's frames the weights of a hash predicted, and what was counted."""
 
     weights: str
-    """of `best.safetensors`; in INT8 `Int8.network`"""
+    """of `best.safetensors`, in INT8 `Int8.network`; of each of a fold's networks, by commas"""
     done: int
     elapsed_s: float
     confusion: list[list[list[int]]]

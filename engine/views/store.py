@@ -68,9 +68,9 @@ def predict_fold(
     """Predict the frames, among all training samples, that `fold` validates, and count; resumes.
 
     What weights of another hash than `weights` predicted is predicted again. `load` gives the
-    predictor of the fold, a ValueError if it is another's, and is told how many frames were
-    predicted before; it is not called if all is predicted. Processes of a `world` take batches in
-    turns, and this one, the first, writes them in order.
+    predictor of the fold's networks, a ValueError if one is another's, and is told how many frames
+    were predicted before; it is not called if all is predicted. Processes of a `world` take batches
+    in turns, and this one, the first, writes them in order.
     """
     layout, state = writer.layout, writer.state(fold, weights)
     validation = np.flatnonzero(layout.fold_of == fold).tolist()
@@ -80,7 +80,8 @@ def predict_fold(
     # What an older release began has frames that nobody sampled.
     sampled = state.done == 0 or state.calibration is not None
     sample = CalibrationSum(len(layout.temperatures), state.calibration) if sampled else None
-    (network,) = predictor.networks
+    of = [network.fold % (int(layout.fold_of.max()) + 1) for network in predictor.networks]
+    strangers = [*({*of} - {fold}), fold]
     start_s, asked = work_s() - state.elapsed_s, [samples[index] for index in validation]
     if world is None:
         predicted = counts_and_halves(predictor, asked, state.done, layout.shape[2:])
@@ -96,7 +97,7 @@ def predict_fold(
         for (batch_TCC, prob_BTChw, *pixels), is_due in fetched:
             count_TCC += batch_TCC.numpy()
             for index, prob_TChw in zip(validation[state.done :], prob_BTChw, strict=False):
-                writer.write(index, prob_TChw.numpy(), network.fold)
+                writer.write(index, prob_TChw.numpy(), strangers[0])
             done, elapsed_s = state.done + len(prob_BTChw), round(work_s() - start_s, 3)
             counted = {"done": done, "elapsed_s": elapsed_s, "confusion": count_TCC.tolist()}
             if sample is not None:

@@ -239,22 +239,27 @@ def _training_told(told: RunContents) -> str:
         return "No step was trained: the weights were taken as they came."
     if not told.curves:
         return "The lines of the epochs are not in the run folder."
-    kept = "Of each fold the epoch with the best mIoU of its own validation frames is kept."
+    networks = [one for fold in told.counted.summary.folds for one in fold.networks]
+    each = "each fold"
+    if training.members > 1:
+        each = f"each of the {training.members} networks of a fold"
+    kept = f"Of {each} the epoch with the best mIoU of its own validation frames is kept."
     for stand in stands_before(told.config, told.counted.run):
         reached = "" if stand.miou is None else f", out-of-fold mIoU {stand.miou:.4f},"
         kept += f" Finished with {stand.epochs} epochs{reached} it was given more."
     if not training.patience:
         return kept
     counted = f"{training.patience} validation{'s' * (training.patience != 1)}"
-    ended = sum(one.stopped_after is not None for one in told.counted.summary.folds)
-    folds = f"{ended} of {len(told.counted.summary.folds)} folds"
+    ended = sum(one.stopped_after is not None for one in networks)
+    folds = f"{ended} of {len(networks)} {'folds' if training.members == 1 else 'networks'}"
     why = f"after {counted} in a row without a better one (training.patience)"
     return f"{kept} {folds} ended before epoch {training.epochs}, {why}."
 
 
 def _folds(told: RunContents) -> list[dict[str, Any]]:
     of = list(told.folds.fold_of.values())
-    return [{**dict(one), "frames": of.count(one.fold)} for one in told.counted.summary.folds]
+    folds = told.counted.summary.folds
+    return [{**dict(f), "frames": of.count(f.fold), "networks": f.networks} for f in folds]
 
 
 def _content_told(content: ContentLeakage | None) -> str:
