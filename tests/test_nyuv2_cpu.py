@@ -12,8 +12,8 @@ from engine.resume import differences
 from engine.rundir import RunDir
 
 HASHES = {
-    "nyuv2_cpu": ("", ""),
-    "nyuv2_cpu_hour": ("", ""),
+    "nyuv2_cpu": ("0ebd4f308847dc79", "97b2eb9ee37a67ad"),
+    "nyuv2_cpu_hour": ("39470870ec58468f", "7af511f821a09859"),
 }
 
 
@@ -21,8 +21,14 @@ def recipe(name: str) -> Config:
     return load_config([config_file(name)])
 
 
-def test_the_hours_differs_in_what_takes_time_and_in_what_few_epochs_do_without() -> None:
-    assert differences(recipe("nyuv2_cpu"), recipe("nyuv2_cpu_hour")) == []
+def test_that_of_an_hour_has_one_network_a_fold_and_larger_batches_at_a_higher_rate() -> None:
+    assert differences(recipe("nyuv2_cpu"), recipe("nyuv2_cpu_hour")) == [
+        "training.batch_size: 4 -> 8",
+        "training.parts: 1 -> 2",
+        "training.lr: 0.001 -> 0.0015",
+        "training.ema_decay: 0.995 -> 0.99",
+        "training.members: 3 -> 1",
+    ]
 
 
 @pytest.mark.parametrize("name", HASHES)
