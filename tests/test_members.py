@@ -16,7 +16,7 @@ from engine.cli import load_config
 from engine.experiment import open_experiment
 from engine.mistakes import ConfigError
 from engine.report.seen import seen_stems
-from engine.report.summary import Summary
+from engine.report.summary import Summary, networks_of
 from engine.rundir import RunDir
 from engine.teacher import find_teacher
 from engine.trained import Sight, choose_runs
@@ -97,10 +97,14 @@ def test_summary_table_and_page_tell_of_every_network(
     assert summary.seconds["training"] == pytest.approx(seconds)
     assert train.main([*typed, "--out", str(made.root)]) == 0
     told = capsys.readouterr().out
-    assert all(f"{one.validation_miou:.4f}" in told for s in summary.folds for one in s.networks)
+    assert all(
+        f"{one.validation_miou:.4f}" in told for s in summary.folds for one in networks_of(s)
+    )
     page = made.report.read_text("utf-8")
     assert "Of each of the 2 networks of a fold the epoch with the best mIoU" in page
-    assert all(f"{one.validation_miou:.4f}" in page for s in summary.folds for one in s.networks)
+    assert all(
+        f"{one.validation_miou:.4f}" in page for s in summary.folds for one in networks_of(s)
+    )
     assert "2 networks each (fold 2 is one more of fold 0)" in made.log.read_text("utf-8")
 
 

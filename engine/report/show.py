@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.report.atlas_report import Atlas, PartErrors
-from engine.report.summary import Summary
+from engine.report.summary import Summary, networks_of
 from engine.report.tables import Cell, Row, shown, table
 from engine.rundir import NOT_MEASURED, RunDir
 from engine.runtime.progress import duration
@@ -48,14 +48,14 @@ def summary_tables(summary: Summary, temperature: TemperatureChoice) -> list[Tab
     oof = summary.oof
     leakage = f"{summary.leakage:.1%}" if summary.leakage_measured else "not measured"
     columns = ["fold", AT_LABELS, "best epoch", "single-view mIoU", "stopped after"]
-    networks = [one for fold in summary.folds for one in fold.networks]
+    networks = [one for fold in summary.folds for one in networks_of(fold)]
     if all(one.stopped_after is None for one in networks):
         del columns[-1]
     # Of several networks of a fold each has a row, the fold's own figures stand in the first.
     rows = (
         (*own, one.best_epoch, one.validation_miou, one.stopped_after)
         for fold in summary.folds
-        for number, one in enumerate(fold.networks)
+        for number, one in enumerate(networks_of(fold))
         for own in [("", "") if number else (fold.fold, fold.miou)]
     )
     folds = table(

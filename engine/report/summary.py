@@ -1,6 +1,6 @@
 """`summary.json`: what a run or a blend reached."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +59,11 @@ class Summary(Record):
     def to_json(self) -> dict[str, JsonValue]:
         """The record as JSON holds it."""
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+
+
+def networks_of(fold: FoldScore) -> Sequence[FoldScore | MemberScore]:
+    """What says of each of a fold's networks when it was best and when it ended."""
+    return fold.members or [fold]
 
 
 def summarise(

@@ -96,11 +96,6 @@ class FoldScore(Record):
     members: list[MemberScore] | None = None
     """Its networks, where there are several: then they say this, and the fold does not."""
 
-    @property
-    def networks(self) -> list["FoldScore | MemberScore"]:
-        """What says of each of its networks when it was best and when it ended."""
-        return [*self.members] if self.members else [self]
-
 
 class TemperatureScore(Record):
     """What one temperature reaches on all out-of-fold pixels."""

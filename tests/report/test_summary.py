@@ -58,9 +58,8 @@ def summary_of(run: RunDir, folds: dict[int, int]) -> Summary:
         predicted[fold] = FoldState(
             weights="", done=1, elapsed_s=OOF_S[like], confusion=[OTHERS, COUNTS[like]]
         )
-    config = Config.model_validate(
-        {"data": {"classes": CLASSES, "small_classes": ()}, "training": {"epochs": 3}}
-    )
+    data = {"classes": CLASSES, "small_classes": (), "folds": 11}
+    config = Config.model_validate({"data": data, "training": {"epochs": 3}})
     return summarise(config, run, "key", predicted, 0.125, 3.0)
 
 

@@ -25,7 +25,7 @@ from engine.report.page.heat import heat_block
 from engine.report.page.render import render
 from engine.report.page.sources import run_source
 from engine.report.parity_report import Parity
-from engine.report.summary import Summary
+from engine.report.summary import Summary, networks_of
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
 from engine.runtime.recorded import Environment
@@ -239,7 +239,7 @@ def _training_told(told: RunContents) -> str:
         return "No step was trained: the weights were taken as they came."
     if not told.curves:
         return "The lines of the epochs are not in the run folder."
-    networks = [one for fold in told.counted.summary.folds for one in fold.networks]
+    networks = [one for fold in told.counted.summary.folds for one in networks_of(fold)]
     each = "each fold"
     if training.members > 1:
         each = f"each of the {training.members} networks of a fold"
@@ -259,7 +259,7 @@ def _training_told(told: RunContents) -> str:
 def _folds(told: RunContents) -> list[dict[str, Any]]:
     of = list(told.folds.fold_of.values())
     folds = told.counted.summary.folds
-    return [{**dict(f), "frames": of.count(f.fold), "networks": f.networks} for f in folds]
+    return [{**dict(f), "frames": of.count(f.fold), "networks": networks_of(f)} for f in folds]
 
 
 def _content_told(content: ContentLeakage | None) -> str:
