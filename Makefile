@@ -56,8 +56,8 @@ check: $(READY)
 
 test-bench: $(READY)
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench,ray]'
-	@$(PY) -m pytest $(SIDE_BY_SIDE) $$(grep -l "a rival: " tests/benchmarks/test_*.py) $(ARGS)
-	@$(PY) -m pytest $(ON_RAY) $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ON_RAY) \
+	    $$(grep -l "a rival: " tests/benchmarks/test_*.py) $(ARGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"
