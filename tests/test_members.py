@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from engine import predict, train
 from engine.cli import load_config
 from engine.experiment import open_experiment
+from engine.export.card import _scores
 from engine.mistakes import ConfigError
 from engine.report.seen import seen_stems
 from engine.report.summary import Summary, networks_of
@@ -127,6 +128,16 @@ def test_one_folds_networks_look_alone_and_have_not_seen_its_frames(made: RunDir
     assert seen_stems(one.config, made, (0, 1), samples) == stems
     with pytest.raises(ConfigError, match="--fold 2: .* has folds 0 to 1"):
         choose_runs([made.root], Sight(), fold=2)
+
+
+def test_a_model_card_tells_what_scored_a_frame(made: RunDir, finished_run: FinishedRun) -> None:
+    for run, told in (
+        (made, "scored by the mean of its fold's networks, which were not trained on it."),
+        (finished_run.dir, "scored by the network that was not trained on it."),
+    ):
+        card = _scores(run.root, choose_runs([run.root], Sight(), fold=1), 1)
+        assert f"Out of fold: each frame is {told}" in card
+        assert any(line.startswith("- of fold 1 alone, which this is: mIoU 0.") for line in card)
 
 
 def test_a_fold_is_predicted_once_all_its_networks_are_there_and_the_end_is_the_same(

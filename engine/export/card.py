@@ -44,7 +44,7 @@ def model_card(
         root: the run's or the blend's folder, whose figures are told.
         chosen: what looks.
         export: what the folder holds so far.
-        fold: the one whose network alone looks, if so.
+        fold: the one whose networks alone look, if so.
 
     Raises as `read_counted`.
     """
@@ -123,10 +123,12 @@ def _scores(root: Path, chosen: Sequence[TrainedRun], fold: int | None) -> list[
     """Scores, leakage and limits."""
     counted = read_counted(RunDir(root))
     summary, interval = counted.summary, counted.intervals.miou
+    several = any(one.config.training.members > 1 for one in chosen)
+    by = "mean of its fold's networks, which were" if several else "network that was"
     lines = [
         "## Scores",
         "",
-        "Out of fold: each frame is scored by the network that was not trained on it"
+        f"Out of fold: each frame is scored by the {by} not trained on it"
         + (", blended." if len(chosen) > 1 else "."),
         "",
         f"- mIoU at label resolution {summary.oof.miou:.4f}, pixel accuracy "
@@ -135,7 +137,7 @@ def _scores(root: Path, chosen: Sequence[TrainedRun], fold: int | None) -> list[
     ]
     if fold is not None:
         own = next(each for each in summary.folds if each.fold == fold)
-        lines.append(f"- of fold {fold} alone, whose network this is: mIoU {own.miou:.4f}")
+        lines.append(f"- of fold {fold} alone, which this is: mIoU {own.miou:.4f}")
     iou = summary.oof.iou
     return [
         *lines,
@@ -241,7 +243,7 @@ def _limits(
     if fold is None and sum(len(one.folds) for one in chosen) > 1:
         lines.append(
             "- The graph is the mean of all folds' networks, and some of them were trained on each "
-            "frame of the data: the scores are of the networks one by one, not of their mean."
+            "frame of the data: the scores are of each fold's alone, not of that mean."
         )
     scored = load_run(chosen[0].run).inference
     looks = chosen[0].config.inference

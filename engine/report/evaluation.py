@@ -47,7 +47,7 @@ class Subject(Record):
     runs: list[str]
     """Folders of runs, or the one of a blend."""
     fold: int | None = None
-    """The one whose network looks alone; left out where all do."""
+    """The one whose networks look alone; left out where all do."""
     temperatures: list[float]
     """Of each run that looks: more than `runs` if that is a blend."""
     views: dict[str, JsonValue]

@@ -140,7 +140,7 @@ def test_the_card_tells_what_was_measured(exported: Path, rgbd_run: RunDir) -> N
     card = (exported / "README.md").read_text("utf-8")
     summary = json.loads(rgbd_run.summary.read_text("utf-8"))
     assert f"value: {summary['oof']['miou']:.4f}" in card
-    assert f"network this is: mIoU {summary['folds'][FOLD]['miou']:.4f}" in card
+    assert f"which this is: mIoU {summary['folds'][FOLD]['miou']:.4f}" in card
     assert f"{100 * summary['leakage']:.1f} % of the validation frames" in card
     assert "it began with random weights" in card
     assert "\nlicense:" not in card
