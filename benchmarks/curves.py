@@ -6,6 +6,7 @@ labels' size, and once at its end by all views.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class WatchedTraining(FoldTraining):
 
     def open_source(self) -> Source:
         """As it is, with the clock over it."""
-        return _Watched(super().open_source(), self.clock)
+        return _Watched(super().open_source(), self.clock, self.config.data.crop_hw)
 
     def save(self) -> None:
         """Write the clock, then `last.pt`: killed between the two, the older time stands there."""
@@ -97,14 +98,20 @@ class WatchedTraining(FoldTraining):
         return float(mean_iou(count_CC))
 
 
+@dataclass
 class _Watched:
-    """A source under a clock."""
+    """A source under a clock; like a source it may be had for crops of another size."""
 
-    def __init__(self, source: Source, clock: Clock) -> None:
-        self._source, self._clock = source, clock
+    source: Any
+    clock: Clock
+    crop_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.source.crop_hw != self.crop_hw:
+            self.source = replace(self.source, crop_hw=self.crop_hw)
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
-        return self._clock.over(self._source.batches(draws))
+        return self.clock.over(self.source.batches(draws))
 
 
 def _ours(run: Experiment, fold: int, every_s: float) -> tuple[Clock, float]:

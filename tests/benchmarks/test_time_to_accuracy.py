@@ -186,6 +186,23 @@ def test_a_curve_is_told_and_not_trained_twice(
         main([*words[:6], "training.lr=1e-5", *words[7:], "--minutes", "0.1"])
 
 
+def test_a_curve_of_crops_that_grow_is_watched_all_along(
+    tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from benchmarks.curves import train_curve
+
+    grown = {"epochs": 2, "sizes": (0.5, 1.0)}
+    training = tiny_config.training.model_copy(update=grown)
+    config = tiny_config.model_copy(update={"training": training})
+    with caplog.at_level("INFO"):
+        found = train_curve(Recipe("grown", config), 0, tmp_path, 1e-6)
+    assert [point["steps"] for point in found["points"]] == [1, 2, 3, 4, 5, 6]
+    sizes = re.findall(r"from epoch (\d) on crops of (\d+) x (\d+)", caplog.text)
+    whole = tuple(str(length) for length in config.data.crop_hw)
+    assert [epoch for epoch, *_ in sizes] == ["1", "2"]
+    assert sizes[0][1:] < whole == sizes[1][1:]
+
+
 @pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_curves_are_drawn(kind: str, begins: bytes, tmp_path: Path) -> None:
     from benchmarks.curves import draw
