@@ -118,6 +118,11 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     fast = ("bf16", "tensor cores") if on_gpu else ("fp32", "bf16 is emulated on most CPUs")
     precision, why = _resolved(config.precision, *fast)
     _log.info("precision %s: %s", precision, why)
+    if precision == "bf16" and not on_gpu and not multiplies_bf16():
+        _log.warning(
+            "this processor has no instructions for bfloat16: PyTorch multiplies it by plain loops "
+            "there, and a step takes many times as long as in float32; type --runtime.precision fp32"
+        )
     why = "convolutions dominate, nothing to fuse"
     if on_gpu:
         why = "where steps are replayed, their number will tell whether compiling pays"
@@ -176,6 +181,13 @@ def total_bytes(device: torch.device) -> int:
         return int(torch.cuda.get_device_properties(device).total_memory)
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(total, container_bytes() or total)
+
+
+def multiplies_bf16() -> bool:
+    """Whether PyTorch has fast products in bfloat16 on this processor, be it that AVX-512 emulates
+    them; without (many desktops have AVX2 alone) it has plain loops.
+    """
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def container_bytes() -> int | None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine.config import RuntimeConfig
+from engine.runtime import device
 from engine.runtime.device import DevicePolicy, set_up_device
 
 
@@ -119,3 +120,19 @@ def test_an_eager_network_on_a_cpu_trains_in_layers_of_ours(
         policy = set_up_device(RuntimeConfig(device="cpu", layers="fused", compile="on"))
     assert not policy.own_layers
     assert "layers by PyTorch: ours are for an eager network on a CPU" in caplog.text
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("bf16", False), ("bf16", True), ("fp32", False)])
+def test_bfloat16_on_a_processor_without_it_is_warned_of(
+    precision: str, fast: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: fast)
+    set_up_device(RuntimeConfig.model_validate({"device": "cpu", "precision": precision}))
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    expected = "no instructions for bfloat16" if precision == "bf16" and not fast else ""
+    assert len(warned) == bool(expected)
+    assert all(expected in line and "--runtime.precision fp32" in line for line in warned)
+
+
+def test_no_processor_that_has_bfloat16_is_said_to_lack_it() -> None:
+    assert device.multiplies_bf16() or not torch.cpu._is_avx512_bf16_supported()
