@@ -26,7 +26,6 @@ from kernels.surface import append_cells, surface_normals
 
 _CHANNELS = {"normals": 3, "hha": 2}
 _MIRRORED = {"normals": (-1.0, 1.0, 1.0), "hha": (1.0, 1.0)}
-"""What becomes of each channel in a mirror: a normal's x changes its sign."""
 
 _SIDE = 320
 """Cells on a frame's longer side, about: planes are fitted to 13 of them, 12 degrees of NYUv2."""
@@ -72,6 +71,11 @@ class Surface:
     def channels(self) -> int:
         """How many they are, K."""
         return _CHANNELS[self.kind]
+
+    @property
+    def mirrored(self) -> tuple[float, ...]:
+        """Factors of the channels in a mirror: a normal's x changes its sign."""
+        return _MIRRORED[self.kind]
 
     def cells(self, depth_HW: NDArray[np.uint16]) -> NDArray[np.int32]:
         """(h, w) of a frame, four int8 a cell: the K channels in 127ths, then zeros.
@@ -182,7 +186,7 @@ def append_surface(
         torch.from_numpy(np.floor(at).astype(np.int64).clip(0, length_B1 - 1) // side_B1)
         for at, length_B1 in ((rows_BH, hw_B2[:, :1]), (columns_BW, hw_B2[:, 1:]))
     )
-    sign_BK = np.where(draws.flip[:, None], _MIRRORED[surface.kind], 1.0).astype(np.float32)
+    sign_BK = np.where(draws.flip[:, None], surface.mirrored, 1.0).astype(np.float32)
     return append_cells(image_BCHW, depth_BHW, cells, rows, columns, torch.from_numpy(sign_BK))
 
 
@@ -211,7 +215,7 @@ def known_cells(frames: Frames, index: NDArray[np.int64], surface: Surface) -> l
 def mirror_image(image_BCHW: Tensor, surface: Surface) -> Tensor:
     """Input that ends with the K channels as a mirror shows it, in new memory."""
     flipped_BCHW = image_BCHW.flip(-1)
-    for channel, sign in enumerate(_MIRRORED[surface.kind], image_BCHW.shape[1] - surface.channels):
+    for channel, sign in enumerate(surface.mirrored, image_BCHW.shape[1] - surface.channels):
         if sign < 0:
             flipped_BCHW[:, channel].neg_()
     return flipped_BCHW

@@ -85,11 +85,11 @@ def _size(text: str) -> tuple[int, int]:
 def _check_inputs(chosen: Sequence[TrainedRun]) -> None:
     """Refuse networks whose input a graph cannot make of a frame."""
     for one in chosen:
-        if one.config.model.input in SURFACES:
+        if SURFACES.get(one.config.model.input) == "hha":
             raise ConfigError(
-                f"{one.run.root} has model.input = {one.config.model.input!r}, whose surfaces are "
-                "fitted to a whole frame's depth, outside of any graph: only the engine runs it; "
-                "export a run of model.input = 'rgbd' or 'rgb'"
+                f"{one.run.root} has model.input = {one.config.model.input!r}, whose direction of "
+                "gravity is searched for outside of any graph: only the engine runs it; export a "
+                "run of model.input = 'rgbdn', 'rgbd' or 'rgb'"
             )
 
 

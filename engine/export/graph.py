@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from engine.config import Config
 from engine.data.inputs import InputSpec
+from engine.data.surface import cell_side
 from engine.export.sizes import Size
+from engine.export.surface import normal_cells
 from engine.model.network import Network
 from engine.nyuv2 import DEPTH_MAX_M, DEPTH_MIN_M, MILLIMETRES_PER_METRE
 from engine.views.zoom import base_hw, view_hw
@@ -62,6 +64,11 @@ class Member(nn.Module):
             depth_BHW: (1, H, W) float32, thousandths of units, 0 = missing; None if none sees it.
         """
         total_BCHW: Tensor | None = None
+        cells = {
+            spec.surface: normal_cells(depth_BHW, spec.surface)
+            for spec in self.specs
+            if spec.surface is not None and depth_BHW is not None
+        }
         for hw in self.views_hw:
             for spec, mean_311, std_311 in zip(
                 dict.fromkeys(self.specs), self.mean_S311, self.std_S311, strict=True
@@ -69,8 +76,10 @@ class Member(nn.Module):
                 rgb_B3hw = F.interpolate(image_B3HW, size=hw, mode="bilinear", align_corners=False)
                 rgb_B3hw = (rgb_B3hw - mean_311) / std_311
                 view_BChw = _with_depth(rgb_B3hw, depth_BHW, hw, spec)
+                if spec.surface is not None and depth_BHW is not None:
+                    view_BChw = _with_cells(view_BChw, depth_BHW, cells[spec.surface])
                 if self.flip:
-                    view_BChw = torch.cat([view_BChw, view_BChw.flip(-1)])
+                    view_BChw = torch.cat([view_BChw, _mirrored(view_BChw, spec)])
                 for network, own in zip(self.networks, self.specs, strict=True):
                     if own == spec:
                         prob_BCHW = self._at_base(network(view_BChw).logits_BChw, hw)
@@ -167,6 +176,28 @@ def _with_depth(rgb_B3hw: Tensor, depth_BHW: Tensor | None, hw: Size, spec: Inpu
     depth_Bhw = depth_BHW.index_select(1, rows_h).index_select(2, columns_w)
     image_BChw = torch.cat([rgb_B3hw, _inverse_depth(depth_Bhw, spec)[:, None]], dim=1)
     return spec.complete(image_BChw, depth_Bhw * spec.mm_a_unit)
+
+
+def _with_cells(view_BChw: Tensor, depth_BHW: Tensor, cells_B3hw: Tensor) -> Tensor:
+    """A view with the normals of its frame's cells behind it, 0 where it has no depth."""
+    side = cell_side(tuple(depth_BHW.shape[1:]))
+    rows_h, columns_w = (
+        _nearest(length, cells)
+        for length, cells in zip(depth_BHW.shape[1:], view_BChw.shape[2:], strict=True)
+    )
+    normal_B3hw = cells_B3hw.index_select(2, rows_h // side).index_select(3, columns_w // side)
+    depth_Bhw = depth_BHW.index_select(1, rows_h).index_select(2, columns_w)
+    return torch.cat([view_BChw, torch.where(depth_Bhw[:, None] > 0, normal_B3hw, 0.0)], dim=1)
+
+
+def _mirrored(view_BChw: Tensor, spec: InputSpec) -> Tensor:
+    """As `InputSpec.mirrored`, of operations that change nothing in place."""
+    flipped_BChw = view_BChw.flip(-1)
+    if spec.surface is None:
+        return flipped_BChw
+    sign_C = torch.ones(view_BChw.shape[1])
+    sign_C[-spec.surface.channels :] = torch.tensor(spec.surface.mirrored)
+    return flipped_BChw * sign_C[:, None, None]
 
 
 def _nearest(side: int, cells: int) -> Tensor:

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 from engine.config import Config
 from engine.mistakes import ConfigError
+from engine.settings import SURFACES
 from engine.trained import TrainedRun
 
 Size = tuple[int, int]
+
+_REMEDY = (
+    "name the size of your frames, such as --size 480x640, and export once more for each other "
+    "size, to another --out"
+)
 
 
 def sizes_follow_the_frame(config: Config) -> bool:
@@ -19,14 +25,21 @@ def needed_hw(chosen: Sequence[TrainedRun], asked: Size | None) -> Size | None:
     """The size of frames that the graph is made for; None for any.
 
     Raises:
-        ConfigError: views follow the frame's size, and none was asked for.
+        ConfigError: views or surfaces follow the frame's size, and none was asked for.
     """
-    following = [one for one in chosen if sizes_follow_the_frame(one.config)]
-    if asked is not None or not following:
+    if asked is not None:
         return asked
+    for one in chosen:
+        if one.config.model.input in SURFACES:
+            raise ConfigError(
+                f"{one.run.root} has model.input = {one.config.model.input!r}, whose surfaces are "
+                f"fitted in a larger frame to larger squares of its pixels: {_REMEDY}"
+            )
+    following = [one for one in chosen if sizes_follow_the_frame(one.config)]
+    if not following:
+        return None
     base = following[0].config.inference.base_hw
     raise ConfigError(
         f"{following[0].run.root} looks at a larger frame by larger views (inference.base_hw = "
-        f"{base!r}), and a graph has views of one size: name the size of your frames, such as "
-        "--size 480x640, and export once more for each other size, to another --out"
+        f"{base!r}), and a graph has views of one size: {_REMEDY}"
     )

@@ -191,14 +191,17 @@ def test_a_size_a_form_and_a_folder_that_do_not_fit_are_one_line(
         main([run, "--to", "torch", *lost])
 
 
-@pytest.mark.parametrize("kind", ["rgbdn", "rgbhha"])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("rgbhha", "only the engine runs it"), ("rgbdn", "such as --size 480x640, and export once")],
+)
 def test_networks_that_see_surfaces_are_refused_by_name(
-    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = Config.model_validate({"model": {"input": kind}})
     theirs = SimpleNamespace(run=RunDir(tmp_path), config=config)
     monkeypatch.setattr(command, "choose_runs", lambda *_: [theirs])
-    with pytest.raises(ConfigError, match=rf"model.input = '{kind}'.* only the engine runs it"):
+    with pytest.raises(ConfigError, match=rf"model.input = '{kind}'.* {told}"):
         command.main([str(tmp_path), "--to", "torch", "--out", str(tmp_path / "out")])
 
 

@@ -9,9 +9,11 @@ import torch
 
 from engine.config import Config
 from engine.data.arrays import array_frame, frame_batch
+from engine.data.surface import Surface
 from engine.export.graph import Graph
 from engine.export.open import describe, open_graph
 from engine.export.sizes import needed_hw
+from engine.export.surface import normal_cells
 from engine.frames.reading import Reading
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir
@@ -72,6 +74,39 @@ def test_a_run_is_the_engines_on_frames_of_any_size(runs: list[Path]) -> None:
     assert graph.has_depth
     assert graph.views_hw == [(32, 32), (32, 64)]
     check(chosen, graph)
+
+
+@pytest.mark.parametrize("hw", [(48, 64), (37, 91), (331, 480), (500, 641)])
+def test_normals_are_the_engines_of_frames_of_the_size_that_is_named(
+    hw: tuple[int, int],
+    untrained_run: Callable[..., RunDir],
+    tiny_config: Config,
+    tmp_path: Path,
+) -> None:
+    data = {"depth_scale": 0.00025, "depth_invalid": (0, 77), "fov": 57.0}
+    config = changed(tiny_config, model={"input": "rgbdn"}, data=data)
+    chosen = choose_runs([untrained_run(tmp_path / "rgbdn", 0, config).root], Sight())
+    graph = open_graph(chosen, needed_hw(chosen, hw))
+    assert graph.flips
+    check(chosen, graph, [hw])
+
+
+@pytest.mark.parametrize("hw", [(240, 320), (241, 481), (123, 900)])
+def test_normals_of_a_smooth_scene_are_those_of_its_cells(hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    rows, columns = np.mgrid[: hw[0], : hw[1]] / max(hw)
+    depth_HW = 4000 + 3000 * rows + 900 * np.sin(5 * columns) + 8000 * (columns > 0.6)
+    depth_HW[rng.random(hw) < 0.02] = 0
+    depth_HW = (depth_HW + rng.normal(0, 4, hw) * (depth_HW > 0)).astype(np.uint16)
+    surface = Surface("normals", 57.0, 0.0005)
+    cells_hw = surface.cells(depth_HW)
+    expected_hw3 = np.ascontiguousarray(cells_hw).view(np.int8).reshape(*cells_hw.shape, 4)[..., :3]
+    thousandths = torch.from_numpy(depth_HW.astype(np.float32) / 1000)
+    found_hw3 = 127 * normal_cells(thousandths[None], surface)[0].permute(1, 2, 0).numpy()
+    apart = np.abs(found_hw3 - expected_hw3)
+    # Few are at the edge of what counts as the same surface, or of a rounding.
+    assert (apart > 0.5).any(axis=-1).mean() < 0.0005
+    assert (expected_hw3 != 0).any(axis=-1).mean() > 0.9
 
 
 def test_one_fold_and_one_view_are_the_engines(runs: list[Path]) -> None:
