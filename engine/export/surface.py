@@ -52,9 +52,7 @@ def normal_cells(depth_1HW: Tensor, surface: Surface) -> Tensor:
     e = e * counts
     down, right = torch.tensor(_TAPS, dtype=torch.float32).T[..., None, None]
     n, si, sj = (part.sum(0) for part in (counts, counts * right, counts * down))
-    sii, sij, sjj = (
-        (counts * part).sum(0) for part in (right * right, right * down, down * down)
-    )
+    sii, sij, sjj = ((counts * part).sum(0) for part in (right * right, right * down, down * down))
     se, sie, sje = (part.sum(0) for part in (e, e * right, e * down))
     n = n.clamp_min(1.0)
     ii, ij, jj = sii - si * si / n, sij - si * sj / n, sjj - sj * sj / n

@@ -120,8 +120,9 @@ def set_up_device(config: RuntimeConfig) -> DevicePolicy:
     _log.info("precision %s: %s", precision, why)
     if precision == "bf16" and not on_gpu and not multiplies_bf16():
         _log.warning(
-            "this processor has no instructions for bfloat16: PyTorch multiplies it by plain loops "
-            "there, and a step takes many times as long as in float32; type --runtime.precision fp32"
+            "this processor has no instructions for bfloat16: PyTorch multiplies it by plain "
+            "loops there, and a step takes many times as long as in float32; type "
+            "--runtime.precision fp32"
         )
     why = "convolutions dominate, nothing to fuse"
     if on_gpu:
@@ -184,8 +185,9 @@ def total_bytes(device: torch.device) -> int:
 
 
 def multiplies_bf16() -> bool:
-    """Whether PyTorch has fast products in bfloat16 on this processor, be it that AVX-512 emulates
-    them; without (many desktops have AVX2 alone) it has plain loops.
+    """Whether PyTorch has products in bfloat16 on this processor that are no plain loops.
+
+    Many desktops have AVX2 alone, and such loops; by AVX-512 oneDNN emulates them at least.
     """
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
