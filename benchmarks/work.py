@@ -13,6 +13,9 @@ from benchmarks.recipes import Recipe
 from engine.cli import to_toml
 from engine.mistakes import ConfigError
 
+AT_ONCE = 4
+"""Recipes that are timed in turns: each is a process of some gigabytes."""
+
 
 class WorkFolder:
     """Trainings of one fold, each in a folder of its recipe's name, with its `result.json`."""
@@ -34,18 +37,17 @@ class WorkFolder:
             for one in recipes
             if (path := self._measured(one)).exists()
         }
-        missing = [one for one in recipes if one.name not in known]
-        if not missing:
-            return known
-        beside = [one for one in recipes if one.name in known][-1:]
-        new = measure_in_turns([*missing, *beside], self.fold, self.root / "measuring")
-        scale = 1.0
-        for one in beside:
-            scale = known[one.name].epoch_s / new[one.name].epoch_s
-        for one in missing:
-            step_s = [scale * seconds for seconds in new[one.name].step_s]
-            known[one.name] = new[one.name]._replace(step_s=step_s)
-            self._write(self._measured(one), self._key(one), known[one.name]._asdict())
+        # The last one, the rival of a comparison, is in the first group and beside all others.
+        while missing := [one for one in recipes if one.name not in known][-AT_ONCE:]:
+            beside = [one for one in recipes if one.name in known][-1:]
+            new = measure_in_turns([*missing, *beside], self.fold, self.root / "measuring")
+            scale = 1.0
+            for one in beside:
+                scale = known[one.name].epoch_s / new[one.name].epoch_s
+            for one in missing:
+                step_s = [scale * seconds for seconds in new[one.name].step_s]
+                known[one.name] = new[one.name]._replace(step_s=step_s)
+                self._write(self._measured(one), self._key(one), known[one.name]._asdict())
         return known
 
     def once(self, one: Recipe, work: Callable[..., Any], *more: Any) -> dict[str, Any]:

@@ -323,6 +323,24 @@ def test_what_is_timed_later_is_brought_to_the_machine_of_the_first_time(
     assert asked == [["two", "one"], ["three", "one"]]
 
 
+def test_few_are_timed_at_once_and_all_beside_the_last(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Recipe("first", tiny_config)
+    names = [f"lever{number}" for number in range(5)]
+    levers = [first.having(lr=1e-4 * n)._replace(name=name) for n, name in enumerate(names, 1)]
+    asked = list[list[str]]()
+
+    def timed(recipes: list[Recipe], *_: Any) -> dict[str, Measured]:
+        asked.append([each.name for each in recipes])
+        return {each.name: Measured([float(len(asked))], 5) for each in recipes}
+
+    monkeypatch.setattr(work, "measure_in_turns", timed)
+    found = work.WorkFolder(tmp_path, 0).measured([*levers, first])
+    assert asked == [["lever2", "lever3", "lever4", "first"], ["lever0", "lever1", "first"]]
+    assert {each.epoch_s for each in found.values()} == {5}
+
+
 @pytest.mark.parametrize(
     ("low", "high", "by_seed", "decision"),
     [
