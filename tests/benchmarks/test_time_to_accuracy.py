@@ -417,3 +417,14 @@ def test_a_function_is_called_in_another_process_and_its_error_comes_back() -> N
     assert apart(doubled, 4) == 8
     with pytest.raises(RuntimeError, match="^-4: must not be negative$"):
         apart(doubled, -4)
+
+
+def test_the_levers_that_are_told_are_those_that_were_measured() -> None:
+    root = Path(__file__).resolve().parents[2]
+    rows = levers.read(root / "benchmarks" / "results" / "recipe.json")
+    assert levers.markdown(rows) in (root / "docs" / "recipe.md").read_text("utf-8")
+    assert len({row["lever"] for row in rows}) == len(rows) >= 12
+    for row in rows:
+        assert row["decision"] == levers.decide(
+            row["low"], row["high"], row["difference_by_seed"]
+        ), row["lever"]
