@@ -56,8 +56,9 @@ def test_frames_are_predicted_on_the_threads_that_their_fold_began_with(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="where there is a GPU, it goes on there")
 def test_a_fold_of_a_gpu_goes_on_without_one_and_says_that_it_rounds_otherwise(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("engine.runtime.device.multiplies_bf16", lambda: True)
     run, config = RunDir(tmp_path), load_config([])
     began = NOW.model_copy(
         update={"device": "cuda", "source": "dali", "precision": "bf16", "cuda_graphs": "on"}
