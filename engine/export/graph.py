@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine.config import Config
 from engine.data.inputs import InputSpec
-from engine.data.surface import cell_side
+from engine.data.surface import Surface, cell_side
 from engine.export.sizes import Size
 from engine.export.surface import normal_cells
 from engine.model.network import Network
@@ -64,7 +64,7 @@ class Member(nn.Module):
             depth_BHW: (1, H, W) float32, thousandths of units, 0 = missing; None if none sees it.
         """
         total_BCHW: Tensor | None = None
-        cells = {
+        cells: dict[Surface | None, Tensor] = {
             spec.surface: normal_cells(depth_BHW, spec.surface)
             for spec in self.specs
             if spec.surface is not None and depth_BHW is not None
@@ -75,9 +75,8 @@ class Member(nn.Module):
             ):
                 rgb_B3hw = F.interpolate(image_B3HW, size=hw, mode="bilinear", align_corners=False)
                 rgb_B3hw = (rgb_B3hw - mean_311) / std_311
-                view_BChw = _with_depth(rgb_B3hw, depth_BHW, hw, spec)
-                if spec.surface is not None and depth_BHW is not None:
-                    view_BChw = _with_cells(view_BChw, depth_BHW, cells[spec.surface])
+                of_frame = depth_BHW, cells.get(spec.surface)
+                view_BChw = _with_depth(rgb_B3hw, *of_frame, hw, spec)
                 if self.flip:
                     view_BChw = torch.cat([view_BChw, _mirrored(view_BChw, spec)])
                 for network, own in zip(self.networks, self.specs, strict=True):
@@ -165,8 +164,17 @@ class Graph(nn.Module):
         return mask_BHW.to(torch.uint8), certain_BHW.to(torch.uint8)
 
 
-def _with_depth(rgb_B3hw: Tensor, depth_BHW: Tensor | None, hw: Size, spec: InputSpec) -> Tensor:
-    """(1, channels, *hw): what a network sees, as `engine.views.predictor.view_input` has it."""
+def _with_depth(
+    rgb_B3hw: Tensor,
+    depth_BHW: Tensor | None,
+    cells_13hw: Tensor | None,
+    hw: Size,
+    spec: InputSpec,
+) -> Tensor:
+    """(1, channels, *hw): what a network sees, as `engine.views.predictor.view_input` has it.
+
+    Behind it the normals of its frame's cells if there are such, 0 where it has no depth.
+    """
     if not spec.has_depth:
         return spec.complete(rgb_B3hw, torch.zeros(1, *hw))
     assert depth_BHW is not None, "a graph whose networks see depth is given it"
@@ -174,20 +182,13 @@ def _with_depth(rgb_B3hw: Tensor, depth_BHW: Tensor | None, hw: Size, spec: Inpu
         _nearest(side, cells) for side, cells in zip(depth_BHW.shape[1:], hw, strict=True)
     )
     depth_Bhw = depth_BHW.index_select(1, rows_h).index_select(2, columns_w)
-    image_BChw = torch.cat([rgb_B3hw, _inverse_depth(depth_Bhw, spec)[:, None]], dim=1)
+    parts = [rgb_B3hw, _inverse_depth(depth_Bhw, spec)[:, None]]
+    if cells_13hw is not None:
+        side = cell_side(tuple(depth_BHW.shape[1:]))
+        normal_B3hw = cells_13hw.index_select(2, rows_h // side).index_select(3, columns_w // side)
+        parts.append(torch.where(depth_Bhw[:, None] > 0, normal_B3hw, 0.0))
+    image_BChw = torch.cat(parts, dim=1)
     return spec.complete(image_BChw, depth_Bhw * spec.mm_a_unit)
-
-
-def _with_cells(view_BChw: Tensor, depth_BHW: Tensor, cells_B3hw: Tensor) -> Tensor:
-    """A view with the normals of its frame's cells behind it, 0 where it has no depth."""
-    side = cell_side(tuple(depth_BHW.shape[1:]))
-    rows_h, columns_w = (
-        _nearest(length, cells)
-        for length, cells in zip(depth_BHW.shape[1:], view_BChw.shape[2:], strict=True)
-    )
-    normal_B3hw = cells_B3hw.index_select(2, rows_h // side).index_select(3, columns_w // side)
-    depth_Bhw = depth_BHW.index_select(1, rows_h).index_select(2, columns_w)
-    return torch.cat([view_BChw, torch.where(depth_Bhw[:, None] > 0, normal_B3hw, 0.0)], dim=1)
 
 
 def _mirrored(view_BChw: Tensor, spec: InputSpec) -> Tensor:

@@ -1,7 +1,7 @@
 """Surface normals as a graph makes them of a frame's depth: `engine.data.surface` in plain PyTorch.
 
 Each sum over the pixels around one is written as the reference of `kernels.surface` has it, all of
-them side by side in one tensor: no operation that a runtime may lack, and none that quantises.
+them side by side in one tensor, so that a runtime needs nothing but sums and products.
 
 Axes: H W pixels of the frame, h w its cells, 49 the pixels that a plane is fitted to.
 """
