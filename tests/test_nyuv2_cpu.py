@@ -27,7 +27,7 @@ def test_that_of_an_hour_has_one_network_a_fold_and_larger_batches_at_a_higher_r
         "training.parts: 1 -> 2",
         "training.lr: 0.001 -> 0.0015",
         "training.ema_decay: 0.995 -> 0.99",
-        "training.members: 3 -> 1",
+        "training.members: 2 -> 1",
     ]
 
 
