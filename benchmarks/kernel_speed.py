@@ -10,7 +10,7 @@ from benchmarks import command
 from engine.command import run_main
 
 OPERATIONS = ("boundary_ce", "tta_accumulate", "confusion", "crop_resize")
-LAYERS = ("batch_norm", "depthwise")
+LAYERS = ("batch_norm", "depthwise", "group_norm")
 """That a CPU trains in kernels of ours, and a GPU in its library's."""
 
 _BUDGET_S = 300

@@ -1,4 +1,4 @@
-"""What `benchmarks.kernel_speed` times on a CPU besides: two layers of an encoder, in training.
+"""What `benchmarks.kernel_speed` times on a CPU besides: three layers of a network, in training.
 
 Axes: B batch, C channels, H W cells.
 """
@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 import kernels.batch_norm.reference
+import kernels.group_norm.reference
 from benchmarks.figures import Work
 from benchmarks.timing import Case
 from kernels.batch_norm import BatchNorm
 from kernels.depthwise.cpu import weight_gradient
+from kernels.group_norm import group_norm as our_group_norm
 
 _NORM = (8, 96, 96, 128)
 """Cells of the widest layer of EfficientNet-Lite0, 8 crops of 192 x 256."""
 _TAPS, _CELLS = 5, (8, 240, 24, 32)
 """Of its slowest depthwise convolution."""
+_GROUPS, _LEVEL = 32, (8, 64, 48, 64)
+"""Of the FPN's norm at stride 4."""
 
 
 def batch_norm(device: torch.device) -> Case:
@@ -64,9 +68,29 @@ def depthwise(device: torch.device) -> Case:
     return Case("depthwise", {"ours": ours, "eager": onednn}, work, _check, device)
 
 
+def group_norm(device: torch.device) -> Case:
+    """The gradients of a group norm, of cells, weights and biases; forward all sides are PyTorch's."""
+    x_BCHW, slope_BCHW = (_noise(_LEVEL, seed).to(device) for seed in (0, 1))
+    C = _LEVEL[1]
+    inputs = [each.requires_grad_() for each in (x_BCHW, torch.ones(C), torch.zeros(C))]
+
+    def backward(forward: Callable[..., Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        y_BCHW = forward(*inputs, _GROUPS, 1e-5)
+        return lambda: torch.autograd.grad(y_BCHW, inputs, slope_BCHW, retain_graph=True)
+
+    sides = {
+        "ours": backward(our_group_norm),
+        "eager": backward(kernels.group_norm.reference.group_norm),
+    }
+    # Reads cells and slope, and writes as many. A value: 3 for two sums, 4 for its gradient.
+    work = Work(3 * x_BCHW.nbytes, 7 * x_BCHW.numel())
+    return Case("group_norm", sides, work, _check, device)
+
+
 LAYERS: dict[str, Callable[[torch.device], Case]] = {
     "batch_norm": batch_norm,
     "depthwise": depthwise,
+    "group_norm": group_norm,
 }
 """By name."""
 

@@ -277,7 +277,7 @@ class RuntimeConfig(Section):
     kernels: Literal["fused", "reference"] = "fused"
     """fused operations, or plain PyTorch in their place"""
     layers: Literal["auto", "fused", "torch"] = "auto"
-    """batch norms and depthwise convolutions of an encoder that a CPU trains: kernels of ours, with
+    """batch norms, depthwise convolutions and group norms that a CPU trains: kernels of ours, with
     the bytes of PyTorch's for x86, or PyTorch's; auto: ours, if the network is eager"""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile the network; auto: for replayed steps, if they are many enough"""

@@ -24,6 +24,7 @@ from kernels.compiling import COMPILING
 from kernels.confusion import cpu as confusion
 from kernels.crop_resize import cpu as crop_resize
 from kernels.depthwise import cpu as depthwise
+from kernels.group_norm import cpu as group_norm
 from kernels.threads import start_threads
 from kernels.tta_accumulate import cpu as tta_accumulate
 
@@ -31,7 +32,7 @@ Group = tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...]
 """Kernels, and the types of their arguments in Numba's words."""
 
 GROUPS: tuple[Group, ...] = (
-    boundary_ce.SPECIALISATIONS,
+    boundary_ce.SPECIALISATIONS + group_norm.SPECIALISATIONS,
     crop_resize.SPECIALISATIONS,
     tta_accumulate.SPECIALISATIONS + confusion.SPECIALISATIONS,
     batch_norm.SPECIALISATIONS + depthwise.SPECIALISATIONS,

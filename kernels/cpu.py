@@ -47,6 +47,9 @@ FAST = {"contract"}
 
 compiled = numba.njit(cache=True, fastmath=FAST, error_model="numpy")
 parallel = numba.njit(cache=True, fastmath=FAST, error_model="numpy", parallel=True)
+exact = numba.njit(cache=True, error_model="numpy")
+exact_parallel = numba.njit(cache=True, error_model="numpy", parallel=True)
+"""These two round every product that is not fused by name."""
 
 ONE = np.float32(1)
 """The number 1 in float32, so that a float32 beside it stays one."""

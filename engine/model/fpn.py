@@ -103,7 +103,7 @@ def _fused(level: nn.Module, x_BChw: Tensor, added_BCHW: Tensor | None = None) -
     return x_BChw
 
 
-class _GroupNorm(nn.GroupNorm):
+class AnyGroupNorm(nn.GroupNorm):
     """One that takes groups of one value too, which become their bias.
 
     At stride 32 a view of 32 x 32 pixels has such groups, which `torch.nn.functional` refuses, as
@@ -120,7 +120,7 @@ def _level(in_channels: int, out_channels: int, n_blocks: int) -> nn.Module:
     for n in range(n_blocks):
         width = out_channels if n else in_channels
         conv = nn.Conv2d(width, out_channels, kernel_size=3, padding=1, bias=False)
-        norm = _GroupNorm(_GROUPS, out_channels)
+        norm = AnyGroupNorm(_GROUPS, out_channels)
         parts: dict[str, nn.Module] = {"up": UPSAMPLE} if n else {}
         parts["block"] = nn.Sequential(conv, norm, nn.ReLU(inplace=True))
         blocks.append(nn.Sequential(OrderedDict(parts)))

@@ -1,4 +1,4 @@
-"""Layers of an encoder that a CPU trains faster in kernels of ours: the same bytes, in less time.
+"""Layers of a network that a CPU trains faster in kernels of ours: the same bytes, in less time.
 
 Put in from outside, as `engine.model.fused` does: only the class of a module changes.
 
@@ -14,8 +14,10 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from engine.model.fpn import AnyGroupNorm
 from kernels.batch_norm import BatchNorm, batch_norm_clamp
 from kernels.depthwise import depthwise_conv
+from kernels.group_norm import group_norm
 
 BOUNDS = {nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0), nn.Identity: (-math.inf, math.inf)}
 """Where an activation cuts off."""
@@ -31,15 +33,19 @@ class OnCpu(NamedTuple):
     """batch norms, in one pass with their activation"""
     convolutions: int
     """depthwise, whose weights' gradient is ours"""
+    group_norms: int
+    """a decoder's, whose gradients are ours"""
 
 
 def use_kernels(network: nn.Module) -> OnCpu:
-    """Let batch norms with ReLU, ReLU6 or nothing, and depthwise convolutions, train in ours.
+    """Let layers that our kernels know train in them.
+
+    These are batch norms with ReLU, ReLU6 or nothing, depthwise convolutions and group norms.
 
     In place, for networks on a CPU that are run as they are; parameters and state-dict keys are
     untouched. In evaluation, and on inputs that the kernels do not take, they are PyTorch's.
     """
-    norms = convolutions = 0
+    norms = convolutions = group_norms = 0
     for module in network.modules():
         if type(module) is BatchNormAct2d and _is_usual(module):
             module.__class__, norms = BatchNormClamp, norms + 1
@@ -47,7 +53,9 @@ def use_kernels(network: nn.Module) -> OnCpu:
             same = type(module) is Conv2dSame
             module.__class__ = _DepthwiseSame if same else _Depthwise
             convolutions += 1
-    return OnCpu(norms, convolutions)
+        elif type(module) in (nn.GroupNorm, AnyGroupNorm) and module.affine:
+            module.__class__, group_norms = _GroupNorm, group_norms + 1
+    return OnCpu(norms, convolutions, group_norms)
 
 
 class BatchNormClamp(BatchNormAct2d):
@@ -67,6 +75,11 @@ class BatchNormClamp(BatchNormAct2d):
         running = mean_C, variance_C, self.momentum, self.eps
         norm = BatchNorm(self.weight, self.bias, *running)
         return batch_norm_clamp(x, norm, *BOUNDS[type(self.act)])
+
+
+class _GroupNorm(nn.GroupNorm):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name for it
+        return group_norm(input, self.weight, self.bias, self.num_groups, self.eps)
 
 
 class _Depthwise(nn.Conv2d):

@@ -59,7 +59,7 @@ class DevicePolicy:
     form: StepForm = PLAIN
     """how a training step is computed; untuned, `compile` alone says whether it is compiled"""
     own_layers: bool = False
-    """whether layers of the encoder train in kernels of ours, see `engine.model.on_cpu`"""
+    """whether layers of the network train in kernels of ours, see `engine.model.on_cpu`"""
 
     def formed(self, form: StepForm) -> "DevicePolicy":
         """The same, its training steps in a form."""
