@@ -6,7 +6,7 @@ labels' size, and once at its end by all views.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class WatchedTraining(FoldTraining):
 
     def open_source(self) -> Source:
         """As it is, with the clock over it."""
-        return _Watched(super().open_source(), self.clock, self.config.data.crop_hw)
+        return _Watched(super().open_source(), self.clock)
 
     def save(self) -> None:
         """Write the clock, then `last.pt`: killed between the two, the older time stands there."""
@@ -100,15 +100,10 @@ class WatchedTraining(FoldTraining):
 
 @dataclass
 class _Watched:
-    """A source under a clock; like a source it may be had for crops of another size."""
+    """A source under a clock."""
 
-    source: Any
+    source: Source
     clock: Clock
-    crop_hw: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        if self.source.crop_hw != self.crop_hw:
-            self.source = replace(self.source, crop_hw=self.crop_hw)
 
     def batches(self, draws: Iterable[Draws]) -> Iterator[Batch]:
         return self.clock.over(self.source.batches(draws))

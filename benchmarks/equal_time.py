@@ -7,7 +7,6 @@ Axes: N frames that the fold validates, C classes (truth by prediction).
 """
 
 import contextlib
-import itertools
 import math
 import os
 import statistics
@@ -107,7 +106,7 @@ def measure_in_turns(
 
 def _steps(one: Recipe, fold: int, folder: Path) -> Prepared:
     """A side that takes a step at each call."""
-    run = open_run(one.having(sizes=()).config, folder)
+    run = open_run(one.config, folder)
     task = run.task(fold)
     step: Callable[[], object]
     if one.plain:
@@ -130,17 +129,10 @@ def _steps(one: Recipe, fold: int, folder: Path) -> Prepared:
 def fitted(one: Recipe, epoch_s: float, seconds: float) -> Recipe:
     """The recipe with as many epochs as fit the seconds, evenly validated.
 
-    One at a share of the whole size counts by the pixels of its crops.
-
     Raises:
         ConfigError: not one does.
     """
-    limit, epochs = seconds / epoch_s + 1e-6, 0
-    least = max(1, len(one.config.training.sizes))
-    for more in itertools.count(least):
-        if one.having(epochs=more).config.work(0, more) > limit:
-            break
-        epochs = more
+    epochs = math.floor(seconds / epoch_s + 1e-6)
     if not epochs:
         needed = f"give --minutes {math.ceil(epoch_s / 6) / 10:g} or more"
         raise ConfigError(

@@ -69,7 +69,7 @@ def depthwise(device: torch.device) -> Case:
 
 
 def group_norm(device: torch.device) -> Case:
-    """The gradients of a group norm, of cells, weights and biases; forward all sides are PyTorch's."""
+    """The gradients of a group norm, of cells, weights and biases; forward both are PyTorch's."""
     x_BCHW, slope_BCHW = (_noise(_LEVEL, seed).to(device) for seed in (0, 1))
     C = _LEVEL[1]
     inputs = [each.requires_grad_() for each in (x_BCHW, torch.ones(C), torch.zeros(C))]

@@ -3,7 +3,6 @@
 The fields stand in `engine.settings`; `engine.cli` reads files and flags into a `Config`.
 """
 
-import math
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +17,7 @@ from pydantic import (
 
 from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
-from engine.rules import check_batch, check_optimizer, check_patience, check_teacher
+from engine.rules import check_batch, check_patience, check_teacher
 from engine.settings import (
     DECODERS,
     IN_CHANNELS,
@@ -224,7 +223,6 @@ class Config(Section):
             named = self.runtime.device
             raise ValueError(f"runtime.device = {named!r}: use auto, cpu, cuda or cuda:N")
         check_batch(self.training, self.model.decoder)
-        check_optimizer(self.training.optimizer, self.runtime)
         self._check_frames()
         check_teacher(self.training)
         check_patience(self.training, holds_out=self.holds_out)
@@ -255,12 +253,6 @@ class Config(Section):
                 f"data.class_mix = {self.data.class_mix} needs 2 samples a batch or more, in one "
                 "part; type training.parts=1 and a larger training.batch_size, or data.class_mix=0"
             )
-        sizes, epochs = self.training.sizes, self.training.epochs
-        if len(sizes) > epochs:
-            raise ValueError(
-                f"training.sizes names {len(sizes)} sizes for {epochs} epochs; type fewer, or "
-                "more training.epochs"
-            )
         for name in self.training.loss_terms:
             _code_path("training.loss_terms", name)
         chosen = self.selection.temperature
@@ -290,22 +282,6 @@ class Config(Section):
                 f"{all_frames} holds no frame out, on which the loss of "
                 "runtime.inference = 'openvino-int8' could be measured; use openvino"
             )
-
-    def data_at(self, epoch: int) -> DataConfig:
-        """The section in an epoch of training, from 0: smaller by its share of `training.sizes`."""
-        sizes, data = self.training.sizes, self.data
-        share = sizes[epoch * len(sizes) // self.training.epochs] if sizes else 1.0
-        if share == 1:
-            return data
-        crop_hw = [max(1, math.floor(side * share / 32 + 0.5)) * 32 for side in data.crop_hw]
-        pairs = zip(data.input_hw, crop_hw, strict=True)
-        input_hw = [max(round(side * share), least) for side, least in pairs]
-        return data.model_copy(update={"input_hw": (*input_hw,), "crop_hw": (*crop_hw,)})
-
-    def work(self, first: int, end: int) -> float:
-        """Pixels of crops from one epoch to another, from 0, in epochs at whole size."""
-        whole = math.prod(self.data.crop_hw)
-        return sum(math.prod(self.data_at(epoch).crop_hw) / whole for epoch in range(first, end))
 
     @property
     def unlabelled(self) -> int:

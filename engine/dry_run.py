@@ -67,12 +67,7 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
         "network": f"{config.model.encoder} + {config.model.decoder}, {parameters:,} parameters, "
         f"{config.model.in_channels} channels in",
         "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}"
-        + (f", {config.unlabelled} of it labelled by a teacher" if training.teacher else "")
-        + (
-            f", times {', '.join(f'{share:g}' for share in training.sizes)}"
-            if training.sizes
-            else ""
-        ),
+        + (f", {config.unlabelled} of it labelled by a teacher" if training.teacher else ""),
         "views": _views(run),
     }
     if untrained:

@@ -132,9 +132,7 @@ def _check_run(config: Config, network: Network, model: ModelConfig) -> None:
 
 
 def _check_parts(config: Config, network: Network, fold: int, frames: int) -> None:
-    training, model = config.training, config.model
-    epochs = range(training.epochs) if training.sizes else [0]
-    crop_hw = min((config.data_at(epoch).crop_hw for epoch in epochs), key=math.prod)
+    training, model, crop_hw = config.training, config.model, config.data.crop_hw
     least = min(training.batch_size - config.unlabelled, frames) + config.unlabelled
     if training.accumulate * training.parts > 1:
         from engine.data.accumulate import part_sizes

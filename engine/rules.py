@@ -3,7 +3,7 @@
 Each function refuses by a ValueError that says what to type.
 """
 
-from engine.settings import RuntimeConfig, TrainingConfig
+from engine.settings import TrainingConfig
 
 
 def check_teacher(training: TrainingConfig) -> None:
@@ -60,16 +60,3 @@ def check_batch(training: TrainingConfig, decoder: str) -> None:
             f"must pass the network together; training.batch_size {batch} in {cut}"
             f"training.accumulate {passes} leaves {together}"
         )
-
-
-def check_optimizer(optimizer: str, runtime: RuntimeConfig) -> None:
-    """Refuse what only AdamW has a form for."""
-    if optimizer == "adamw":
-        return
-    told = f"training.optimizer = {optimizer!r} "
-    if runtime.shard_optimizer:
-        raise ValueError(
-            f"{told}is kept whole by every process; type runtime.shard_optimizer=false"
-        )
-    if runtime.tune != "off":
-        raise ValueError(f"{told}has one form, nothing is tuned; type runtime.tune=off")

@@ -140,9 +140,6 @@ class TrainingConfig(Section):
     """epochs a fold, 0 = the starting weights are the fold's"""
     batch_size: int = Field(4, ge=1)
     """samples a step"""
-    sizes: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """progressive resizing: shares of data.input_hw and data.crop_hw in equal parts of the epochs,
-    crops to multiples of 32, batches as they are: 0.5,0.75,1; empty: whole all along"""
     accumulate: int = Field(1, ge=1)
     """parts in which a step's batch passes the network, for less memory"""
     parts: int = Field(1, ge=1)
@@ -151,9 +148,6 @@ class TrainingConfig(Section):
     reduce: Literal["auto", "tree", "fast"] = "auto"
     """how parts are added up; tree: in one order, so that any number of processes gives the same
     bytes; fast: as they come, batch norms over all parts; auto: tree on a CPU, fast on a GPU"""
-    optimizer: Literal["adamw", "muon", "lion"] = "adamw"
-    """muon: orthogonal steps for weights between hidden features, at AdamW's rates, AdamW for the
-    rest; lion: steps of signs, at 1/3 to 1/10 of AdamW's rates"""
     lr: float = Field(1e-4, gt=0)
     """peak learning rate"""
     lr_of: dict[str, Annotated[float, Field(gt=0)]] = {}

@@ -1,4 +1,4 @@
-"""Columns of a few rows in LLVM's own vectors: the steps of kernels that go down channels-last cells.
+"""Columns of a few rows in LLVM's own vectors, for kernels that go down channels-last cells.
 
 LLVM makes vectors of a loop over so many arrays only if it can tell that none overlaps another,
 which it gives up to ask beyond four. Each step here walks down rows with the numbers of its
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import overload
 
-from kernels.vectors import Codegen, call, intrinsic, load, load_low, spread, store, variable
+from kernels.vectors import Codegen, intrinsic, load, load_low, spread, store, variable
 
 Values = dict[str, Any]
 Body = Callable[[Any, Values], Values]

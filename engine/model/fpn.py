@@ -111,6 +111,7 @@ class AnyGroupNorm(nn.GroupNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name for it
+        """As PyTorch's."""
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 

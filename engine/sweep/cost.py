@@ -111,7 +111,7 @@ def _cost(run: Run, measured: _Measured) -> Cost:
     """Training and validations of all folds; if all are trained, the views of all frames too."""
     training, folds, pace = run.config.training, len(run.folds), measured.pace
     scored = -(-training.epochs // training.validate_every)
-    seconds = folds * run.config.work(0, training.epochs) * measured.steps * pace.step_s
+    seconds = folds * training.epochs * measured.steps * pace.step_s
     seconds += folds * scored * measured.validation * pace.validation_s
     if run.is_whole:
         seconds += (training.members * measured.frames + folds * measured.tests) * pace.views_s

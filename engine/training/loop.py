@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from engine import interrupts
-from engine.config import Config, DataConfig, TrainingConfig
+from engine.config import Config, TrainingConfig
 from engine.data.batch import Batch, Draws, Source
 from engine.data.inputs import InputSpec, Normalisation, class_mix_draws, draw, epoch_order
 from engine.data.sources import FrameReader, ResidentFrames, ResidentSource, make_source
@@ -178,11 +178,10 @@ class FoldTraining:
 
                     adopt(self)
                     return None
-                whole = source = self.open_source()
+                source = self.open_source()
                 with interrupts.at_checkpoints():
                     while self.position.epoch < task.epochs and not patience.is_over(self.metrics):
                         if self.position.step < task.steps_per_epoch:
-                            source = self._at_size(source, whole)
                             self._train_epoch(source)
                         self._finish_epoch()
                 return self.predictor.reader.resident
@@ -207,12 +206,9 @@ class FoldTraining:
             self.predictor = replace(self.predictor, reader=reader)
         return source
 
-    def draws(self, epoch: int, first: int, data: DataConfig | None = None) -> Iterator[Draws]:
-        """How each sample of an epoch's batches is cropped, from step `first` on.
-
-        At whole size, unless the epoch's own `Config.data_at` is given.
-        """
-        task, data, seed = self.task, data or self.config.data, self.config.training.seed
+    def draws(self, epoch: int, first: int) -> Iterator[Draws]:
+        """How each sample of an epoch's batches is cropped, from step `first` on."""
+        task, data, seed = self.task, self.config.data, self.config.training.seed
         split, others, steps = task.dataset.train, task.unlabelled, task.steps_per_epoch
         hw, small = hw_of(split.samples), split.small_pixels
         order = epoch_order(seed, epoch, task.training)
@@ -279,21 +275,6 @@ class FoldTraining:
         self.save()
         self._show(line)
 
-    def _at_size(self, source: Source, whole: Source) -> Source:
-        """What makes crops of the present epoch's size: `source`, if it does, or one like `whole`.
-
-        What a source of files has prepared belongs to its size; decoded frames do not.
-        """
-        if not self.config.training.sizes:
-            return source
-        crop_hw = self.config.data_at(self.position.epoch).crop_hw
-        if cast(Any, source).crop_hw == crop_hw:
-            return source
-        if self.leads:
-            size = self.task.fold, self.position.epoch + 1, *crop_hw
-            _log.info("fold %d: from epoch %d on crops of %d x %d", *size)
-        return cast(Source, replace(cast(Any, whole), crop_hw=crop_hw))
-
     def _train_epoch(self, source: Source) -> None:
         task, position, runtime = self.task, self.position, self.config.runtime
         training, steps = self.config.training, task.steps_per_epoch
@@ -301,14 +282,13 @@ class FoldTraining:
         title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
         exchange = self.step.exchange
-        data = self.config.data_at(position.epoch)
-        draws = self.draws(position.epoch, position.step, data)
+        draws = self.draws(position.epoch, position.step)
         if exchange is not None:
             draws = (rows.at(exchange.rows) for rows in draws)
         batches = source.batches(draws)
         with track(title, steps, position.step) as advance:
             for batch in batches:
-                if data.class_mix:
+                if self.config.data.class_mix:
                     self._mix(batch)
                 number = position.epoch * steps + position.step
                 self.step(batch, step.learning_rate(training, number, steps), position.step, number)

@@ -100,8 +100,6 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW over every parameter, in torch's fused form (one pass over the weights) or another.
 
-    Or, in its plain form only, the other optimiser that the config names.
-
     Parameters that need no gradient get no state. Where rates differ by part, each group has its
     `rate`, a factor; the parameters keep their order.
 
@@ -119,10 +117,6 @@ def make_optimizer(
         "foreach": True if form.optimizer == "foreach" else None,
         "capturable": on_gpu,
     }
-    if config.optimizer != "adamw":
-        from engine.training.optimizers import make_other
-
-        return make_other(network, config, settings)
     groups: list[Any] = parameters
     if config.lr_of or config.layer_decay != 1:
         from engine.training.parts import rate_groups
@@ -292,7 +286,7 @@ class TrainStep:
         # with `_orig_mod.`, and the average and the checkpoints would silently miss them.
         compiles = policy.compile and (exchange is None or exchange.is_traceable)
         self.forward: Callable[[Tensor], Prediction] = (
-            _compiled(learner.network, policy.form, loss.config) if compiles else learner.network
+            _compiled(learner.network, policy.form) if compiles else learner.network
         )
         self.parameters = [p for p in learner.network.parameters() if p.requires_grad]
         self.spread: Callable[[], None] | None = getattr(learner.optimizer, "spread", None)
@@ -369,15 +363,11 @@ class TrainStep:
         return torch.stack(losses).detach()
 
 
-def _compiled(
-    network: Network, form: StepForm, config: TrainingConfig
-) -> Callable[[Tensor], Prediction]:
-    # Of a second size torch would make code for any size, which is slower.
-    more: dict[str, Any] = {"dynamic": False} if config.sizes else {}
+def _compiled(network: Network, form: StepForm) -> Callable[[Tensor], Prediction]:
     # Inductor decides by counting whether a network's convolutions are worth it.
-    if form.compile == "channels_last":
-        more["options"] = {"force_layout_optimization": True}
-    return torch.compile(network, fullgraph=True, **more)
+    whatever = form.compile == "channels_last"
+    options = {"force_layout_optimization": True} if whatever else None
+    return torch.compile(network, fullgraph=True, options=options)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:

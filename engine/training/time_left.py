@@ -30,12 +30,9 @@ def time_left(metrics: Sequence[EpochLine], task: "FoldTask") -> str:
     training, epochs = task.config.training, task.config.training.epochs
     done = epochs if is_over(metrics) else len(metrics)
     most = "at most " if training.patience and (done < epochs or task.later) else ""
-    # Of an epoch at whole size: those to come may have larger crops.
-    train_s = sum(line.train_s for line in recent)
-    train_s /= task.config.work(recent[0].epoch - 1, recent[-1].epoch)
+    train_s = sum(line.train_s for line in recent) / len(recent)
     if not scored:
-        due = task.config.work(done, epochs) + task.later * task.config.work(0, epochs)
-        due_s = duration(train_s * due)
+        due_s = duration(train_s * (epochs - done + task.later * epochs))
         return f"{most}{due_s} and scores" if most else f"> {due_s}"
     validation_s, views = (
         sum(line.validation_s for line in scored) / len(scored),
@@ -51,8 +48,7 @@ def seconds_left(
 ) -> float:
     """What a call still takes after `done` epochs of a fold.
 
-    By seconds of an epoch at whole size, of a validation, and of all views of a frame by one
-    network.
+    By seconds of an epoch, of a validation, and of all views of a frame by one network.
     """
     training, epochs = task.config.training, task.config.training.epochs
     due = [
@@ -60,8 +56,7 @@ def seconds_left(
         for epoch in range(1, epochs + 1)
         if epoch % training.validate_every == 0 or epoch == epochs
     ]
-    work = task.config.work
-    left_s = train_s * (work(done, epochs) + task.later * work(0, epochs))
+    left_s = train_s * (epochs - done + task.later * epochs)
     left_s += validation_s * (sum(epoch > done for epoch in due) + task.later * len(due))
     frames, folds = len(task.dataset.train.samples), task.config.networks
     held_out = frames * training.members if task.config.holds_out else 0

@@ -49,10 +49,8 @@ def backward(
     run = -(-len(x_NC) // torch.get_num_threads()) if shared else cells
     sum_2RBC = np.zeros((2, -(-len(x_NC) // run), B, C), np.float32)
     factor_3BC, of_weight_C, of_bias_C = np.empty((3, B, C), np.float32), *np.zeros((2, C), "f4")
-    if shared:
-        order = _ROUNDED
-    else:
-        order = _LANES if x_BChw.dtype == torch.float32 else _FUSED
+    narrow = _LANES if x_BChw.dtype == torch.float32 else _FUSED
+    order = _ROUNDED if shared else narrow
     norm = weight_C.numpy(), mean_BG.numpy(), inverse_BG.numpy()
     given = x_NC, grad_NC, cells, run, order, *norm
     _measure(*given, sum_2RBC, factor_3BC, of_weight_C, of_bias_C)

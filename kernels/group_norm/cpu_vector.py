@@ -11,7 +11,7 @@ from kernels.vectors import Codegen, call, intrinsic
 
 @intrinsic
 def fma(_context: Any, factor: Any, other: Any, term: Any) -> Codegen:
-    """factor * other + term, rounded once."""
+    """The product of the first two plus the third, rounded once."""
 
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         return builder.fma(*values)

@@ -16,9 +16,7 @@ SHARES = (1, 2, 4)
 """Channels of a group whose sums we make as PyTorch does; it has vectors for 8 and more."""
 
 
-def group_norm(
-    x_BChw: Tensor, weight_C: Tensor, bias_C: Tensor, groups: int, eps: float
-) -> Tensor:
+def group_norm(x_BChw: Tensor, weight_C: Tensor, bias_C: Tensor, groups: int, eps: float) -> Tensor:
     """`reference.group_norm`, with the same bytes; the gradients are ours.
 
     Differentiable once, and not to be traced. The reference is run away from the CPU, on tensors

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 
-def group_norm(
-    x_BChw: Tensor, weight_C: Tensor, bias_C: Tensor, groups: int, eps: float
-) -> Tensor:
+def group_norm(x_BChw: Tensor, weight_C: Tensor, bias_C: Tensor, groups: int, eps: float) -> Tensor:
     """Normalise each image's groups of channels, then multiply and move each channel.
 
     Source: Wu and He, "Group Normalization", ECCV 2018.

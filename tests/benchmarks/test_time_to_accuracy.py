@@ -92,7 +92,7 @@ def test_a_level_is_reached_on_the_line_between_two_points() -> None:
 
 def test_steps_are_timed_in_turns_and_leave_nothing(tiny_config: Config, tmp_path: Path) -> None:
     one = Recipe("one", tiny_config)
-    two = one.having(sizes=(0.5, 1.0), batch_size=3)._replace(name="two")
+    two = one.having(batch_size=3)._replace(name="two")
     found = measure_in_turns([one, two], 0, tmp_path / "measuring", rounds=3)
     assert [(name, each.steps, len(each.step_s)) for name, each in found.items()] == [
         ("one", 3, 3),
@@ -110,10 +110,6 @@ def test_epochs_are_those_that_fit(tiny_config: Config) -> None:
     assert fitted(one, 70 / 3, 70.0).config.training.epochs == 3
     with pytest.raises(ConfigError, match="an epoch takes 100.0 s.* give --minutes 1.7 or more"):
         fitted(one, 100.0, 70.0)
-    # Crops of 32 x 32 in half of the epochs, of 32 x 64 in the others.
-    growing = one.having(sizes=(0.5, 1.0), epochs=4)
-    assert fitted(growing, 10.0, 30.0).config.training.epochs == 4
-    assert fitted(growing, 10.0, 37.0).config.training.epochs == 5
 
 
 def test_a_recipe_is_named_or_named_after_what_it_is(tiny_toml: Path, tmp_path: Path) -> None:
@@ -184,23 +180,6 @@ def test_a_curve_is_told_and_not_trained_twice(
     assert json.loads(out.read_text("utf-8"))["curves"] == curves
     with pytest.raises(ConfigError, match="holds other trainings"):
         main([*words[:6], "training.lr=1e-5", *words[7:], "--minutes", "0.1"])
-
-
-def test_a_curve_of_crops_that_grow_is_watched_all_along(
-    tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from benchmarks.curves import train_curve
-
-    grown = {"epochs": 2, "sizes": (0.5, 1.0)}
-    training = tiny_config.training.model_copy(update=grown)
-    config = tiny_config.model_copy(update={"training": training})
-    with caplog.at_level("INFO"):
-        found = train_curve(Recipe("grown", config), 0, tmp_path, 1e-6)
-    assert [point["steps"] for point in found["points"]] == [1, 2, 3, 4, 5, 6]
-    sizes = re.findall(r"from epoch (\d) on crops of (\d+) x (\d+)", caplog.text)
-    whole = tuple(str(length) for length in config.data.crop_hw)
-    assert [epoch for epoch, *_ in sizes] == ["1", "2"]
-    assert sizes[0][1:] < whole == sizes[1][1:]
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

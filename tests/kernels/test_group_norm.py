@@ -158,7 +158,9 @@ def test_the_reference_is_run_where_its_bytes_are_not_ours(
     called: list[Any] = []
     monkeypatch.setattr(reference, "group_norm", lambda *given: called.append(given))
     x = torch.randn(shape, dtype=dtype).contiguous(memory_format=memory_format)
-    group_norm(x, torch.ones(shape[1], dtype=dtype), torch.zeros(shape[1], dtype=dtype), groups, EPS)
+    group_norm(
+        x, torch.ones(shape[1], dtype=dtype), torch.zeros(shape[1], dtype=dtype), groups, EPS
+    )
     assert called
 
 

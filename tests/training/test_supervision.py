@@ -19,7 +19,6 @@ from engine.model.state import load_state, read_state
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy, choose_operations
 from engine.training.loop import FoldTask, FoldTraining
-from engine.training.optimizers import muon_weights
 from engine.training.terms import Supervision, cell_labels
 
 CPU = torch.device("cpu")
@@ -146,7 +145,3 @@ def test_a_run_of_the_same_classes_hands_it_on(
             == same
         )
         assert torch.equal(ours.state_dict()["decoder.p5.weight"], theirs["decoder.p5.weight"])
-
-
-def test_muon_leaves_it_to_adamw() -> None:
-    assert not HEAD & muon_weights(network(supervision=0.4))

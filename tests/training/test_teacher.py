@@ -237,10 +237,9 @@ def test_what_it_labels_changes_what_is_learned(make_taught: Taught) -> None:
     assert one.run.best(1).read_bytes() != other.run.best(1).read_bytes()
 
 
-def test_growing_crops_and_parts_of_a_batch_go_with_a_teacher(make_taught: Taught) -> None:
-    sizes = {"sizes": (0.5, 1.0), "batch_size": 4, "parts": 2, "teacher_share": 0.5}
-    data = {"input_hw": (96, 128), "crop_hw": (64, 96)}
-    task = make_taught(training=sizes, data=data, runtime={"source": "resident"})
+def test_parts_of_a_batch_go_with_a_teacher(make_taught: Taught) -> None:
+    parted = {"batch_size": 4, "parts": 2, "teacher_share": 0.5}
+    task = make_taught(training=parted, runtime={"source": "resident"})
     fold = FoldTraining(task, POLICY)
     whole = fold.open_source()
     assert isinstance(whole, MixedSource)
