@@ -79,6 +79,23 @@ class Run:
         """What it was made with; raises as `open`."""
         return load_run(RunDir(self.path))
 
+    def extend(self, epochs: int, *, allow_code: bool = False) -> None:
+        """Give a finished run more epochs, `epochs` in all, as `roomsmith train --extend`.
+
+        What it was is kept (docs/run-folder.md). Stopped, the same call goes on.
+
+        Args:
+            epochs: more than it has.
+            allow_code: import plug-ins that its config names.
+
+        Raises:
+            ConfigError: it is not finished, has as many epochs, or did not keep its checkpoints.
+            DatasetError, RuntimeError: as `train`.
+        """
+        config = _over(self.config, _sections({"training.epochs": epochs}))
+        run = RunDir(self.path)
+        _complete(config, run, None, resume=True, allow_code=allow_code, more=True)
+
     @property
     def summary(self) -> "Summary":
         """Its figures: `summary.oof.miou` is its OOF mIoU at label resolution.
@@ -251,16 +268,31 @@ def train(
         run = RunDir(Path(out) if out else Path("runs") / "-".join(file.stem for file in files))
         settings = load_config(files, flags, unnamed_fields(run))
     if settings.code:
-        from engine.plug_ins import permit_named, refuse_code
+        from engine.plug_ins import permit_named
 
         permit_named(settings, files, flags)
-        refuse_code({str(run.root): settings}, allow=allow_code)
-    wait_asleep_where_busy()
-    from engine.train import chosen_folds
-    from engine.train import train as complete
-
-    complete(settings, run, chosen_folds(settings, folds), resume=resume)
+    _complete(settings, run, folds, resume=resume, allow_code=allow_code)
     return Run(run.root)
+
+
+def _complete(
+    config: Config,
+    run: RunDir,
+    folds: Sequence[int] | None,
+    *,
+    resume: bool,
+    allow_code: bool,
+    more: bool = False,
+) -> None:
+    """`engine.train.train`, once the plug-ins that the config names may be imported."""
+    if config.code:
+        from engine.plug_ins import refuse_code
+
+        refuse_code({str(run.root): config}, allow=allow_code)
+    wait_asleep_where_busy()
+    from engine.train import chosen_folds, train
+
+    train(config, run, chosen_folds(config, folds), resume=resume, more=more)
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from engine import train
+from engine.api import Run
 from engine.damage import DamageError
 from engine.extended import Extended
 from engine.mistakes import ConfigError
@@ -79,6 +80,15 @@ def test_its_folds_go_on_by_the_schedule_of_all_epochs(extended: RunDir, kept: R
     summary = json.loads(extended.summary.read_text("utf-8"))
     assert summary["key"] != json.loads(kept.summary.read_text("utf-8"))["key"]
     assert extended.seal.exists()
+
+
+def test_from_python_it_becomes_the_same(
+    copied: RunDir, extended: RunDir, read_run: ReadRun
+) -> None:
+    Run.open(copied.root).extend(MORE)
+    assert content_of(copied, read_run) == content_of(extended, read_run)
+    with pytest.raises(ConfigError, match="epochs"):
+        Run.open(copied.root).extend(HAD)
 
 
 def test_what_it_was_is_told_and_kept_as_a_run(

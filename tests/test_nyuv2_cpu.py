@@ -12,7 +12,7 @@ from engine.resume import differences
 from engine.rundir import RunDir
 
 HASHES = {
-    "nyuv2_cpu": ("0ebd4f308847dc79", "97b2eb9ee37a67ad"),
+    "nyuv2_cpu": ("041b0f68053a001b", "bb9bbb5485dfd27e"),
     "nyuv2_cpu_hour": ("39470870ec58468f", "7af511f821a09859"),
 }
 
