@@ -303,6 +303,12 @@ class Config(Section):
         """
         return tuple(range(fold, self.networks, self.data.folds)) if self.holds_out else (fold,)
 
+    def told(self, network: int) -> str:
+        """What a network is called: by its number, with its fold where that is another one."""
+        fold, number = network % self.data.folds, network // self.data.folds
+        whose = f" (fold {fold}, network {number + 1})" if self.holds_out and number else ""
+        return f"fold {network}{whose}"
+
     @property
     def holds_out(self) -> bool:
         """Whether each network is scored on frames that it did not train on."""

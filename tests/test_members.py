@@ -56,6 +56,8 @@ def test_first_members_are_the_networks_of_a_run_of_one_and_others_have_other_se
     run = open_experiment(load_config([made.config]), made)
     tasks = [run.task(k) for k in range(4)]
     assert [task.config.training.seed for task in tasks] == [42, 42, 43, 43]
+    told = [tasks[k].config.told(k) for k in (1, 3)]
+    assert told == ["fold 1", "fold 3 (fold 1, network 2)"]
     for first, second in ((0, 2), (1, 3)):
         assert np.array_equal(tasks[first].training, tasks[second].training)
         assert np.array_equal(tasks[first].validation, tasks[second].validation)

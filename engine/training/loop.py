@@ -279,7 +279,7 @@ class FoldTraining:
         task, position, runtime = self.task, self.position, self.config.runtime
         training, steps = self.config.training, task.steps_per_epoch
         before_s, start_s = position.elapsed_s, work_s()
-        title = f"fold {task.fold} epoch {position.epoch + 1}/{training.epochs}"
+        title = f"{self.config.told(task.fold)} epoch {position.epoch + 1}/{training.epochs}"
         # An epoch that was broken off goes on in its order, after the last step that was saved.
         exchange = self.step.exchange
         draws = self.draws(position.epoch, position.step)
