@@ -365,9 +365,10 @@ class TrainStep:
 
 def _compiled(network: Network, form: StepForm) -> Callable[[Tensor], Prediction]:
     # Inductor decides by counting whether a network's convolutions are worth it.
-    whatever = form.compile == "channels_last"
-    options = {"force_layout_optimization": True} if whatever else None
-    return torch.compile(network, fullgraph=True, options=options)
+    more: dict[str, Any] = {}
+    if form.compile == "channels_last":
+        more["options"] = {"force_layout_optimization": True}
+    return torch.compile(network, fullgraph=True, **more)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:
