@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.cli import load_config, parse_command_line, to_toml
 from engine.command import Ranks, ranks, run_main
 from engine.config import ROOMS, Config
+from engine.epochs import is_trained
 from engine.formats import Sections
 from engine.lease import clear, look
 from engine.mistakes import ConfigError
@@ -90,7 +91,9 @@ def train(
     Of several processes that torchrun started the first does all that, and the others help it.
     """
     here = ranks()
-    _check_processes(config, here)
+    trains = more or not all(is_trained(run_dir, fold, config.training) for fold in chosen)
+    if trains:
+        _check_processes(config, here)
     if goal.until == "predicted" and not config.holds_out:
         raise ConfigError(f"--until predicted, but {NOT_MEASURED}; type --until trained")
     if here.rank:

@@ -1,5 +1,6 @@
 """Two processes that torchrun starts leave what one leaves; the long form is `tests.ranks`."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from engine.command import Ranks, ranks
 from engine.config import Config
 from engine.distributed.world import World
 from engine.mistakes import ConfigError
+from engine.rundir import RunDir
 from engine.runtime.recorded import RecordedRuntime
-from tests.conftest import ROOT
+from tests.conftest import ROOT, FinishedRun
 from tests.ranks import digests, signalled, torchrun
 
 STEPS = 3
@@ -48,6 +50,21 @@ def test_two_processes_stop_after_the_same_step_and_one_goes_on(
     assert RecordedRuntime.read(stopped / "fold0" / "runtime.json").reduce == "tree"
     assert train.main([*words, "--out", str(stopped), "--resume"]) == 0
     expected, found = read_run(whole), read_run(stopped)
+    assert {name for name in expected if expected[name] != found.get(name)} <= {"environment.json"}
+    assert expected.keys() == found.keys()
+
+
+def test_more_processes_than_parts_look_at_the_frames_of_a_trained_run(
+    copied_run: RunDir, finished_run: FinishedRun, read_run: Callable[[Path], dict[str, Any]]
+) -> None:
+    shutil.rmtree(copied_run.oof)
+    for path in (copied_run.temperature, copied_run.submission, copied_run.summary):
+        path.unlink()
+    copied_run.seal.unlink()
+    command = torchrun(2, "engine.train", "--out", str(copied_run.root))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected, found = read_run(finished_run.dir.root), read_run(copied_run.root)
     assert {name for name in expected if expected[name] != found.get(name)} <= {"environment.json"}
     assert expected.keys() == found.keys()
 
