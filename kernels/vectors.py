@@ -49,6 +49,16 @@ def address(_context: Any, array: Any) -> Codegen:
     return types.uintp(array), generate
 
 
+@intrinsic
+def fma(_context: Any, factor: Any, other: Any, term: Any) -> Codegen:
+    """The product of the first two plus the third, rounded once."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.fma(*values)
+
+    return term(factor, other, term), generate
+
+
 def pointer(builder: Any, where: Any, vector: Any) -> Any:
     """An address as a pointer to a vector."""
     return builder.inttoptr(where, vector.as_pointer())

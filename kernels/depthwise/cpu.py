@@ -1,10 +1,15 @@
-"""Gradient of a depthwise convolution's weights on the CPU: Numba, channels-last.
+"""Gradients of a depthwise convolution on the CPU: Numba, channels-last.
 
-oneDNN has a kernel for it that takes 3 x 3 taps; for 5 x 5 and more it goes over to its general
-one, which makes blocks of 16 by 16 channels of which only the diagonal is asked for. Here a task
-takes 16 channels of an image into scratch, edges padded with zeros, and walks along its rows with a
-row of taps in registers. The order of the sums is oneDNN's (jit_avx512_common_conv_kernel.cpp):
-over images, rows and columns; with padding, blocks of a row are summed by themselves.
+Weights: oneDNN has a kernel for it that takes 3 x 3 taps; for 5 x 5 and more it goes over to its
+general one, which makes blocks of 16 by 16 channels of which only the diagonal is asked for. Here a
+task takes 16 channels of an image into scratch, edges padded with zeros, and walks along its rows
+with a row of taps in registers. The order of the sums is oneDNN's: over images, rows and columns,
+and with padding blocks of a row are summed by themselves (jit_avx512_common_conv_kernel.cpp). Of
+3 x 3 taps it is that of its depthwise kernel (jit_uni_dw_conv_kernel_f32.cpp): one block of columns
+after the other, each over all rows.
+
+Input, of strides in bfloat16, for which oneDNN has no kernel: each cell's few products are added up
+in float32, in the order of the taps, as its kernel for float32 does, and rounded once.
 
 Axes: B batch, H W cells of the input, Y X of the output, C channels, K taps of a side, L lanes.
 """
@@ -19,7 +24,7 @@ from numba import float32, int64
 from numba.core import cgutils, types
 from torch import Tensor
 
-from kernels.cpu import Array, Integers, compiled, parallel
+from kernels.cpu import Array, Integers, compiled, exact, exact_parallel, parallel
 from kernels.threads import cpu_threads
 from kernels.vectors import (
     FLOAT,
@@ -28,6 +33,7 @@ from kernels.vectors import (
     Codegen,
     address,
     call,
+    fma,
     intrinsic,
     load,
     load_low,
@@ -37,6 +43,8 @@ from kernels.vectors import (
 
 _WIDEST = 28
 """Columns of the output that oneDNN sums at once."""
+_UNCUT, _CUT = 30, 15
+"""Of 3 x 3 taps: in so many columns it makes no blocks, of more it makes blocks of so many."""
 
 
 @cpu_threads()
@@ -44,8 +52,23 @@ def weight_gradient(x_BCHW: Tensor, grad_BCYX: Tensor, side: int, stride: int, p
     """(C, 1, K, K), of at least 16 channels; both tensors are channels-last and float32."""
     x, grad = map(_cells, (x_BCHW, grad_BCYX))
     out_KKC = np.empty((side, side, x.shape[3]), np.float32)
-    _weight_gradient(x, grad, stride, pad, _blocks(grad.shape[2], pad), out_KKC)
+    width = grad.shape[2]
+    blocks = _blocks(width, pad) if side > 3 else _blocks_of_3(width)
+    _weight_gradient(x, grad, stride, pad, blocks, out_KKC)
     return torch.from_numpy(out_KKC).permute(2, 0, 1)[:, None].contiguous()
+
+
+@cpu_threads()
+def input_gradient(
+    grad_BCYX: Tensor, weight_C1KK: Tensor, hw: tuple[int, int], stride: int, pad: int
+) -> Tensor:
+    """(B, C, H, W) bfloat16, channels-last; so is the slope, and the weights are of its dtype."""
+    B, C = grad_BCYX.shape[:2]
+    shape, last = (B, C, *hw), torch.channels_last
+    out_BCHW = torch.empty(shape, dtype=torch.bfloat16, memory_format=last)
+    weight_KKC = weight_C1KK.detach()[:, 0].permute(1, 2, 0).float().contiguous().numpy()
+    _input_gradient(_cells(grad_BCYX), weight_KKC, stride, pad, _cells(out_BCHW))
+    return out_BCHW
 
 
 def _cells(x_BCHW: Tensor) -> Array:
@@ -67,6 +90,12 @@ def _blocks(width: int, pad: int) -> Integers:
             size, rest = size // 2, rest + size - size // 2
     edges = [size * n for n in range(count + 1)]
     return np.array(edges + ([width] if rest else []))
+
+
+def _blocks_of_3(width: int) -> Integers:
+    """The same for 3 x 3 taps without padding."""
+    size = _CUT if width > _UNCUT else width
+    return np.array([*range(0, width, size), width])
 
 
 @parallel
@@ -104,12 +133,17 @@ def _add_image(
     edges: tuple[int, Integers],
 ) -> None:
     (pad, blocks), H, K = edges, len(x_HWL), len(sum_KKL)
+    if pad == 0:
+        for n in range(len(blocks) - 1):
+            left, right = blocks[n], blocks[n + 1]
+            for y in range(len(grad_YXL)):
+                for k in range(min(K, H - y * stride)):
+                    x_WL = x_HWL[y * stride + k, left * stride :]
+                    add_taps(sum_KKL[k], x_WL, grad_YXL[y, left:right], stride)
+        return
     for y in range(len(grad_YXL)):
         top = y * stride - pad
         for k in range(max(0, -top), min(K, H - top)):
-            if pad == 0:
-                add_taps(sum_KKL[k], x_HWL[top + k], grad_YXL[y], stride)
-                continue
             for n in range(len(blocks) - 1):
                 left, right = blocks[n], blocks[n + 1]
                 row_KL[:] = 0
@@ -117,6 +151,30 @@ def _add_image(
                 for tap in range(K):
                     for lane in range(LANES):
                         sum_KKL[k, tap, lane] += row_KL[tap, lane]
+
+
+@exact_parallel
+def _input_gradient(
+    grad_BYXC: Array, weight_KKC: Array, stride: int, pad: int, out_BHWC: Array
+) -> None:
+    (B, H, W, C), (_, Y, X, _), K = out_BHWC.shape, grad_BYXC.shape, len(weight_KKC)
+    for task in numba.prange(B * H):
+        b, y = task // H, task % H
+        row_WC = np.zeros((W, C), np.float32)
+        for k in range(K):
+            above = y + pad - k
+            if above < 0 or above % stride or above // stride >= Y:
+                continue
+            for tap in range(K):
+                for at in range(X):
+                    x = at * stride + tap - pad
+                    if 0 <= x < W:
+                        for c in range(C):
+                            slope = widened(grad_BYXC[b, above // stride, at, c])
+                            row_WC[x, c] = fma(slope, weight_KKC[k, tap, c], row_WC[x, c])
+        for x in range(W):
+            for c in range(C):
+                out_BHWC[b, y, x, c] = narrowed(row_WC[x, c])
 
 
 @compiled
@@ -196,6 +254,20 @@ def _copier(take: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
         return types.void(read, out), generate
 
     return copy
+
+
+@exact
+def widened(bits: Any) -> Any:
+    """The float32 that the bits of a bfloat16 are."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@exact
+def narrowed(value: Any) -> Any:
+    """The bits of the nearest bfloat16, between two of the even one; of no number one's."""
+    bits = np.float32(value).view(np.uint32)
+    up = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+    return np.uint16(0x7FC0) if np.isnan(value) else np.uint16(up >> np.uint32(16))
 
 
 _copy, _copy_low = _copier(load), _copier(load_low)

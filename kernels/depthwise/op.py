@@ -1,4 +1,4 @@
-"""A depthwise convolution as an operation of PyTorch, its weights' gradient by Numba on the CPU.
+"""A depthwise convolution as an operation of PyTorch, its gradients by Numba on the CPU.
 
 Axes: as in reference.py.
 """
@@ -18,11 +18,11 @@ LEAST_SIDE = 5
 def depthwise_conv(
     x_BCHW: Tensor, weight_C1KK: Tensor, bias_C: Tensor | None, stride: int, pad: int
 ) -> Tensor:
-    """`reference.depthwise_conv`, with the same bytes; the gradient of the weights is ours.
+    """`reference.depthwise_conv`, with the same bytes; gradients are ours where they were slow.
 
     Differentiable once, and not to be traced. The reference is run away from the CPU, on what is
     neither float32 nor bfloat16, and where it is fast: on 3 x 3 taps, in float32 or of stride 1. In
-    bfloat16 both gradients are made in float32 and then rounded.
+    bfloat16 both gradients are summed in float32 and then rounded.
     """
     C, side, low = x_BCHW.shape[1], weight_C1KK.shape[-1], x_BCHW.dtype == torch.bfloat16
     ours = x_BCHW.device.type == "cpu" and (low or x_BCHW.dtype == torch.float32) and C >= LANES
@@ -48,20 +48,25 @@ class _DepthwiseConv(torch.autograd.Function):
         (x_BCHW, weight_C1KK), (stride, pad) = ctx.saved_tensors, ctx.geometry
         C, side = x_BCHW.shape[1], weight_C1KK.shape[-1]
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        ours = of_weight and side >= LEAST_SIDE
-        geometry = [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], C
-        given = grad_BCYX, x_BCHW, weight_C1KK
+        low, last = x_BCHW.dtype, torch.channels_last
         # oneDNN has no kernel for strides in bfloat16, but one in float32, 2 to 20 times as fast;
         # and none at all without AVX-512, where PyTorch's own sums in bfloat16.
-        narrow = stride == 1 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        wide = given if narrow else [each.to(torch.float32) for each in given]
-        asked = [of_x, of_weight and not ours, of_bias]
-        found = list(torch.ops.aten.convolution_backward(*wide, [C], *geometry, asked))
-        if ours:
-            last = torch.channels_last
-            x_BCHW, grad_BCYX = (
-                each.contiguous(memory_format=last) for each in (x_BCHW, grad_BCYX)
-            )
+        strided = low == torch.bfloat16 and stride > 1
+        narrow = not strided and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        ours_of_x = of_x and strided
+        ours_of_weight = of_weight and (side >= LEAST_SIDE or (strided and side == 3 and pad == 0))
+        found: list[Tensor | None] = [None] * 3
+        asked = [of_x and not ours_of_x, of_weight and not ours_of_weight, of_bias]
+        if any(asked):
+            geometry = [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], C
+            given = grad_BCYX, x_BCHW, weight_C1KK
+            wide = given if narrow else [each.to(torch.float32) for each in given]
+            found = list(torch.ops.aten.convolution_backward(*wide, [C], *geometry, asked))
+        grad_BCYX = grad_BCYX.contiguous(memory_format=last)
+        if ours_of_x:
+            hw = x_BCHW.shape[2], x_BCHW.shape[3]
+            found[0] = cpu.input_gradient(grad_BCYX, weight_C1KK, hw, stride, pad)
+        if ours_of_weight:
+            x_BCHW = x_BCHW.contiguous(memory_format=last)
             found[1] = cpu.weight_gradient(x_BCHW, grad_BCYX, side, stride, pad)
-        low = x_BCHW.dtype
         return *(None if each is None else each.to(low) for each in found), None, None

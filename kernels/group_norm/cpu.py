@@ -18,9 +18,9 @@ from numba import float32, int64
 from torch import Tensor
 
 from kernels.cpu import Array, exact, exact_parallel, parallel
-from kernels.group_norm.cpu_vector import fma, sum_fused, sum_rounded, write_gradient
+from kernels.group_norm.cpu_vector import sum_fused, sum_rounded, write_gradient
 from kernels.threads import cpu_threads
-from kernels.vectors import address
+from kernels.vectors import address, fma
 
 _ROWS = 16
 """That a task walks down at a time, in the first-level cache."""

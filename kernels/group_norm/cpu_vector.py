@@ -6,17 +6,7 @@ Products that PyTorch's build fuses into sums are fused by name.
 from typing import Any
 
 from kernels.columns import Names, Values, columns_of
-from kernels.vectors import Codegen, call, intrinsic
-
-
-@intrinsic
-def fma(_context: Any, factor: Any, other: Any, term: Any) -> Codegen:
-    """The product of the first two plus the third, rounded once."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        return builder.fma(*values)
-
-    return term(factor, other, term), generate
+from kernels.vectors import call
 
 
 def _sum_fused(builder: Any, v: Values) -> Values:

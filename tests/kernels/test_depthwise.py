@@ -27,6 +27,18 @@ CASES = [
 ]
 
 
+# Rows of one block, of several with little and with nothing left, many rows; padded and not; more
+# taps than rows between them.
+STRIDED = [
+    (2, 24, 11, 13, 5, 2, 0),
+    (2, 48, 33, 67, 3, 2, 0),
+    (1, 16, 73, 91, 3, 2, 0),
+    (3, 33, 9, 61, 3, 2, 0),
+    (2, 24, 9, 8, 3, 2, 1),
+    (1, 40, 13, 17, 7, 3, 3),
+]
+
+
 def gradients_of(
     convolve: Callable[..., Tensor],
     case: tuple[int, ...],
@@ -106,6 +118,38 @@ def test_in_bfloat16_it_is_float32_rounded(
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == low
         torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-2)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("case", STRIDED, ids=str)
+def test_of_strides_in_bfloat16_it_has_the_bytes_of_float32_rounded(
+    case: tuple[int, ...], threads: int
+) -> None:
+    low = torch.bfloat16
+
+    def wide(x: Tensor, weight: Tensor, *given: object) -> Tensor:
+        return F.conv2d(x.float(), weight.float(), *given, groups=x.shape[1]).to(low)  # type: ignore[call-overload, no-any-return]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    found, expected = gradients_of(depthwise_conv, case, low), gradients_of(wide, case, low)
+    torch.set_num_threads(before)
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        if AVX512:
+            assert torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-2)
+    assert found[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_of_strides_what_is_no_number_stays_none() -> None:
+    x = torch.zeros(1, 16, 5, 5, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    weight = torch.ones(16, 1, 3, 3, dtype=torch.bfloat16)
+    y = depthwise_conv(x.requires_grad_(), weight, None, 2, 0)
+    slope = torch.ones_like(y)
+    slope[0, 3, 0, 0] = torch.nan
+    (of_x,) = torch.autograd.grad(y, x, slope)
+    assert of_x[0, 3, :3, :3].isnan().all()
+    assert of_x.isnan().sum() == 9
 
 
 def test_biases_have_a_gradient(ours: Callable[..., Tensor]) -> None:
