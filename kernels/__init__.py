@@ -7,10 +7,12 @@
     crop_resize/      decoded frames + a row of draws each -> network input, depth, label
     adamw/            gradients, weights, their moments and average -> the same a step later
     depthwise_norm/   depthwise 7 x 7 convolution + LayerNorm, as ConvNeXt's block begins
+    group_norm/       a group norm in training -> the same, its gradients on a CPU in fewer passes
     group_norm_relu/  GroupNorm and ReLU, with the upsampling or the sum after them
     linear/           a linear layer in low precision -> the same, its weights' gradient in float32
     scaled_weight/    a linear layer's weights x a scale of each output, in its product's dtype
     png/              a file -> depth map or label, where it holds a PNG of one channel
+    columns.py        steps down channels-last cells, in vectors, that norms on a CPU are made of
     metrics.py        the figures that are read off confusion matrices, in NumPy
     compiling.py      the time that compiling them takes, told and kept apart
     ahead.py          what training on a CPU calls, compiled by other processes while data is read

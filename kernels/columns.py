@@ -8,10 +8,13 @@ channels in registers, 16 channels at a time, or 8 of what is left. See kernels/
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import overload
+from torch import Tensor
 
+from kernels.cpu import Array
 from kernels.vectors import Codegen, intrinsic, load, load_low, spread, store, variable
 
 Values = dict[str, Any]
@@ -33,6 +36,13 @@ class Names(NamedTuple):
     numbers: tuple[str, ...] = ()
     sums: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+
+
+def cells_of(x_BChw: Tensor) -> Array:
+    """(N, C) of channels-last cells; bfloat16, which NumPy has not, as its bits."""
+    x_BhwC = x_BChw.detach().permute(0, 2, 3, 1)
+    low = x_BhwC.dtype == torch.bfloat16
+    return (x_BhwC.view(torch.uint16) if low else x_BhwC).flatten(0, 2).numpy()
 
 
 def columns_of(names: Names, body: Body) -> Callable[..., None]:

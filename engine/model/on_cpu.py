@@ -32,7 +32,7 @@ class OnCpu(NamedTuple):
     norms: int
     """batch norms, in one pass with their activation"""
     convolutions: int
-    """depthwise, whose weights' gradient is ours"""
+    """depthwise, whose gradients are ours where PyTorch's are slow"""
     group_norms: int
     """a decoder's, whose gradients are ours"""
 

@@ -26,6 +26,7 @@ from kernels.batch_norm.cpu_vector import (
     write_slopes,
 )
 from kernels.batch_norm.reference import BatchNorm
+from kernels.columns import cells_of
 from kernels.cpu import Array, compiled, parallel, typed
 from kernels.threads import cpu_threads
 from kernels.vectors import address
@@ -63,7 +64,7 @@ class Affine(NamedTuple):
 @cpu_threads()
 def forward(x_BChw: Tensor, norm: BatchNorm, low: float, high: float) -> tuple[Tensor, Moments]:
     """The result, channels-last, and the batch's moments; updates the running statistics."""
-    x_NC = _cells(x_BChw)
+    x_NC = cells_of(x_BChw)
     moment_2C = np.empty((2, x_NC.shape[1]), np.float32)
     new, old = _Float(norm.momentum), _Float(1 - norm.momentum)
     variance_C, running_C = norm.variance_C.numpy(), norm.mean_C.numpy()
@@ -77,7 +78,7 @@ def forward(x_BChw: Tensor, norm: BatchNorm, low: float, high: float) -> tuple[T
 @cpu_threads()
 def measured(x_BChw: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (over the count) of each channel; of two values or more."""
-    x_NC = _cells(x_BChw)
+    x_NC = cells_of(x_BChw)
     N, moment_2C = len(x_NC), np.empty((2, x_NC.shape[1]), np.float32)
     sample_C = np.zeros(x_NC.shape[1], np.float32)
     _measure(x_NC, _sums(x_NC), moment_2C, sample_C, (_Float(1), _Float(0)), 1.0)
@@ -94,7 +95,7 @@ def uncut(x_BChw: Tensor, cut: Affine) -> Tensor:
 def normalised(x_BChw: Tensor, cut: Affine) -> Tensor:
     """The values, multiplied, moved and cut off, channels-last."""
     y_BChw = torch.empty_like(x_BChw, memory_format=torch.channels_last)
-    _normalise(_cells(x_BChw), cut, _cells(y_BChw))
+    _normalise(cells_of(x_BChw), cut, cells_of(y_BChw))
     return y_BChw
 
 
@@ -113,9 +114,9 @@ def backward(
 @cpu_threads()
 def summed_slopes(grad_BChw: Tensor, x_BChw: Tensor, moments: Moments, cut: Affine) -> Tensor:
     """(2, C): the gradient's sums, where nothing is cut off, and those times x - mean."""
-    x_NC, mean_C = _cells(x_BChw), moments.mean_C.numpy()
+    x_NC, mean_C = cells_of(x_BChw), moments.mean_C.numpy()
     total_2C = np.empty((2, len(mean_C)), np.float32)
-    _sum_slopes(x_NC, _cells(grad_BChw), cut, mean_C, _sums(x_NC), total_2C)
+    _sum_slopes(x_NC, cells_of(grad_BChw), cut, mean_C, _sums(x_NC), total_2C)
     return torch.from_numpy(total_2C)
 
 
@@ -146,7 +147,7 @@ def _slopes(
     out_BChw = torch.empty_like(x_BChw, memory_format=torch.channels_last)
     mean_C, inverse_C = (each.numpy() for each in moments)
     terms = mean_C, *pulls, inverse_C, weight_C.numpy()
-    _write_slopes(_cells(x_BChw), _cells(grad_BChw), cut, terms, _cells(out_BChw))
+    _write_slopes(cells_of(x_BChw), cells_of(grad_BChw), cut, terms, cells_of(out_BChw))
     return out_BChw
 
 
@@ -156,13 +157,6 @@ def affine(weight_C: Tensor, bias_C: Tensor, moments: Moments, low: float, high:
     scale_C, shift_C = np.empty_like(weight), np.empty_like(weight)
     _write_affine(weight, bias, mean.numpy(), inverse.numpy(), scale_C, shift_C)
     return Affine(scale_C, shift_C, _Float(low), _Float(high))
-
-
-def _cells(x_BChw: Tensor) -> Array:
-    """(N, C); bfloat16, which NumPy has not, as its bits."""
-    x_BhwC = x_BChw.detach().permute(0, 2, 3, 1)
-    low = x_BhwC.dtype == torch.bfloat16
-    return (x_BhwC.view(torch.uint16) if low else x_BhwC).flatten(0, 2).numpy()
 
 
 def _sums(x_NC: Array) -> Array:

@@ -1,4 +1,4 @@
-"""A depthwise convolution whose weights' gradient is fast on a CPU."""
+"""A depthwise convolution whose gradients are fast on a CPU."""
 
 from kernels.depthwise.op import depthwise_conv
 

@@ -17,6 +17,7 @@ import torch
 from numba import float32, int64
 from torch import Tensor
 
+from kernels.columns import cells_of
 from kernels.cpu import Array, exact, exact_parallel, parallel
 from kernels.group_norm.cpu_vector import sum_fused, sum_rounded, write_gradient
 from kernels.threads import cpu_threads
@@ -43,7 +44,7 @@ def backward(
     Groups have one, two or four channels, the channels are a multiple of 8, `inverse_BG` is 1 /
     deviation; what is not an image's cells is float32.
     """
-    (B, C), x_NC, grad_NC = x_BChw.shape[:2], _cells(x_BChw), _cells(grad_BChw)
+    (B, C), x_NC, grad_NC = x_BChw.shape[:2], cells_of(x_BChw), cells_of(grad_BChw)
     cells = len(x_NC) // B
     shared = cells >= _SHARED
     run = -(-len(x_NC) // torch.get_num_threads()) if shared else cells
@@ -55,15 +56,8 @@ def backward(
     given = x_NC, grad_NC, cells, run, order, *norm
     _measure(*given, sum_2RBC, factor_3BC, of_weight_C, of_bias_C)
     out_BChw = torch.empty_like(x_BChw, memory_format=torch.channels_last)
-    _write(x_NC, grad_NC, cells, factor_3BC, _cells(out_BChw))
+    _write(x_NC, grad_NC, cells, factor_3BC, cells_of(out_BChw))
     return out_BChw, torch.from_numpy(of_weight_C), torch.from_numpy(of_bias_C)
-
-
-def _cells(x_BChw: Tensor) -> Array:
-    """(N, C); bfloat16, which NumPy has not, as its bits."""
-    x_BhwC = x_BChw.detach().permute(0, 2, 3, 1)
-    low = x_BhwC.dtype == torch.bfloat16
-    return (x_BhwC.view(torch.uint16) if low else x_BhwC).flatten(0, 2).numpy()
 
 
 @exact
