@@ -31,6 +31,10 @@ POINTS = 20
 """Of a curve over --minutes, where --every does not say otherwise."""
 
 _WITHOUT_MINUTES_S = 60.0
+_PLAIN_APART = 10
+"""Times as far apart are the points of the plain recipe in a race, where its end alone counts: it
+takes longer to train and to look."""
+
 _PLAIN_WORDS = ("exp093_2", "lite")
 
 
@@ -206,7 +210,8 @@ def _curves(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     content |= {"measured": told_measured(measured), "curves": curves}
     for one in _in_turns(fitted, options.seeds):
         name, seed = one.name.rpartition("-")[0], one.config.training.seed
-        curve = {"name": name, "seed": seed, **work.once(one, train_curve, every_s)}
+        apart_s = every_s * (_PLAIN_APART if options.to_plain and one.plain else 1)
+        curve = {"name": name, "seed": seed, **work.once(one, train_curve, apart_s)}
         curves.append(curve)
         say(
             f"{name}, seed {seed}: mIoU {curve['miou']:.4f} by one view, "

@@ -158,7 +158,7 @@ class Predictor:
         from engine.data.arrays import array_frame, frame_batch
         from engine.frames.reading import Reading
 
-        reading, depth = Reading.of(self.config.data), self.config.model.needs_depth
+        reading, depth = Reading.of(self.config.data), self.config.needs_depth
         frame = array_frame(image_HW3, depth_HW, reading, need_depth=depth)
         policy = self.system.policy
         with torch.inference_mode():
@@ -224,7 +224,7 @@ def open_predictor(
     chosen = choose_runs(_paths(_several(runs)), seen, fold)
     from engine.runtime.device import set_up_device
 
-    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    first = next((one for one in chosen if one.config.needs_depth), chosen[0]).config
     return Predictor(first, open_system(chosen, seen, set_up_device(first.runtime)))
 
 

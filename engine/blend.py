@@ -180,8 +180,8 @@ def _merged(configs: Sequence["Config"], options: Options) -> "Config":
     config = configs[0].model_dump()
     # Whatever a member needs has to be there for all.
     for other in configs:
-        if other.model.needs_depth:
-            config["model"]["input"] = other.model.input
+        if other.needs_depth:
+            config["model"]["input"] = next(seen for seen in other.inputs if seen != "rgb")
             for key in ("depth_scale", "depth_invalid"):
                 config["data"][key] = getattr(other.data, key)
     if options.data is not None:

@@ -24,6 +24,7 @@ from engine.settings import (
     ROOMS,
     DataFields,
     InferenceFields,
+    Input,
     ModelFields,
     ReportConfig,
     RuntimeConfig,
@@ -163,11 +164,6 @@ class ModelConfig(ModelFields):
         """Channels of the network's input."""
         return IN_CHANNELS[self.input]
 
-    @property
-    def needs_depth(self) -> bool:
-        """Whether the network's input is made from depth maps, too."""
-        return self.input != "rgb"
-
     def of_fold(self, fold: int) -> Self:
         """The section with `{fold}` in `weights` replaced by the fold's number.
 
@@ -243,10 +239,18 @@ class Config(Section):
                 "training.frozen_norms keeps statistics of the starting weights, and model.weights "
                 "= 'none' has none; type training.frozen_norms=[], or name weights"
             )
-        if self.data.depth_dropout and not self.model.needs_depth:
+        if self.data.depth_dropout and "rgb" in self.inputs:
+            field = "model.input" if self.model.input == "rgb" else "training.member_inputs"
             raise ValueError(
-                f"data.depth_dropout = {self.data.depth_dropout} hides depth, and model.input = "
-                "'rgb' sees none; type data.depth_dropout=0, or model.input=rgbd"
+                f"data.depth_dropout = {self.data.depth_dropout} hides depth, and {field} = "
+                f"'rgb' sees none; type data.depth_dropout=0, or {field}=rgbd"
+            )
+        others = self.training.member_inputs
+        if others and len(others) != self.training.members - 1:
+            raise ValueError(
+                f"training.member_inputs names {len(others)} inputs, of the second network of a "
+                f"fold and those behind it, and training.members = {self.training.members}; type "
+                f"training.members={len(others) + 1}, or as many inputs"
             )
         if self.data.class_mix and (self.training.batch_size < 2 or self.training.parts > 1):
             raise ValueError(
@@ -302,6 +306,23 @@ class Config(Section):
         The first networks are the first members of all folds, then come the second ones.
         """
         return tuple(range(fold, self.networks, self.data.folds)) if self.holds_out else (fold,)
+
+    def of_network(self, network: int) -> Self:
+        """The config by which one of the networks sees frames: its `model.input` is its own."""
+        if not self.training.member_inputs:
+            return self
+        seen = self.inputs[network // (self.data.folds if self.holds_out else 1)]
+        return self.model_copy(update={"model": self.model.model_copy(update={"input": seen})})
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """`model.input` of the first network of each fold and, where they differ, of all others."""
+        return self.model.input, *self.training.member_inputs
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether a network's input is made from depth maps, too."""
+        return any(seen != "rgb" for seen in self.inputs)
 
     def told(self, network: int) -> str:
         """What a network is called: by its number, with its fold where that is another one."""

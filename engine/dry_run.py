@@ -11,6 +11,7 @@ from engine.early import check_train
 from engine.lease import look
 from engine.report.seal import is_sealed
 from engine.rundir import NOT_MEASURED, RunDir
+from engine.settings import IN_CHANNELS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +66,7 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
         "classes": f"{len(data.classes)}: {', '.join(data.classes)}",
         "folds": _folds(run, untrained),
         "network": f"{config.model.encoder} + {config.model.decoder}, {parameters:,} parameters, "
-        f"{config.model.in_channels} channels in",
+        f"{' or '.join(str(IN_CHANNELS[seen]) for seen in dict.fromkeys(config.inputs))} channels in",
         "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}"
         + (f", {config.unlabelled} of it labelled by a teacher" if training.teacher else ""),
         "views": _views(run),

@@ -111,7 +111,7 @@ def check_blend(config: Config, inferences: Sequence[str], out: RunDir) -> None:
         check_packages(config.runtime.model_copy(update={"inference": inference}))
     if config.data.root != ROOMS:
         root = data_root(config)
-        listing = list_dataset(root, need_depth=config.model.needs_depth)
+        listing = list_dataset(root, need_depth=config.needs_depth)
         if listing.faults:
             raise DatasetError(root, listing.faults)
 
@@ -133,7 +133,7 @@ def _check_dataset(config: Config) -> None:
         there = "a file" if root.exists() else "no such folder"
         needed = "name a folder with train/image and train/label: --data.root FOLDER"
         raise ConfigError(f"data.root = {str(root)!r}: {there}; {needed}")
-    train, test, scenes, faults = list_dataset(root, need_depth=config.model.needs_depth)
+    train, test, scenes, faults = list_dataset(root, need_depth=config.needs_depth)
     if faults:
         raise DatasetError(root, faults)
     if config.training.teacher and not test:

@@ -81,7 +81,7 @@ def evaluate(
 
     roots = roots or [one.run.root for one in chosen]
     asked = list_labelled(
-        data, depth, need_depth=any(one.config.model.needs_depth for one in chosen)
+        data, depth, need_depth=any(one.config.needs_depth for one in chosen)
     )
     out = out or roots[0] / "evaluations" / _name(asked.shown)
     check_out(out)
@@ -97,7 +97,7 @@ def evaluate(
     from engine.runtime.progress import track_total
     from engine.trained import open_system, seen_config
 
-    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    first = next((one for one in chosen if one.config.needs_depth), chosen[0]).config
     classes = first.data.classes
     with track_total("checking files") as progress:
         samples = load_frames(

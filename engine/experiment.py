@@ -86,7 +86,8 @@ class Experiment:
 
     def task(self, fold: int) -> FoldTask:
         """What training of a network needs; of several with the same frames each has a seed."""
-        config, frames = self.config, (self.folds.training(fold), self.folds.validation(fold))
+        frames = self.folds.training(fold), self.folds.validation(fold)
+        config = self.config.of_network(fold)
         if member := fold // config.data.folds if config.holds_out else fold:
             training = config.training.model_copy(update={"seed": config.training.seed + member})
             config = config.model_copy(update={"training": training})

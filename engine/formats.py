@@ -57,6 +57,7 @@ INTRODUCED: Sections = {
         "label_smoothing": 0.0,
         "frames": "folds",
         "members": 1,
+        "member_inputs": [],
         "teacher": "",
         "teacher_share": 0.25,
         "teacher_threshold": 0.0,

@@ -78,7 +78,7 @@ def predict(
     from engine.frames.asked import list_asked
     from engine.frames.faults import DatasetError
 
-    need_depth = any(one.config.model.needs_depth for one in chosen)
+    need_depth = any(one.config.needs_depth for one in chosen)
     if depth is not None and not need_depth:
         _log.info("%s sees RGB only; --depth is not needed", _named(chosen))
     check_out(out)
@@ -99,7 +99,7 @@ def predict(
     from kernels.compiling import work_s
 
     # Whoever sees depth says what its values stand for.
-    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    first = next((one for one in chosen if one.config.needs_depth), chosen[0]).config
     reading = Reading.of(first.data)
     with track_total("checking files") as progress:
         samples = load_frames(

@@ -141,7 +141,7 @@ def _check(options: argparse.Namespace) -> None:
     root = options.root
     config = load_config([*map(config_file, options.config)], {"data": {"root": str(root)}})
     data, runtime = config.data, config.runtime
-    need_depth = options.depth or config.model.needs_depth
+    need_depth = options.depth or config.needs_depth
     spec = DatasetSpec(data.classes, data.small_classes, need_depth, Reading.of(data))
     memory = CheckMemory(cache_folder(runtime.cache), anew=True)
     with track_total("checking files") as progress:

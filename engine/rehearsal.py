@@ -57,8 +57,9 @@ def check_training(config: Config, frames: Mapping[int, int]) -> None:
     if config.model.weights != "none":
         # Those of all folds: a wrong file would else stop the run when the folds before it are
         # trained. What they share is looked at once.
-        sources = {model.weights: model for model in map(config.model.of_fold, frames)}
-        for model in sources.values():
+        models = [config.of_network(fold).model.of_fold(fold) for fold in frames]
+        for model in {(model.weights, model.input): model for model in models}.values():
+            network = _network(config, model)
             if is_run(model.weights):
                 _check_run(config, network, model)
             else:
@@ -115,9 +116,9 @@ def _too_large(
     return faults
 
 
-def _network(config: Config) -> Network:
+def _network(config: Config, model: ModelConfig | None = None) -> Network:
     with torch.device("meta"):
-        return Network(config.model, len(config.data.classes))
+        return Network(model or config.model, len(config.data.classes))
 
 
 def _check_run(config: Config, network: Network, model: ModelConfig) -> None:

@@ -17,7 +17,10 @@ ROOMS = "rooms"
 DECODERS = ("fpn", "deeplabv3plus")
 """Values of `model.decoder` that are no path to code."""
 
-IN_CHANNELS = {"rgb": 3, "rgbd": 4, "rgbdn": 7, "rgbhha": 6}
+Input = Literal["rgb", "rgbd", "rgbdn", "rgbhha"]
+"""What a network may see of a frame."""
+
+IN_CHANNELS: dict[Input, int] = {"rgb": 3, "rgbd": 4, "rgbdn": 7, "rgbhha": 6}
 """Number of channels of the network's input, by `model.input`."""
 
 SURFACES = {"rgbdn": "normals", "rgbhha": "hha"}
@@ -109,7 +112,7 @@ class ModelFields(Section):
     decoder: str = "fpn"
     """fpn | deeplabv3plus | one of your own: mypackage.mymodule:Decoder; the others' fields are
     ignored"""
-    input: Literal["rgb", "rgbd", "rgbdn", "rgbhha"] = "rgb"
+    input: Input = "rgb"
     """3 channels; rgbd: 4, with inverse depth; rgbdn: 7, with surface normals behind it; rgbhha: 6,
     with height above the floor and angle with gravity behind it"""
     pyramid_channels: int = Field(256, ge=8)
@@ -207,6 +210,8 @@ class TrainingConfig(Section):
     members: int = Field(1, ge=1)
     """networks of each fold, or of frames = "all", whose probabilities are averaged, each with a
     seed of its own: seed, seed + 1, ..."""
+    member_inputs: tuple[Input, ...] = ()
+    """model.input of the second of these networks, the third, ...; empty: all see the same"""
     teacher: str = ""
     """run:RUN, the folder of a finished run whose networks label the test frames, which are then
     trained on too: fold k by its fold k, frames = "all" by all of them; empty: none"""

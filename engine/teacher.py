@@ -96,7 +96,7 @@ def find_teacher(config: Config) -> Teacher:
             f"{told} has {there} folds, and this run {folds}: fold k learns from fold k; type "
             f"data.folds={there}, or name a run of the same folds"
         )
-    fields = ("exif", "depth_scale", "depth_invalid")[: 3 if theirs.model.needs_depth else 1]
+    fields = ("exif", "depth_scale", "depth_invalid")[: 3 if theirs.needs_depth else 1]
     for field in fields:
         there, here = getattr(theirs.data, field), getattr(config.data, field)
         if there != here:

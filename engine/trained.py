@@ -19,6 +19,7 @@ from engine.config import Config
 from engine.early import check_packages, check_weights
 from engine.mistakes import ConfigError
 from engine.rundir import RunDir, changed_config, load_run, refuse_unfinished
+from engine.settings import Input
 
 if TYPE_CHECKING:
     from engine.runtime.device import DevicePolicy
@@ -80,6 +81,11 @@ class TrainedRun(NamedTuple):
     temperature: float
     weight: float | dict[str, float]
     """By class, if it is not one for all."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What these networks see, each once, as `model.input` has it."""
+        return tuple(dict.fromkeys(self.config.of_network(n).model.input for n in self.folds))
 
     @property
     def fold(self) -> int | None:
@@ -299,7 +305,7 @@ def _check_alike(one: TrainedRun, other: TrainedRun) -> None:
         differing = ", ".join(strays) or "in another order"
         raise ConfigError(f"{names} have other classes ({differing}); use runs of one class list")
     fields = ["exif"]
-    if a.model.needs_depth and b.model.needs_depth:
+    if a.needs_depth and b.needs_depth:
         fields += ["depth_scale", "depth_invalid"]
     for field in fields:
         asked = getattr(a.data, field), getattr(b.data, field)

@@ -254,10 +254,11 @@ def untrained_run(tiny_config: Config) -> Callable[..., RunDir]:
         run = open_experiment(config, RunDir(root))
         run.write_description()
         classes = config.data.classes
-        for fold in range(config.data.folds):
+        for fold in range(config.networks):
             run.dir.fold(fold).mkdir()
             torch.manual_seed(10 * seed + fold)
-            network = build_network(config.model, len(classes), initial_weights=False)
+            model = config.of_network(fold).model
+            network = build_network(model, len(classes), initial_weights=False)
             weights = {name: part.contiguous() for name, part in network.state_dict().items()}
             save_file(weights, run.dir.best(fold))
         samples = run.dataset.train.samples

@@ -20,7 +20,7 @@ def read_dataset(config: Config, device: torch.device | None = None) -> Dataset:
     data, runtime, root = config.data, config.runtime, data_root(config)
     limit = 0 if device is None else resident_limit(runtime, device)
     memory = CheckMemory(cache_folder(runtime.cache), frame_bytes=limit)
-    needs_depth, reading = config.model.needs_depth, Reading.of(data)
+    needs_depth, reading = config.needs_depth, Reading.of(data)
     spec = DatasetSpec(data.classes, data.small_classes, needs_depth, reading)
     if data.root == ROOMS:
         with track_total("rendering rooms") as progress:

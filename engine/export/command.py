@@ -85,9 +85,9 @@ def _size(text: str) -> tuple[int, int]:
 def _check_inputs(chosen: Sequence[TrainedRun]) -> None:
     """Refuse networks whose input a graph cannot make of a frame."""
     for one in chosen:
-        if SURFACES.get(one.config.model.input) == "hha":
+        if gravity := [seen for seen in one.inputs if SURFACES.get(seen) == "hha"]:
             raise ConfigError(
-                f"{one.run.root} has model.input = {one.config.model.input!r}, whose direction of "
+                f"{one.run.root} has model.input = {gravity[0]!r}, whose direction of "
                 "gravity is searched for outside of any graph: only the engine runs it; export a "
                 "run of model.input = 'rgbdn', 'rgbd' or 'rgb'"
             )

@@ -117,7 +117,7 @@ def _is_there(note: Export, name: str, out: Path) -> bool:
 
 def _held(order: Order, graph: Graph) -> _Held:
     """The engine's masks of some training frames; the frames that INT8 is made and scored on."""
-    first = next((o for o in order.chosen if o.config.model.needs_depth), order.chosen[0])
+    first = next((o for o in order.chosen if o.config.needs_depth), order.chosen[0])
     config = first.config
     if order.data is not None:
         data = config.data.model_copy(update={"root": str(order.data)})

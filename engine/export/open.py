@@ -26,14 +26,14 @@ def open_graph(chosen: Sequence[TrainedRun], hw: Size | None) -> Graph:
         opened = [load_network(one.config, one.run, fold) for fold in one.folds]
         networks, specs = zip(*opened, strict=True)
         members.append(Member(networks, specs, one.config, one.temperature, hw))
-    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    first = next((one for one in chosen if one.config.needs_depth), chosen[0]).config
     weights = [_weights(one) for one in chosen] if len(chosen) > 1 else None
     return Graph(members, weights, first.data.depth_invalid, hw).eval()
 
 
 def describe(chosen: Sequence[TrainedRun], graph: Graph) -> dict[str, Any]:
     """What a graph is made of and takes, as JSON: it goes into each file, and makes the `key`."""
-    first = next((one for one in chosen if one.config.model.needs_depth), chosen[0]).config
+    first = next((one for one in chosen if one.config.needs_depth), chosen[0]).config
     depth = {
         "unit_m": first.data.depth_scale,
         "missing": sorted({0, *first.data.depth_invalid}),

@@ -30,9 +30,9 @@ def needed_hw(chosen: Sequence[TrainedRun], asked: Size | None) -> Size | None:
     if asked is not None:
         return asked
     for one in chosen:
-        if one.config.model.input in SURFACES:
+        if surfaces := [seen for seen in one.inputs if seen in SURFACES]:
             raise ConfigError(
-                f"{one.run.root} has model.input = {one.config.model.input!r}, whose surfaces are "
+                f"{one.run.root} has model.input = {surfaces[0]!r}, whose surfaces are "
                 f"fitted in a larger frame to larger squares of its pixels: {_REMEDY}"
             )
     following = [one for one in chosen if sizes_follow_the_frame(one.config)]

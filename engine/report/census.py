@@ -40,7 +40,7 @@ def judge_data(config: Config, dataset: Dataset, folds: Folds, chosen: Sequence[
     """
     census = take_census(dataset, folds, config.data.classes, chosen)
     notes = list(census.notes)
-    if config.model.needs_depth or config.training.depth_weight:
+    if config.needs_depth or config.training.depth_weight:
         notes += depth_notes(dataset.train, config.data.depth_scale)
     for note in notes:
         _log.warning("%s", note)

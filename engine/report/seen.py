@@ -114,7 +114,7 @@ def check_taught(config: Config, dataset: Dataset, folds: Folds) -> None:
     teacher, test = find_teacher(config), dataset.test.samples
     if not len(test):
         raise nothing_to_label(config)
-    if teacher.config.model.needs_depth and count_files(test, "depth") < len(test):
+    if teacher.config.needs_depth and count_files(test, "depth") < len(test):
         raise ConfigError(f"{teacher.told} sees depth, and test frames have none; give them maps")
     if config.holds_out:
         _check_held_out(teacher, dataset, folds)

@@ -171,7 +171,7 @@ def _check_alike(first: Told, other: Told) -> None:
             f"{names} were trained on other data: same frames, but an image, depth map, label or "
             "scenes.csv differs; train them on one dataset"
         )
-    deep = [run.config.data.depth_invalid for run in (first, other) if run.config.model.needs_depth]
+    deep = [run.config.data.depth_invalid for run in (first, other) if run.config.needs_depth]
     if len(set(deep)) > 1:
         raise ValueError(
             f"{names} take other depths for missing (data.depth_invalid = {deep[0]}, {deep[1]}); "

@@ -187,6 +187,7 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     Raises as `load_network`; a FileNotFoundError if there is no network in INT8, which is asked
     for, and a RuntimeError as of `check_openvino`.
     """
+    config = config.of_network(fold)
     network, spec = load_network(config, run, fold)
     network.to(policy.device)
     path, channels = run.best(fold), config.model.in_channels
@@ -218,6 +219,7 @@ def load_network(config: Config, run: RunDir, fold: int) -> tuple[Network, input
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; train fold {fold} first")
     sums.check(path)
+    config = config.of_network(fold)
     network = build_network(config.model, len(config.data.classes), initial_weights=False)
     try:
         load_best(network, path)

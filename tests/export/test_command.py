@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from engine.lease import hold
 from engine.mistakes import ConfigError
 from engine.model.network import build_network
 from engine.rundir import RunDir, load_run
-from engine.trained import Sight
+from engine.trained import Sight, TrainedRun
 from engine.views.predictor import load_network
 
 ONCE = Sight(None, (1.0,), flip=False)
@@ -199,7 +198,7 @@ def test_networks_that_see_surfaces_are_refused_by_name(
     kind: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = Config.model_validate({"model": {"input": kind}})
-    theirs = SimpleNamespace(run=RunDir(tmp_path), config=config)
+    theirs = TrainedRun(RunDir(tmp_path), config, (0,), 1.0, 1.0)
     monkeypatch.setattr(command, "choose_runs", lambda *_: [theirs])
     with pytest.raises(ConfigError, match=rf"model.input = '{kind}'.* {told}"):
         command.main([str(tmp_path), "--to", "torch", "--out", str(tmp_path / "out")])

@@ -91,6 +91,18 @@ def test_normals_are_the_engines_of_frames_of_the_size_that_is_named(
     check(chosen, graph, [hw])
 
 
+def test_networks_that_see_different_things_are_the_engines(
+    untrained_run: Callable[..., RunDir], tiny_config: Config, tmp_path: Path
+) -> None:
+    training = {"members": 3, "member_inputs": ("rgbdn", "rgbd")}
+    run = untrained_run(tmp_path / "three", 0, changed(tiny_config, training=training))
+    chosen = choose_runs([run.root], Sight())
+    assert chosen[0].inputs == ("rgb", "rgbdn", "rgbd")
+    with pytest.raises(ConfigError, match="model.input = 'rgbdn', whose surfaces"):
+        needed_hw(chosen, None)
+    check(chosen, open_graph(chosen, needed_hw(chosen, (48, 64))), [(48, 64)])
+
+
 @pytest.mark.parametrize("hw", [(240, 320), (241, 481), (123, 900)])
 def test_normals_of_a_smooth_scene_are_those_of_its_cells(hw: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)

@@ -185,7 +185,7 @@ def losses_told(curves: Mapping[int, list[EpochLine]]) -> str:
 
 def _lead(told: RunContents) -> str:
     model, training = told.config.model, told.config.training
-    inputs = "RGB and depth" if model.needs_depth else "RGB"
+    inputs = "RGB and depth" if told.config.needs_depth else "RGB"
     most = "at most " if training.patience else ""
     epochs = f"{most}{training.epochs} epoch{'s' * (training.epochs != 1)} a fold"
     return f"{model.encoder} + {model.decoder} on {inputs}, {epochs}, {told.folds.kind} folds."
@@ -314,7 +314,7 @@ def _parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
 
 def _commands(told: RunContents) -> list[tuple[str, str]]:
     root, run = shlex.quote(str(told.counted.run.root)), told.counted.run
-    depth = " --depth DEPTH" if told.config.model.needs_depth else ""
+    depth = " --depth DEPTH" if told.config.needs_depth else ""
     config = shlex.quote(str(run.config))
     return [
         (
