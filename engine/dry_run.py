@@ -60,13 +60,14 @@ def _sizes(run: "Experiment", untrained: Sequence[int]) -> dict[str, str]:
     config, train = run.config, run.dataset.train.samples
     data, training = config.data, config.training
     network = _network(config)
+    channels = " or ".join(str(IN_CHANNELS[seen]) for seen in dict.fromkeys(config.inputs))
     parameters = sum(part.numel() for part in network.parameters())
     rows = {
         "frames": f"{len(train)} training, {len(run.dataset.test.samples)} test, {_hw(run)}",
         "classes": f"{len(data.classes)}: {', '.join(data.classes)}",
         "folds": _folds(run, untrained),
         "network": f"{config.model.encoder} + {config.model.decoder}, {parameters:,} parameters, "
-        f"{' or '.join(str(IN_CHANNELS[seen]) for seen in dict.fromkeys(config.inputs))} channels in",
+        f"{channels} channels in",
         "input": f"{_by(data.input_hw)}, crop {_by(data.crop_hw)}, batch {training.batch_size}"
         + (f", {config.unlabelled} of it labelled by a teacher" if training.teacher else ""),
         "views": _views(run),

@@ -80,9 +80,7 @@ def evaluate(
     from engine.frames.faults import DatasetError
 
     roots = roots or [one.run.root for one in chosen]
-    asked = list_labelled(
-        data, depth, need_depth=any(one.config.needs_depth for one in chosen)
-    )
+    asked = list_labelled(data, depth, need_depth=any(one.config.needs_depth for one in chosen))
     out = out or roots[0] / "evaluations" / _name(asked.shown)
     check_out(out)
     place = Place(out, "evaluation", str(out), (out,))
