@@ -20,7 +20,7 @@ DECODERS = ("fpn", "deeplabv3plus")
 Input = Literal["rgb", "rgbd", "rgbdn", "rgbhha"]
 """What a network may see of a frame."""
 
-IN_CHANNELS: dict[Input, int] = {"rgb": 3, "rgbd": 4, "rgbdn": 7, "rgbhha": 6}
+IN_CHANNELS: dict[str, int] = {"rgb": 3, "rgbd": 4, "rgbdn": 7, "rgbhha": 6}
 """Number of channels of the network's input, by `model.input`."""
 
 SURFACES = {"rgbdn": "normals", "rgbhha": "hha"}

@@ -88,7 +88,8 @@ def _encoder(
     for name, own in here.items():
         tensor = there.get(name)
         if tensor is not None and tensor.shape != own.shape:
-            told = _channels(source.config.model.in_channels, config.in_channels)
+            seen = source.config.of_network(source.fold).model.in_channels
+            told = _channels(seen, config.in_channels)
             tensor = _fitted(tensor, own)
         if tensor is not None:
             ready[name] = tensor

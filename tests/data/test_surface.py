@@ -98,7 +98,7 @@ def frames() -> Frames:
 
 def spec_of(kind: str) -> InputSpec:
     config = Config.model_validate({"data": {"fov": FOV}, "model": {"input": kind}})
-    assert config.model.needs_depth
+    assert config.needs_depth
     spec = InputSpec.of(config, NORMALISATION)
     assert (
         spec.channels + (spec.surface.channels if spec.surface else 0) == config.model.in_channels
