@@ -243,7 +243,7 @@ class Config(Section):
             field = "model.input" if self.model.input == "rgb" else "training.member_inputs"
             raise ValueError(
                 f"data.depth_dropout = {self.data.depth_dropout} hides depth, and {field} = "
-                f"'rgb' sees none; type data.depth_dropout=0, or {field}=rgbd"
+                f"'rgb' sees none; type data.depth_dropout=0, or rgbd in {field}"
             )
         others = self.training.member_inputs
         if others and len(others) != self.training.members - 1:

@@ -121,5 +121,5 @@ def test_every_source_turns_and_hides_the_same(
 
 
 def test_hiding_depth_that_nobody_sees_is_refused() -> None:
-    with pytest.raises(ValueError, match="type data.depth_dropout=0, or model.input=rgbd"):
+    with pytest.raises(ValueError, match="type data.depth_dropout=0, or rgbd in model.input"):
         Config.model_validate({"data": {"depth_dropout": 0.1}})
