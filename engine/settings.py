@@ -115,6 +115,9 @@ class ModelFields(Section):
     input: Input = "rgb"
     """3 channels; rgbd: 4, with inverse depth; rgbdn: 7, with surface normals behind it; rgbhha: 6,
     with height above the floor and angle with gravity behind it"""
+    depth_start: float = Field(1.0, ge=0, le=1)
+    """where weights have a stem for RGB: those of the channels behind it start as so many times
+    the mean of RGB's; 0: the network sees RGB alone at first, and learns the rest"""
     pyramid_channels: int = Field(256, ge=8)
     """FPN pyramid width"""
     segmentation_channels: int = Field(128, multiple_of=32, ge=32)

@@ -62,7 +62,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> bool:
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], origin: str, depth_start: float = 1.0
+) -> bool:
     """Load all of an encoder or a network, or all but its depth head, which those of smp lack.
 
     A head that only training runs (`model.supervision`) is loaded where both have it.
@@ -72,6 +74,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
             takes the tensors themselves.
         state: its tensors by name.
         origin: where they are from, for the error.
+        depth_start: of a stem's channels behind RGB, see `fitted`.
 
     Returns:
         Whether there was a depth head.
@@ -94,7 +97,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
     ]
     if missing:
         raise misfit(origin, f"it lacks {some(missing)}")
-    ready = {name: fitted(tensor, own[name]) for name, tensor in state.items()}
+    ready = {name: fitted(tensor, own[name], depth_start) for name, tensor in state.items()}
     misfits = [
         f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
         for name, tensor in ready.items()
@@ -107,12 +110,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> b
     return has_depth
 
 
-def fitted(tensor: Tensor, own: Tensor) -> Tensor | None:
+def fitted(tensor: Tensor, own: Tensor, depth_start: float = 1.0) -> Tensor | None:
     """`tensor` in the shape of `own`; None if it cannot be.
 
-    A stem's weights for RGB fit a stem that has more channels: those start as their mean.
+    A stem's weights for RGB fit a stem that has more channels: those start as `depth_start` times
+    their mean.
     """
     if tensor.ndim == own.ndim == 4 and tensor.shape[1] == 3 < own.shape[1]:
-        mean = tensor.mean(dim=1, keepdim=True)
+        mean = tensor.mean(dim=1, keepdim=True) * depth_start
         tensor = torch.cat([tensor, *[mean] * (own.shape[1] - 3)], dim=1)
     return tensor if tensor.shape == own.shape else None

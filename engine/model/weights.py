@@ -55,7 +55,7 @@ def load_weights(network: nn.Module, config: ModelConfig, classes: Sequence[str]
         from engine.model.from_run import load_from_run
 
         return load_from_run(network, config, classes).told
-    origin, file = config.weights, check_source(config)
+    origin, file, start = config.weights, check_source(config), config.depth_start
     encoder = network.get_submodule("encoder.model")
     if origin == "timm":
         origin, state = f"timm's {config.encoder}", _hub_state(config.encoder)
@@ -65,13 +65,13 @@ def load_weights(network: nn.Module, config: ModelConfig, classes: Sequence[str]
     else:
         state = read_state(file)
         if any(name.startswith(("encoder.", "decoder.")) for name in state):
-            missing = "" if load_state(network, state, origin) else " but its depth head"
+            missing = "" if load_state(network, state, origin, start) else " but its depth head"
             return f"{origin}, the whole network{missing}"
     # A feature extractor flattens `stages.0` to `stages_0`: names are compared without the dots.
     flat = {name.replace(".", "_"): tensor for name, tensor in state.items()}
     own = {name: name.replace(".", "_") for name in encoder.state_dict()}
     found = {name: flat[key] for name, key in own.items() if key in flat}
-    load_state(encoder, found, origin)
+    load_state(encoder, found, origin, start)
     return f"{origin}, {len(found)} of its {len(state)} tensors"
 
 

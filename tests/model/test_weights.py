@@ -88,6 +88,29 @@ def test_a_fourth_channel_starts_as_the_mean_of_rgb(
     assert same({**found, "stem_0.weight": stem}, features)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_other_channels_start_as_the_share_of_it_that_is_asked_for(
+    features: dict[str, Tensor], tmp_path: Path, share: float
+) -> None:
+    torch.save(features, tmp_path / "rgb.pt")
+    found = encoder_state(build(tmp_path / "rgb.pt", input="rgbdn", depth_start=share))
+    stem = features["stem_0.weight"]
+    assert torch.equal(found["stem_0.weight"][:, :3], stem)
+    for channel in range(3, 7):
+        assert torch.equal(found["stem_0.weight"][:, channel], stem.mean(dim=1) * share)
+
+
+def test_at_zero_a_network_does_at_first_what_it_does_without_depth(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    torch.save(build("none").state_dict(), tmp_path / "rgb.pt")
+    rgb = build(tmp_path / "rgb.pt").eval()
+    rgbd = build(tmp_path / "rgb.pt", input="rgbd", depth_start=0.0).eval()
+    image = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        of_rgb, of_rgbd = rgb(image[:, :3]).logits_BChw, rgbd(image).logits_BChw
+    torch.testing.assert_close(of_rgbd, of_rgb, rtol=0, atol=1e-6)
+
+
 def test_our_own_file_loads_whole_and_an_smp_file_all_but_the_depth_head(tmp_path: Path) -> None:
     torch.manual_seed(3)
     saved = build("none", dropout=0.1)
