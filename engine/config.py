@@ -22,6 +22,7 @@ from engine.settings import (
     DECODERS,
     IN_CHANNELS,
     ROOMS,
+    SURFACES,
     DataFields,
     InferenceFields,
     Input,
@@ -323,6 +324,11 @@ class Config(Section):
     def needs_depth(self) -> bool:
         """Whether a network's input is made from depth maps, too."""
         return any(seen != "rgb" for seen in self.inputs)
+
+    @property
+    def sees_surfaces(self) -> bool:
+        """Whether a network's input has channels of surfaces."""
+        return any(seen in SURFACES for seen in self.inputs)
 
     def told(self, network: int) -> str:
         """What a network is called: by its number, with its fold where that is another one."""

@@ -122,8 +122,7 @@ def _memory(run: "Experiment", network: "Network") -> str:
 
     Weights count four times: the average and two moments of AdamW are of their size.
     """
-    from engine.data.sources import choose_source, trained_frames
-    from engine.frames.cache import Layout
+    from engine.data.sources import choose_source, resident_bytes, trained_frames
     from engine.runtime.device import total_bytes
     from engine.runtime.memory import PROBE_HW, pass_bytes, step_bytes
     from engine.views.zoom import base_hw, view_hw
@@ -141,8 +140,9 @@ def _memory(run: "Experiment", network: "Network") -> str:
     totals = 4 * len(config.data.classes) * len(views.temperatures) * math.prod(base)
     view = totals + pass_bytes(network, channels) // halves * pixels // math.prod(PROBE_HW)
     frames, kept = 0, ""
-    if choose_source(config.runtime, samples, device)[0] == "resident":
-        frames = sum(Layout(samples).sizes.values())
+    surfaces = config.sees_surfaces
+    if choose_source(config.runtime, samples, device, surfaces=surfaces)[0] == "resident":
+        frames = resident_bytes(samples, surfaces=surfaces)
         kept = f", decoded frames {_gib(frames)}"
     return (
         f"step {_gib(step)}, a view {_gib(view)}{kept}, of {_gib(total_bytes(device))} on {device}"

@@ -102,7 +102,7 @@ def resolved(
         added = {"reduce": resolved_reduce(training.reduce, policy.device)}
     return RecordedRuntime(
         device=str(policy.device),
-        source=choose_source(runtime, samples, policy.device)[0],
+        source=choose_source(runtime, samples, policy.device, surfaces=config.sees_surfaces)[0],
         kernels=runtime.kernels,
         compile="on" if policy.compile else "off",
         cuda_graphs="on" if policy.replay else "off",

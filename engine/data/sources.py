@@ -57,7 +57,7 @@ def make_source(
             raise ValueError(f"{have} of {count} samples have a {kind} file; need all or none")
     if spec.has_depth and count_files(samples, "depth") < count:
         raise ValueError("4 input channels need depth, but the dataset has no maps; use 'rgb'")
-    chosen, why = choose_source(runtime, samples, device)
+    chosen, why = choose_source(runtime, samples, device, surfaces=spec.surface is not None)
     told = "data source: %s (%s), batches on %s, %d threads"
     _log_once(told, chosen, why, device, workers)
     if chosen == "resident":
@@ -80,18 +80,28 @@ def trained_frames(config: Config, dataset: Dataset) -> Sequence[Sample]:
 
 
 def choose_source(
-    runtime: RuntimeConfig, samples: Sequence[Sample], device: torch.device
+    runtime: RuntimeConfig, samples: Sequence[Sample], device: torch.device, *, surfaces: bool
 ) -> tuple[str, str]:
     """Which source runs, and why; RuntimeError if it is `dali` and that cannot be imported.
 
     What else is running does not matter: a run goes on with the source that it began with.
     """
-    need, limit = sum(Layout(samples).sizes.values()), resident_limit(runtime, device)
+    need, limit = resident_bytes(samples, surfaces=surfaces), resident_limit(runtime, device)
     if need <= limit:
         return "resident", "the decoded frames fit" if runtime.source == "auto" else "as configured"
     from engine.data.file_source import choose_file_source
 
     return choose_file_source(runtime, device, samples, need, limit)
+
+
+def resident_bytes(samples: Sequence[Sample], *, surfaces: bool) -> int:
+    """Bytes of decoded frames and, where a network sees them, of their surfaces."""
+    need = sum(Layout(samples).sizes.values())
+    if surfaces:
+        from engine.data.surface import cells_bytes
+
+        need += sum(cells_bytes(sample.hw) for sample in samples)
+    return need
 
 
 def resident_limit(runtime: RuntimeConfig, device: torch.device) -> int:

@@ -110,6 +110,11 @@ def cell_side(hw: tuple[int, ...]) -> int:
     return max(1, round(max(hw) / _SIDE))
 
 
+def cells_bytes(hw: tuple[int, ...]) -> int:
+    """Bytes of `Surface.cells` of a frame of a size, of whatever kind."""
+    return _BYTES * math.prod(-(-n // cell_side(hw)) for n in hw)
+
+
 def upwards(normal_hw3: NDArray[np.float32]) -> NDArray[np.float64]:
     """The direction against gravity in the camera's frame, a unit vector, by a frame's normals.
 

@@ -150,7 +150,8 @@ def mixed_source(
     Both are of one kind, which all frames together choose. Arguments and errors else as of
     `engine.data.sources.make_source`.
     """
-    kind, _ = choose_source(runtime, [*samples, *frames.samples], policy.device)
+    every, surfaces = [*samples, *frames.samples], spec.surface is not None
+    kind, _ = choose_source(runtime, every, policy.device, surfaces=surfaces)
     how = crop_hw, spec, policy, runtime.model_copy(update={"source": kind})
     labelled = make_source(samples, *how)
     if kind != "resident":

@@ -108,7 +108,7 @@ def test_nothing_is_measured_where_bytes_would_depend_on_it_or_the_source_is_nam
 def test_what_fits_stays_on_the_gpu_and_nothing_is_measured(
     asked: list[int], png: list[Sample]
 ) -> None:
-    told = choose_source(RuntimeConfig(memory_gib=1.0), png, GPU)
+    told = choose_source(RuntimeConfig(memory_gib=1.0), png, GPU, surfaces=False)
     assert told == ("resident", "the decoded frames fit")
     assert asked == []
 
@@ -121,7 +121,7 @@ def test_on_a_gpu_the_choice_is_measured_and_the_source_gives_batches(
     source_of: Callable[..., Source],
 ) -> None:
     runtime = RuntimeConfig(memory_gib=1e-6)
-    kind, why = choose_source(runtime, jpg, GPU)
+    kind, why = choose_source(runtime, jpg, GPU, surfaces=False)
     assert kind in ("dali", "torch")
     assert "frames a second here: dali " in why
     batches = list(source_of(kind, jpg, device="cuda").batches(epoch(jpg)))

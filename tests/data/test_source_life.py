@@ -18,7 +18,8 @@ from PIL import Image
 
 from engine.config import RuntimeConfig
 from engine.data.batch import Draws, Source
-from engine.data.sources import ResidentSource, choose_source
+from engine.data.sources import ResidentSource, choose_source, resident_bytes
+from engine.data.surface import Surface
 from engine.frames.cache import GIB, Layout
 from engine.frames.decode import Sample
 from tests.frames_on_disk import Kind, has_dali
@@ -163,11 +164,28 @@ def test_frames_stay_if_they_fit_into_memory_gib_whatever_the_machine_has(
 ) -> None:
     need, cpu = sum(Layout(png).sizes.values()), torch.device("cpu")
     chosen = [
-        choose_source(RuntimeConfig(memory_gib=given / GIB), png, cpu) for given in (need, need - 1)
+        choose_source(RuntimeConfig(memory_gib=given / GIB), png, cpu, surfaces=False)
+        for given in (need, need - 1)
     ]
     assert chosen[0] == ("resident", "the decoded frames fit")
     assert chosen[1][0] != "resident"
     assert "of decoded frames exceed 0.0 GiB, runtime.memory_gib" in chosen[1][1]
+
+
+def test_surfaces_of_frames_that_stay_are_counted_as_they_are_kept(
+    little_memory: None, png: list[Sample]
+) -> None:
+    surface = Surface("normals", 60.0, 0.001)
+    cells = sum(surface.cells(np.ones(sample.hw, np.uint16)).nbytes for sample in png)
+    need = resident_bytes(png, surfaces=True)
+    assert need == resident_bytes(png, surfaces=False) + cells
+    chosen = [
+        choose_source(
+            RuntimeConfig(memory_gib=given / GIB), png, torch.device("cpu"), surfaces=True
+        )[0]
+        for given in (need, need - 1)
+    ]
+    assert chosen[0] == "resident" != chosen[1]
 
 
 @has_dali
