@@ -40,7 +40,7 @@ INTRODUCED: Sections = {
         "exif": "ignore",
         "splits": "",
     },
-    "model": {"supervision": 0.0},
+    "model": {"supervision": 0.0, "depth_start": 1.0},
     "training": {
         "parts": 1,
         "reduce": "auto",
