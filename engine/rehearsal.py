@@ -15,18 +15,12 @@ from engine.mistakes import ConfigError
 from engine.model.network import Network
 from engine.model.weights import load_weights
 from engine.runtime.device import total_bytes
-from engine.runtime.memory import PROBE_HW, pass_bytes
+from engine.runtime.memory import MOST_A_PIXEL, PROBE_HW, pass_bytes
 from engine.views.zoom import base_hw, view_hw
 
 _GIB = 1 << 30
 _LARGEST_SCALE = 1e9
 """No memory holds its views, and the largest numbers of all have none that a float could tell."""
-
-_MOST_A_PIXEL = 1 << 14
-"""Bytes of a pass for each pixel of its view, far beyond what networks take: 220 with a ResNet-101,
-720 with a Swin-L, the most of seven encoders. Where these fit, none are counted: that takes half a
-second, most of it to import SymPy.
-"""
 
 _LONE = "Expected more than 1 value per channel"
 """How PyTorch begins to refuse a batch normalisation over a single value."""
@@ -77,7 +71,7 @@ def check_views(config: Config, samples: Sequence[Sample], device: torch.device)
         ValueError: the encoder is unfit, found where passes must be counted.
     """
     there = total_bytes(device)
-    if not _too_large(config, samples, there, _MOST_A_PIXEL * math.prod(PROBE_HW)):
+    if not _too_large(config, samples, there, MOST_A_PIXEL * math.prod(PROBE_HW)):
         return
     # In bfloat16, which autocast may choose on a GPU, half.
     halves = 2 if device.type == "cuda" else 1

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,26 @@ _SPARE = 2.0
 _USABLE = 0.5
 """Share of the free memory that passes may take; the rest is for whoever else runs here."""
 
+MOST_A_PIXEL = 1 << 14
+"""Bytes of a pass for each pixel of its view, far beyond what networks take: 220 with a ResNet-101,
+720 with a Swin-L, the most of seven encoders. Where these fit, none are counted: that takes half a
+second, most of it to import SymPy.
+"""
+
 
 def pass_pixels(
-    network: nn.Module, in_channels: int, device: torch.device, memory_gib: float
+    count: Callable[[], int], device: torch.device, memory_gib: float, wanted: int
 ) -> float:
-    """Pixels of input that may pass together, by the memory that is free on `device` now.
+    """Pixels of input, of `wanted`, that may pass together, by what is free on `device` now.
 
-    The network is on the device already. Passes may take `memory_gib` at most; 0 = any. Networks
-    that take turns share it, see `engine.runtime.graphs`: each may ask for the whole.
+    The network is on the device already; `count` tells its `pass_bytes`, and is asked where
+    `MOST_A_PIXEL` do not fit. Passes may take `memory_gib` at most; 0 = any. Networks that take
+    turns share it, see `engine.runtime.graphs`: each may ask for the whole.
     """
     free = min(memory_gib * (1 << 30) or math.inf, _USABLE * release_free_bytes(device))
-    return free * math.prod(PROBE_HW) / (_SPARE * pass_bytes(network, in_channels))
+    if _SPARE * MOST_A_PIXEL * wanted <= free:
+        return wanted
+    return free * math.prod(PROBE_HW) / (_SPARE * count())
 
 
 def frames_a_pass(pixels: float, hw: tuple[int, int], wanted: int) -> int:

@@ -30,7 +30,7 @@ from engine.identity import file_hash
 from engine.model.network import Network, Prediction, build_network, input_normalisation, load_best
 from engine.rundir import RunDir
 from engine.runtime.device import DevicePolicy
-from engine.runtime.memory import frames_a_pass, pass_pixels
+from engine.runtime.memory import frames_a_pass, pass_bytes, pass_pixels
 from engine.runtime.progress import track
 from engine.views import int8_network
 from engine.views.masks import Rows
@@ -56,8 +56,8 @@ class FoldNetwork:
     forward: Callable[[Tensor], Prediction]
     """(B, C, H, W) input to stride-4 prediction, which its next call may overwrite"""
     spec: inputs.InputSpec
-    pass_pixels: Callable[[], float] = lambda: math.inf
-    """pixels of input that memory holds in a pass; asked if there is more than one frame"""
+    pass_pixels: Callable[[int], float] = lambda _: math.inf
+    """pixels of input, of so many, that memory holds in a pass; asked for more than one frame"""
     eager: Callable[[Tensor], Prediction] | None = None
     """`forward` layer by layer, for what looks at layers; None if it is not by PyTorch"""
 
@@ -106,7 +106,8 @@ class Predictor:
             hw = view_hw(out_hw, scale)
             most = len(frames.index)
             if most > 1:
-                most = frames_a_pass(min(n.pass_pixels() for n in networks), hw, most)
+                pixels = min(n.pass_pixels(most * math.prod(hw)) for n in networks)
+                most = frames_a_pass(pixels, hw, most)
             crop, dtype = operations.crop_resize, self.policy.input_dtype
             image_BCHW = view_input(frames, hw, spec, crop, dtype)
             for flipped in (False, True)[: 1 + views.flip]:
@@ -192,7 +193,8 @@ def load_fold(config: Config, run: RunDir, fold: int, policy: DevicePolicy) -> F
     network.to(policy.device)
     path, channels = run.best(fold), config.model.in_channels
     runtime = config.runtime
-    pixels = functools.partial(pass_pixels, network, channels, policy.device, runtime.memory_gib)
+    count = functools.cache(functools.partial(pass_bytes, network, channels))
+    pixels = functools.partial(pass_pixels, count, policy.device, runtime.memory_gib)
     forward: Callable[[Tensor], Prediction] = policy.evaluation(network)
     eager: Callable[[Tensor], Prediction] | None = policy.eager(network)
     if config.openvino:

@@ -17,7 +17,8 @@ import tests.quarter_encoder  # noqa: F401 - timm knows the encoder from then on
 from engine import rehearsal, train
 from engine.cli import load_config
 from engine.model.network import build_network
-from engine.runtime import memory
+from engine.runtime.memory import pass_bytes
+from engine.views import predictor
 
 CLASSES = ["floor", "wall", "chair", "lamp"]
 HW = (32, 48)
@@ -93,14 +94,13 @@ def quicken(patch: pytest.MonkeyPatch) -> None:
     """
     patch.setattr(os, "fsync", lambda _: None)
     known: dict[tuple[int, int], int] = {}
-    count = memory.pass_bytes
 
     def remembered(network: nn.Module, in_channels: int) -> int:
         key = sum(parameter.numel() for parameter in network.parameters()), in_channels
-        known[key] = known.get(key) or count(network, in_channels)
+        known[key] = known.get(key) or pass_bytes(network, in_channels)
         return known[key]
 
-    for module in (memory, rehearsal):
+    for module in (predictor, rehearsal):
         patch.setattr(module, "pass_bytes", remembered)
 
 

@@ -1,5 +1,6 @@
 """Free and total memory, on a machine and in a container; what a pass takes of it."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from engine.config import Config
 from engine.model.network import build_network
 from engine.runtime import device, memory
 from engine.runtime.device import total_bytes
-from engine.runtime.memory import pass_bytes, pass_pixels, release_free_bytes
+from engine.runtime.memory import MOST_A_PIXEL, pass_bytes, pass_pixels, release_free_bytes
 
 CPU = torch.device("cpu")
 PIXELS = 128 * 128
@@ -71,11 +72,26 @@ def test_the_network_itself_is_neither_changed_nor_moved(tiny_config: Config) ->
 
 
 def test_the_room_shrinks_with_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = nn.Conv2d(3, 4, 1)
+    count = partial(pass_bytes, nn.Conv2d(3, 4, 1), 3)
     monkeypatch.setattr(memory, "release_free_bytes", lambda _: 1 << 30)
-    some = pass_pixels(network, 3, CPU, 0.0)
+    some = pass_pixels(count, CPU, 0.0, 10**9)
     # Half of it, by twice what input and output hold.
     assert some == (1 << 29) / (2 * 4 * (3 + 4))
     monkeypatch.setattr(memory, "release_free_bytes", lambda _: 1 << 28)
-    assert pass_pixels(network, 3, CPU, 0.0) == some / 4
-    assert pass_pixels(network, 3, CPU, 0.0625) == some / 8
+    assert pass_pixels(count, CPU, 0.0, 10**9) == some / 4
+    assert pass_pixels(count, CPU, 0.0625, 10**9) == some / 8
+
+
+def test_nothing_is_counted_where_any_network_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def count() -> int:
+        counted.append(1)
+        return MOST_A_PIXEL * PIXELS
+
+    monkeypatch.setattr(memory, "release_free_bytes", lambda _: 4 * MOST_A_PIXEL * PIXELS)
+    assert pass_pixels(count, CPU, 0.0, PIXELS) == PIXELS
+    assert not counted
+    # A network that takes as much as any has room for no more.
+    assert pass_pixels(count, CPU, 0.0, PIXELS + 1) == PIXELS
+    assert counted

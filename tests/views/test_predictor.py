@@ -58,7 +58,7 @@ def network_of(
         strided = F.avg_pool2d(logits(image), 4)
         return Prediction(strided, strided[:, 0])
 
-    return FoldNetwork(0, forward, spec, lambda: pixels)
+    return FoldNetwork(0, forward, spec, lambda _: pixels)
 
 
 def by_colour(image: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def test_one_frame_is_tried_even_if_nothing_is_free_and_alone_asks_for_no_memory
     predict([network_of(counted, pixels=0)], config_of(), frames_of(batch=3))
     assert seen == [1, 1, 1]
 
-    def ask() -> float:
+    def ask(_: int) -> float:
         raise AssertionError("one frame cannot be split")
 
     network = replace(network_of(by_colour), pass_pixels=ask)
