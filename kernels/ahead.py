@@ -76,9 +76,11 @@ def compile_ahead() -> None:
 
 
 def _is_cached(group: Group) -> bool:
-    # What Numba itself asks before it compiles; it has no other way to ask.
+    # What Numba itself asks before it compiles; it has no other way to ask. It reads and links what
+    # it finds, so it is not asked for what this process has.
     return all(
-        kernel._cache.load_overload(types, kernel.targetctx) is not None  # type: ignore[attr-defined]
+        types in kernel.overloads  # type: ignore[attr-defined]
+        or kernel._cache.load_overload(types, kernel.targetctx) is not None  # type: ignore[attr-defined]
         for kernel, types in group
     )
 
