@@ -55,7 +55,8 @@ check: $(READY)
 	@$(PY) -m mypy
 
 test-bench: $(READY)
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[bench,ray]'
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile \
+	    --editable '.[bench,ray]'
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ON_RAY) \
 	    $$(grep -l "a rival: " tests/benchmarks/test_*.py) $(ARGS)
 

@@ -47,8 +47,10 @@ def main(arguments: Sequence[str] = ()) -> None:
         base = getattr(sys, "_base_executable", None) or sys.executable
         _run(base, "-m", "venv", str(environment))
     unfinished.touch()
+    # Python compiles what it imports, a fraction of all; pip would compile everything, on one core.
     _run(
         *(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
+        "--no-compile",
         *("--editable", f"{ROOT}[test]", *requirements),
     )
     ready.touch()
