@@ -96,6 +96,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Files that tests write themselves do not wait for the disk, a twelfth of a run's time.
+
+    Those of commands that tests start, kill and put to sleep do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     """The same sums on every machine, and small tests leave a large one's cores asleep."""
     torch.set_num_threads(2)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
-    ("cases", "processes"), [(20, 1), pytest.param(300, 2, marks=pytest.mark.full)]
+    ("cases", "processes"), [(12, 1), pytest.param(300, 2, marks=pytest.mark.full)]
 )
 def test_what_is_bent_is_refused_by_name_or_changes_nothing_unsaid(
     cases: int, processes: int

@@ -137,9 +137,13 @@ def test_of_a_run_without_patience_no_table_has_the_column(
 @pytest.mark.parametrize(
     "event",
     [
-        pytest.param("write metrics.jsonl 4", id="no line of its last epoch"),
+        pytest.param(
+            "write metrics.jsonl 4", id="no line of its last epoch", marks=pytest.mark.full
+        ),
         pytest.param("renamed metrics.jsonl 4", id="the line, and not its table"),
-        pytest.param("write last.pt 8", id="the line, and an older checkpoint"),
+        pytest.param(
+            "write last.pt 8", id="the line, and an older checkpoint", marks=pytest.mark.full
+        ),
         pytest.param("renamed last.pt 8", id="the checkpoint, and nothing told"),
         pytest.param("write metrics.jsonl 5", id="in the fold after it"),
     ],
