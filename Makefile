@@ -52,7 +52,7 @@ check: $(READY)
 	@$(PY) -m ruff format --check --quiet . || { echo "run: $(PY) -m ruff format ."; exit 1; }
 	@$(PY) -c "from importlinter.cli import lint_imports_command as c; c()" > .venv/imports.log \
 	    || { cat .venv/imports.log; exit 1; }
-	@$(PY) -m mypy
+	@$(PY) -m mypy --num-workers 2
 
 test-bench: $(READY)
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile \

@@ -342,6 +342,11 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 LONGEST = (
+    "test_storm",
+    "test_throughput",
+    "test_time_to_accuracy",
+    "test_extend",
+    "test_patience",
     "test_fuzzing",
     "test_lowering",
     "test_predict_kernels",
@@ -352,7 +357,6 @@ LONGEST = (
     "test_certify_sections",
     "test_train",
     "test_wheel",
-    "test_storm",
     "test_fast",
     "test_processes",
     "test_page",
