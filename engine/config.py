@@ -17,7 +17,7 @@ from pydantic import (
 
 from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
-from engine.rules import check_batch, check_patience, check_teacher
+from engine.rules import FIRST, check_batch, check_patience, check_teacher
 from engine.settings import (
     DECODERS,
     IN_CHANNELS,
@@ -296,6 +296,11 @@ class Config(Section):
         return min(asked, training.batch_size - 1) if training.teacher else 0
 
     @property
+    def taught_by_run(self) -> bool:
+        """Whether another run labels the test frames."""
+        return bool(self.training.teacher) and self.training.teacher != FIRST
+
+    @property
     def networks(self) -> int:
         """How many are trained: the members of each fold, or those on all frames."""
         folds = self.data.folds if self.holds_out else 1
@@ -309,11 +314,15 @@ class Config(Section):
         return tuple(range(fold, self.networks, self.data.folds)) if self.holds_out else (fold,)
 
     def of_network(self, network: int) -> Self:
-        """The config by which one of the networks sees frames: its `model.input` is its own."""
-        if not self.training.member_inputs:
-            return self
-        seen = self.inputs[network // (self.data.folds if self.holds_out else 1)]
-        return self.model_copy(update={"model": self.model.model_copy(update={"input": seen})})
+        """The config of one of the networks: what it sees, and whether it has a teacher."""
+        member = network // (self.data.folds if self.holds_out else 1)
+        changed: dict[str, Section] = {}
+        if self.training.member_inputs:
+            seen = self.inputs[member]
+            changed["model"] = self.model.model_copy(update={"input": seen})
+        if self.training.teacher == FIRST and not member:
+            changed["training"] = self.training.model_copy(update={"teacher": ""})
+        return self.model_copy(update=changed) if changed else self
 
     @property
     def inputs(self) -> tuple[Input, ...]:

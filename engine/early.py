@@ -60,7 +60,7 @@ def check_inputs(config: Config, folds: Sequence[int]) -> None:
         raise RuntimeError(f"runtime.inference = 'openvino-int8' quantises by NNCF: {needed}")
     if (tune := config.runtime.tune) not in ("off", "auto") and not Path(tune).is_file():
         raise FileNotFoundError(f"runtime.tune = {tune!r} is no file; name one, or use auto or off")
-    if folds and config.training.teacher:
+    if folds and config.taught_by_run:
         find_teacher(config)
     # Rooms are rendered where they are not there.
     if config.data.root != ROOMS:

@@ -28,7 +28,7 @@ from engine.frames.samples import hw_of, of_each_size
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import hold
 from engine.model.network import input_normalisation
-from engine.origin import Origin, check_origin, origin_of
+from engine.origin import Origin, check_first, check_origin, origin_of
 from engine.rehearsal import check_training, check_views
 from engine.report.census import judge_data
 from engine.report.environment import describe_environment, note_computer
@@ -95,15 +95,16 @@ class Experiment:
 
     def begin(self, fold: int) -> tuple[FoldTask, DevicePolicy]:
         """What trains a fold, and on what, as noted when it was begun; a new one is noted now."""
-        begun, samples = self.position(fold) is not None, trained_frames(self.config, self.dataset)
+        begun = self.position(fold) is not None
         note_computer(self.dir.fold_environment(fold), fold, begun=begun)
         run = self.as_begun(fold) if begun else self
-        resolved(run.config, run.policy, samples).write(self.dir.runtime(fold))
         task, policy = run.task(fold), run.policy
-        if run.config.training.teacher:
+        samples = trained_frames(run.config, run.dataset, fold)
+        resolved(run.config, policy, samples).write(self.dir.runtime(fold))
+        if task.config.training.teacher:
             from engine.training.pseudo import taught
 
-            task = taught(task, policy)
+            task = taught(task, policy, run.is_trained)
         if run.config.training.parts > 1:
             if run.config.runtime.tune != "off":
                 _log.info("runtime.tune: steps of several parts have one form, nothing is tuned")
@@ -115,7 +116,7 @@ class Experiment:
 
     def as_begun(self, fold: int) -> Self:
         """The same with the settings that a fold began with, see `kept_setup`; sets its threads."""
-        now = resolved(self.config, self.policy, trained_frames(self.config, self.dataset))
+        now = resolved(self.config, self.policy, trained_frames(self.config, self.dataset, fold))
         config, policy = kept_setup(self.config, self.policy, now, self.dir, fold)
         return replace(self, config=config, policy=policy)
 
@@ -166,8 +167,7 @@ class Experiment:
             write_config(self.config, self.dir)
             describe_environment(self.dataset.fingerprint).write(self.dir.environment)
             train = self.dataset.train
-            images = images_of(train)
-            self.folds.file(train.samples, images).write(self.dir.folds)
+            self.folds.file(train.samples, images_of(train)).write(self.dir.folds)
             if self.origin is not None and not self.dir.origin.exists():
                 self.origin.write(self.dir.origin)
 
@@ -328,6 +328,7 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
         if position and position.epoch < last_epoch(run.dir, fold, training) and not resume:
             raise stopped(run.dir, fold, position.epoch, training.epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
+    check_first(run.config, untrained, run.is_trained)
     if untrained:
         judge_data(run.config, dataset, run.folds, sorted({*map(run.folds.of, untrained)}))
         begin = [fold for fold in untrained if run.position(fold) is None]

@@ -78,7 +78,7 @@ def _train(run: Experiment, world: World, order: Order) -> ResidentFrames | None
         )
     task = run.task(order.fold)
     task = replace(task, stop_after=order.stop_after)
-    if run.config.training.teacher:
+    if task.config.training.teacher:
         from engine.training.pseudo import with_labels
 
         task = with_labels(task)

@@ -9,7 +9,7 @@ round where that has fewer folds; `run:RUN#2` starts all from its fold 2. Of `tr
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from engine import sums
 from engine.config import Config, is_run
 from engine.mistakes import ConfigError
 from engine.plug_ins import find_code, source_hash
+from engine.rules import FIRST
 from engine.rundir import Record, RunDir, named_run, to_complete
 from engine.teacher import TeacherOrigin, check_teacher, find_teacher
 
@@ -101,7 +102,7 @@ def origin_of(config: Config, run: RunDir) -> Origin | None:
     Raises as `find_source` and `find_teacher`; DamageError for a file of a run that is not as it
     was written.
     """
-    if not (is_run(config.model.weights) or config.code or config.training.teacher):
+    if not (is_run(config.model.weights) or config.code or config.taught_by_run):
         return None
     return Origin.read(run.origin) if run.origin.is_file() else found_now(config)
 
@@ -113,7 +114,7 @@ def found_now(config: Config) -> Origin:
         found["plug_ins"] = plug_ins
     if is_run(config.model.weights):
         found |= {"run": str(sources_of(config)[0].run.root), "folds": _folds_now(config)}
-    if config.training.teacher:
+    if config.taught_by_run:
         found["teacher"] = find_teacher(config).origin
     return Origin(**found)
 
@@ -184,6 +185,22 @@ def check_origin(
             )
 
 
+def check_first(config: Config, networks: Sequence[int], is_trained: Callable[[int], bool]) -> None:
+    """Refuse networks whose fold's first one is to teach them and is neither trained nor of them.
+
+    Networks are trained in the order of their numbers, so one of them is ready in time.
+    """
+    for network in networks:
+        first = network % config.data.folds
+        if config.of_network(network).training.teacher != FIRST or first in networks:
+            continue
+        if not is_trained(first):
+            raise ConfigError(
+                f"network {network} learns from network {first}, the first of its fold, which is "
+                f"not trained yet; train that before it: --folds {first}"
+            )
+
+
 def is_moved(config: Config, run: RunDir, field: str) -> bool:
     """Whether a field names, in another place, the very networks that a run was begun with.
 
@@ -191,7 +208,7 @@ def is_moved(config: Config, run: RunDir, field: str) -> bool:
     """
     if field == "model.weights" and is_run(config.model.weights) and run.origin.is_file():
         return Origin(folds=_folds_now(config)).weights == Origin.read(run.origin).weights
-    if field == "training.teacher" and config.training.teacher and run.origin.is_file():
+    if field == "training.teacher" and config.taught_by_run and run.origin.is_file():
         known = Origin.read(run.origin).teacher
         return known is not None and known.digest == find_teacher(config).origin.digest
     return False

@@ -5,12 +5,23 @@ Each function refuses by a ValueError that says what to type.
 
 from engine.settings import TrainingConfig
 
+FIRST = "first"
+"""`training.teacher` where the first network of each fold labels frames for its others."""
+
 
 def check_teacher(training: TrainingConfig) -> None:
     """Refuse what nobody can learn from a teacher by."""
     told = f"training.teacher = {training.teacher!r}"
-    if training.teacher and not training.teacher.startswith("run:"):
-        raise ValueError(f"{told} names no run; type training.teacher=run:{training.teacher}")
+    if training.teacher == FIRST:
+        if training.frames == "all":
+            raise ValueError(f'{told} is of folds, and training.frames = "all"; name a run:RUN')
+        if training.members < 2:
+            raise ValueError(f"{told} teaches others of its fold; type training.members=2 or more")
+    elif training.teacher and not training.teacher.startswith("run:"):
+        raise ValueError(
+            f"{told} names no run; type training.teacher=run:{training.teacher}, or first, for the "
+            "first network of each fold"
+        )
     if training.teacher and not training.epochs:
         raise ValueError(f"{told}, and training.epochs = 0 learns nothing; give it epochs")
     if training.teacher and training.batch_size < 2:

@@ -217,7 +217,8 @@ class TrainingConfig(Section):
     """model.input of the second of these networks, the third, ...; empty: all see the same"""
     teacher: str = ""
     """run:RUN, the folder of a finished run whose networks label the test frames, which are then
-    trained on too: fold k by its fold k, frames = "all" by all of them; empty: none"""
+    trained on too: fold k by its fold k, frames = "all" by all of them; first: the first network of
+    each fold labels them for its other members; empty: none"""
     teacher_share: float = Field(0.25, gt=0, lt=1)
     """share of a batch that the teacher labels: at least one sample, and not all"""
     teacher_threshold: float = Field(0.0, ge=0, lt=1)

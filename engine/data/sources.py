@@ -73,10 +73,13 @@ def make_source(
     return file_source(chosen)(samples, crop_hw, spec, device, workers)
 
 
-def trained_frames(config: Config, dataset: Dataset) -> Sequence[Sample]:
-    """All frames that training reads: the labelled ones, and those that a teacher labels."""
+def trained_frames(
+    config: Config, dataset: Dataset, network: int | None = None
+) -> Sequence[Sample]:
+    """All that training of a network, or any, reads: labelled frames, then those of a teacher."""
+    training = (config if network is None else config.of_network(network)).training
     train = dataset.train.samples
-    return [*train, *dataset.test.samples] if config.training.teacher else train
+    return [*train, *dataset.test.samples] if training.teacher else train
 
 
 def choose_source(

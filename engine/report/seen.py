@@ -49,7 +49,8 @@ def _seen_here(
     held_out = of.pop() if len(of) == 1 else None
     paths = [path for path in images.iterdir() if fold_of.get(path.stem, held_out) != held_out]
     labelled = data_root(config) / "test" / "image"
-    if config.training.teacher and labelled.is_dir():
+    taught = any(config.of_network(network).training.teacher for network in folds)
+    if taught and labelled.is_dir():
         paths += labelled.iterdir()
     of_size = defaultdict[int, list[Path]](list)
     for path in paths:
@@ -100,8 +101,10 @@ def judged_origin(
         if new:
             origin = origin.model_copy(update={"seen": seen_by_source(config, dataset, folds)})
         tell_origin(origin, len(dataset.train.samples))
-    if config.training.teacher and new:
+    if config.taught_by_run and new:
         check_taught(config, dataset, folds)
+    elif config.training.teacher and not run.config.exists():
+        _tell_taught(dataset, "the first network of each fold", "for its others")
     return origin
 
 
@@ -119,10 +122,14 @@ def check_taught(config: Config, dataset: Dataset, folds: Folds) -> None:
     if config.holds_out:
         _check_held_out(teacher, dataset, folds)
     who = "fold k by fold k" if config.holds_out else f"{teacher.config.networks} networks together"
+    _tell_taught(dataset, teacher.run.root, who)
+
+
+def _tell_taught(dataset: Dataset, teacher: object, who: str) -> None:
     _log.info(
         "%d test frames are labelled by %s (%s) and trained on: whatever is scored on them is not "
         "of new frames",
-        *(len(test), teacher.run.root, who),
+        *(len(dataset.test.samples), teacher, who),
     )
 
 

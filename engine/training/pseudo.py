@@ -9,6 +9,7 @@ C: classes. H W: pixels of a frame. h w: pixels of the teacher's views.
 import logging
 import struct
 import zipfile
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,10 @@ from engine.damage import DamageError
 from engine.data.unlabelled import Unlabelled
 from engine.frames.decode import Sample, in_order, places_of, read_label
 from engine.frames.packed import Packed, Span
+from engine.identity import file_hash
 from engine.nyuv2 import IGNORE_INDEX
-from engine.origin import Origin
-from engine.rundir import Record
+from engine.origin import Origin, check_first
+from engine.rundir import Record, load_run
 from engine.runtime.device import DevicePolicy
 from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track
@@ -54,18 +56,20 @@ class PseudoNote(Record):
     """Share of the pixels, 0..1, that have a class."""
 
 
-def taught(task: FoldTask, policy: DevicePolicy) -> FoldTask:
+def taught(task: FoldTask, policy: DevicePolicy, is_trained: Callable[[int], bool]) -> FoldTask:
     """The task with what its teacher labels; that is made where the run folder lacks it.
 
     The fold has to be leased. What is damaged is made again, which the log says.
 
     Raises:
-        ConfigError: the teacher, where it is needed, is not that which the run was begun with; or
-            as `find_teacher`, whose FileNotFoundError it raises, too.
+        ConfigError: the teacher, where it is needed, is not that which the run was begun with; or,
+            a network of this run, not trained; or as `find_teacher`, whose FileNotFoundError it
+            raises, too.
         DamageError: weights of the teacher are not as they were written.
         RuntimeError: a file cannot be read.
     """
     fold, run, config = task.fold, task.run, task.config
+    check_first(config, [fold], is_trained)
     key = _key(task)
     if not _is_sound(run.pseudo(fold), key):
         # Members of one run learn from the same labels.
@@ -117,7 +121,9 @@ def _make(task: FoldTask, policy: DevicePolicy, key: str) -> None:
     # Its own views and temperature: by these it would predict the frames itself.
     runtime = config.runtime.model_copy(update={"inference": "torch"})
     theirs = teacher.config.model_copy(update={"runtime": runtime})
-    networks = teacher.networks(task.fold, holds_out=config.holds_out)
+    networks: Sequence[int] = [_fold(task)]
+    if config.taught_by_run:
+        networks = teacher.networks(task.fold, holds_out=config.holds_out)
     opened = open_predictor(theirs, teacher.run, networks, policy).at(teacher.temperature)
     threshold, kept, pixels = config.training.teacher_threshold, 0, 0
     with (
@@ -147,6 +153,13 @@ def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 def _teacher(task: FoldTask) -> Teacher:
     run = task.run
+    if not task.config.taught_by_run:
+        # As it stands in the folder: a task has the config of its own network. Views, which are no
+        # part of what a network is trained by, may change: it looks as training does, and mirrored.
+        theirs = load_run(run)
+        looks = {"scales": (1.0,), "flip": True, "base_hw": "training"}
+        views = theirs.inference.model_copy(update=looks)
+        return Teacher(run, theirs.model_copy(update={"inference": views}), 1.0)
     known = Origin.read(run.origin).teacher if run.origin.is_file() else None
     if known is None:  # nobody has written what the run was begun with
         return find_teacher(task.config)
@@ -161,6 +174,9 @@ def _fold(task: FoldTask) -> int:
 def _key(task: FoldTask) -> str:
     """What labels are made from: the hash has the frames, the teacher and the threshold."""
     whose = f"fold {_fold(task)}" if task.config.holds_out else "all networks"
+    if not task.config.taught_by_run:
+        sums.check(best := task.run.best(_fold(task)))
+        whose = f"network {_fold(task)} {file_hash(best)}"
     return f"{task.config_hash} {whose}"
 
 
@@ -210,7 +226,9 @@ def _tell(task: FoldTask, kept: float) -> None:
     least, pixels = training.teacher_threshold, "all pixels"
     if least:
         pixels = f"{100 * kept:.1f} % of their pixels, the others are below {least:g} and ignored"
-    root = training.teacher.removeprefix("run:")
+    root: object = training.teacher.removeprefix("run:")
+    if not task.config.taught_by_run:
+        whose, root = f"network {_fold(task)}", "this run"
     told = "fold %d: %d test frames labelled by %s of %s: %s; %d of the %d samples of a batch"
     rows = task.config.unlabelled, task.batch_size
     _log.info(told, task.fold, count, whose, root, pixels, *rows)

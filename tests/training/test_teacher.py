@@ -56,7 +56,8 @@ def make_taught(
     def make(name: str = "run", **changes: dict[str, Any]) -> FoldTask:
         teacher = {"teacher": f"run:{finished_run.dir.root}", "teacher_threshold": THRESHOLD}
         changes["training"] = {**teacher, **changes.get("training", {})}
-        return taught(open_run(tmp_path / name, **changes).task(1), POLICY)
+        run = open_run(tmp_path / name, **changes)
+        return taught(run.task(1), POLICY, run.is_trained)
 
     return make
 
@@ -149,7 +150,8 @@ def test_labels_that_test_frames_have_are_never_trained_on(
     test, label = task.dataset.test, tiny_root / "train" / "label" / "000.png"
     cheating = replace(test, samples=[replace(one, label=label) for one in test.samples])
     other = replace(task, dataset=replace(task.dataset, test=cheating), unlabelled=None)
-    found = taught(replace(other, run=RunDir(task.run.root.parent / "other")), POLICY)
+    other = replace(other, run=RunDir(task.run.root.parent / "other"))
+    found = taught(other, POLICY, lambda _: False)
     assert found.unlabelled is not None
     assert [one.label for one in found.unlabelled.frames] == [None] * FRAMES
     assert found.run.pseudo(1).read_bytes() == task.run.pseudo(1).read_bytes()

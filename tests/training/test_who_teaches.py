@@ -84,7 +84,7 @@ def test_who_may_not_teach_is_told_in_a_line(
     (unfinished / ".temperature.json.sum").unlink()
     classes = ",".join([*Config().data.classes[:-1], "door"])
     for more, told in {
-        ("training.teacher=runs/x",): "names no run; type training.teacher=run:runs/x",
+        ("training.teacher=runs/x",): "names no run; type training.teacher=run:runs/x, or first",
         (f"training.teacher=run:{tmp_path}",): "it has no config.toml; name the folder of a run",
         (f"training.teacher=run:{root}", "training.epochs=0", f"model.weights=run:{root}"): (
             "training.epochs = 0 learns nothing"

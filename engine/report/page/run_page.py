@@ -204,6 +204,8 @@ def _data_told(told: RunContents) -> str:
 def _teacher_told(told: RunContents) -> str:
     """Who labelled its test frames, if they were trained on; nothing of most runs."""
     teacher = told.config.training.teacher.removeprefix("run:")
+    if teacher and not told.config.taught_by_run:
+        teacher = "the first network of each fold for its others"
     return f" Its test frames were labelled by {teacher} and trained on." if teacher else ""
 
 
