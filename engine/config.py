@@ -17,7 +17,7 @@ from pydantic import (
 
 from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
-from engine.rules import FIRST, check_batch, check_patience, check_teacher
+from engine.rules import FIRST, check_batch, check_depth_start, check_patience, check_teacher
 from engine.settings import (
     DECODERS,
     IN_CHANNELS,
@@ -222,6 +222,7 @@ class Config(Section):
         check_batch(self.training, self.model.decoder)
         self._check_frames()
         check_teacher(self.training)
+        check_depth_start(self.model.depth_start, self.model.weights, self.inputs)
         check_patience(self.training, holds_out=self.holds_out)
         weights = self.model.weights
         random_decoder = weights in ("none", "timm") or weights.startswith("package:")

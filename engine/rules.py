@@ -3,6 +3,8 @@
 Each function refuses by a ValueError that says what to type.
 """
 
+from collections.abc import Sequence
+
 from engine.settings import TrainingConfig
 
 FIRST = "first"
@@ -70,4 +72,26 @@ def check_batch(training: TrainingConfig, decoder: str) -> None:
             "deeplabv3plus normalises each image's mean over the batch, so at least 2 samples "
             f"must pass the network together; training.batch_size {batch} in {cut}"
             f"training.accumulate {passes} leaves {together}"
+        )
+
+
+def check_depth_start(share: float, weights: str, inputs: Sequence[str]) -> None:
+    """Refuse a start of channels that no network has, or that weights do not leave open.
+
+    Weights of a file may have all channels too, which is found when they are loaded.
+    """
+    if share == 1:
+        return
+    told = f"model.depth_start = {share:g} is of channels behind RGB, and"
+    if {*inputs} == {"rgb"}:
+        raise ValueError(
+            f"{told} model.input = 'rgb' has none; type model.depth_start=1, or model.input=rgbd"
+        )
+    if weights == "none":
+        raise ValueError(
+            f"{told} model.weights = 'none' draws all; type model.depth_start=1, or name weights"
+        )
+    if weights.startswith("run:"):
+        raise ValueError(
+            f"{told} those that a run lacks start at zero whatever it is; type model.depth_start=1"
         )

@@ -48,6 +48,20 @@ def test_four_channels_are_rgb_and_depth() -> None:
     assert Config.model_validate({"model": {"input": "rgbd"}}).model.in_channels == 4
 
 
+@pytest.mark.parametrize(
+    ("model", "typed"),
+    [
+        ({"input": "rgb"}, "type model.depth_start=1, or model.input=rgbd"),
+        ({"input": "rgbd", "weights": "none"}, "type model.depth_start=1, or name weights"),
+        ({"input": "rgbd", "weights": "run:runs/one"}, "type model.depth_start=1"),
+    ],
+)
+def test_a_start_that_no_channel_has_is_refused(model: dict[str, Any], typed: str) -> None:
+    assert typed in message_of(model={"depth_start": 0.5, **model})
+    values = {"model": {"depth_start": 0.5}, "training": {"members": 2, "member_inputs": ["rgbd"]}}
+    assert Config.model_validate(values).inputs == ("rgb", "rgbd")
+
+
 @pytest.mark.parametrize("crop", [(608, 768), (576, 992), (736, 992)])
 def test_a_crop_larger_than_the_input_is_refused(crop: tuple[int, int]) -> None:
     message = message_of(data={"input_hw": (600, 960), "crop_hw": crop})

@@ -80,7 +80,8 @@ def load_state(
         Whether there was a depth head.
 
     Raises:
-        ValueError: a tensor is missing, has another shape or no place.
+        ValueError: a tensor is missing, has another shape or no place; or `depth_start` is not 1,
+            and they have all channels.
     """
     own = module.state_dict()
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_ONLY_TRAINED)}
@@ -105,6 +106,11 @@ def load_state(
     ]
     if misfits:
         raise misfit(origin, some(misfits))
+    if depth_start != 1 and all(tensor is state[name] for name, tensor in ready.items()):
+        raise ValueError(
+            f"model.depth_start = {depth_start:g} is of channels that {origin} lacks, and it has "
+            "weights of all; type model.depth_start=1"
+        )
     on_meta = any(tensor.is_meta for tensor in own.values())
     module.load_state_dict(ready, strict=False, assign=on_meta)
     return has_depth

@@ -55,7 +55,8 @@ def load_weights(network: nn.Module, config: ModelConfig, classes: Sequence[str]
         from engine.model.from_run import load_from_run
 
         return load_from_run(network, config, classes).told
-    origin, file, start = config.weights, check_source(config), config.depth_start
+    origin, file = config.weights, check_source(config)
+    start = 1.0 if config.input == "rgb" else config.depth_start  # one of several inputs
     encoder = network.get_submodule("encoder.model")
     if origin == "timm":
         origin, state = f"timm's {config.encoder}", _hub_state(config.encoder)

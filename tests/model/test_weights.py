@@ -111,6 +111,15 @@ def test_at_zero_a_network_does_at_first_what_it_does_without_depth(tmp_path: Pa
     torch.testing.assert_close(of_rgbd, of_rgb, rtol=0, atol=1e-6)
 
 
+def test_a_start_of_channels_that_weights_have_is_refused(tmp_path: Path) -> None:
+    torch.save(build("none", input="rgbd").state_dict(), tmp_path / "rgbd.pt")
+    with pytest.raises(ValueError, match=r"has weights of all; type model\.depth_start=1"):
+        build(tmp_path / "rgbd.pt", input="rgbd", depth_start=0.0)
+    # Of a run's networks some may see RGB alone.
+    torch.save(build("none").state_dict(), tmp_path / "rgb.pt")
+    build(tmp_path / "rgb.pt", depth_start=0.0)
+
+
 def test_our_own_file_loads_whole_and_an_smp_file_all_but_the_depth_head(tmp_path: Path) -> None:
     torch.manual_seed(3)
     saved = build("none", dropout=0.1)
