@@ -25,8 +25,8 @@ OLDEST_PY := .venv-oldest/bin/python
 # A file of tests at a time on each of up to four cores, the longest first: see tests/conftest.py.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# What needs Ray, which is 240 MB and no part of `make setup`.
-ON_RAY := tests/sweep/test_ray_workers.py tests/sweep/test_halving.py tests/test_cluster_storm.py
+# What needs rivals, or Ray, which is 240 MB: no part of `make setup`.
+BENCH := -m "bench and not full" tests/benchmarks tests/sweep tests/test_cluster_storm.py
 
 # Slow proofs too, whatever their marker.
 FULL := -m ""
@@ -57,8 +57,7 @@ check: $(READY)
 test-bench: $(READY)
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-compile \
 	    --editable '.[bench,ray]'
-	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ON_RAY) \
-	    $$(grep -l "a rival: " tests/benchmarks/test_*.py) $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(BENCH) $(ARGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; torch.cuda.is_available() or sys.exit('torch finds no CUDA device')"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,14 @@ LONGEST = (
     "test_blend",
 )
 """Files begun first: one that is begun last would have a core to itself at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that is marked `bench("PACKAGE")` where that package is not installed."""
+    named = (name for mark in item.iter_markers("bench") for name in mark.args)
+    if missing := [name for name in named if find_spec(name) is None]:
+        pytest.skip(f"needs {', '.join(missing)}, which make test-bench installs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install '.[ray]'")
+@pytest.mark.bench("ray")
 def test_a_sweep_on_a_cluster_under_storm_ends_with_the_bytes_of_a_calm_one(
     tmp_path: Path,
 ) -> None:

@@ -42,7 +42,6 @@ def on_a_gpu(tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_the_step_is_measured_in_three_forms_while_there_is_time_and_memory(
     on_a_gpu: Experiment, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("cv2", reason="measures the machine: pip install 'roomsmith[bench]'")
     measured = []
 
     def measure(_: Notes, __: Experiment, form: str, batch: int) -> list[Called]:

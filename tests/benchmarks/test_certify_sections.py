@@ -113,7 +113,6 @@ def test_without_a_gpu_a_section_holds_at_a_small_size(
     file.write_text(to_toml(config), "utf-8")
     monkeypatch.setattr(experiment, "_SMALL", experiment._Size(str(file), (48, 64)))
     if section is step:
-        pytest.importorskip("cv2", reason="measures the machine: pip install 'roomsmith[bench]'")
         rates = {"copy_bytes_s": 1e10, "gemm_flop_s": 1e11}
         monkeypatch.setattr("benchmarks.timing.machine_rates", lambda *_: rates)
     notes = Notes(tmp_path / f"{section.__name__}.json")

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("cv2", reason="a rival: pip install 'roomsmith[bench]'")
-
 from benchmarks import crop_case, kernel_speed, layer_cases, timing
 from benchmarks.figures import Work
 from benchmarks.pace import Pace
@@ -37,8 +35,8 @@ def test_a_library_that_is_missing_is_told_and_left_out(
     ]
 
 
+@pytest.mark.bench("kornia")
 def test_kornia_crops_what_we_crop() -> None:
-    pytest.importorskip("kornia", reason="a rival: pip install 'roomsmith[bench]'")
     case = crop_case.crop_resize(_CPU)
     ours, (theirs,) = case.sides["ours"](), case.sides["kornia"]()
     std = torch.tensor(crop_case._STD)[:, None, None]

@@ -20,6 +20,8 @@ pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[be
 
 from benchmarks.plain.data import CropDataset, read_frames, read_label
 
+pytestmark = pytest.mark.bench
+
 _HW = (48, 64)
 # Every frame as it is: nothing is scaled, moved, mirrored or lit.
 _STILL: dict[str, Any] = {"scale_p": 0, "class_aware_p": 0, "flip_p": 0, "jitter_p": 0}

@@ -28,6 +28,8 @@ from benchmarks.plain.model import DepthFpn
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.run import Predictor
 
+pytestmark = pytest.mark.bench
+
 _HW = (64, 96)
 _KINDS = ("image", "depth", "label")
 _TEMPERATURES = (0.7, 1.0)

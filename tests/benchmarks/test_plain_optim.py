@@ -13,6 +13,8 @@ pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[be
 
 from benchmarks.plain.run import StateAverage, schedule
 
+pytestmark = pytest.mark.bench
+
 
 @pytest.mark.parametrize("kind", ["cosine_epoch", "warmup_cosine"])
 def test_the_schedule_is_the_engines_at_every_step(

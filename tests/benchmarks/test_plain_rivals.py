@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader
 from benchmarks.plain.decoders import by_imagecodecs, by_pyspng
 from benchmarks.subset import Subset, pixels, with_section
 
-_EXTRA = "a rival: pip install 'roomsmith[bench]'"
 
-
-@pytest.mark.parametrize("name", ["imagecodecs", "pyspng"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.bench(name)) for name in ("imagecodecs", "pyspng")],
+)
 def test_a_decoder_gives_every_pixel_that_pillow_gives(
     name: str, tiny_subset: Subset, tmp_path: Path
 ) -> None:
-    pytest.importorskip(name, reason=_EXTRA)
     read = {"imagecodecs": by_imagecodecs, "pyspng": by_pyspng}[name]
     photo = tmp_path / "photo.jpg"
     sample = tiny_subset.dataset.train.samples[0]
@@ -30,10 +30,8 @@ def test_a_decoder_gives_every_pixel_that_pillow_gives(
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.bench("albumentations")
 def test_onnx_runtime_has_the_networks_predictions_at_every_size(tiny_subset: Subset) -> None:
-    pytest.importorskip("onnxruntime", reason=_EXTRA)
-    pytest.importorskip("onnxscript", reason=_EXTRA)
-    pytest.importorskip("albumentations", reason=_EXTRA)
     from benchmarks.plain.model import DepthFpn
     from benchmarks.plain.onnx_runtime import OnnxNetwork
 
@@ -55,11 +53,10 @@ def as_they_are(items: list[Any]) -> DataLoader[Any]:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.bench("lightning", "albumentations")
 def test_lightning_trains_to_the_recipes_weights(
     channels_last: bool, tiny_subset: Subset, tmp_path: Path
 ) -> None:
-    pytest.importorskip("lightning", reason=_EXTRA)
-    pytest.importorskip("albumentations", reason=_EXTRA)
     from benchmarks.plain.data import crop_loader, frame_loader
     from benchmarks.plain.lightning_fold import FoldModule, fit
     from benchmarks.plain.model import build_model

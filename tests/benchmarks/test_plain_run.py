@@ -13,6 +13,8 @@ pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[be
 from benchmarks.plain.recipe import Recipe
 from benchmarks.plain.run import blend, load_best, run, train_fold
 
+pytestmark = pytest.mark.bench
+
 _RECIPE = Recipe(workers=0)
 
 

@@ -4,13 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.scene import blocky_labels, smooth_probabilities
-from kernels.confusion import confusion as counted
-from kernels.confusion import reference
-from kernels.metrics import mean_iou as scored
-
-pytest.importorskip("cv2", reason="a rival: pip install 'roomsmith[bench]'")
-
 from benchmarks.plain.selection import (
     blend_counts,
     confusion,
@@ -18,6 +11,10 @@ from benchmarks.plain.selection import (
     mean_iou,
     slsqp_weights,
 )
+from benchmarks.scene import blocky_labels, smooth_probabilities
+from kernels.confusion import confusion as counted
+from kernels.confusion import reference
+from kernels.metrics import mean_iou as scored
 
 _FRAMES, _CLASSES = 3, 5
 _STORES = [smooth_probabilities((_FRAMES, _CLASSES, 32, 48), seed).half() for seed in (0, 1, 2)]

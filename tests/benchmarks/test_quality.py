@@ -10,8 +10,7 @@ from engine.cli import load_config
 from engine.config import Config
 from engine.mistakes import ConfigError
 
-for _library in ("cv2", "albumentations", "segmentation_models_pytorch"):
-    pytest.importorskip(_library, reason="a rival: pip install 'roomsmith[bench]'")
+pytestmark = pytest.mark.bench("albumentations")
 
 
 def test_both_sides_are_trained_and_scored_for_each_seed(

@@ -69,7 +69,6 @@ def test_a_curve_shows_points_exponents_and_constants(capsys: pytest.CaptureFixt
 
 
 def test_the_picture_has_a_panel_a_curve_with_both_sides(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="draws curves: pip install 'roomsmith[bench]'")
     path = tmp_path / "curves.png"
     draw_curves([curve("frames", "frames"), curve("crops", "crop area")], path)
     with Image.open(path) as image:

@@ -56,7 +56,7 @@ def test_a_run_of_other_frames_or_classes_is_refused(tiny_subset: Subset, tmp_pa
         ours.stores(job_of(tiny_subset, tmp_path, tmp_path / "other"))
 
 
+@pytest.mark.bench("albumentations")
 def test_a_run_without_a_store_is_named_before_anything_is_measured(tmp_path: Path) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     with pytest.raises(ConfigError, match=r"--runs: .*none.* holds no finished store"):
         main(["--runs", str(tmp_path / "none"), str(tmp_path / "none")])

@@ -57,7 +57,6 @@ def tiny_job(tiny_subset: Subset, tmp_path_factory: pytest.TempPathFactory) -> J
 @pytest.fixture(scope="module", params=ROWS)
 def row_job(request: pytest.FixtureRequest, tiny_job: Job) -> Any:
     """A row, its job, and what our side found."""
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks.known_rows import rows
 
     row = rows("cpu")[request.param]
@@ -79,11 +78,15 @@ _MORE = [
 
 
 @pytest.mark.parametrize(
-    ("row_job", "library"), [*((row, "") for row in ROWS), *_MORE], indirect=["row_job"]
+    ("row_job", "library"),
+    [
+        *((row, "") for row in ROWS),
+        *(pytest.param(*pair, marks=pytest.mark.bench(pair[1])) for pair in _MORE),
+    ],
+    indirect=["row_job"],
 )
+@pytest.mark.bench("albumentations")
 def test_both_sides_of_a_row_agree(library: str, row_job: Any) -> None:
-    if library:
-        pytest.importorskip(library, reason="a rival: pip install 'roomsmith[bench]'")
     row, job, ours = row_job
     named = command._LIBRARIES
     rivals = {name: r for name, r in row.rivals.items() if named.get(name, ("",))[0] == library}
@@ -105,8 +108,8 @@ def test_both_sides_of_a_row_agree(library: str, row_job: Any) -> None:
     assert work.floor_s({"copy_bytes_s": 1e10, "gemm_flop_s": 1e11}) > 0
 
 
+@pytest.mark.bench("albumentations")
 def test_the_command_knows_every_row_and_curve() -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
     from benchmarks.known_rows import rows
 
@@ -135,16 +138,16 @@ def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: s
         main(arguments)
 
 
+@pytest.mark.bench("albumentations")
 def test_a_wrong_gate_file_is_found_before_anything_is_measured(tmp_path: Path) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     with pytest.raises(FileNotFoundError):
         main(["--gate", str(tmp_path / "none.json")])
 
 
+@pytest.mark.bench("albumentations")
 def test_the_command_measures_a_row_in_processes_of_its_own(
     tiny_config: Config, run_command: RunCommand, tmp_path: Path
 ) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     out = tmp_path / "figures.json"
     chosen = ["--rows", "train step", "--rivals", "plain", "--frames", "12", "--rounds", "2"]
     done = run_command("benchmarks.throughput", *_flags(tiny_config), *chosen, "--json", out)
@@ -169,11 +172,11 @@ def test_the_command_measures_a_row_in_processes_of_its_own(
 @pytest.fixture
 def known_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose rates nobody measures: the test above shows that they are."""
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     rates = {"copy_bytes_s": 1e10, "gemm_flop_s": 1e11}
     monkeypatch.setattr("benchmarks.timing.machine_rates", lambda *_: rates)
 
 
+@pytest.mark.bench("albumentations")
 @pytest.mark.usefixtures("known_rates")
 @pytest.mark.parametrize(("ratio", "code"), [(3.0, 0), (1.5, 1)])
 def test_the_gate_decides_the_exit_code(
@@ -201,6 +204,7 @@ def test_the_gate_decides_the_exit_code(
     assert ("epoch against plain: ratio 1.50, was 2.00" in capsys.readouterr().err) == bool(code)
 
 
+@pytest.mark.bench("albumentations")
 @pytest.mark.usefixtures("known_rates")
 def test_an_interrupted_run_leaves_the_rows_that_it_has_and_names_the_others(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -219,13 +223,13 @@ def test_an_interrupted_run_leaves_the_rows_that_it_has_and_names_the_others(
     assert content["unfinished"] == ["oof", "curve of runs"]
 
 
+@pytest.mark.bench("albumentations")
 def test_what_is_not_installed_and_what_has_no_time_is_left_out(
     tiny_config: Config,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
     from benchmarks.pace import Pace
 
@@ -252,6 +256,7 @@ def test_what_is_not_installed_and_what_has_no_time_is_left_out(
     assert throughput._parse([*_flags(tiny_config), "--curves", "runs"])[0].rows == []
 
 
+@pytest.mark.bench("albumentations")
 @pytest.mark.usefixtures("known_rates")
 def test_a_row_that_once_timed_other_work_is_not_compared_but_the_others_are(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -276,10 +281,10 @@ def test_a_row_that_once_timed_other_work_is_not_compared_but_the_others_are(
 
 
 @pytest.mark.parametrize("name", CURVES)
+@pytest.mark.bench("albumentations")
 def test_a_curve_measures_its_points_and_fits_both_sides(
     name: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     from benchmarks import measure
     from benchmarks.known_rows import Row
 

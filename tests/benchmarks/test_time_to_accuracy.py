@@ -320,10 +320,10 @@ def test_a_clear_difference_of_all_seeds_is_kept(tmp_path: Path) -> None:
     assert levers.row_of([(b, a) for a, b in pairs])["decision"] == "dropped"
 
 
+@pytest.mark.bench("albumentations")
 def test_plain_and_ours_race_to_its_mark(
     words: list[str], here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     out, tiny = tmp_path / "race.json", words[2]
     typed = [*words[:3], *words[7:], "--to-plain", "--plain", tiny, "--json", str(out)]
     assert main(typed) == 0
@@ -336,10 +336,10 @@ def test_plain_and_ours_race_to_its_mark(
     assert "the plain recipe's after" in capsys.readouterr().err
 
 
+@pytest.mark.bench("albumentations")
 def test_plain_steps_are_timed_and_its_frames_predicted(
     tiny_config: Config, tmp_path: Path
 ) -> None:
-    pytest.importorskip("albumentations", reason="a rival: pip install 'roomsmith[bench]'")
     training = tiny_config.training.model_copy(update={"epochs": 1})
     one = Recipe("plain", tiny_config.model_copy(update={"training": training}), plain=True)
     (found,) = measure_in_turns([one], 0, tmp_path / "measuring", rounds=2).values()

@@ -1,7 +1,6 @@
 """Successive halving: who goes on at a rung, what a stopped run counts as, and going on."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -111,7 +110,7 @@ def test_the_latest_validation_counts_and_none_at_all_is_a_mistake(tmp_path: Pat
         miou_at(run, 1)
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray Tune: pip install 'ray[tune]'")
+@pytest.mark.bench("ray")
 def test_tunes_scheduler_judges_names_and_lets_one_in_so_many_go_on(tmp_path: Path) -> None:
     scheduler = tunes(1, 3, 9)
     said = []

@@ -25,7 +25,10 @@ from tests.ray_nodes import Nodes, left_over, listening, ray_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at by /proc")
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at by /proc"),
+]
 
 STILL_S = 4.0
 """Seconds without an answer after which a node of a test is given up."""
