@@ -12,7 +12,7 @@ from engine.resume import differences
 from engine.rundir import RunDir
 
 HASHES = {
-    "nyuv2_cpu": ("041b0f68053a001b", "bb9bbb5485dfd27e"),
+    "nyuv2_cpu": ("d6b24ac2b81c4145", "87c5449dd7a00db9"),
     "nyuv2_cpu_hour": ("39470870ec58468f", "7af511f821a09859"),
 }
 
@@ -23,11 +23,16 @@ def recipe(name: str) -> Config:
 
 def test_that_of_an_hour_has_one_network_a_fold_and_larger_batches_at_a_higher_rate() -> None:
     assert differences(recipe("nyuv2_cpu"), recipe("nyuv2_cpu_hour")) == [
+        "training.epochs: 11 -> 12",
         "training.batch_size: 4 -> 8",
         "training.parts: 1 -> 2",
         "training.lr: 0.001 -> 0.0015",
         "training.ema_decay: 0.995 -> 0.99",
-        "training.members: 2 -> 1",
+        "training.validate_every: 11 -> 12",
+        "training.members: 3 -> 1",
+        "training.member_inputs: ('rgbd', 'rgbdn') -> ()",
+        "training.teacher: first -> ",
+        "training.teacher_threshold: 0.8 -> 0.0",
     ]
 
 
