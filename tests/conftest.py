@@ -343,6 +343,7 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 LONGEST = (
+    "test_cluster_storm",
     "test_storm",
     "test_throughput",
     "test_time_to_accuracy",
