@@ -17,7 +17,14 @@ from pydantic import (
 
 from engine.labels import label_table, plain_map, unknown_class
 from engine.nyuv2 import CLASSES, IGNORE_INDEX, SMALL_CLASSES
-from engine.rules import FIRST, check_batch, check_depth_start, check_patience, check_teacher
+from engine.rules import (
+    EARLIER,
+    FIRST,
+    check_batch,
+    check_depth_start,
+    check_patience,
+    check_teacher,
+)
 from engine.settings import (
     DECODERS,
     IN_CHANNELS,
@@ -299,7 +306,15 @@ class Config(Section):
     @property
     def taught_by_run(self) -> bool:
         """Whether another run labels the test frames."""
-        return bool(self.training.teacher) and self.training.teacher != FIRST
+        return self.training.teacher not in {"", FIRST, EARLIER}
+
+    def teachers(self, network: int) -> tuple[int, ...]:
+        """The networks of this run that label the test frames for one of it."""
+        training = self.of_network(network).training
+        if not training.teacher or self.taught_by_run:
+            return ()
+        before = range(network % self.data.folds, network, self.data.folds)
+        return (before[0],) if training.teacher == FIRST else tuple(before)
 
     @property
     def networks(self) -> int:
@@ -321,8 +336,10 @@ class Config(Section):
         if self.training.member_inputs:
             seen = self.inputs[member]
             changed["model"] = self.model.model_copy(update={"input": seen})
-        if self.training.teacher == FIRST and not member:
-            changed["training"] = self.training.model_copy(update={"teacher": ""})
+        if self.training.teacher and not self.taught_by_run and member < 2:
+            # The lone network before the second one is the first.
+            told = FIRST if member else ""
+            changed["training"] = self.training.model_copy(update={"teacher": told})
         return self.model_copy(update=changed) if changed else self
 
     @property

@@ -28,7 +28,7 @@ from engine.frames.samples import hw_of, of_each_size
 from engine.identity import fold_hashes, stage_identity, weights_identity
 from engine.lease import hold
 from engine.model.network import input_normalisation
-from engine.origin import Origin, check_first, check_origin, origin_of
+from engine.origin import Origin, check_origin, check_teachers, origin_of
 from engine.rehearsal import check_training, check_views
 from engine.report.census import judge_data
 from engine.report.environment import describe_environment, note_computer
@@ -328,7 +328,7 @@ def check_folds(run: Experiment, chosen: Sequence[int], *, resume: bool) -> list
         if position and position.epoch < last_epoch(run.dir, fold, training) and not resume:
             raise stopped(run.dir, fold, position.epoch, training.epochs)
     untrained = [fold for fold in chosen if not run.is_trained(fold)]
-    check_first(run.config, untrained, run.is_trained)
+    check_teachers(run.config, untrained, run.is_trained)
     if untrained:
         judge_data(run.config, dataset, run.folds, sorted({*map(run.folds.of, untrained)}))
         begin = [fold for fold in untrained if run.position(fold) is None]

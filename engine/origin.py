@@ -21,7 +21,6 @@ from engine import sums
 from engine.config import Config, is_run
 from engine.mistakes import ConfigError
 from engine.plug_ins import find_code, source_hash
-from engine.rules import FIRST
 from engine.rundir import Record, RunDir, named_run, to_complete
 from engine.teacher import TeacherOrigin, check_teacher, find_teacher
 
@@ -185,19 +184,21 @@ def check_origin(
             )
 
 
-def check_first(config: Config, networks: Sequence[int], is_trained: Callable[[int], bool]) -> None:
-    """Refuse networks whose fold's first one is to teach them and is neither trained nor of them.
+def check_teachers(
+    config: Config, networks: Sequence[int], is_trained: Callable[[int], bool]
+) -> None:
+    """Refuse networks that one of their fold is to teach which is neither trained nor of them.
 
     Networks are trained in the order of their numbers, so one of them is ready in time.
     """
     for network in networks:
-        first = network % config.data.folds
-        if config.of_network(network).training.teacher != FIRST or first in networks:
-            continue
-        if not is_trained(first):
+        for teacher in config.teachers(network):
+            if teacher in networks or is_trained(teacher):
+                continue
+            which = "the first" if teacher < config.data.folds else "an earlier one"
             raise ConfigError(
-                f"network {network} learns from network {first}, the first of its fold, which is "
-                f"not trained yet; train that before it: --folds {first}"
+                f"network {network} learns from network {teacher}, {which} of its fold, which is "
+                f"not trained yet; train that before it: --folds {teacher}"
             )
 
 

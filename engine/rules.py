@@ -7,22 +7,23 @@ from collections.abc import Sequence
 
 from engine.settings import TrainingConfig
 
-FIRST = "first"
-"""`training.teacher` where the first network of each fold labels frames for its others."""
+FIRST, EARLIER = "first", "earlier"
+"""`training.teacher` where networks of a fold label frames for its others: the first for all of
+them, or for each those that were trained before it."""
 
 
 def check_teacher(training: TrainingConfig) -> None:
     """Refuse what nobody can learn from a teacher by."""
     told = f"training.teacher = {training.teacher!r}"
-    if training.teacher == FIRST:
+    if training.teacher in {FIRST, EARLIER}:
         if training.frames == "all":
             raise ValueError(f'{told} is of folds, and training.frames = "all"; name a run:RUN')
         if training.members < 2:
             raise ValueError(f"{told} teaches others of its fold; type training.members=2 or more")
     elif training.teacher and not training.teacher.startswith("run:"):
         raise ValueError(
-            f"{told} names no run; type training.teacher=run:{training.teacher}, or first, for the "
-            "first network of each fold"
+            f"{told} names no run; type training.teacher=run:{training.teacher}, or first or "
+            "earlier, for the first network of each fold, or all that are trained before"
         )
     if training.teacher and not training.epochs:
         raise ValueError(f"{told}, and training.epochs = 0 learns nothing; give it epochs")

@@ -218,7 +218,8 @@ class TrainingConfig(Section):
     teacher: str = ""
     """run:RUN, the folder of a finished run whose networks label the test frames, which are then
     trained on too: fold k by its fold k, frames = "all" by all of them; first: the first network of
-    each fold labels them for its other members; empty: none"""
+    each fold labels them for its other members; earlier: those trained before for each; empty:
+    none"""
     teacher_share: float = Field(0.25, gt=0, lt=1)
     """share of a batch that the teacher labels: at least one sample, and not all"""
     teacher_threshold: float = Field(0.0, ge=0, lt=1)

@@ -11,6 +11,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -311,6 +312,10 @@ def run_content(folder: Path) -> dict[str, Any]:
             value = [_flat(json.loads(line)) for line in value.splitlines()]
         elif path.suffix == ".json":
             value = _flat(json.loads(value))
+        elif path.name == "pseudo.zip":
+            with zipfile.ZipFile(path) as archive:
+                value = {name: archive.read(name) for name in archive.namelist()}
+            value["note.json"] = _flat(json.loads(value["note.json"]))
         content[str(path.relative_to(folder))] = value
     return content
 

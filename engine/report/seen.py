@@ -14,6 +14,7 @@ from engine.frames.samples import count_files
 from engine.identity import file_hash
 from engine.mistakes import ConfigError
 from engine.origin import Origin, RunSource, SeenFrames, find_source, origin_of, sources_of
+from engine.rules import FIRST
 from engine.rundir import RunDir
 from engine.teacher import Teacher, find_teacher, nothing_to_label
 
@@ -104,8 +105,15 @@ def judged_origin(
     if config.taught_by_run and new:
         check_taught(config, dataset, folds)
     elif config.training.teacher and not run.config.exists():
-        _tell_taught(dataset, "the first network of each fold", "for its others")
+        _tell_taught(dataset, *told_inside(config))
     return origin
+
+
+def told_inside(config: Config) -> tuple[str, str]:
+    """Which networks of each fold label the test frames of a run that teaches itself, and whose."""
+    if config.training.teacher == FIRST:
+        return "the first network of each fold", "for its others"
+    return "the earlier networks of each fold", "for its later ones"
 
 
 def check_taught(config: Config, dataset: Dataset, folds: Folds) -> None:

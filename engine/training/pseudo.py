@@ -9,10 +9,11 @@ C: classes. H W: pixels of a frame. h w: pixels of the teacher's views.
 import logging
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from engine.frames.decode import Sample, in_order, places_of, read_label
 from engine.frames.packed import Packed, Span
 from engine.identity import file_hash
 from engine.nyuv2 import IGNORE_INDEX
-from engine.origin import Origin, check_first
+from engine.origin import Origin, check_teachers
 from engine.rundir import Record, load_run
 from engine.runtime.device import DevicePolicy
 from engine.runtime.graphs import free_recordings
@@ -54,6 +55,8 @@ class PseudoNote(Record):
     """Of what the labels were made from: the experiment, and the networks of the teacher."""
     kept: float
     """Share of the pixels, 0..1, that have a class."""
+    seconds: float | None = None
+    """That labelling took; older releases did not tell."""
 
 
 def taught(task: FoldTask, policy: DevicePolicy, is_trained: Callable[[int], bool]) -> FoldTask:
@@ -69,7 +72,7 @@ def taught(task: FoldTask, policy: DevicePolicy, is_trained: Callable[[int], boo
         RuntimeError: a file cannot be read.
     """
     fold, run, config = task.fold, task.run, task.config
-    check_first(config, [fold], is_trained)
+    check_teachers(config, [fold], is_trained)
     key = _key(task)
     if not _is_sound(run.pseudo(fold), key):
         # Members of one run learn from the same labels.
@@ -121,11 +124,12 @@ def _make(task: FoldTask, policy: DevicePolicy, key: str) -> None:
     # Its own views and temperature: by these it would predict the frames itself.
     runtime = config.runtime.model_copy(update={"inference": "torch"})
     theirs = teacher.config.model_copy(update={"runtime": runtime})
-    networks: Sequence[int] = [_fold(task)]
+    networks = config.teachers(task.fold)
     if config.taught_by_run:
         networks = teacher.networks(task.fold, holds_out=config.holds_out)
     opened = open_predictor(theirs, teacher.run, networks, policy).at(teacher.temperature)
     threshold, kept, pixels = config.training.teacher_threshold, 0, 0
+    begun_s = monotonic()
     with (
         interrupts.at_checkpoints(),
         track(f"fold {task.fold} pseudo-labels", len(samples)) as advance,
@@ -140,7 +144,8 @@ def _make(task: FoldTask, policy: DevicePolicy, key: str) -> None:
                 _write(archive, _entry(samples[number].stem), mask_png(label_HW))
             advance(len(frames.index))
             interrupts.checkpoint()
-        note = PseudoNote(key=key, kept=kept / pixels)
+        spent_s = round(monotonic() - begun_s, 3)
+        note = PseudoNote(key=key, kept=kept / pixels, seconds=spent_s)
         _write(archive, _NOTE, note.model_dump_json().encode())
     del opened
     free_recordings()
@@ -155,9 +160,10 @@ def _teacher(task: FoldTask) -> Teacher:
     run = task.run
     if not task.config.taught_by_run:
         # As it stands in the folder: a task has the config of its own network. Views, which are no
-        # part of what a network is trained by, may change: it looks as training does, and mirrored.
-        theirs = load_run(run)
-        looks = {"scales": (1.0,), "flip": True, "base_hw": "training"}
+        # part of what a network is trained by, may change: it looks as training does, and mirrored
+        # where it is alone: several correct each other as mirrored views would, at half the time.
+        theirs, alone = load_run(run), len(task.config.teachers(task.fold)) == 1
+        looks = {"scales": (1.0,), "flip": alone, "base_hw": "training"}
         views = theirs.inference.model_copy(update=looks)
         return Teacher(run, theirs.model_copy(update={"inference": views}), 1.0)
     known = Origin.read(run.origin).teacher if run.origin.is_file() else None
@@ -174,9 +180,10 @@ def _fold(task: FoldTask) -> int:
 def _key(task: FoldTask) -> str:
     """What labels are made from: the hash has the frames, the teacher and the threshold."""
     whose = f"fold {_fold(task)}" if task.config.holds_out else "all networks"
-    if not task.config.taught_by_run:
-        sums.check(best := task.run.best(_fold(task)))
-        whose = f"network {_fold(task)} {file_hash(best)}"
+    if teachers := task.config.teachers(task.fold):
+        for best in map(task.run.best, teachers):
+            sums.check(best)
+        whose = " ".join(f"network {k} {file_hash(task.run.best(k))}" for k in teachers)
     return f"{task.config_hash} {whose}"
 
 
@@ -227,8 +234,9 @@ def _tell(task: FoldTask, kept: float) -> None:
     if least:
         pixels = f"{100 * kept:.1f} % of their pixels, the others are below {least:g} and ignored"
     root: object = training.teacher.removeprefix("run:")
-    if not task.config.taught_by_run:
-        whose, root = f"network {_fold(task)}", "this run"
+    if teachers := task.config.teachers(task.fold):
+        whose = f"network{'s' * (len(teachers) > 1)} {' '.join(map(str, teachers))}"
+        root = "this run"
     told = "fold %d: %d test frames labelled by %s of %s: %s; %d of the %d samples of a batch"
     rows = task.config.unlabelled, task.batch_size
     _log.info(told, task.fold, count, whose, root, pixels, *rows)

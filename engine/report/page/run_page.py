@@ -25,6 +25,7 @@ from engine.report.page.heat import heat_block
 from engine.report.page.render import render
 from engine.report.page.sources import run_source
 from engine.report.parity_report import Parity
+from engine.report.seen import told_inside
 from engine.report.summary import Summary, networks_of
 from engine.rundir import RunDir
 from engine.runtime.progress import duration
@@ -205,7 +206,7 @@ def _teacher_told(told: RunContents) -> str:
     """Who labelled its test frames, if they were trained on; nothing of most runs."""
     teacher = told.config.training.teacher.removeprefix("run:")
     if teacher and not told.config.taught_by_run:
-        teacher = "the first network of each fold for its others"
+        teacher = " ".join(told_inside(told.config))
     return f" Its test frames were labelled by {teacher} and trained on." if teacher else ""
 
 
