@@ -116,7 +116,7 @@ def summarise(
         oof=score_folds(counts, config.data.classes, choice.best),
         folds=folds,
         seconds={
-            "prepare": prepare_s,
+            **_seconds_before(config, run, prepare_s),
             "training": sum(training_s),
             "validation": sum(validation_s),
             "oof": sum(state.elapsed_s for state in predicted.values()),
@@ -131,5 +131,15 @@ def summarise_unscored(config: Config, run: RunDir, key: str, prepare_s: float) 
 
     epochs, networks = config.training.epochs, range(config.networks)
     lines = [line for k in networks for line in read_metrics(run.metrics(k), epochs)]
-    seconds = {"prepare": prepare_s, "training": sum(line.train_s for line in lines)}
+    seconds = _seconds_before(config, run, prepare_s)
+    seconds["training"] = sum(line.train_s for line in lines)
     return Summary(key=key, folds=[], seconds=seconds, leakage=0.0, leakage_measured=False)
+
+
+def _seconds_before(config: Config, run: RunDir, prepare_s: float) -> dict[str, float]:
+    """Of the stages before training; "labelling" where a teacher made labels."""
+    if not config.training.teacher:
+        return {"prepare": prepare_s}
+    from engine.training.pseudo import labelling_s
+
+    return {"prepare": prepare_s, "labelling": labelling_s(run, range(config.networks))}

@@ -9,7 +9,7 @@ C: classes. H W: pixels of a frame. h w: pixels of the teacher's views.
 import logging
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from engine.frames.packed import Packed, Span
 from engine.identity import file_hash
 from engine.nyuv2 import IGNORE_INDEX
 from engine.origin import Origin, check_teachers
-from engine.rundir import Record, load_run
+from engine.rundir import Record, RunDir, load_run
 from engine.runtime.device import DevicePolicy
 from engine.runtime.graphs import free_recordings
 from engine.runtime.progress import track
@@ -118,6 +118,20 @@ def pseudo_label(prob_Chw: Tensor, hw: tuple[int, int], threshold: float) -> NDA
     return label
 
 
+def labelling_s(run: RunDir, networks: Iterable[int]) -> float:
+    """Seconds that the labels of these networks took, those of several counted once.
+
+    What an older release labelled does not tell, and counts as nothing. Raises DamageError.
+    """
+    made = dict[str, float]()
+    for path in map(run.pseudo, networks):
+        if path.is_file():
+            sums.check(path)
+            note = _note(path)
+            made[note.key] = note.seconds or 0.0
+    return sum(made.values())
+
+
 def _make(task: FoldTask, policy: DevicePolicy, key: str) -> None:
     """Label the test frames, whole or not at all: stopped on the way, it begins anew."""
     config, samples, teacher = task.config, _bare(task), _teacher(task)
@@ -152,7 +166,7 @@ def _make(task: FoldTask, policy: DevicePolicy, key: str) -> None:
 
 
 def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # An entry's time is 1980 unless it is told another: equal labels give equal bytes.
+    # An entry's time is 1980 unless it is told another: the clock is in the note alone.
     archive.writestr(zipfile.ZipInfo(name), content)
 
 

@@ -1,7 +1,8 @@
-"""`training.teacher = "first"`: the first network of each fold labels for its others."""
+"""`training.teacher = "first"`, `"earlier"`: networks of a fold label for others of it."""
 
+import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from engine.experiment import open_experiment
 from engine.mistakes import ConfigError
 from engine.report.seen import seen_stems
 from engine.rundir import RunDir
-from engine.training.pseudo import pseudo_label
+from engine.training.pseudo import labelling_s, pseudo_label
 from engine.views.predictor import open_predictor
 from tests.conftest import FinishedRun
 from tests.stopping import StoppedError, stop_at
@@ -61,13 +62,18 @@ def test_first_networks_are_those_of_a_run_of_one_and_have_no_teacher(
 def test_its_labels_are_what_the_first_says_of_the_size_of_training_and_mirrored(
     made: RunDir,
 ) -> None:
+    check_labels(made, 3, teachers=[1], flip=True)
+
+
+def check_labels(made: RunDir, network: int, *, teachers: Sequence[int], flip: bool) -> None:
+    """A network's labels are what these say of each frame, of the size of training."""
     run = open_experiment(load_config([made.config]), made)
-    looks = {"scales": (1.0,), "flip": True, "base_hw": "training"}
+    looks = {"scales": (1.0,), "flip": flip, "base_hw": "training"}
     views = run.config.inference.model_copy(update=looks)
     config = run.config.model_copy(update={"inference": views})
-    predictor = open_predictor(config, made, [1], run.policy).at(1.0)
+    predictor = open_predictor(config, made, teachers, run.policy).at(1.0)
     frames = run.dataset.test.samples
-    with zipfile.ZipFile(made.pseudo(3)) as archive:
+    with zipfile.ZipFile(made.pseudo(network)) as archive:
         found = [np.array(Image.open(BytesIO(archive.read(f"{one.stem}.png")))) for one in frames]
     expected = [
         pseudo_label(prob_TChw[0], batch.hw, 0.3)
@@ -75,6 +81,27 @@ def test_its_labels_are_what_the_first_says_of_the_size_of_training_and_mirrored
         for prob_TChw in prob_BTChw
     ]
     assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_the_third_is_taught_by_the_first_and_the_second_together(
+    made: RunDir, tiny_toml: Path, tmp_path: Path
+) -> None:
+    run, more = RunDir(tmp_path / "run"), ("training.members=3", "training.teacher=earlier")
+    untrained = ("--folds", "0", "4", "--until", "trained")
+    with pytest.raises(ConfigError, match="network 4 learns from network 2, an earlier one of its"):
+        train.main(call(tiny_toml, run, *more, *untrained))
+    assert train.main(call(tiny_toml, run, *more)) == 0
+    for network in range(4):  # a lone network before the second is the first
+        alone, here = (load_file(one.best(network)) for one in (made, run))
+        assert all(torch.equal(alone[name], here[name]) for name in alone)
+    check_labels(run, 5, teachers=[1, 3], flip=False)
+    log, page = run.log.read_text("utf-8"), run.report.read_text("utf-8")
+    assert log.count("test frames are labelled by the earlier networks of each fold") == 1
+    assert log.count("fold 5: 5 test frames labelled by networks 1 3 of this run") == 1
+    assert "labelled by the earlier networks of each fold for its later ones and" in page
+    seconds = json.loads(run.summary.read_text("utf-8"))["seconds"]
+    assert 0 < seconds["labelling"] < seconds["total"]
+    assert seconds["labelling"] == pytest.approx(labelling_s(run, [2, 3, 4, 5]))
 
 
 def test_only_those_that_were_taught_have_seen_the_test_frames(made: RunDir) -> None:
