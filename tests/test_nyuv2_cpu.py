@@ -12,7 +12,7 @@ from engine.resume import differences
 from engine.rundir import RunDir
 
 HASHES = {
-    "nyuv2_cpu": ("d6b24ac2b81c4145", "87c5449dd7a00db9"),
+    "nyuv2_cpu": ("e11e5d4d7165a2db", "ff18179fbc56ee0a"),
     "nyuv2_cpu_hour": ("39470870ec58468f", "7af511f821a09859"),
 }
 
@@ -29,9 +29,9 @@ def test_that_of_an_hour_has_one_network_a_fold_and_larger_batches_at_a_higher_r
         "training.lr: 0.001 -> 0.0015",
         "training.ema_decay: 0.995 -> 0.99",
         "training.validate_every: 11 -> 12",
-        "training.members: 3 -> 1",
-        "training.member_inputs: ('rgbd', 'rgbdn') -> ()",
-        "training.teacher: first -> ",
+        "training.members: 4 -> 1",
+        "training.member_inputs: ('rgbd', 'rgbdn', 'rgbdn') -> ()",
+        "training.teacher: earlier -> ",
         "training.teacher_threshold: 0.8 -> 0.0",
     ]
 
